@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tenancy
+
+import (
+	"context"
+	"net/netip"
+)
+
+// Directory answers the gateways' questions. Implementations are safe for
+// concurrent use.
+//
+// Errors carry an errs.Kind: NotFound for a tenant, host or credential that
+// does not exist, Denied for a wrong password or a tenant that is not active,
+// Unavailable when the answer is not known and cannot be had now.
+type Directory interface {
+	// Tenant returns the tenant of that id. The result is shared and must not
+	// be changed.
+	Tenant(ctx context.Context, id string) (*Tenant, error)
+	// TenantByHost returns the tenant that the hostname belongs to. The host
+	// has no port; case does not matter.
+	TenantByHost(ctx context.Context, host string) (*Tenant, error)
+	// Authenticate decides about a CONNECT. It may take tens of milliseconds
+	// when a password has to be hashed.
+	Authenticate(ctx context.Context, a Attempt) (*Identity, error)
+	// Watch calls f for every change that live connections must hear of, until
+	// ctx is done. Calls come one at a time, within 2 s of the change; f must
+	// not block.
+	Watch(ctx context.Context, f func(Change)) error
+}
+
+// Attempt is one CONNECT that wants to be let in.
+type Attempt struct {
+	Tenant   *Tenant
+	ClientID string
+	// Username has lost its tenant prefix.
+	Username    string
+	HasUsername bool
+	Password    []byte
+	HasPassword bool
+	Peer        netip.AddrPort
+}
+
+// Identity is who a connection is, and what it may do. It is immutable.
+type Identity struct {
+	Tenant   *Tenant
+	Username string
+	Grant    *Grant
+}
+
+// ChangeKind is what a Change is about.
+type ChangeKind uint8
+
+// The kinds of Change.
+const (
+	// CredentialGone: a credential was deleted or its password changed. Its
+	// connections end with 0x87.
+	CredentialGone ChangeKind = iota + 1
+	// TenantChanged: the tenant's state, limits or grants differ. Connections
+	// of a tenant that is no longer active end with 0x8A.
+	TenantChanged
+)
+
+// Change is what live connections must hear of.
+type Change struct {
+	Kind     ChangeKind
+	Tenant   string
+	Username string // CredentialGone
+}
