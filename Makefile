@@ -1,0 +1,77 @@
+# make prints the targets. Everything runs without network once the modules and
+# tools are there; tools are pinned here and built into bin/tools.
+
+GO            ?= go
+GOLANGCI_LINT  = v2.15.0
+GOFUMPT        = v0.12.0
+TOOLS          = bin/tools
+TIME          ?= 60s
+ROUNDS        ?= 5
+RUNS          ?= 3
+# The packages that own goroutines: the race detector looks at these.
+RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
+
+.DEFAULT_GOAL := help
+.PHONY: help build dev test race fuzz lint arch check bench crash generate deps fmt clean
+
+help: ## print the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+build: ## build every main into bin/
+	$(GO) build -o bin/ ./services/cmd/...
+
+dev: build ## start the whole product in one process, data in ./data
+	bin/manor dev $(ARGS)
+
+test: deps ## install what the tests need where that is possible, run every test
+	$(GO) test ./...
+
+race: ## test the packages that own goroutines with the race detector
+	$(GO) test -race -short $(RACE)
+
+fuzz: ## run every fuzz target for TIME (60s) each
+	@scripts=$$($(GO) list -f '{{if .TestGoFiles}}{{.Dir}}{{else if .XTestGoFiles}}{{.Dir}}{{end}}' ./...); \
+	for dir in $$scripts; do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | sed 's/^func //'); do \
+	    echo "fuzz $$target in $${dir#$(CURDIR)/}"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(TIME) $$dir || exit 1; \
+	  done; \
+	done
+
+arch: ## hold the import order, link bans and file rules
+	$(GO) test -count=1 ./infra/archtest
+
+lint: $(TOOLS)/golangci-lint-$(GOLANGCI_LINT) ## lint and check the formatting
+	$(TOOLS)/golangci-lint-$(GOLANGCI_LINT) run ./...
+
+fmt: $(TOOLS)/gofumpt-$(GOFUMPT) ## format every Go file
+	$(TOOLS)/gofumpt-$(GOFUMPT) -w infra tenancy gateway services
+
+check: lint arch ## what every commit passes: lint, structure, short tests
+	$(GO) vet ./...
+	$(GO) test -short ./...
+
+bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 keeps the table in docs/bench
+	bin/manor bench compare -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
+
+crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
+	$(GO) test -count=1 -timeout 60m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
+
+generate: build ## write docs/config.md, docs/metrics.md and the OpenAPI document again
+	$(GO) generate ./...
+
+deps: ## install mosquitto and the MQTT.js modules that some tests use, where possible
+	@.ci/deps
+
+clean: ## remove bin/
+	rm -rf bin
+
+$(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	@mv $(TOOLS)/golangci-lint $@
+
+$(TOOLS)/gofumpt-$(GOFUMPT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install mvdan.cc/gofumpt@$(GOFUMPT)
+	@mv $(TOOLS)/gofumpt $@
