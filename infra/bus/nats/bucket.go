@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nats
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+)
+
+// bucket is a bus.Bucket on a JetStream key-value bucket. Its revisions are the
+// sequence numbers of the stream.
+type bucket struct {
+	bus *Bus
+	kv  jetstream.KeyValue
+}
+
+func (b *bucket) Get(ctx context.Context, key string) (bus.Entry, error) {
+	if err := bus.CheckKey(key); err != nil {
+		return bus.Entry{}, err
+	}
+	ctx, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return bus.Entry{}, err
+	}
+	defer cancel()
+	e, err := b.kv.Get(ctx, key)
+	if err != nil {
+		return bus.Entry{}, mapError(err, "get "+key)
+	}
+	return entry(e), nil
+}
+
+func entry(e jetstream.KeyValueEntry) bus.Entry {
+	return bus.Entry{Key: e.Key(), Value: e.Value(), Revision: bus.Revision(e.Revision()), Created: e.Created()}
+}
+
+func (b *bucket) Put(ctx context.Context, key string, value []byte, at bus.Revision) (bus.Revision, error) {
+	if err := bus.CheckKey(key); err != nil {
+		return 0, err
+	}
+	ctx, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer cancel()
+	var rev uint64
+	switch at {
+	case bus.Any:
+		rev, err = b.kv.Put(ctx, key, value)
+	case bus.Absent:
+		rev, err = b.kv.Create(ctx, key, value)
+	default:
+		rev, err = b.kv.Update(ctx, key, value, uint64(at))
+	}
+	if err != nil {
+		return 0, mapError(err, "put "+key)
+	}
+	return bus.Revision(rev), nil
+}
+
+func (b *bucket) Delete(ctx context.Context, key string, at bus.Revision) error {
+	if err := bus.CheckKey(key); err != nil {
+		return err
+	}
+	var opts []jetstream.KVDeleteOpt
+	switch at {
+	case bus.Absent:
+		return errs.New(errs.Invalid, "delete %s: expected a revision or Any", key)
+	case bus.Any:
+	default:
+		opts = append(opts, jetstream.LastRevision(uint64(at)))
+	}
+	ctx, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if err := b.kv.Delete(ctx, key, opts...); err != nil {
+		return mapError(err, "delete "+key)
+	}
+	return nil
+}
+
+func (b *bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
+	if err := bus.CheckPrefix(prefix); err != nil {
+		return nil, err
+	}
+	ctx, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	lister, err := b.kv.ListKeysFiltered(ctx, prefix+">")
+	if err != nil {
+		return nil, mapError(err, "keys of "+prefix)
+	}
+	defer func() { _ = lister.Stop() }() // it has ended by itself
+	var keys []string
+	for key := range lister.Keys() {
+		keys = append(keys, key)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, mapError(err, "keys of "+prefix)
+	}
+	return keys, nil
+}
+
+// watching is the state of one Watch across reconnections.
+type watching struct {
+	bus.Watch
+	f      func(bus.Update)
+	last   uint64 // the highest revision told
+	synced bool
+}
+
+func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
+	if err := bus.CheckPrefix(w.Prefix); err != nil {
+		return err
+	}
+	s := &watching{Watch: w, f: f, last: uint64(w.After)}
+	for {
+		// Taken first, so that no reconnection is missed.
+		again := b.bus.nextReconnection()
+		err := b.watchOnce(ctx, s, again)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			b.bus.log.Debug("watch broken, trying again", "bucket", b.kv.Bucket(), "error", err)
+		}
+		pause := time.NewTimer(200*time.Millisecond + rand.N(300*time.Millisecond))
+		select {
+		case <-pause.C:
+		case <-again:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+	}
+}
+
+// watchOnce watches until ctx is done, the bus has reconnected (its servers may
+// have forgotten the watch) or the watch breaks.
+func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct{}) error {
+	call, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	status, err := b.kv.Status(call)
+	if err != nil {
+		return err
+	}
+	if nats, ok := status.(*jetstream.KeyValueBucketStatus); ok {
+		newest := nats.StreamInfo().State.LastSeq
+		switch {
+		case s.NewOnly && !s.synced:
+			s.last = newest
+		case newest < s.last: // another bucket under the old name
+			s.last = 0
+		}
+	}
+	var opts []jetstream.WatchOpt
+	if s.last > 0 {
+		opts = append(opts, jetstream.ResumeFromRevision(s.last+1))
+	}
+	life, end := context.WithCancel(ctx)
+	defer end()
+	w, err := b.kv.Watch(life, s.Prefix+">", opts...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Stop() }() // the connection may be gone
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return errors.New("the watch was closed")
+			}
+			s.tell(e)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		case <-again:
+			return errors.New("reconnected")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *watching) tell(e jetstream.KeyValueEntry) {
+	if e == nil {
+		if !s.synced {
+			s.synced = true
+			s.f(bus.Update{Synced: true})
+		}
+		return
+	}
+	s.last = max(s.last, e.Revision())
+	if e.Operation() == jetstream.KeyValuePut {
+		s.f(bus.Update{Entry: entry(e)})
+		return
+	}
+	gone := entry(e)
+	gone.Value = nil
+	s.f(bus.Update{Entry: gone, Deleted: true})
+}
