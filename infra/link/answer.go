@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"encoding/binary"
+)
+
+// Answers are for people: they are rare, and their encoding is plain rather
+// than small.
+
+// appendAnswer appends
+//
+//	id u64 | usage | error | next | clients | retained
+func appendAnswer(dst []byte, a *Answer) []byte {
+	var flags byte
+	if a.Found {
+		flags = flagYes
+	}
+	dst, body := open(dst, wireAnswer, flags, 0)
+	dst = binary.BigEndian.AppendUint64(dst, a.ID)
+	u := &a.Usage
+	for _, n := range [...]int64{u.Connections, u.PersistentSessions, u.Subscriptions, u.QueueMessages, u.QueueBytes, u.Retained, u.RetainedBytes} {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(n))
+	}
+	dst = appendBytes(dst, a.Error)
+	dst = appendBytes(dst, a.Next)
+	dst = binary.AppendUvarint(dst, uint64(len(a.Clients)))
+	for i := range a.Clients {
+		dst = appendClient(dst, &a.Clients[i])
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(a.Retained)))
+	var scratch []byte
+	for i := range a.Retained {
+		m := &a.Retained[i]
+		dst = binary.BigEndian.AppendUint64(dst, uint64(m.StoredAt))
+		dst = append(dst, messageFlags(&m.Message))
+		scratch = appendMessage(scratch[:0], &m.Message)
+		dst = appendBytes(dst, scratch)
+	}
+	return shut(dst, body)
+}
+
+func (r *reader) answer(flags byte) *Answer {
+	a := &Answer{
+		Found: flags&flagYes != 0, ID: r.u64(),
+		Usage: Usage{
+			Connections: r.i64(), PersistentSessions: r.i64(), Subscriptions: r.i64(),
+			QueueMessages: r.i64(), QueueBytes: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(),
+		},
+		Error: r.string(), Next: r.string(),
+	}
+	for range r.length(clientLeast) {
+		a.Clients = append(a.Clients, r.client())
+	}
+	for range r.length(retainedLeast) {
+		info := RetainedInfo{StoredAt: r.i64()}
+		flags := r.u8()
+		body := reader{data: r.bytes()}
+		info.Message = body.message(flags)
+		// Answers leave the turn that brought them: they own their memory.
+		info.Message = info.Message.Clone()
+		r.bad = r.bad || body.bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
+		a.Retained = append(a.Retained, info)
+	}
+	return a
+}
+
+// The least bytes that a client and a retained message take.
+const (
+	clientLeast   = 1 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 1 + 5 + 1
+	retainedLeast = 8 + 1 + 1 + 2
+)
+
+func appendClient(dst []byte, c *ClientInfo) []byte {
+	var flags byte
+	if c.Connected {
+		flags = flagYes
+	}
+	dst = append(dst, flags)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.ConnectedAt))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.DisconnectedAt))
+	dst = binary.BigEndian.AppendUint32(dst, c.SessionExpiry)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.QueueMessages))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.QueueBytes))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Inflight))
+	dst = binary.BigEndian.AppendUint64(dst, c.Dropped)
+	dst = appendBytes(dst, c.ClientID)
+	dst = appendLabels(dst, &c.Labels)
+	dst = binary.AppendUvarint(dst, uint64(len(c.Subscriptions)))
+	for i := range c.Subscriptions {
+		dst = appendSubscription(dst, &c.Subscriptions[i])
+	}
+	return dst
+}
+
+func (r *reader) client() ClientInfo {
+	flags := r.u8()
+	c := ClientInfo{
+		Connected: flags&flagYes != 0, ConnectedAt: r.i64(), DisconnectedAt: r.i64(), SessionExpiry: r.u32(),
+		QueueMessages: r.i64(), QueueBytes: r.i64(), Inflight: int(r.i64()), Dropped: r.u64(),
+		ClientID: r.string(), Labels: r.labels(),
+	}
+	r.bad = r.bad || flags&^flagYes != 0
+	for range r.length(3) {
+		c.Subscriptions = append(c.Subscriptions, r.subscription())
+	}
+	return c
+}

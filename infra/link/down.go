@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"encoding/binary"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// DownEncoder encodes Down batches. It keeps memory between calls; the zero
+// value is ready. It is owned by one goroutine at a time.
+type DownEncoder struct {
+	slots []uint16 // by slot of the batch: 1 + slot on the wire, 0 if not written yet
+}
+
+// Append appends frames of b, from the first-th on, to dst, until it has
+// appended all or about softBatch bytes. It returns how many frames of the wire
+// it wrote, and the index of the first frame of b that is not in them.
+//
+// A message is written when the first Deliver needs it, and numbered in that
+// order: what no frame refers to does not cross, and each piece of a batch that
+// is cut holds all that its frames refer to.
+func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count, next int) {
+	e.slots = append(e.slots[:0], make([]uint16, len(b.Messages))...)
+	start, written := len(dst), uint16(0)
+	full := func() bool { return count >= maxFrames || len(dst)-start >= softBatch }
+	for next = first; next < len(b.Frames) && !full(); {
+		switch b.Frames[next].Kind {
+		case DownDeliver:
+			// First the messages of a run of deliveries, then their vector.
+			end := next
+			for ; end < len(b.Frames) && b.Frames[end].Kind == DownDeliver && (end == next || !full()); end++ {
+				slot := b.Frames[end].Slot
+				if e.slots[slot] != 0 {
+					continue
+				}
+				written++
+				e.slots[slot] = written
+				m := &b.Messages[slot]
+				var body int
+				dst, body = open(dst, wireMessage, messageFlags(m), 0)
+				dst = shut(appendMessage(dst, m), body)
+				count++
+			}
+			var body int
+			dst, body = open(dst, wireDeliver, 0, 0)
+			for ; next < end; next++ {
+				f := &b.Frames[next]
+				dst = appendDeliver(dst, f, e.slots[f.Slot]-1)
+			}
+			dst = shut(dst, body)
+		case DownAck:
+			var body int
+			dst, body = open(dst, wireDownAcks, 0, 0)
+			for ; next < len(b.Frames) && b.Frames[next].Kind == DownAck && len(dst)-start < softBatch; next++ {
+				f := &b.Frames[next]
+				dst = appendAck(dst, f.Channel, f.Ack, f.Reason, f.PacketID)
+			}
+			dst = shut(dst, body)
+		case DownWindow:
+			var body int
+			dst, body = open(dst, wireWindow, 0, 0)
+			for ; next < len(b.Frames) && b.Frames[next].Kind == DownWindow && len(dst)-start < softBatch; next++ {
+				dst = appendWindow(dst, b.Frames[next].Channel, b.Frames[next].Bytes)
+			}
+			dst = shut(dst, body)
+		default:
+			dst = appendDownFrame(dst, &b.Frames[next])
+			next++
+		}
+		count++
+	}
+	return dst, count, next
+}
+
+// appendDeliver appends one entry of a Deliver vector:
+//
+//	channel u32 | slot u16 | Packet Identifier u16 | flags u8 | [count uvarint | Subscription Identifier uvarint ...]
+func appendDeliver(dst []byte, f *DownFrame, slot uint16) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(f.Channel))
+	dst = binary.BigEndian.AppendUint16(dst, slot)
+	dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+	flags := byte(f.QoS) & flagQoS
+	if f.Retain {
+		flags |= flagRetain
+	}
+	if f.Dup {
+		flags |= flagDup
+	}
+	if len(f.SubscriptionIDs) == 0 {
+		return append(dst, flags)
+	}
+	dst = append(dst, flags|flagIDs)
+	dst = binary.AppendUvarint(dst, uint64(len(f.SubscriptionIDs)))
+	for _, id := range f.SubscriptionIDs {
+		dst = binary.AppendUvarint(dst, uint64(id))
+	}
+	return dst
+}
+
+// appendDownFrame appends one frame that is no vector.
+func appendDownFrame(dst []byte, f *DownFrame) []byte {
+	var body int
+	switch f.Kind {
+	case DownOpened:
+		var flags byte
+		if f.SessionPresent {
+			flags = flagYes
+		}
+		dst, body = open(dst, wireOpened, flags, f.Channel)
+		dst = binary.BigEndian.AppendUint64(dst, f.Bytes)
+	case DownRefused:
+		dst, body = open(dst, wireRefused, 0, f.Channel)
+		dst = append(append(dst, byte(f.Reason)), f.Text...)
+	case DownSuback:
+		dst, body = open(dst, wireSuback, 0, f.Channel)
+		dst = appendReasons(dst, f)
+	case DownUnsuback:
+		dst, body = open(dst, wireUnsuback, 0, f.Channel)
+		dst = appendReasons(dst, f)
+	case DownClose:
+		dst, body = open(dst, wireEnd, 0, f.Channel)
+		dst = append(append(dst, byte(f.Reason)), f.Text...)
+	case DownAnswer:
+		return appendAnswer(dst, f.Answer)
+	case DownGoaway:
+		dst, body = open(dst, wireGoaway, 0, 0)
+	case DownDeliver, DownAck, DownWindow: // vectors: Append's
+		return dst
+	}
+	return shut(dst, body)
+}
+
+func appendReasons(dst []byte, f *DownFrame) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+	for _, c := range f.Reasons {
+		dst = append(dst, byte(c))
+	}
+	return dst
+}
+
+// DecodeDown appends the count frames of data to b, which is empty before.
+// Byte slices in b are views of data. On an error, which wraps ErrMalformed, b
+// holds what was decoded before it.
+func DecodeDown(data []byte, count int, b *Down) error {
+	return frames(data, count, func(f frame) error { return b.decode(f) })
+}
+
+func (b *Down) decode(f frame) error {
+	r := reader{data: f.body}
+	out := DownFrame{Channel: f.channel}
+	allowed, channelless := byte(0), false
+	switch f.kind {
+	case wireMessage:
+		m := r.message(f.flags)
+		if err := f.check(&r, flagQoS|flagRetain|flagExpiry, true); err != nil {
+			return err
+		}
+		b.Messages = append(b.Messages, m)
+		return nil
+	case wireDeliver:
+		for len(r.data) > 0 && !r.bad {
+			if d := r.deliver(len(b.Messages)); !r.bad {
+				b.Frames = append(b.Frames, d)
+			}
+		}
+		return f.check(&r, 0, true)
+	case wireDownAcks:
+		for len(r.data) > 0 && !r.bad {
+			a := DownFrame{Kind: DownAck}
+			a.Channel, a.Ack, a.Reason, a.PacketID = r.ack()
+			if !r.bad {
+				b.Frames = append(b.Frames, a)
+			}
+		}
+		return f.check(&r, 0, true)
+	case wireWindow:
+		for len(r.data) > 0 && !r.bad {
+			w := DownFrame{Kind: DownWindow, Channel: Channel(r.u32()), Bytes: r.u64()}
+			if !r.bad {
+				b.Frames = append(b.Frames, w)
+			}
+		}
+		return f.check(&r, 0, true)
+	case wireOpened:
+		out.Kind, out.SessionPresent, out.Bytes = DownOpened, f.flags&flagYes != 0, r.u64()
+		allowed = flagYes
+	case wireRefused:
+		out.Kind, out.Reason, out.Text = DownRefused, mqtt.ReasonCode(r.u8()), string(r.rest())
+	case wireSuback:
+		out.Kind, out.PacketID, out.Reasons = DownSuback, r.u16(), r.reasons()
+	case wireUnsuback:
+		out.Kind, out.PacketID, out.Reasons = DownUnsuback, r.u16(), r.reasons()
+	case wireEnd:
+		out.Kind, out.Reason, out.Text = DownClose, mqtt.ReasonCode(r.u8()), string(r.rest())
+	case wireAnswer:
+		out.Kind, out.Answer = DownAnswer, r.answer(f.flags)
+		allowed, channelless = flagYes, true
+	case wireGoaway:
+		out.Kind, channelless = DownGoaway, true
+	default:
+		return f.malformed("a broker sends no such frame")
+	}
+	if err := f.check(&r, allowed, channelless); err != nil {
+		return err
+	}
+	b.Frames = append(b.Frames, out)
+	return nil
+}
+
+// deliver reads one entry of a Deliver vector, behind messages messages.
+func (r *reader) deliver(messages int) DownFrame {
+	d := DownFrame{Kind: DownDeliver, Channel: Channel(r.u32()), Slot: r.u16(), PacketID: r.u16()}
+	flags := r.u8()
+	d.QoS, d.Retain, d.Dup = mqtt.QoS(flags&flagQoS), flags&flagRetain != 0, flags&flagDup != 0
+	if flags&flagIDs != 0 {
+		n := r.length(1)
+		if n == 0 {
+			r.bad = true
+			return d
+		}
+		d.SubscriptionIDs = make([]uint32, n)
+		for i := range d.SubscriptionIDs {
+			d.SubscriptionIDs[i] = r.uvarint()
+		}
+	}
+	if !d.QoS.Valid() || int(d.Slot) >= messages || flags&^(flagQoS|flagRetain|flagDup|flagIDs) != 0 {
+		r.bad = true
+	}
+	return d
+}
+
+func (r *reader) reasons() []mqtt.ReasonCode {
+	raw := r.rest()
+	if len(raw) == 0 {
+		return nil
+	}
+	out := make([]mqtt.ReasonCode, len(raw))
+	for i, c := range raw {
+		out[i] = mqtt.ReasonCode(c)
+	}
+	return out
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"encoding/binary"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// softBatch is the size at which an encoder begins another batch, in bytes: a
+// receiver works in pieces of about this size. A single frame may be larger.
+const softBatch = 256 << 10
+
+// maxFrames is how many frames a batch may have, less one for the vector that
+// follows a run's messages.
+const maxFrames = 1<<16 - 2
+
+// AppendUp appends frames of b, from the first-th on, to dst, until it has
+// appended all or about softBatch bytes. It returns how many frames of the wire
+// it wrote, and the index of the first frame of b that is not in them.
+//
+// Entries of a vector are consecutive frames of b, so that their order, also
+// against other frames of their channels, is kept.
+func AppendUp(dst []byte, b *Up, first int) (out []byte, count, next int) {
+	start := len(dst)
+	for next = first; next < len(b.Frames) && count < maxFrames && len(dst)-start < softBatch; count++ {
+		f := &b.Frames[next]
+		switch f.Kind {
+		case UpAck:
+			var body int
+			dst, body = open(dst, wireAcks, 0, 0)
+			for ; next < len(b.Frames) && b.Frames[next].Kind == UpAck && len(dst)-start < softBatch; next++ {
+				f := &b.Frames[next]
+				dst = appendAck(dst, f.Channel, f.Ack, f.Reason, f.PacketID)
+			}
+			dst = shut(dst, body)
+		case UpCredit:
+			var body int
+			dst, body = open(dst, wireCredit, 0, 0)
+			for ; next < len(b.Frames) && b.Frames[next].Kind == UpCredit && len(dst)-start < softBatch; next++ {
+				dst = appendWindow(dst, b.Frames[next].Channel, b.Frames[next].Bytes)
+			}
+			dst = shut(dst, body)
+		default:
+			dst = appendUpFrame(dst, f)
+			next++
+		}
+	}
+	return dst, count, next
+}
+
+// appendUpFrame appends one frame that is no vector.
+func appendUpFrame(dst []byte, f *UpFrame) []byte {
+	var body int
+	switch f.Kind {
+	case UpOpen:
+		return appendOpen(dst, f.Channel, f.Open)
+	case UpPublish:
+		flags := messageFlags(&f.Message)
+		if f.Dup {
+			flags |= flagDup
+		}
+		dst, body = open(dst, wirePublish, flags, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+		dst = appendMessage(dst, &f.Message)
+	case UpSubscribe:
+		dst, body = open(dst, wireSubscribe, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+		for i := range f.Subscribe {
+			dst = appendSubscription(dst, &f.Subscribe[i])
+		}
+	case UpUnsubscribe:
+		dst, body = open(dst, wireUnsubscribe, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+		for _, filter := range f.Unsubscribe {
+			dst = appendBytes(dst, filter)
+		}
+	case UpTooLarge:
+		dst, body = open(dst, wireTooLarge, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
+	case UpClose:
+		var flags byte
+		if f.Close.HasSessionExpiry {
+			flags = flagExpiry
+		}
+		dst, body = open(dst, wireClose, flags, f.Channel)
+		dst = append(dst, byte(f.Close.Cause))
+		if f.Close.HasSessionExpiry {
+			dst = binary.BigEndian.AppendUint32(dst, f.Close.SessionExpiry)
+		}
+	case UpQuery:
+		return appendQuery(dst, f.Query)
+	case UpAck, UpCredit: // vectors: AppendUp's
+		return dst
+	}
+	return shut(dst, body)
+}
+
+// appendOpen appends
+//
+//	session expiry u32 | receive maximum u16 | credit u64 | grant revision u64 |
+//	limits | tenant | ClientID | labels | [will delay u32 | will flags u8 | will]
+func appendOpen(dst []byte, ch Channel, o *Open) []byte {
+	var flags byte
+	if o.CleanStart {
+		flags |= flagYes
+	}
+	if o.Will != nil {
+		flags |= flagWill
+	}
+	dst, body := open(dst, wireOpen, flags, ch)
+	dst = binary.BigEndian.AppendUint32(dst, o.SessionExpiry)
+	dst = binary.BigEndian.AppendUint16(dst, o.ReceiveMaximum)
+	dst = binary.BigEndian.AppendUint64(dst, o.Credit)
+	dst = binary.BigEndian.AppendUint64(dst, o.GrantRevision)
+	l := &o.Limits
+	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(limit))
+	}
+	dst = binary.BigEndian.AppendUint16(dst, l.ReceiveMaximum)
+	dst = appendBytes(dst, o.Tenant)
+	dst = appendBytes(dst, string(o.ClientID))
+	dst = appendLabels(dst, &o.Labels)
+	if o.Will != nil {
+		dst = binary.BigEndian.AppendUint32(dst, o.Will.Delay)
+		dst = append(dst, messageFlags(&o.Will.Message))
+		dst = appendMessage(dst, &o.Will.Message)
+	}
+	return shut(dst, body)
+}
+
+func (r *reader) open(flags byte) *Open {
+	o := &Open{
+		CleanStart: flags&flagYes != 0, SessionExpiry: r.u32(), ReceiveMaximum: r.u16(), Credit: r.u64(), GrantRevision: r.u64(),
+		Limits: Limits{QueueMessages: r.i64(), QueueBytes: r.i64(), Subscriptions: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(), Sessions: r.i64(), ReceiveMaximum: r.u16()},
+		Tenant: r.string(), ClientID: mqtt.ClientID(r.string()), Labels: r.labels(),
+	}
+	if flags&flagWill != 0 {
+		delay, flags := r.u32(), r.u8()
+		// The will outlives its batch by far: it gets memory of its own.
+		m := r.message(flags)
+		r.bad = r.bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
+		o.Will = &mqtt.Will{Message: m.Clone(), Delay: delay}
+	}
+	return o
+}
+
+func appendLabels(dst []byte, l *Labels) []byte {
+	for _, label := range [...]string{l.Protocol, l.Listener, l.Username, l.Peer, l.Gateway} {
+		dst = appendBytes(dst, label)
+	}
+	return dst
+}
+
+func (r *reader) labels() Labels {
+	return Labels{Protocol: r.string(), Listener: r.string(), Username: r.string(), Peer: r.string(), Gateway: r.string()}
+}
+
+func appendQuery(dst []byte, q *Query) []byte {
+	var flags byte
+	if q.Purge {
+		flags = flagYes
+	}
+	dst, body := open(dst, wireQuery, flags, 0)
+	dst = binary.BigEndian.AppendUint64(dst, q.ID)
+	dst = append(dst, byte(q.Kind))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(q.Limit))
+	for _, s := range [...]string{q.Tenant, string(q.ClientID), q.Filter, q.Cursor} {
+		dst = appendBytes(dst, s)
+	}
+	return shut(dst, body)
+}
+
+// DecodeUp appends the count frames of data to b. Byte slices in b are views of
+// data, except a will, which is a copy. On an error, which wraps ErrMalformed, b
+// holds what was decoded before it.
+func DecodeUp(data []byte, count int, b *Up) error {
+	return frames(data, count, func(f frame) error { return b.decode(f) })
+}
+
+func (b *Up) decode(f frame) error {
+	r := reader{data: f.body}
+	out := UpFrame{Channel: f.channel}
+	switch f.kind {
+	case wireAcks:
+		for len(r.data) > 0 && !r.bad {
+			a := UpFrame{Kind: UpAck}
+			a.Channel, a.Ack, a.Reason, a.PacketID = r.ack()
+			if !r.bad {
+				b.Frames = append(b.Frames, a)
+			}
+		}
+		return f.check(&r, 0, true)
+	case wireCredit:
+		for len(r.data) > 0 && !r.bad {
+			c := UpFrame{Kind: UpCredit, Channel: Channel(r.u32()), Bytes: r.u64()}
+			if !r.bad {
+				b.Frames = append(b.Frames, c)
+			}
+		}
+		return f.check(&r, 0, true)
+	case wireOpen:
+		out.Kind, out.Open = UpOpen, r.open(f.flags)
+	case wirePublish:
+		out.Kind, out.Dup, out.PacketID = UpPublish, f.flags&flagDup != 0, r.u16()
+		out.Message = r.message(f.flags)
+	case wireSubscribe:
+		out.Kind, out.PacketID = UpSubscribe, r.u16()
+		for len(r.data) > 0 && !r.bad {
+			out.Subscribe = append(out.Subscribe, r.subscription())
+		}
+	case wireUnsubscribe:
+		out.Kind, out.PacketID = UpUnsubscribe, r.u16()
+		for len(r.data) > 0 && !r.bad {
+			out.Unsubscribe = append(out.Unsubscribe, r.string())
+		}
+	case wireTooLarge:
+		out.Kind, out.PacketID = UpTooLarge, r.u16()
+	case wireClose:
+		out.Kind, out.Close = UpClose, &Close{Cause: CloseCause(r.u8()), HasSessionExpiry: f.flags&flagExpiry != 0}
+		if out.Close.HasSessionExpiry {
+			out.Close.SessionExpiry = r.u32()
+		}
+		r.bad = r.bad || out.Close.Cause < CloseNormal || out.Close.Cause > CloseRevoked
+	case wireQuery:
+		q := &Query{Purge: f.flags&flagYes != 0, ID: r.u64(), Kind: QueryKind(r.u8()), Limit: int(r.u32()), Tenant: r.string()}
+		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.string()), r.string(), r.string()
+		out.Kind, out.Query = UpQuery, q
+		r.bad = r.bad || q.Kind < QueryClients || q.Kind > QueryUsage
+	default:
+		return f.malformed("a gateway sends no such frame")
+	}
+	if err := f.check(&r, upFlags[f.kind], f.kind == wireQuery); err != nil {
+		return err
+	}
+	b.Frames = append(b.Frames, out)
+	return nil
+}
+
+// upFlags are the flags that each frame of a gateway may have.
+var upFlags = map[byte]byte{
+	wireOpen:    flagYes | flagWill,
+	wirePublish: flagQoS | flagRetain | flagDup | flagExpiry,
+	wireClose:   flagExpiry,
+	wireQuery:   flagYes,
+}
+
+// check returns an error if r did not take the whole body, if f has other flags
+// than allowed, or a channel though it is of none.
+func (f frame) check(r *reader, allowed byte, channelless bool) error {
+	switch {
+	case r.bad:
+		return f.malformed("a field is missing, too long or out of range")
+	case len(r.data) > 0:
+		return f.malformed("bytes are left over")
+	case f.flags&^allowed != 0:
+		return f.malformed("unknown flags")
+	case channelless && f.channel != 0:
+		return f.malformed("has a channel, but is of none")
+	}
+	return nil
+}
