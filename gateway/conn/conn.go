@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
+)
+
+// CreditWindow is how many Deliver bytes a broker may be ahead of what the
+// client's socket took.
+//
+// Memory bound of a connection: a frame may be sent while the counter is below
+// what is granted, so at most CreditWindow and one packet wait for a socket
+// that takes nothing, whatever is published to it; and a connection holds at
+// most one packet, of at most the tenant's packet_size, that has not come
+// whole.
+const CreditWindow = 256 << 10
+
+const (
+	// aliasesOut bounds the outgoing aliases of a connection, however many the
+	// client offers, because each keeps its topic.
+	aliasesOut = 64
+	// aliasesIn is announced when the tenant has no limit, for the same reason.
+	aliasesIn = 128
+)
+
+type phase uint8
+
+const (
+	waiting    phase = iota // for CONNECT
+	connecting              // CONNECT has come, CONNACK is owed
+	open
+	closed
+)
+
+// Conn is the machine of one connection. The zero Conn waits for CONNECT.
+type Conn struct {
+	// Immutable after Connect, or after Accept.
+
+	version    packet.Version
+	bridge     bool
+	noProblem  bool
+	keepAlive  uint16
+	limit      uint32 // the client's Maximum Packet Size, 0 for none
+	aliasMax   uint16 // what we announced
+	receiveMax uint16
+	packetMax  int
+	expiry     uint32 // the session expiry in force
+	expiryCap  int64
+	limits     *tenancy.Limits
+	grant      *tenancy.Grant
+	connack    *packet.Connack // until it is sent
+
+	// The inbound half.
+
+	aliases   [][]byte // topics by alias-1
+	sent      uint64   // Publish bytes sent to the broker
+	forwarded [2]uint32
+
+	// The outbound half.
+
+	phase     phase
+	out       map[string]uint16 // aliases by topic
+	outMax    uint16
+	delivered uint64 // Deliver bytes that came
+	granted   uint64 // the last UpCredit
+	held      []answer
+	subacks   map[uint16][]mqtt.ReasonCode
+
+	// Both halves.
+
+	window   atomic.Uint64
+	inflight atomic.Int32
+	answered [2]atomic.Uint32
+}
+
+// answer is an acknowledgement that the gateway gives by itself. It waits until
+// everything that was forwarded before it is answered, because PUBACKs and
+// PUBRECs go out in the order of the PUBLISHes [MQTT-4.6.0-2, -3].
+type answer struct {
+	typ    packet.Type
+	after  uint32
+	id     uint16
+	reason mqtt.ReasonCode
+	text   string
+}
+
+// Close says how a connection ends. The zero Close does not end it.
+type Close struct {
+	// Cause is 0 when the broker knows already.
+	Cause            link.CloseCause
+	Reason           mqtt.ReasonCode
+	Text             string
+	SessionExpiry    uint32
+	HasSessionExpiry bool
+	// ByClient is set when the client has said goodbye: it is not answered.
+	ByClient bool
+	Ended    bool
+}
+
+func ended(cause link.CloseCause, reason mqtt.ReasonCode, text string) Close {
+	return Close{Cause: cause, Reason: reason, Text: text, Ended: true}
+}
+
+// Drop is why a message was not passed on.
+type Drop uint8
+
+// The reasons for a Drop.
+const (
+	NotDropped  Drop = iota
+	DropDenied       // the grant does not allow it
+	DropTopic        // the topic is beyond the tenant's limits
+	DropSize         // larger than the client's Maximum Packet Size
+	DropPayload      // the payload is not what its format says
+)
+
+func (d Drop) String() string {
+	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format"}[d]
+}
+
+// Effects is what the packets of one read lead to. Up is sent after Apply.
+// The byte slices are views into the read buffer.
+type Effects struct {
+	Up link.Up
+	// Channel is put into every frame.
+	Channel link.Channel
+	// Drops counts PUBLISH packets that were not passed on.
+	Drops [DropPayload + 1]int
+	Close Close
+
+	out     []byte
+	answers []answer
+	subacks []partSuback
+}
+
+// partSuback is a SUBACK of which the broker decides some reasons: those that
+// are fromBroker.
+type partSuback struct {
+	id      uint16
+	reasons []mqtt.ReasonCode
+}
+
+const fromBroker mqtt.ReasonCode = 0xFF
+
+// Reset empties fx and keeps its memory.
+func (fx *Effects) Reset() {
+	fx.Up.Reset()
+	clear(fx.answers)
+	clear(fx.subacks)
+	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
+	fx.Drops = [DropPayload + 1]int{}
+	fx.Close, fx.Channel = Close{}, 0
+}
+
+func (fx *Effects) frame(kind link.UpKind) *link.UpFrame {
+	fx.Up.Frames = append(fx.Up.Frames, link.UpFrame{Kind: kind, Channel: fx.Channel})
+	return &fx.Up.Frames[len(fx.Up.Frames)-1]
+}
+
+func (fx *Effects) close(reason mqtt.ReasonCode, text string) {
+	if !fx.Close.Ended {
+		fx.Close = ended(link.CloseLost, reason, text)
+	}
+}
+
+// Version is that of the CONNECT; 0 before it.
+func (c *Conn) Version() packet.Version { return c.version }
+
+// PacketMax is the largest packet that the client may send, in bytes; 0 before
+// Accept.
+func (c *Conn) PacketMax() int { return c.packetMax }
+
+// KeepAlive is how long the connection may be silent: one and a half times the
+// keep alive in force [MQTT-3.1.2-22]. 0 is for ever.
+func (c *Conn) KeepAlive() time.Duration {
+	return time.Duration(c.keepAlive) * time.Second * 3 / 2
+}
+
+// Grant is what the client may do.
+func (c *Conn) Grant() *tenancy.Grant { return c.grant }
+
+// MayRead reports whether the next packet, of that type, may be handled. A
+// PUBLISH must wait while the broker's window is used up, and in 3.x, where
+// nobody told the client a Receive Maximum, while that many are unanswered. It
+// belongs to the inbound half.
+func (c *Conn) MayRead(t packet.Type) bool {
+	if t != packet.PUBLISH {
+		return true
+	}
+	if c.sent >= c.window.Load() {
+		return false
+	}
+	if c.version == packet.V5 {
+		return true
+	}
+	unanswered := c.forwarded[0] - c.answered[0].Load() + c.forwarded[1] - c.answered[1].Load()
+	return unanswered < uint32(c.receiveMax)
+}

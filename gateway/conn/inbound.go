@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/infra/topic"
+)
+
+// Handle takes a packet of an accepted client. MayRead must be true for it.
+// After an effect that closes, nothing more is handled.
+func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
+	switch p.Type {
+	case packet.PUBLISH:
+		c.publish(&p.Publish, fx)
+	case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
+		f := fx.frame(link.UpAck)
+		f.Ack = mqtt.AckKind(p.Type-packet.PUBACK) + mqtt.Puback
+		f.PacketID, f.Reason = p.Ack.PacketID, p.Ack.Reason
+	case packet.SUBSCRIBE:
+		c.subscribe(p.Subscribe, fx)
+	case packet.UNSUBSCRIBE:
+		f := fx.frame(link.UpUnsubscribe)
+		f.PacketID, f.Unsubscribe = p.Unsubscribe.PacketID, p.Unsubscribe.Filters
+	case packet.PINGREQ:
+		fx.out = packet.AppendPingresp(fx.out) // [MQTT-3.12.4-1]
+	case packet.DISCONNECT:
+		c.disconnect(p.Disconnect, fx)
+	case packet.CONNECT:
+		fx.close(mqtt.ProtocolError, "a second CONNECT [MQTT-3.1.0-2]")
+	case packet.AUTH:
+		fx.close(mqtt.ProtocolError, "AUTH without an authentication method in CONNECT [MQTT-4.12.0-6]")
+	default:
+		fx.close(mqtt.ProtocolError, p.Type.String()+" is sent by servers only")
+	}
+}
+
+// Malformed takes the error of a packet that could not be decoded. It reports
+// whether the connection goes on: one PUBLISH whose payload is not what its
+// format says is refused alone.
+func (c *Conn) Malformed(p *packet.Packet, err *packet.Error, fx *Effects) (goesOn bool) {
+	if err.Reason == mqtt.PayloadFormatInvalid && err.Type == packet.PUBLISH && p.Publish.Message.QoS > 0 {
+		fx.Drops[DropPayload]++
+		c.answer(&p.Publish, err.Reason, err.Text, fx)
+		return true
+	}
+	fx.close(err.Reason, err.Type.String()+": "+err.Text)
+	return false
+}
+
+func (c *Conn) publish(p *packet.Publish, fx *Effects) {
+	m := &p.Message
+	if len(p.SubscriptionIDs) > 0 { // [MQTT-3.3.4-6]
+		fx.close(mqtt.ProtocolError, "PUBLISH with a subscription identifier [MQTT-3.3.4-6]")
+		return
+	}
+	if p.HasTopicAlias && !c.resolve(p, fx) {
+		return
+	}
+	switch {
+	case !c.grant.MayPublish(m.Topic):
+		c.refuse(p, DropDenied, mqtt.NotAuthorized, "the grant of this credential does not allow to publish to this topic", fx)
+		return
+	case c.topicBeyondLimits(m.Topic):
+		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic is beyond the tenant's limits of length or levels", fx)
+		return
+	}
+	if m.QoS > 0 {
+		if c.version == packet.V5 {
+			if c.inflight.Load() >= int32(c.receiveMax) { // [MQTT-3.3.4-7]
+				fx.close(mqtt.ReceiveMaximumExceeded, fmt.Sprintf("more than the receive maximum of %d messages are unacknowledged", c.receiveMax))
+				return
+			}
+			c.inflight.Add(1)
+		}
+		c.forwarded[m.QoS-1]++
+	}
+	c.sent += uint64(m.Size()) + link.DeliverOverhead
+	f := fx.frame(link.UpPublish)
+	f.PacketID, f.Dup, f.Message = p.PacketID, p.Dup, *m
+}
+
+// resolve learns and replaces topic aliases [MQTT-3.3.2-8 to -12].
+func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
+	a := int(p.TopicAlias)
+	if a == 0 || a > int(c.aliasMax) {
+		fx.close(mqtt.TopicAliasInvalid, fmt.Sprintf("the topic alias is %d, expected 1 to the topic alias maximum of %d [MQTT-3.3.2-9]", a, c.aliasMax))
+		return false
+	}
+	if len(p.Message.Topic) == 0 {
+		if a > len(c.aliases) || c.aliases[a-1] == nil {
+			fx.close(mqtt.ProtocolError, fmt.Sprintf("the topic alias %d was not set before", a))
+			return false
+		}
+		p.Message.Topic = c.aliases[a-1]
+		return true
+	}
+	for len(c.aliases) < a {
+		c.aliases = append(c.aliases, nil)
+	}
+	if !bytes.Equal(c.aliases[a-1], p.Message.Topic) {
+		c.aliases[a-1] = bytes.Clone(p.Message.Topic)
+	}
+	return true
+}
+
+// refuse does not pass a PUBLISH on. MQTT 5 says so in the acknowledgement; 3.x
+// has no way but to close, since it must not acknowledge what was not kept
+// [MQTT-3.3.5-2 of 3.1.1].
+func (c *Conn) refuse(p *packet.Publish, why Drop, reason mqtt.ReasonCode, text string, fx *Effects) {
+	fx.Drops[why]++
+	switch {
+	case c.version != packet.V5:
+		fx.close(reason, text)
+	case p.Message.QoS > 0:
+		c.answer(p, reason, text, fx)
+	}
+}
+
+func (c *Conn) answer(p *packet.Publish, reason mqtt.ReasonCode, text string, fx *Effects) {
+	a := answer{typ: packet.PUBACK, after: c.forwarded[0], id: p.PacketID, reason: reason, text: text}
+	if p.Message.QoS == mqtt.ExactlyOnce {
+		a.typ, a.after = packet.PUBREC, c.forwarded[1]
+	}
+	fx.answers = append(fx.answers, a)
+}
+
+// topicBeyondLimits checks a name or filter against the tenant's quotas
+// topic_length, topic_levels and topic_level_length.
+func (c *Conn) topicBeyondLimits(t []byte) bool {
+	return beyondLimits(t, c.limits.TopicLength, c.limits.TopicLevels, c.limits.TopicLevelLength)
+}
+
+func beyondLimits[S ~string | ~[]byte](t S, length, levels, levelLength int64) bool {
+	if length >= 0 && int64(len(t)) > length || levels >= 0 && int64(topic.Levels(t)) > levels {
+		return true
+	}
+	if levelLength < 0 || int64(len(t)) <= levelLength {
+		return false
+	}
+	run := int64(0)
+	for i := range len(t) {
+		if t[i] == '/' {
+			run = 0
+		} else if run++; run > levelLength {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
+	if hi := c.limits.SubscriptionsRequest; hi >= 0 && int64(len(p.Subscriptions)) > hi {
+		reasons := make([]mqtt.ReasonCode, len(p.Subscriptions))
+		for i := range reasons {
+			reasons[i] = mqtt.QuotaExceeded
+		}
+		fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons})
+		return
+	}
+	var reasons []mqtt.ReasonCode // nil while nothing is refused
+	granted := p.Subscriptions[:0]
+	for i, s := range p.Subscriptions {
+		r := c.checkSubscription(s.Filter)
+		if r != fromBroker && reasons == nil {
+			reasons = make([]mqtt.ReasonCode, len(p.Subscriptions))
+			for j := range i {
+				reasons[j] = fromBroker
+			}
+		}
+		if reasons != nil {
+			reasons[i] = r
+		}
+		if r != fromBroker {
+			continue
+		}
+		if c.bridge {
+			// Loops are prevented and the retain flag is kept for bridges, as
+			// mosquitto and VerneMQ do.
+			s.NoLocal, s.RetainAsPublished = !strings.HasPrefix(s.Filter, topic.SharePrefix), true
+		}
+		granted = append(granted, s)
+	}
+	if reasons != nil {
+		fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons})
+		if len(granted) == 0 {
+			return
+		}
+	}
+	f := fx.frame(link.UpSubscribe)
+	f.PacketID, f.Subscribe = p.PacketID, granted
+}
+
+func (c *Conn) checkSubscription(filter string) mqtt.ReasonCode {
+	_, rest, _, err := topic.ParseShare(filter)
+	switch {
+	case err != nil:
+		return mqtt.TopicFilterInvalid
+	case !c.grant.MaySubscribe(filter):
+		return mqtt.NotAuthorized
+	case beyondLimits(rest, c.limits.TopicLength, c.limits.TopicLevels, c.limits.TopicLevelLength):
+		return mqtt.TopicFilterInvalid
+	case c.limits.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#'):
+		return mqtt.TopicFilterInvalid
+	}
+	return fromBroker
+}
+
+func (c *Conn) disconnect(p *packet.Disconnect, fx *Effects) {
+	if p.HasSessionExpiry && p.SessionExpiry != 0 && c.expiry == 0 { // [MQTT-3.14.2-2]
+		fx.close(mqtt.ProtocolError, "DISCONNECT sets a session expiry after CONNECT had 0 [MQTT-3.14.2-2]")
+		return
+	}
+	cl := ended(link.CloseWithWill, p.Reason, p.ReasonString)
+	if p.Reason == mqtt.Success { // [MQTT-3.14.4-3]
+		cl.Cause = link.CloseNormal
+	}
+	cl.ByClient = true
+	cl.SessionExpiry, cl.HasSessionExpiry = c.capExpiry(p.SessionExpiry), p.HasSessionExpiry
+	fx.Close = cl
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"slices"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+)
+
+// Apply appends what the gateway itself answers to the packets of a read. It
+// comes before fx.Up is sent, so that the machine knows what the broker's
+// answers belong to.
+func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
+	dst = append(dst, fx.out...)
+	for _, a := range fx.answers {
+		if len(c.held) == 0 && c.due(a) {
+			dst = c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+		} else {
+			c.held = append(c.held, a)
+		}
+	}
+	for _, s := range fx.subacks {
+		if !slices.Contains(s.reasons, fromBroker) {
+			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons)
+			continue
+		}
+		if c.subacks == nil {
+			c.subacks = map[uint16][]mqtt.ReasonCode{}
+		}
+		c.subacks[s.id] = s.reasons
+	}
+	return dst
+}
+
+func (c *Conn) due(a answer) bool {
+	return int32(c.answered[a.typ-packet.PUBACK].Load()-a.after) >= 0
+}
+
+// Result is what a frame of the broker leads to besides bytes.
+type Result struct {
+	Close Close
+	// TooLarge is set when the client's Maximum Packet Size forbids the
+	// message; at QoS above 0 the broker must hear of it with UpTooLarge
+	// [MQTT-3.1.2-25].
+	TooLarge bool
+	// Opened is set when CONNACK was appended.
+	Opened bool
+	// Resume is set when an inbound half that waits may look again.
+	Resume bool
+}
+
+// Receive appends what a frame of the broker means to the client.
+func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Result) {
+	var r Result
+	if c.phase == closed {
+		return dst, r
+	}
+	switch f.Kind {
+	case link.DownDeliver:
+		m := &b.Messages[f.Slot]
+		c.delivered += uint64(m.Size()) + link.DeliverOverhead
+		dst, r.TooLarge = c.deliver(dst, m, f)
+	case link.DownAck:
+		return c.ack(dst, f)
+	case link.DownSuback:
+		reasons := f.Reasons
+		if mine, ok := c.subacks[f.PacketID]; ok {
+			delete(c.subacks, f.PacketID)
+			reasons = merge(mine, reasons)
+		}
+		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons)
+	case link.DownUnsuback:
+		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons)
+	case link.DownWindow:
+		c.window.Store(f.Bytes)
+		r.Resume = true
+	case link.DownOpened:
+		c.window.Store(f.Bytes)
+		c.phase = open
+		k := c.connack
+		c.connack = nil
+		k.SessionPresent = f.SessionPresent
+		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
+		r.Opened = true
+	case link.DownRefused, link.DownClose:
+		r.Close = ended(0, f.Reason, f.Text)
+	}
+	return dst, r
+}
+
+func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []byte, tooLarge bool) {
+	d := packet.Delivery{QoS: f.QoS, Retain: f.Retain, Dup: f.Dup, PacketID: f.PacketID, SubscriptionIDs: f.SubscriptionIDs}
+	learn := false
+	if c.outMax > 0 && c.version == packet.V5 {
+		if a, ok := c.out[string(m.Topic)]; ok {
+			d.TopicAlias, d.HasTopicAlias, d.OmitTopic = a, true, true
+		} else if len(c.out) < int(c.outMax) {
+			d.TopicAlias, d.HasTopicAlias, learn = uint16(len(c.out)+1), true, true
+		}
+	}
+	if c.limit > 0 && packet.PublishSize(c.version, m, d) > int(c.limit) {
+		if !learn {
+			return dst, true
+		}
+		// The alias itself may be what does not fit.
+		d.TopicAlias, d.HasTopicAlias, learn = 0, false, false
+		if packet.PublishSize(c.version, m, d) > int(c.limit) {
+			return dst, true
+		}
+	}
+	if learn {
+		if c.out == nil {
+			c.out = map[string]uint16{}
+		}
+		c.out[string(m.Topic)] = d.TopicAlias
+	}
+	return packet.AppendPublish(dst, c.version, m, d), false
+}
+
+func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
+	var r Result
+	switch f.Ack {
+	case mqtt.Puback, mqtt.Pubrec:
+		kind := f.Ack - mqtt.Puback
+		if c.version != packet.V5 && f.Reason.Failed() {
+			// An acknowledgement without a reason would say that it was kept.
+			r.Close = ended(link.CloseLost, f.Reason, "a message could not be kept")
+			return dst, r
+		}
+		if f.Ack == mqtt.Puback || f.Reason.Failed() {
+			c.completed()
+		}
+		dst = c.appendAck(dst, packet.PUBACK+packet.Type(kind), f.PacketID, f.Reason, "")
+		c.answered[kind].Add(1)
+		r.Resume = c.version != packet.V5
+		for len(c.held) > 0 && c.due(c.held[0]) {
+			a := c.held[0]
+			c.held = c.held[1:]
+			dst = c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+		}
+		if len(c.held) == 0 {
+			c.held = nil
+		}
+	case mqtt.Pubrel:
+		dst = c.appendAck(dst, packet.PUBREL, f.PacketID, f.Reason, "")
+	case mqtt.Pubcomp:
+		c.completed()
+		dst = c.appendAck(dst, packet.PUBCOMP, f.PacketID, f.Reason, "")
+	}
+	return dst, r
+}
+
+// completed gives back one of the Receive Maximum. A PUBREL that came from an
+// earlier connection was not counted, so the count stops at 0.
+func (c *Conn) completed() {
+	for {
+		n := c.inflight.Load()
+		if n <= 0 || c.inflight.CompareAndSwap(n, n-1) {
+			return
+		}
+	}
+}
+
+func (c *Conn) appendAck(dst []byte, t packet.Type, id uint16, reason mqtt.ReasonCode, text string) []byte {
+	a := packet.Ack{PacketID: id, Reason: reason}
+	if c.version == packet.V5 {
+		a.Reason = packet.LegalReason(t, reason)
+		if text != "" && !c.noProblem { // [MQTT-3.1.2-29]
+			a.ReasonString = []byte(text)
+		}
+	}
+	return packet.AppendAck(dst, c.version, t, &a, int(c.limit))
+}
+
+func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt.ReasonCode) []byte {
+	s := packet.Suback{PacketID: id, Reasons: reasons}
+	if t == packet.SUBACK {
+		return packet.AppendSuback(dst, c.version, &s, int(c.limit))
+	}
+	return packet.AppendUnsuback(dst, c.version, &s, int(c.limit))
+}
+
+// merge puts the broker's reasons in their places.
+func merge(mine, brokers []mqtt.ReasonCode) []mqtt.ReasonCode {
+	for i := range mine {
+		if mine[i] != fromBroker {
+			continue
+		}
+		if len(brokers) == 0 {
+			mine[i] = mqtt.UnspecifiedError
+			continue
+		}
+		mine[i], brokers = brokers[0], brokers[1:]
+	}
+	return mine
+}
+
+// Goodbye appends what the client is told at the end of its connection: a
+// CONNACK while one is owed, else a DISCONNECT where the version has one. After
+// it the machine takes nothing more.
+func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
+	was := c.phase
+	c.phase = closed
+	switch {
+	case cl.ByClient || was == waiting || was == closed:
+		return dst
+	case was == connecting:
+		return packet.AppendConnack(dst, c.version, &packet.Connack{Reason: refusing(cl.Reason), ReasonString: cl.Text}, int(c.limit))
+	case c.version == packet.V5:
+		reason := packet.LegalReason(packet.DISCONNECT, cl.Reason)
+		return packet.AppendDisconnect(dst, c.version, &packet.Disconnect{Reason: reason, ReasonString: cl.Text}, int(c.limit))
+	}
+	return dst
+}
+
+// refusing is the reason of a CONNACK that refuses: some codes exist only in
+// DISCONNECT (table 3-1 of MQTT 5).
+func refusing(r mqtt.ReasonCode) mqtt.ReasonCode {
+	switch r {
+	case mqtt.ServerShuttingDown:
+		return mqtt.ServerUnavailable
+	case mqtt.SessionTakenOver, mqtt.KeepAliveTimeout, mqtt.AdministrativeAction:
+		return mqtt.ServerBusy
+	case mqtt.TopicFilterInvalid, mqtt.ReceiveMaximumExceeded, mqtt.TopicAliasInvalid:
+		return mqtt.ProtocolError
+	}
+	if !r.Failed() {
+		return mqtt.UnspecifiedError
+	}
+	return r
+}
+
+// Credit returns how many Deliver bytes the broker may have sent in all, while
+// backlog bytes wait for the socket; ok is false if that is not worth a frame.
+func (c *Conn) Credit(backlog int) (total uint64, ok bool) {
+	if c.phase != open {
+		return 0, false
+	}
+	total = c.delivered - min(c.delivered, uint64(backlog)) + CreditWindow
+	if total <= c.granted || total-c.granted < CreditWindow/2 {
+		return 0, false
+	}
+	c.granted = total
+	return total, true
+}
