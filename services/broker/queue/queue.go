@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+const (
+	// MemoryLimit is how many bytes a queue of a session without expiry holds
+	// in memory before it spills.
+	MemoryLimit = 1 << 20
+	// WindowLimit is how many bytes of a stored queue's head are in memory too.
+	WindowLimit = 64 << 10
+	// pageEntries is how many entries one load reads at the most.
+	pageEntries = 256
+)
+
+// Queue is what waits for one session.
+type Queue struct {
+	space   *Space
+	sid     uint64
+	durable bool
+
+	// mem are the entries at the head, without gaps; what follows them is in
+	// the store alone, from stored (a seq) up to next.
+	mem      []*Entry
+	memBytes int
+	next     uint64
+	stored   uint64
+	// committed is the first seq that may not be readable from the store yet.
+	committed uint64
+	// spilled are the entries of a queue without durability that have been
+	// written: they are deleted when taken.
+	spilled bool
+
+	count, bytes int64
+
+	// flying are entries that were taken and not released, where more than the
+	// store's copy is needed to release or resend them.
+	flying map[uint64]*Entry
+}
+
+// New makes an empty queue.
+func New(space *Space, sid uint64, durable bool) *Queue {
+	return &Queue{space: space, sid: sid, durable: durable, next: 1, stored: 1, committed: 1}
+}
+
+// Len is how many entries wait.
+func (q *Queue) Len() int64 { return q.count }
+
+// Bytes is their size.
+func (q *Queue) Bytes() int64 { return q.bytes }
+
+// Next is the seq that the next Append will give.
+func (q *Queue) Next() uint64 { return q.next }
+
+// Fits reports whether an entry of size may join. Negative limits mean none.
+func (q *Queue) Fits(size int, maxMessages, maxBytes int64) bool {
+	return (maxMessages < 0 || q.count < maxMessages) && (maxBytes < 0 || q.bytes+int64(size) <= maxBytes)
+}
+
+// Append adds e at the tail and gives it its seq. A body id other than 0 says
+// that the message stands there (Space.PutBody, same batch).
+func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
+	e.Seq = q.next
+	size := e.Size()
+	limit := MemoryLimit
+	if q.durable {
+		limit = WindowLimit
+	}
+	inMemory := q.stored == q.next && q.memBytes+size <= limit || q.count == 0
+	if q.durable || !inMemory {
+		if q.durable && body != 0 {
+			e.body = body
+			q.space.refer(b, body, 1)
+		}
+		q.space.buf = appendEntry(q.space.buf[:0], e)
+		b.Put(partition.KeyU64U64(make([]byte, 0, 19), q.space.part, partition.KindQueue, q.sid, e.Seq), q.space.buf)
+	}
+	q.next++
+	if inMemory {
+		q.mem = append(q.mem, e)
+		q.memBytes += size
+		q.stored = q.next
+	} else {
+		q.spilled = true
+	}
+	q.count++
+	q.bytes += int64(size)
+}
+
+// Committed says that everything appended before seq is readable from the
+// store. It reports whether the head was waiting for that.
+func (q *Queue) Committed(seq uint64) bool {
+	waiting := len(q.mem) == 0 && q.count > 0
+	q.committed = max(q.committed, seq)
+	return waiting
+}
+
+// Waits reports whether the head is in the store alone and not yet committed:
+// the batch has to be committed before it can be read.
+func (q *Queue) Waits() bool {
+	return q.count > 0 && len(q.mem) == 0 && q.stored >= q.committed
+}
+
+// Head returns the entry at the head without taking it; nil if the queue is
+// empty or Waits.
+func (q *Queue) Head() (*Entry, error) {
+	if len(q.mem) == 0 && q.count > 0 && q.stored < q.committed {
+		if err := q.load(); err != nil {
+			return nil, err
+		}
+	}
+	if len(q.mem) == 0 {
+		return nil, nil
+	}
+	return q.mem[0], nil
+}
+
+// load reads the next page into memory.
+func (q *Queue) load() error {
+	start := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, q.stored)
+	end := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, q.committed)
+	it := q.space.store.Scan(start, end)
+	defer it.Close()
+	n := 0
+	for n < pageEntries && q.memBytes < WindowLimit && it.Next() {
+		_, rest, err := partition.SplitU64(it.Key())
+		if err != nil || len(rest) != 8 {
+			return fmt.Errorf("queue of session %d: %w", q.sid, partition.ErrBadKey)
+		}
+		seq := be64(rest)
+		e, err := q.space.parse(seq, it.Value())
+		if err != nil {
+			return fmt.Errorf("queue of session %d: %w", q.sid, err)
+		}
+		q.mem = append(q.mem, e)
+		q.memBytes += e.Size()
+		q.stored = seq + 1
+		n++
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("queue of session %d: %w", q.sid, err)
+	}
+	if n == 0 {
+		// Nothing lies between: what is left is not committed yet, or the
+		// count was wrong, which a later Append must not build on.
+		q.stored = q.committed
+		if q.committed == q.next {
+			q.count, q.bytes, q.memBytes = 0, 0, 0
+		}
+	}
+	return nil
+}
+
+func be64(b []byte) (v uint64) {
+	for _, c := range b[:8] {
+		v = v<<8 | uint64(c)
+	}
+	return v
+}
+
+// Take takes the head off: it was handed to the session. A stored entry stays
+// in the store until Release. hold keeps the message in memory for a queue
+// that is not stored, so that another member of a shared group may have it.
+func (q *Queue) Take(hold bool, b *kv.Batch) *Entry {
+	e := q.pop()
+	if !q.durable && q.spilled {
+		b.Delete(q.key(e.Seq))
+	}
+	if e.body != 0 || !q.durable && hold {
+		if q.flying == nil {
+			q.flying = make(map[uint64]*Entry)
+		}
+		q.flying[e.Seq] = e
+	}
+	return e
+}
+
+// Drop takes the head off for good: it has expired.
+func (q *Queue) Drop(b *kv.Batch) *Entry {
+	e := q.pop()
+	if q.durable || q.spilled {
+		b.Delete(q.key(e.Seq))
+	}
+	if e.body != 0 {
+		q.space.refer(b, e.body, -1)
+	}
+	return e
+}
+
+func (q *Queue) pop() *Entry {
+	e := q.mem[0]
+	q.mem[0] = nil
+	if len(q.mem) == 1 {
+		q.mem = q.mem[:0]
+	} else {
+		q.mem = q.mem[1:]
+	}
+	size := e.Size()
+	q.memBytes -= size
+	q.count--
+	q.bytes -= int64(size)
+	return e
+}
+
+// Release forgets a taken entry: it was acknowledged.
+func (q *Queue) Release(seq uint64, b *kv.Batch) {
+	e, ok := q.flying[seq]
+	if ok {
+		delete(q.flying, seq)
+	}
+	if !q.durable {
+		return
+	}
+	b.Delete(q.key(seq))
+	if ok && e.body != 0 {
+		q.space.refer(b, e.body, -1)
+	}
+}
+
+// Reload returns a taken entry for sending it again. The batch of its Append
+// must have been committed.
+func (q *Queue) Reload(seq uint64) (*Entry, error) {
+	if e, ok := q.flying[seq]; ok && e.Message != nil {
+		return e, nil
+	}
+	if !q.durable {
+		return nil, fmt.Errorf("queue entry %d of session %d is not held", seq, q.sid)
+	}
+	return q.space.get(q.sid, seq)
+}
+
+// TakeGroup takes every waiting entry of a shared group out of the queue, for
+// another member. It reads the whole queue.
+func (q *Queue) TakeGroup(group string, b *kv.Batch) ([]*Entry, error) {
+	var out []*Entry
+	keep := q.mem[:0:0]
+	for {
+		for _, e := range q.mem {
+			if e.Group != group {
+				keep = append(keep, e)
+				continue
+			}
+			out = append(out, e)
+			size := e.Size()
+			q.count--
+			q.bytes -= int64(size)
+			if q.durable || q.spilled {
+				b.Delete(q.key(e.Seq))
+			}
+			if e.body != 0 {
+				q.space.refer(b, e.body, -1)
+			}
+		}
+		q.mem, q.memBytes = nil, 0
+		if q.stored >= q.committed || q.stored >= q.next {
+			break
+		}
+		if err := q.load(); err != nil {
+			q.mem = keep
+			return out, err
+		}
+	}
+	// Only the head's window stays in memory.
+	q.mem = keep
+	for _, e := range keep {
+		q.memBytes += e.Size()
+	}
+	return out, nil
+}
+
+// Wipe deletes everything that the queue has in the store.
+func (q *Queue) Wipe(b *kv.Batch) error {
+	if !q.durable && !q.spilled {
+		return nil
+	}
+	for _, e := range q.flying {
+		if e.body != 0 {
+			q.space.refer(b, e.body, -1)
+		}
+	}
+	for _, e := range q.mem {
+		if e.body != 0 {
+			q.space.refer(b, e.body, -1)
+		}
+	}
+	// What waits in the store alone still holds its bodies; an older key there
+	// is a leftover of the open batch, which has given its body back already.
+	waiting := q.stored
+	for seq := q.committed; seq < q.next; seq++ {
+		b.Delete(q.key(seq))
+	}
+	q.flying, q.mem, q.count, q.bytes = nil, nil, 0, 0
+	return wipeStored(q.space, q.sid, waiting, q.committed, b)
+}
+
+// WipeStored deletes the stored entries of a session that no longer exists,
+// when a broker starts.
+func WipeStored(space *Space, sid uint64, b *kv.Batch) error {
+	return wipeStored(space, sid, 0, ^uint64(0), b)
+}
+
+// wipeStored deletes the keys below end and releases the bodies from seq
+// waiting on.
+func wipeStored(space *Space, sid, waiting, end uint64, b *kv.Batch) error {
+	start := partition.KeyU64U64(nil, space.part, partition.KindQueue, sid, 0)
+	it := space.store.Scan(start, partition.KeyU64U64(nil, space.part, partition.KindQueue, sid, end))
+	defer it.Close()
+	for it.Next() {
+		e, err := parseEntry(it.Value())
+		if err == nil && e.body != 0 && be64(it.Key()[11:]) >= waiting {
+			space.refer(b, e.body, -1)
+		}
+		b.Delete(it.Key())
+	}
+	return it.Err()
+}
+
+func (q *Queue) key(seq uint64) []byte {
+	return partition.KeyU64U64(make([]byte, 0, 19), q.space.part, partition.KindQueue, q.sid, seq)
+}
+
+// ErrNotQueued is returned when a stored delivery has lost its message.
+var ErrNotQueued = errors.New("queue: delivery without a message")
+
+// RestoreEntry counts a stored entry when a broker starts: seqs come in
+// rising order; flying says that it is in flight and does not wait.
+func (q *Queue) RestoreEntry(seq uint64, value []byte, flying bool) error {
+	e, err := parseEntry(value)
+	if err != nil {
+		return fmt.Errorf("queue entry %d of session %d: %w", seq, q.sid, err)
+	}
+	if q.count == 0 {
+		q.stored = seq
+	}
+	q.next, q.committed = seq+1, seq+1
+	if flying {
+		if q.count == 0 {
+			q.stored = seq + 1
+		}
+		if e.body != 0 {
+			if q.flying == nil {
+				q.flying = make(map[uint64]*Entry)
+			}
+			e.Seq = seq
+			q.flying[seq] = &e
+		}
+		return nil
+	}
+	size := entryOverhead
+	if e.Message != nil {
+		size += e.Message.Size()
+	} else if bv, err := q.space.store.Get(partition.KeyU64(nil, q.space.part, partition.KindBody, e.body)); err == nil {
+		m, err := ParseMessage(bv)
+		if err != nil {
+			return err
+		}
+		size += m.Size()
+	}
+	q.count++
+	q.bytes += int64(size)
+	return nil
+}
+
+// Restored ends the restoring: the next Append gives a seq above next.
+func (q *Queue) Restored(next uint64) {
+	q.next = max(q.next, next)
+	q.committed = q.next
+	if q.count == 0 {
+		q.stored = q.next
+	}
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package share chooses which member of a shared subscription receives a
+// message. It owns no goroutine; a Group has a lock of its own, since members
+// of many shards and publishers meet there. It must not know sessions or
+// queues: a member is a value of the caller's.
+package share
+
+import (
+	"sync"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// Member is one session of a group.
+type Member[S comparable] struct {
+	Session S
+	Sub     mqtt.Subscription
+	// Durable says that the session outlives its connection: it may be chosen
+	// while nobody is connected.
+	Durable bool
+}
+
+// Group is one shared subscription: one name and one filter in one tenant. Its
+// methods may be called concurrently and take constant time.
+type Group[S comparable] struct {
+	// Key is $share/NAME/FILTER.
+	Key string
+
+	mu struct {
+		sync.Mutex
+		// members has those that are connected first, up to online.
+		members []Member[S]
+		online  int
+		durable int
+		at      map[S]int
+		turn    int
+	}
+}
+
+// NewGroup makes an empty group.
+func NewGroup[S comparable](key string) *Group[S] {
+	g := &Group[S]{Key: key}
+	g.mu.at = make(map[S]int)
+	return g
+}
+
+// Join adds m, or replaces its subscription.
+func (g *Group[S]) Join(m Member[S], online bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i, ok := g.mu.at[m.Session]; ok {
+		g.mu.members[i].Sub = m.Sub
+		return
+	}
+	g.mu.members = append(g.mu.members, m)
+	g.mu.at[m.Session] = len(g.mu.members) - 1
+	if m.Durable {
+		g.mu.durable++
+	}
+	if online {
+		g.setOnline(len(g.mu.members) - 1)
+	}
+}
+
+// Leave removes a member and reports whether the group is empty now.
+func (g *Group[S]) Leave(s S) (empty bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, ok := g.mu.at[s]
+	if ok {
+		if i < g.mu.online {
+			i = g.setOffline(i)
+		}
+		last := len(g.mu.members) - 1
+		if g.mu.members[i].Durable {
+			g.mu.durable--
+		}
+		g.swap(i, last)
+		var none Member[S]
+		g.mu.members[last] = none
+		g.mu.members = g.mu.members[:last]
+		delete(g.mu.at, s)
+	}
+	return len(g.mu.members) == 0
+}
+
+// SetOnline notes that a member has a connection, or has none.
+func (g *Group[S]) SetOnline(s S, online bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	i, ok := g.mu.at[s]
+	switch {
+	case !ok:
+	case online && i >= g.mu.online:
+		g.setOnline(i)
+	case !online && i < g.mu.online:
+		g.setOffline(i)
+	}
+}
+
+// Pick chooses a member other than except, in turn: one that is connected, else
+// one that outlives its connection.
+func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m, ok = g.pick(0, g.mu.online, except); ok {
+		return m, true, true
+	}
+	if g.mu.durable > 0 {
+		m, ok = g.pick(g.mu.online, len(g.mu.members), except)
+	}
+	return m, false, ok
+}
+
+// Durable reports whether a message for the group may have to be stored.
+func (g *Group[S]) Durable() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.durable > 0
+}
+
+// Len is the number of members.
+func (g *Group[S]) Len() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.mu.members)
+}
+
+func (g *Group[S]) pick(from, to int, except S) (Member[S], bool) {
+	n := to - from
+	connected := from == 0
+	for range n {
+		g.mu.turn++
+		m := g.mu.members[from+g.mu.turn%n]
+		if m.Session != except && (connected || m.Durable) {
+			return m, true
+		}
+	}
+	var none Member[S]
+	return none, false
+}
+
+func (g *Group[S]) setOnline(i int) {
+	g.swap(i, g.mu.online)
+	g.mu.online++
+}
+
+func (g *Group[S]) setOffline(i int) int {
+	g.mu.online--
+	g.swap(i, g.mu.online)
+	return g.mu.online
+}
+
+func (g *Group[S]) swap(i, j int) {
+	m := g.mu.members
+	m[i], m[j] = m[j], m[i]
+	g.mu.at[m[i].Session], g.mu.at[m[j].Session] = i, j
+}

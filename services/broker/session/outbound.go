@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package session
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// State is how far a delivery has come.
+type State uint8
+
+// The states of a delivery that is not fully acknowledged.
+const (
+	// SentQoS1 waits for PUBACK, SentQoS2 for PUBREC.
+	SentQoS1 State = iota + 1
+	SentQoS2
+	// Released waits for PUBCOMP; its message is no longer needed.
+	Released
+)
+
+// outbound is what was sent to the client and not fully acknowledged.
+type outbound struct {
+	// window is the client's Receive Maximum; used is how much of it this
+	// connection has taken [MQTT-3.3.4-7].
+	window, used uint16
+	nextID       uint16
+	order        uint64
+	granted      uint64
+	sent         uint64
+	entries      map[uint16]delivery
+	// resend are the identifiers still to be sent again on this connection, in
+	// their first order [MQTT-4.4.0-1].
+	resend []uint16
+}
+
+type delivery struct {
+	state State
+	size  uint32
+	seq   uint64
+	order uint64
+}
+
+func (o *outbound) attach(window uint16) {
+	o.window, o.used, o.granted, o.sent = window, 0, 0, 0
+	o.resend = o.resend[:0]
+	for id := range o.entries {
+		o.resend = append(o.resend, id)
+	}
+	slices.SortFunc(o.resend, func(a, b uint16) int {
+		return cmp.Compare(o.entries[a].order, o.entries[b].order)
+	})
+}
+
+func (o *outbound) detach() {
+	o.granted, o.sent, o.used, o.resend = 0, 0, 0, nil
+}
+
+// allocate returns the next free packet identifier, from 1 on, or 0 if all are
+// taken.
+func (o *outbound) allocate() uint16 {
+	for range 65535 {
+		o.nextID++
+		if o.nextID == 0 {
+			o.nextID = 1
+		}
+		if _, taken := o.entries[o.nextID]; !taken {
+			return o.nextID
+		}
+	}
+	return 0
+}
+
+// Ready reports whether a QoS 1 or 2 message would be sent now: Enqueued is
+// worth its while.
+func (s *Session) Ready() bool {
+	o := &s.out
+	return s.attached && len(o.resend) == 0 && o.used < o.window && o.sent < o.granted
+}
+
+// TakeCredit takes size bytes for a QoS 0 delivery. It reports false if the
+// gateway has granted no more: the message is dropped and counted.
+func (s *Session) TakeCredit(size int) bool {
+	o := &s.out
+	if !s.attached || o.sent >= o.granted {
+		return false
+	}
+	o.sent += uint64(size)
+	return true
+}
+
+// enqueued sends the head of the queue if windows allow. No Out means no.
+func (s *Session) enqueued(e *Event, fx *Effects) {
+	o := &s.out
+	if !s.Ready() {
+		return
+	}
+	id := o.allocate()
+	if id == 0 {
+		return
+	}
+	d := delivery{state: SentQoS1, size: uint32(e.Size), seq: e.Seq, order: o.order}
+	if e.QoS == mqtt.ExactlyOnce {
+		d.state = SentQoS2
+	}
+	o.order++
+	if o.entries == nil {
+		o.entries = make(map[uint16]delivery)
+	}
+	o.entries[id] = d
+	o.used++
+	o.sent += uint64(e.Size)
+	s.saveDelivery(id, d, fx)
+	fx.Send = append(fx.Send, Out{
+		Kind: OutDeliver, Packet: id, QoS: e.QoS, Seq: e.Seq,
+		AfterCommit: e.QoS == mqtt.ExactlyOnce && s.durable,
+	})
+}
+
+func (s *Session) saveDelivery(id uint16, d delivery, fx *Effects) {
+	s.save(fx, Record{Kind: PutInflight, Packet: id, State: d.state, Size: d.size, Seq: d.seq, Order: d.order})
+}
+
+// credit takes a new grant and goes on with what waits for it.
+func (s *Session) credit(granted uint64, fx *Effects) {
+	if !s.attached || granted <= s.out.granted {
+		return
+	}
+	s.out.granted = granted
+	s.again(fx)
+}
+
+// again sends what a former connection left unacknowledged, with the same
+// identifiers and in the same order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+func (s *Session) again(fx *Effects) {
+	o := &s.out
+	for len(o.resend) > 0 && o.used < o.window && o.sent < o.granted {
+		id := o.resend[0]
+		o.resend = o.resend[1:]
+		d, ok := o.entries[id]
+		if !ok {
+			continue
+		}
+		o.used++
+		switch d.state {
+		case Released:
+			fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: id})
+		case SentQoS1, SentQoS2:
+			o.sent += uint64(d.size)
+			qos := mqtt.AtLeastOnce
+			if d.state == SentQoS2 {
+				qos = mqtt.ExactlyOnce
+			}
+			fx.Send = append(fx.Send, Out{Kind: OutDeliver, Packet: id, QoS: qos, Seq: d.seq, Dup: true})
+		}
+	}
+}
+
+// ack takes PUBACK, PUBREC, PUBREL or PUBCOMP of the client.
+func (s *Session) ack(e *Event, fx *Effects) {
+	if !s.attached {
+		return
+	}
+	if e.Ack == mqtt.Pubrel {
+		s.release(e.Packet, fx)
+		return
+	}
+	d, ok := s.out.entries[e.Packet]
+	switch {
+	case e.Ack == mqtt.Puback && ok && d.state == SentQoS1,
+		e.Ack == mqtt.Pubrec && ok && d.state == SentQoS2 && e.Reason.Failed(),
+		e.Ack == mqtt.Pubcomp && ok && d.state == Released:
+		s.complete(e.Packet, d, fx)
+	case e.Ack == mqtt.Pubrec && ok && d.state != SentQoS1:
+		if d.state == SentQoS2 {
+			fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
+			d.state = Released
+			s.out.entries[e.Packet] = d
+			s.saveDelivery(e.Packet, d, fx)
+		}
+		fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: e.Packet, AfterCommit: s.durable})
+	case e.Ack == mqtt.Pubrec:
+		fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: e.Packet, Reason: mqtt.PacketIdentifierNotFound})
+	}
+}
+
+// complete forgets a delivery and gives its place in the window back.
+func (s *Session) complete(id uint16, d delivery, fx *Effects) {
+	delete(s.out.entries, id)
+	if s.out.used > 0 {
+		s.out.used--
+	}
+	// The queue is told even for a session that is not stored: it may hold the
+	// body of a message of a shared group.
+	if d.state != Released {
+		fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
+	}
+	s.save(fx, Record{Kind: DeleteInflight, Packet: id})
+	s.again(fx)
+}
+
+// tooLarge completes a delivery that the client's Maximum Packet Size forbids,
+// as if it had been sent [MQTT-3.1.2-25].
+func (s *Session) tooLarge(id uint16, fx *Effects) {
+	if d, ok := s.out.entries[id]; ok {
+		s.complete(id, d, fx)
+	}
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// windowSize is how many bytes of publishes a channel may have under way
+// before the broker has taken them, beyond one message of any size.
+const windowSize = 256 << 10
+
+// Channel is the image of one client's connection. Only its shard reads it
+// after it was made, but for link, id and shard, which never change.
+type Channel struct {
+	link   *Link
+	id     link.Channel
+	shard  *Shard
+	tenant *Tenant
+	part   partition.ID
+
+	sess *sess
+	out  *out
+	// taken and granted count the bytes of publishes.
+	taken, granted uint64
+	due            bool // stands in the shard's list of windows
+}
+
+// Link is the broker's end of a link to one gateway, or to the API. It
+// implements link.Broker.
+type Link struct {
+	set *Set
+	gw  link.Gateway
+
+	mu struct {
+		sync.RWMutex
+		channels map[link.Channel]*Channel
+		closed   bool
+	}
+}
+
+// ErrClosed is returned by a link after Close.
+var ErrClosed = errors.New("shard: link is closed")
+
+// Attach makes the broker's end of a link whose other end is gw.
+func (st *Set) Attach(gw link.Gateway) *Link {
+	l := &Link{set: st, gw: gw}
+	l.mu.channels = make(map[link.Channel]*Channel)
+	st.links.Add(1)
+	return l
+}
+
+// Send implements link.Broker.
+func (l *Link) Send(b *link.Up) error {
+	r := runs.Get().(*run)
+	err := l.send(b, r, true)
+	l.set.finish(r)
+	return err
+}
+
+// Post implements link.Broker.
+func (l *Link) Post(b *link.Up) error { return l.send(b, nil, false) }
+
+// send gives runs of frames of one shard to it, in a turn of this goroutine if
+// it is free. Frames of channels that are gone are dropped: their close has
+// crossed them on the way.
+func (l *Link) send(b *link.Up, r *run, direct bool) error {
+	var (
+		buf  [64]*Channel
+		last *Channel
+	)
+	chs := buf[:0]
+	begin := 0
+	flush := func(end int) {
+		if end > begin {
+			s := chs[begin].shard
+			switch {
+			case !direct:
+				for i := begin; i < end; i++ {
+					s.postFrame(chs[i], &b.Frames[i], nil)
+				}
+			case s.acquire():
+				s.turn(chs[begin:end], b.Frames[begin:end], r)
+			default:
+				for i := begin; i < end; i++ {
+					s.postFrame(chs[i], &b.Frames[i], r)
+				}
+			}
+		}
+		begin = end
+	}
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		var ch *Channel
+		switch {
+		case f.Kind == link.UpQuery:
+			l.set.query(l, f.Query)
+		case f.Kind == link.UpOpen:
+			var err error
+			if ch, err = l.open(f); err != nil {
+				return err
+			}
+		case last != nil && last.id == f.Channel:
+			ch = last
+		default:
+			l.mu.RLock()
+			ch = l.mu.channels[f.Channel]
+			closed := l.mu.closed
+			l.mu.RUnlock()
+			if closed {
+				return ErrClosed
+			}
+		}
+		if ch == nil {
+			flush(i)
+			chs = append(chs, nil)
+			begin = i + 1
+			continue
+		}
+		if i > begin && chs[begin].shard != ch.shard {
+			flush(i)
+		}
+		chs = append(chs, ch)
+		last = ch
+	}
+	flush(len(b.Frames))
+	return nil
+}
+
+// open registers a channel with the shard that owns its client id.
+func (l *Link) open(f *link.UpFrame) (*Channel, error) {
+	t := l.set.Tenant(f.Open.Tenant)
+	part := partition.Choose(t.cell, string(f.Open.ClientID))
+	ch := &Channel{link: l, id: f.Channel, tenant: t, part: part, shard: l.set.shardOf(part)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return nil, ErrClosed
+	}
+	l.mu.channels[f.Channel] = ch
+	return ch, nil
+}
+
+func (l *Link) forget(ch *Channel) {
+	l.mu.Lock()
+	if l.mu.channels[ch.id] == ch {
+		delete(l.mu.channels, ch.id)
+	}
+	l.mu.Unlock()
+}
+
+// Close implements link.Broker: every channel is lost.
+func (l *Link) Close() error {
+	l.mu.Lock()
+	if l.mu.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.mu.closed = true
+	chs := l.mu.channels
+	l.mu.channels = nil
+	l.mu.Unlock()
+	l.set.links.Add(-1)
+	for _, ch := range chs {
+		ch.shard.postFrame(ch, &link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}, nil)
+	}
+	return nil
+}
+
+func (l *Link) closed() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.mu.closed
+}
+
+// postFrame leaves a copy of f in the mailbox.
+func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
+	c := *f
+	switch f.Kind {
+	case link.UpPublish:
+		c.Message = f.Message.Clone()
+	case link.UpSubscribe:
+		c.Subscribe = append([]mqtt.Subscription(nil), f.Subscribe...)
+	case link.UpUnsubscribe:
+		c.Unsubscribe = append([]string(nil), f.Unsubscribe...)
+	case link.UpOpen:
+		o := *f.Open
+		if o.Will != nil {
+			o.Will = &mqtt.Will{Message: o.Will.Message.Clone(), Delay: o.Will.Delay}
+		}
+		c.Open = &o
+	case link.UpClose:
+		cl := *f.Close
+		c.Close = &cl
+	}
+	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: c.Message.Size()}, r)
+}
+
+// out is the open batch of a shard to one link.
+type out struct {
+	link  *Link
+	down  link.Down
+	bytes int
+	// serial and deadline tell whether the newest message of the batch is the
+	// one that is to be delivered.
+	serial   uint64
+	deadline int64
+}
+
+const (
+	outBytes  = 256 << 10
+	outFrames = 8 << 10
+)
+
+// outOf returns the open batch to the channel's link.
+func (s *Shard) outOf(ch *Channel) *out {
+	if ch.out == nil {
+		for _, o := range s.outs {
+			if o.link == ch.link {
+				ch.out = o
+				return o
+			}
+		}
+		ch.out = &out{link: ch.link}
+		s.outs = append(s.outs, ch.out)
+	}
+	return ch.out
+}
+
+// tell appends a frame for a channel.
+func (s *Shard) tell(ch *Channel, f link.DownFrame) {
+	o := s.outOf(ch)
+	f.Channel = ch.id
+	o.down.Frames = append(o.down.Frames, f)
+	if len(o.down.Frames) >= outFrames {
+		o.hand(s.run)
+	}
+}
+
+// deliver appends a delivery of m; serial names m, so that a message for many
+// channels stands in the batch once.
+func (s *Shard) deliverTo(ch *Channel, f link.DownFrame, m *mqtt.Message, expireAt int64, serial uint64) {
+	o := s.outOf(ch)
+	if serial == 0 || o.serial != serial || o.deadline != expireAt || len(o.down.Messages) == 0 {
+		if o.bytes > outBytes {
+			o.hand(s.run)
+		}
+		c := *m
+		c.HasExpiry = expireAt != 0
+		if c.HasExpiry {
+			c.Expiry = uint32(max(0, (expireAt-s.now+999)/1000))
+		}
+		o.down.Messages = append(o.down.Messages, c)
+		o.bytes += c.Size()
+		o.serial, o.deadline = serial, expireAt
+	}
+	f.Kind, f.Channel, f.Slot = link.DownDeliver, ch.id, uint16(len(o.down.Messages)-1)
+	o.down.Frames = append(o.down.Frames, f)
+	s.stats.QueueOut.Add(1)
+	if len(o.down.Frames) >= outFrames {
+		o.hand(s.run)
+	}
+}
+
+// hand gives the batch to the link and notes that its gateway is to be flushed.
+func (o *out) hand(r *run) {
+	if len(o.down.Frames) == 0 {
+		return
+	}
+	if !o.link.closed() {
+		o.link.gw.Receive(&o.down)
+		r.flush(o.link.gw)
+	}
+	o.down.Reset()
+	o.bytes, o.serial = 0, 0
+}
+
+func (r *run) flush(g link.Gateway) {
+	for _, x := range r.gateways {
+		if x == g {
+			return
+		}
+	}
+	r.gateways = append(r.gateways, g)
+}
+
+// consume counts a publish of a channel against its window.
+func (s *Shard) consume(ch *Channel, m *mqtt.Message) {
+	ch.taken += uint64(m.Size() + link.DeliverOverhead)
+	if !ch.due && ch.taken+windowSize/2 > ch.granted {
+		ch.due = true
+		s.windows = append(s.windows, ch)
+	}
+}
+
+// grantWindows grants what is due, unless too much waits somewhere: then the
+// windows stand still until it has drained.
+func (s *Shard) grantWindows() {
+	if len(s.windows) == 0 {
+		return
+	}
+	if s.set.congested() {
+		s.stalled.Store(true)
+		return
+	}
+	s.stalled.Store(false)
+	for i, ch := range s.windows {
+		ch.due = false
+		s.windows[i] = nil
+		if ch.sess != nil {
+			ch.granted = ch.taken + windowSize
+			s.tell(ch, link.DownFrame{Kind: link.DownWindow, Bytes: ch.granted})
+		}
+	}
+	s.windows = s.windows[:0]
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"log/slog"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// enqueue brings a message to one session. It reports whether something went
+// into the open batch.
+func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) bool {
+	if se.gone {
+		return false
+	}
+	if qos == mqtt.AtMostOnce {
+		s.deliverNow(se, v, retain, ids)
+		return false
+	}
+	if se.ch == nil && !se.Durable() {
+		return false
+	}
+	// A session that ends with its connection, has nothing waiting and room in
+	// its windows needs no copy of the message.
+	if !se.Durable() && group == "" && se.waiting() == 0 && se.Ready() {
+		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: v.msg.Size() + link.DeliverOverhead}
+		e := queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
+		s.stepEntry(se, &ev, nil, &e)
+		return false
+	}
+	q := se.queueOf()
+	e := &queue.Entry{
+		Message: v.keep(), QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Group: group, Serial: v.serial,
+	}
+	if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
+		s.drop(se, dropQueueFull, 1)
+		return false
+	}
+	var body uint64
+	if share && se.Durable() {
+		if v.bodyIn != se.space {
+			v.bodyIn, v.body = se.space, s.next(se.space)
+			se.space.queues.PutBody(s.batch, v.body, e.Message)
+		}
+		body = v.body
+	}
+	before := s.batch.Len()
+	q.Append(e, body, s.batch)
+	se.tenant.queueMessages.Add(1)
+	se.tenant.queueBytes.Add(int64(e.Size()))
+	s.touch(se)
+	s.pump(se)
+	return se.Durable() && s.batch.Len() > before
+}
+
+// deliverNow sends at QoS 0, or drops and counts: nothing waits at QoS 0.
+func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
+	if se.ch == nil {
+		s.stats.Unhandled.Add(1)
+		return
+	}
+	if !se.TakeCredit(v.msg.Size() + link.DeliverOverhead) {
+		s.drop(se, dropSlow, 1)
+		return
+	}
+	s.deliverTo(se.ch, link.DownFrame{Retain: retain, SubscriptionIDs: ids}, v.msg, v.expireAt, v.serial)
+}
+
+// pump sends what waits for a session as far as its windows allow.
+func (s *Shard) pump(se *sess) {
+	if se.queue == nil || se.gone {
+		return
+	}
+	for se.queue.Len() > 0 && se.Ready() {
+		e, err := se.queue.Head()
+		if err != nil {
+			s.set.log.Error("queue cannot be read from the store",
+				slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
+			return
+		}
+		if e == nil {
+			return // the batch that holds it is on its way to the store
+		}
+		size := int64(e.Size())
+		if e.ExpireAt != 0 && s.now >= e.ExpireAt {
+			se.queue.Drop(s.batch)
+			s.left(se, size)
+			s.drop(se, dropExpired, 1)
+			continue
+		}
+		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: e.Message.Size() + link.DeliverOverhead}
+		se.queue.Take(e.Group != "", s.batch)
+		s.left(se, size)
+		s.stepEntry(se, &ev, nil, e)
+	}
+	if len(se.replays) > 0 && se.queue.Len() < replayRoom {
+		s.replay(se)
+	}
+}
+
+func (s *Shard) left(se *sess, size int64) {
+	se.tenant.queueMessages.Add(-1)
+	se.tenant.queueBytes.Add(-size)
+}
+
+// drop counts messages that a session will not get, and says so once for each
+// session and second: an operator acts on the client, not on the message.
+func (s *Shard) drop(se *sess, why dropReason, n uint64) {
+	s.stats.dropped(why, n)
+	se.dropped += n
+	if s.now-se.droppedSaid >= 1000 {
+		se.droppedSaid = s.now
+		s.set.log.Warn("messages dropped",
+			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)),
+			slog.String("reason", why.String()), slog.Uint64("total", se.dropped))
+	}
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package shard runs the turns of a broker. A Shard owns the sessions, queues
+// and retained messages of its partitions: there is no lock and no goroutine
+// for a session. A shard is a turn, not a thread: who finds it free runs it
+// then and there, who finds it busy leaves the work in its mailbox for whoever
+// runs it.
+//
+// One turn is: drain the mailbox, step each session, hand one batch to the
+// committer, hand one batch to each link touched. While a goroutine runs a
+// turn it runs no other and never waits; it leaves work for another shard in
+// that one's mailbox (the order there is the order of delivery), notes it, and
+// tries the noted shards after it has let go. Sockets are written last, by
+// link.Gateway.Flush, outside every turn.
+//
+// Goroutines: one worker for each shard, for work that nobody stands ready to
+// run, and one ticker, all started by Set.Run. The committer posts what is
+// committed to the mailboxes and runs nothing.
+//
+// The package owns the key kinds s, f, n, i, o and a.
+package shard

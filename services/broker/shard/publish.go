@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/route"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// pending is a publish whose acknowledgement waits: for commits of this shard
+// and for answers of others.
+type pending struct {
+	gen    uint32
+	waits  int32
+	se     *sess
+	token  session.Token
+	packet uint16
+	reason mqtt.ReasonCode
+	hit    bool
+	// exact is the number of the outbox record, or 0.
+	exact uint64
+	part  *space
+}
+
+// parcel is a publish on its way to another shard. It owns its memory.
+type parcel struct {
+	tenant *Tenant
+	msg    *mqtt.Message
+	// lists are the matching subscriptions of that shard's partitions, direct
+	// the members chosen for shared ones.
+	lists  []route.Part[*sess]
+	direct []direct
+	// retain is the partition whose retained message this becomes, if keep.
+	retain   partition.ID
+	keep     bool
+	from     *sess // for No Local; compared, never read
+	limits   link.Limits
+	expireAt int64
+	// origin and n number an exact publish; n is 0 for all others.
+	origin partition.ID
+	n      uint64
+
+	home *Shard // nil if no answer is wanted
+	slot uint32
+	gen  uint32
+	// reason and hit are the answer.
+	reason mqtt.ReasonCode
+	hit    bool
+}
+
+// direct is a message for one member of a shared subscription.
+type direct struct {
+	se  *sess
+	sub mqtt.Subscription
+}
+
+// publish routes a message: it is matched once, delivered in this shard and
+// sent once to each other shard that has a receiver.
+func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
+	t := se.tenant
+	s.serial++
+	serial := s.serial
+	var expireAt int64
+	if m.HasExpiry {
+		expireAt = s.now + int64(m.Expiry)*1000
+	}
+	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain}
+	var reason mqtt.ReasonCode
+	wait := p.Token != 0
+	own, others := &s.fans[s.index], uint64(0)
+	// Retained first, matches second: with the mailboxes' order that lets a
+	// subscriber have the message live or retained, never neither.
+	if m.Retain {
+		part := partition.ChooseBytes(t.cell, m.Topic)
+		if to := s.set.shardOf(part); to == s {
+			reason = s.retain(t, part, m, expireAt, se.limits)
+		} else {
+			f := &s.fans[to.index]
+			f.retain, f.keep = part, true
+			others |= 1 << to.index
+		}
+	}
+	s.entries = t.routes.AppendMatches(s.entries[:0], m.Topic)
+	for _, e := range s.entries {
+		for i := range e.Parts {
+			to := s.set.shardOf(e.Parts[i].ID)
+			f := &s.fans[to.index]
+			f.lists = append(f.lists, e.Parts[i])
+			f.durable = f.durable || e.Parts[i].Durable
+			if to != s {
+				others |= 1 << to.index
+			}
+		}
+		for _, g := range e.Groups {
+			member, _, ok := g.Pick(nil)
+			if !ok {
+				s.stats.dropped(dropNoMember, 1)
+				continue
+			}
+			to := member.Session.shard()
+			f := &s.fans[to.index]
+			f.direct = append(f.direct, direct{member.Session, member.Sub})
+			f.durable = f.durable || member.Durable
+			if to != s {
+				others |= 1 << to.index
+			}
+		}
+	}
+	matched := len(s.entries) > 0 && (len(own.lists)+len(own.direct) > 0 || others != 0)
+	stored := false
+	if len(own.lists)+len(own.direct) > 0 {
+		stored = s.fanOut(&v, own.lists, own.direct, 0, 0)
+	}
+	own.reset()
+	if m.Retain && !reason.Failed() {
+		stored = true
+	}
+	if others == 0 && (!wait || !stored && !p.Exact) {
+		if wait {
+			s.settled(se, p.Token, p.Packet, reason, matched)
+		}
+		return
+	}
+	s.publishFar(se, m, p, &v, others, stored, reason, matched)
+}
+
+// publishFar sends a publish to other shards, and notes what its
+// acknowledgement waits for.
+func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, stored bool, reason mqtt.ReasonCode, matched bool) {
+	wait := p.Token != 0
+	var slot, gen uint32
+	var waits int32
+	if wait {
+		slot, gen = s.newPending()
+		if stored || p.Exact {
+			s.wait(waiter{slot: slot, gen: gen})
+			waits++
+		}
+	}
+	var own *mqtt.Message
+	var n uint64
+	if others != 0 {
+		c := m.Clone()
+		own = &c
+		if p.Exact {
+			n = s.putOutbox(se, p, v, own, others)
+		}
+	}
+	for _, to := range s.set.shards {
+		if others&(1<<to.index) == 0 {
+			continue
+		}
+		f := &s.fans[to.index]
+		pc := &parcel{
+			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt, limits: se.limits,
+			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
+			retain: f.retain, keep: f.keep, origin: se.space.id, n: n,
+		}
+		if wait && (f.durable || f.keep || n != 0) {
+			pc.home, pc.slot, pc.gen = s, slot, gen
+			waits++
+		}
+		f.reset()
+		to.post(item{kind: itemParcel, parcel: pc, size: own.Size()}, s.run)
+	}
+	if !wait {
+		return
+	}
+	q := &s.pending[slot]
+	q.waits, q.se, q.token, q.reason, q.hit, q.exact, q.part = waits, se, p.Token, reason, matched, n, se.space
+	q.packet = p.Packet
+	if waits == 0 {
+		s.finishPending(slot)
+	}
+}
+
+// fan collects what one publish has for one shard.
+type fan struct {
+	lists   []route.Part[*sess]
+	direct  []direct
+	durable bool
+	keep    bool
+	retain  partition.ID
+}
+
+func (f *fan) reset() {
+	clear(f.lists)
+	clear(f.direct)
+	f.lists, f.direct, f.durable, f.keep = f.lists[:0], f.direct[:0], false, false
+}
+
+func (s *Shard) newPending() (slot, gen uint32) {
+	if n := len(s.free); n > 0 {
+		slot = s.free[n-1]
+		s.free = s.free[:n-1]
+	} else {
+		s.pending = append(s.pending, pending{})
+		slot = uint32(len(s.pending) - 1)
+	}
+	return slot, s.pending[slot].gen
+}
+
+// answered notes that one thing that a publish waited for has come.
+func (s *Shard) answered(slot, gen uint32, reason mqtt.ReasonCode, hit bool) {
+	q := &s.pending[slot]
+	if q.gen != gen {
+		return
+	}
+	if reason.Failed() {
+		q.reason = reason
+	}
+	q.hit = q.hit || hit
+	q.waits--
+	if q.waits == 0 {
+		s.finishPending(slot)
+	}
+}
+
+func (s *Shard) finishPending(slot uint32) {
+	q := s.pending[slot]
+	s.pending[slot] = pending{gen: q.gen + 1}
+	s.free = append(s.free, slot)
+	if q.exact != 0 {
+		s.deleteOutbox(q.part, q.exact)
+	}
+	if q.se != nil && !q.se.gone {
+		s.settled(q.se, q.token, q.packet, q.reason, q.hit)
+	}
+}
+
+// settled tells the publisher's session that its publish is where it must be.
+func (s *Shard) settled(se *sess, token session.Token, packet uint16, reason mqtt.ReasonCode, matched bool) {
+	if !reason.Failed() && !matched {
+		reason = mqtt.NoMatchingSubscribers
+	}
+	s.step(se, &session.Event{Kind: session.Routed, Token: token, Packet: packet, Reason: reason}, nil)
+}
+
+// accept does with a parcel what publish does in its own shard.
+func (s *Shard) accept(p *parcel) {
+	s.serial++
+	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain}
+	stored := false
+	if p.keep {
+		p.reason = s.retain(p.tenant, p.retain, p.msg, p.expireAt, p.limits)
+		stored = !p.reason.Failed()
+	}
+	p.hit = len(p.lists)+len(p.direct) > 0
+	if s.fanOut(&v, p.lists, p.direct, p.origin, p.n) {
+		stored = true
+	}
+	if p.home == nil {
+		return
+	}
+	if stored || p.n != 0 {
+		s.wait(waiter{parcel: p})
+		return
+	}
+	s.reply(p)
+}
+
+// reply answers a parcel.
+func (s *Shard) reply(p *parcel) {
+	it := item{kind: itemAnswer, slot: p.slot, gen: p.gen, reason: p.reason, hit: p.hit}
+	if p.home == s {
+		s.answered(p.slot, p.gen, p.reason, p.hit)
+		return
+	}
+	p.home.post(it, s.run)
+}
+
+// view is a message on its way through one turn.
+type view struct {
+	msg *mqtt.Message
+	// owned says that msg may be kept; else kept is made when the first
+	// session has to.
+	owned    bool
+	kept     *mqtt.Message
+	serial   uint64
+	expireAt int64
+	from     *sess
+	retain   bool
+	// body is the stored body of this message in a partition.
+	body   uint64
+	bodyIn *space
+}
+
+// keep returns the message in memory of its own.
+func (v *view) keep() *mqtt.Message {
+	switch {
+	case v.owned:
+		return v.msg
+	case v.kept == nil:
+		c := v.msg.Clone()
+		v.kept = &c
+	}
+	return v.kept
+}
+
+// hit is one session that a publish is for, with the options of all its
+// matching subscriptions taken together.
+type hit struct {
+	se     *sess
+	qos    mqtt.QoS
+	retain bool
+	id     uint32
+	ids    []uint32
+}
+
+// fanOut delivers v to the sessions behind lists and to the members in direct.
+// A session with several matching filters gets one copy, at the highest QoS
+// and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. It reports
+// whether anything went into the open batch.
+func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) (stored bool) {
+	s.hits = s.hits[:0]
+	for i := range lists {
+		if n != 0 && !s.firstTime(lists[i].ID, origin, n) {
+			continue
+		}
+		subs := lists[i].List.Subs
+		for k := range subs {
+			sub := &subs[k]
+			if sub.Options.NoLocal && sub.Session == v.from {
+				continue // [MQTT-3.8.3-3]
+			}
+			s.addHit(sub.Session, &sub.Options, v)
+		}
+	}
+	s.stats.Matches.Add(uint64(len(s.hits)))
+	durable := 0
+	if v.msg.Size() > queue.BodyThreshold && v.msg.QoS > 0 {
+		for i := range s.hits {
+			if h := &s.hits[i]; h.se.Durable() && h.qos > 0 {
+				durable++
+			}
+		}
+	}
+	for i := range s.hits {
+		h := &s.hits[i]
+		ids := h.ids
+		if ids == nil && h.id != 0 {
+			ids = []uint32{h.id}
+		}
+		if s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1) {
+			stored = true
+		}
+		h.se, h.ids = nil, nil
+	}
+	for i := range to {
+		if n != 0 && !s.firstTime(to[i].se.space.id, origin, n) {
+			continue
+		}
+		if s.toMember(to[i].se, &to[i].sub, v) {
+			stored = true
+		}
+	}
+	return stored
+}
+
+func (s *Shard) addHit(se *sess, o *mqtt.Subscription, v *view) {
+	if se.mark == v.serial && se.hit < len(s.hits) && s.hits[se.hit].se == se {
+		h := &s.hits[se.hit]
+		h.qos = max(h.qos, min(o.QoS, v.msg.QoS))
+		h.retain = h.retain || o.RetainAsPublished && v.retain
+		if o.ID != 0 {
+			if h.ids == nil && h.id != 0 {
+				h.ids = []uint32{h.id}
+			}
+			h.ids = append(h.ids, o.ID)
+		}
+		return
+	}
+	se.mark, se.hit = v.serial, len(s.hits)
+	s.hits = append(s.hits, hit{
+		se: se, qos: min(o.QoS, v.msg.QoS), retain: o.RetainAsPublished && v.retain, id: o.ID,
+	})
+}
+
+// firstTime reports whether the exact publish (origin, n) is new to a
+// partition, and notes it. The numbers of one origin come in rising order.
+func (s *Shard) firstTime(part, origin partition.ID, n uint64) bool {
+	p := s.spaces[part]
+	if p.applied[origin] >= n {
+		return false
+	}
+	p.applied[origin] = n
+	s.putApplied(p, origin, n)
+	return true
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// maxPage is the most rows that one Answer has.
+const maxPage = 1000
+
+// query answers a question of the API. The answer comes from another goroutine.
+func (st *Set) query(l *Link, q *link.Query) {
+	own := *q
+	go func() {
+		a := st.Ask(&own)
+		a.ID = own.ID
+		if l.closed() {
+			return
+		}
+		l.gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownAnswer, Answer: a}}})
+		l.gw.Flush()
+	}()
+}
+
+// Ask answers q. It waits for turns of the shards that the answer needs.
+func (st *Set) Ask(q *link.Query) *link.Answer {
+	t := st.Tenant(q.Tenant)
+	limit := q.Limit
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	a := &link.Answer{}
+	switch q.Kind {
+	case link.QueryUsage:
+		a.Found, a.Usage = true, t.Usage()
+	case link.QueryClient, link.QueryKick:
+		s := st.shardOf(partition.Choose(t.cell, string(q.ClientID)))
+		s.ask(func() { s.one(t, q, a) })
+	case link.QueryClients:
+		a.Found = true
+		for _, s := range st.shards {
+			s.ask(func() { s.clients(t, q.Cursor, limit, a) })
+		}
+		slices.SortFunc(a.Clients, func(x, y link.ClientInfo) int { return strings.Compare(x.ClientID, y.ClientID) })
+		if len(a.Clients) > limit {
+			a.Clients = a.Clients[:limit]
+			a.Next = a.Clients[limit-1].ClientID
+		}
+	case link.QueryRetained:
+		if err := topic.ValidateFilter(q.Filter); err != nil {
+			a.Error = err.Error()
+			return a
+		}
+		a.Found = true
+		for _, s := range st.shards {
+			s.ask(func() { s.retained(t, q.Filter, q.Cursor, a) })
+		}
+		slices.SortFunc(a.Retained, func(x, y link.RetainedInfo) int {
+			return cmp.Compare(string(x.Message.Topic), string(y.Message.Topic))
+		})
+		if len(a.Retained) > limit {
+			a.Retained = a.Retained[:limit]
+			a.Next = string(a.Retained[limit-1].Message.Topic)
+		}
+	default:
+		a.Error = "this broker does not know the question; it may be older than the asker"
+	}
+	return a
+}
+
+// ask runs f in a turn and waits for it.
+func (s *Shard) ask(f func()) {
+	done := make(chan struct{})
+	s.call(func() {
+		f()
+		close(done)
+	})
+	<-done
+}
+
+func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
+	se := s.sessions[sessKey{t, q.ClientID}]
+	if se == nil {
+		return
+	}
+	a.Found = true
+	info := se.info()
+	info.Subscriptions = slices.Clone(se.Subscriptions())
+	a.Clients = []link.ClientInfo{info}
+	if q.Kind != link.QueryKick {
+		return
+	}
+	if ch := se.ch; ch != nil {
+		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.AdministrativeAction, Text: "disconnected through the API"})
+	}
+	if q.Purge {
+		s.step(se, &session.Event{Kind: session.Discard}, nil)
+	}
+}
+
+func (se *sess) info() link.ClientInfo {
+	i := link.ClientInfo{
+		ClientID: string(se.ClientID), Connected: se.ch != nil, Labels: se.labels,
+		ConnectedAt: se.connectedAt, DisconnectedAt: se.disconnectedAt,
+		SessionExpiry: se.Expiry(), Inflight: se.Inflight(), Dropped: se.dropped,
+	}
+	if se.queue != nil {
+		i.QueueMessages, i.QueueBytes = se.queue.Len(), se.queue.Bytes()
+	}
+	return i
+}
+
+// clients adds the first limit+1 sessions after cursor.
+func (s *Shard) clients(t *Tenant, cursor string, limit int, a *link.Answer) {
+	var ids []string
+	for k := range s.sessions {
+		if k.tenant == t && string(k.client) > cursor {
+			ids = append(ids, string(k.client))
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids[:min(len(ids), limit+1)] {
+		a.Clients = append(a.Clients, s.sessions[sessKey{t, mqtt.ClientID(id)}].info())
+	}
+}
+
+// retained adds the retained messages after cursor.
+func (s *Shard) retained(t *Tenant, filter, cursor string, a *link.Answer) {
+	for _, id := range t.cell {
+		p := s.spaces[id]
+		if p == nil {
+			continue
+		}
+		p.retain.Match(t.id, filter, "", func(name string, r *retain.Retained) bool {
+			if name <= cursor || r.Expired(s.now) {
+				return true
+			}
+			m := r.Message
+			if r.ExpireAt != 0 {
+				m.HasExpiry, m.Expiry = true, uint32((r.ExpireAt-s.now)/1000)
+			}
+			a.Retained = append(a.Retained, link.RetainedInfo{Message: m, StoredAt: r.StoredAt})
+			return true
+		})
+	}
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// restore reads the store into the shards. It runs before anyone else does.
+func (st *Set) restore() error {
+	r := runs.Get().(*run)
+	for _, s := range st.shards {
+		s.run, s.now = r, st.now()
+		s.state.Store(running)
+	}
+	for _, s := range st.shards {
+		for _, p := range s.spaces {
+			if err := s.restoreSpace(p); err != nil {
+				return fmt.Errorf("restore partition %d: %w", p.id, err)
+			}
+		}
+	}
+	for _, s := range st.shards {
+		if err := s.resendOutbox(st.store); err != nil {
+			return err
+		}
+		s.loseConnections()
+	}
+	for _, s := range st.shards {
+		s.end(r)
+		s.run = nil
+		s.state.Store(idle)
+	}
+	r.noted = 0
+	runs.Put(r)
+	return nil
+}
+
+// loseConnections ends the connections that sessions had when the last run of
+// the broker ended.
+func (s *Shard) loseConnections() {
+	for _, se := range s.sessions {
+		if se.Attached() {
+			se.disconnectedAt = s.now
+			s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
+			continue
+		}
+		s.due(se)
+	}
+}
+
+func (s *Shard) restoreSpace(p *space) error {
+	store := s.set.store
+	last, err := store.Get(partition.Key(nil, p.id, partition.KindLast))
+	switch {
+	case err == nil:
+		if p.last, err = partition.ParseLast(last); err != nil {
+			return err
+		}
+	case !errors.Is(err, kv.ErrNotFound):
+		return err
+	}
+	if err := p.queues.Restore(); err != nil {
+		return err
+	}
+	err = p.retain.Restore(store, func(tenant string, r *retain.Retained) {
+		t := s.set.Tenant(tenant)
+		t.retained.Add(1)
+		t.retainedBytes.Add(int64(r.Message.Size()))
+	})
+	if err != nil {
+		return err
+	}
+	bySid := make(map[uint64]*sess)
+	if err := s.restoreSessions(p, bySid); err != nil {
+		return err
+	}
+	if err := s.restoreParts(p, bySid); err != nil {
+		return err
+	}
+	return s.restoreQueues(p, bySid)
+}
+
+// scan calls f for every record of a kind.
+func (s *Shard) scan(p *space, k partition.Kind, f func(key, value []byte) error) error {
+	start, end := partition.Range(p.id, k)
+	it := s.set.store.Scan(start, end)
+	defer it.Close()
+	for it.Next() {
+		if err := f(it.Key(), it.Value()); err != nil {
+			return fmt.Errorf("record of kind %c: %w", k, err)
+		}
+	}
+	return it.Err()
+}
+
+func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
+	return s.scan(p, partition.KindSession, func(key, value []byte) error {
+		tenant, client, err := partition.SplitNamed(key)
+		if err != nil {
+			return err
+		}
+		r, err := parseSession(value)
+		if err != nil {
+			return err
+		}
+		t := s.set.Tenant(tenant)
+		se := &sess{owner: s, tenant: t, space: p, limits: unlimited}
+		se.limits.QueueMessages, se.limits.QueueBytes = r.queueMessages, r.queueBytes
+		se.Session = *session.Restore(r.sid, mqtt.ClientID(client), r.Stored)
+		s.sessions[sessKey{t, se.ClientID}] = se
+		bySid[r.sid] = se
+		if se.Durable() {
+			t.sessions.Add(1)
+		}
+		return nil
+	})
+}
+
+// restoreParts gives the sessions their subscriptions and their QoS 1 and 2
+// states. What belongs to no session is a leftover of a session that ended
+// with the process, and goes.
+func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
+	err := s.scan(p, partition.KindSubscription, func(key, value []byte) error {
+		sid, filter, err := partition.SplitU64(key)
+		if err != nil {
+			return err
+		}
+		se := bySid[sid]
+		if se == nil {
+			s.batch.Delete(key)
+			return nil
+		}
+		sub, err := parseOptions(value, string(filter))
+		if err != nil {
+			return err
+		}
+		se.RestoreSubscription(sub)
+		s.addRoute(se, &sub, true)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = s.scan(p, partition.KindApplied, func(key, value []byte) error {
+		if len(key) != 5 || len(value) != 8 {
+			return partition.ErrBadKey
+		}
+		p.applied[partition.ID(binary.BigEndian.Uint16(key[3:]))] = binary.BigEndian.Uint64(value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = s.scan(p, partition.KindInbound, func(key, _ []byte) error {
+		sid, rest, err := partition.SplitU64(key)
+		if err != nil || len(rest) != 2 {
+			return partition.ErrBadKey
+		}
+		if se := bySid[sid]; se != nil {
+			se.RestoreInbound(binary.BigEndian.Uint16(rest), true)
+		} else {
+			s.batch.Delete(key)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = s.scan(p, partition.KindInflight, func(key, value []byte) error {
+		sid, rest, err := partition.SplitU64(key)
+		if err != nil || len(rest) != 3 {
+			return partition.ErrBadKey
+		}
+		se := bySid[sid]
+		if se == nil {
+			s.batch.Delete(key)
+			return nil
+		}
+		r, err := parseInflight(value)
+		if err != nil {
+			return err
+		}
+		se.RestoreInflight(binary.BigEndian.Uint16(rest[1:]), r)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.scan(p, partition.KindOutbox, func(_, value []byte) error {
+		// Its identifier is not settled before the outbox was answered.
+		o, err := parseOutbox(value)
+		if err != nil {
+			return err
+		}
+		if se := s.sessions[sessKey{s.set.Tenant(o.tenant), o.client}]; se != nil && o.packet != 0 {
+			se.RestoreUnsettled(o.packet)
+		}
+		return nil
+	})
+}
+
+func (s *Shard) restoreQueues(p *space, bySid map[uint64]*sess) error {
+	flying := make(map[uint64]map[uint64]bool)
+	next := make(map[uint64]uint64)
+	for sid, se := range bySid {
+		se.Inflights(func(_ uint16, _ session.State, seq uint64) {
+			if flying[sid] == nil {
+				flying[sid] = make(map[uint64]bool)
+			}
+			flying[sid][seq] = true
+			next[sid] = max(next[sid], seq+1)
+		})
+	}
+	orphans := make(map[uint64]bool)
+	err := s.scan(p, partition.KindQueue, func(key, value []byte) error {
+		sid, rest, err := partition.SplitU64(key)
+		if err != nil || len(rest) != 8 {
+			return partition.ErrBadKey
+		}
+		se := bySid[sid]
+		if se == nil || !se.Durable() {
+			orphans[sid] = true
+			return nil
+		}
+		seq := binary.BigEndian.Uint64(rest)
+		return se.queueOf().RestoreEntry(seq, value, flying[sid][seq])
+	})
+	if err != nil {
+		return err
+	}
+	for sid := range orphans {
+		if err := queue.WipeStored(p.queues, sid, s.batch); err != nil {
+			return err
+		}
+	}
+	for sid, se := range bySid {
+		if se.queue == nil && next[sid] == 0 {
+			continue
+		}
+		se.queueOf().Restored(next[sid])
+		se.tenant.queueMessages.Add(se.queue.Len())
+		se.tenant.queueBytes.Add(se.queue.Bytes())
+	}
+	if len(orphans) > 0 {
+		s.set.log.Debug("queues of ended sessions removed", slog.Int("sessions", len(orphans)))
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// retain sets or deletes the retained message of m's topic in a partition of
+// this shard [MQTT-3.3.1-5, -6]. It returns 0x97 if the tenant has as much as
+// it may.
+func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64, limits link.Limits) mqtt.ReasonCode {
+	p := s.spaces[part]
+	name := string(m.Topic)
+	if len(m.Payload) == 0 {
+		if old := p.retain.Delete(t.id, name, s.batch); old != nil {
+			t.retained.Add(-1)
+			t.retainedBytes.Add(-int64(old.Message.Size()))
+		}
+		return mqtt.Success
+	}
+	size := int64(m.Size())
+	old := p.retain.Get(t.id, name)
+	count, grow := int64(1), size
+	if old != nil {
+		count, grow = 0, size-int64(old.Message.Size())
+	}
+	if limits.Retained >= 0 && count > 0 && t.retained.Load() >= limits.Retained ||
+		limits.RetainedBytes >= 0 && grow > 0 && t.retainedBytes.Load()+grow > limits.RetainedBytes {
+		s.stats.dropped(dropRetainedFull, 1)
+		return mqtt.QuotaExceeded
+	}
+	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now}
+	r.Message.HasExpiry = false
+	p.retain.Put(t.id, r, s.batch)
+	t.retained.Add(count)
+	t.retainedBytes.Add(grow)
+	return mqtt.Success
+}
+
+// forgetExpired deletes an expired retained message.
+func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
+	if old := p.retain.Delete(tenant.id, name, s.batch); old != nil {
+		tenant.retained.Add(-1)
+		tenant.retainedBytes.Add(-int64(old.Message.Size()))
+		s.stats.dropped(dropRetainedExpired, 1)
+	}
+}
+
+const (
+	// replayPage is how many retained messages a subscriber's shard asks for at
+	// a time, replayRoom how many may wait in the queue before it asks for more:
+	// a replay is as fast as its reader and never overflows a queue.
+	replayPage = 128
+	replayRoom = 256
+)
+
+// replay is the sending of the retained messages that match one new
+// subscription.
+type replay struct {
+	sub   mqtt.Subscription
+	epoch uint32
+	// shards are those still to be asked; cursor says where the first goes on.
+	shards []*Shard
+	cursor cursor
+	page   []*retain.Retained
+	busy   bool
+}
+
+// cursor is a place in the retained messages of a shard.
+type cursor struct {
+	part  int // index into the tenant's cell
+	topic string
+}
+
+// startReplays begins the replays that a SUBSCRIBE asked for.
+func (s *Shard) startReplays(se *sess, o *session.Out) {
+	for i := range o.Subs {
+		sub := &o.Subs[i]
+		switch {
+		case o.Reasons[i].Failed(), strings.HasPrefix(sub.Filter, topic.SharePrefix):
+			continue
+		case sub.RetainHandling == mqtt.RetainDontSend,
+			sub.RetainHandling == mqtt.RetainSendIfNew && !o.New[i]:
+			continue
+		}
+		r := &replay{sub: *sub, epoch: se.Epoch()}
+		if topic.HasWildcard(sub.Filter) {
+			r.shards = append(r.shards, s.set.shards...)
+		} else {
+			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.cell, sub.Filter))}
+		}
+		se.replays = append(se.replays, r)
+	}
+	if len(se.replays) > 0 {
+		s.replay(se)
+	}
+}
+
+// replay goes on with the session's first replay as far as its windows and its
+// queue allow.
+func (s *Shard) replay(se *sess) {
+	for len(se.replays) > 0 {
+		r := se.replays[0]
+		if r.busy || se.ch == nil || r.epoch != se.Epoch() {
+			return
+		}
+		for len(r.page) > 0 {
+			if !s.replayOne(se, r, r.page[0]) {
+				return
+			}
+			r.page[0] = nil
+			r.page = r.page[1:]
+		}
+		if len(r.shards) == 0 {
+			se.replays = se.replays[1:]
+			continue
+		}
+		r.busy = true
+		from := r.shards[0]
+		// Always through the mailbox, also of this shard: its order is what
+		// makes a retained message visible that was published before.
+		from.post(item{kind: itemCall, call: func() { from.page(se, r) }}, s.run)
+		return
+	}
+}
+
+// replayOne sends one retained message. It reports false if it must wait.
+func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
+	if m.Expired(s.now) {
+		return true
+	}
+	qos := min(r.sub.QoS, m.Message.QoS)
+	var ids []uint32
+	if r.sub.ID != 0 {
+		ids = []uint32{r.sub.ID}
+	}
+	if qos == mqtt.AtMostOnce {
+		if !se.TakeCredit(m.Message.Size() + link.DeliverOverhead) {
+			return false
+		}
+		s.deliverTo(se.ch, link.DownFrame{Retain: true, SubscriptionIDs: ids}, &m.Message, m.ExpireAt, 0)
+		return true
+	}
+	if se.waiting() >= replayRoom {
+		return false
+	}
+	e := &queue.Entry{Message: &m.Message, QoS: qos, Retain: true, ExpireAt: m.ExpireAt, IDs: ids}
+	q := se.queueOf()
+	q.Append(e, 0, s.batch)
+	se.tenant.queueMessages.Add(1)
+	se.tenant.queueBytes.Add(int64(e.Size()))
+	s.touch(se)
+	// The pump would come back here: it is called once the page is done.
+	r.busy = true
+	s.pump(se)
+	r.busy = false
+	return true
+}
+
+// page collects the next page of a replay in the shard that has the messages,
+// and sends it back.
+func (s *Shard) page(se *sess, r *replay) {
+	t := se.tenant
+	var found []*retain.Retained
+	var expired []string
+	at := r.cursor
+	for ; at.part < len(t.cell) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
+		p := s.spaces[t.cell[at.part]]
+		if p == nil {
+			continue
+		}
+		full := false
+		p.retain.Match(t.id, r.sub.Filter, at.topic, func(name string, m *retain.Retained) bool {
+			if m.Expired(s.now) {
+				expired = append(expired, name)
+				return true
+			}
+			found = append(found, m)
+			at.topic = name
+			full = len(found) == replayPage
+			return !full
+		})
+		for _, name := range expired {
+			s.forgetExpired(p, t, name)
+		}
+		expired = expired[:0]
+		if full {
+			break
+		}
+	}
+	done := at.part >= len(t.cell)
+	home := se.shard()
+	home.post(item{kind: itemCall, call: func() {
+		r.busy, r.page, r.cursor = false, found, at
+		if done {
+			r.shards, r.cursor = r.shards[1:], cursor{}
+		}
+		home.replay(se)
+	}}, s.run)
+}

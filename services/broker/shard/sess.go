@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// sess is a session with what its shard keeps beside the machine. It is owned
+// by the shard; other shards carry the pointer and compare it.
+type sess struct {
+	session.Session
+	owner  *Shard
+	tenant *Tenant
+	space  *space
+	// ch is the open channel, or nil.
+	ch     *Channel
+	queue  *queue.Queue
+	limits link.Limits
+	labels link.Labels
+
+	connectedAt    int64
+	disconnectedAt int64
+	dropped        uint64
+	droppedSaid    int64
+
+	// mark and hit find a session again that several filters of one publish
+	// lead to.
+	mark uint64
+	hit  int
+	// touched is the ticket of the batch that the queue last appended to.
+	touched uint64
+	// deadline is the one that stands in the shard's heap.
+	deadline int64
+	// groups is how many shared subscriptions the session has.
+	groups  int
+	replays []*replay
+	gone    bool
+}
+
+type sessKey struct {
+	tenant *Tenant
+	client mqtt.ClientID
+}
+
+// space is a partition of this shard: what it has in memory.
+type space struct {
+	id     partition.ID
+	last   partition.Last
+	dirty  bool
+	queues *queue.Space
+	retain *retain.Space
+	// applied is, for each origin partition, the highest n whose exact
+	// publish was delivered here.
+	applied map[partition.ID]uint64
+}
+
+// next numbers what is made in the partition: sessions, bodies, exact
+// publishes. It is stored with the turn's batch.
+func (s *Shard) next(p *space) uint64 {
+	p.last.N++
+	if !p.dirty {
+		p.dirty = true
+		s.dirty = append(s.dirty, p)
+	}
+	return p.last.N
+}
+
+// queueOf returns the session's queue, made when first needed.
+func (se *sess) queueOf() *queue.Queue {
+	if se.queue == nil {
+		se.queue = queue.New(se.space.queues, se.ID, se.Durable())
+	}
+	return se.queue
+}
+
+func (se *sess) waiting() int64 {
+	if se.queue == nil {
+		return 0
+	}
+	return se.queue.Len()
+}
+
+// shard is the shard that owns the session; anyone may ask.
+func (se *sess) shard() *Shard { return se.owner }

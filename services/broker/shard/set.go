@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/retain"
+)
+
+// Config is what a Set is made of.
+type Config struct {
+	// Store holds everything that lasts. The Set does not close it.
+	Store kv.Store
+	// Partitions is how many partitions the region has, 1 to 65,535. It never
+	// changes for a store.
+	Partitions int
+	// Shards is how many turns may run at once, 1 to 64; 0 is one for each
+	// processor.
+	Shards int
+	// Sync says when commits are synced to disk.
+	Sync partition.Sync
+	// Now is the clock, in Unix milliseconds; nil is the system's.
+	Now func() int64
+	Log *slog.Logger
+}
+
+// Set is all shards of a broker. Its methods may be called concurrently.
+type Set struct {
+	store     kv.Store
+	shards    []*Shard
+	committer *partition.Committer
+	now       func() int64
+	log       *slog.Logger
+	cell      []partition.ID
+	links     atomic.Int64
+
+	mu struct {
+		sync.RWMutex
+		tenants map[string]*Tenant
+	}
+}
+
+// unlimited are the limits of what no tenant's quota bounds any more.
+var unlimited = link.Limits{
+	QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: 65535,
+	Retained: -1, RetainedBytes: -1, Sessions: -1,
+}
+
+// New makes the shards and restores what the store holds. Sessions that had a
+// connection when the last run ended lose it now: their wills go out.
+func New(c Config) (*Set, error) {
+	if c.Partitions < 1 || c.Partitions > 65535 {
+		return nil, fmt.Errorf("partitions: %d is not between 1 and 65535", c.Partitions)
+	}
+	if c.Shards == 0 {
+		c.Shards = min(runtime.GOMAXPROCS(0), 64)
+	}
+	if c.Shards < 1 || c.Shards > 64 {
+		return nil, fmt.Errorf("shards: %d is not between 1 and 64", c.Shards)
+	}
+	if c.Now == nil {
+		c.Now = func() int64 { return time.Now().UnixMilli() }
+	}
+	st := &Set{
+		store: c.Store, now: c.Now, log: c.Log,
+		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
+	}
+	st.mu.tenants = make(map[string]*Tenant)
+	for i := range c.Partitions {
+		st.cell = append(st.cell, partition.ID(i))
+	}
+	for i := range c.Shards {
+		s := &Shard{
+			set: st, index: i,
+			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
+			spaces: make(map[partition.ID]*space), sessions: make(map[sessKey]*sess),
+			batch: new(kv.Batch), ticket: 1, now: c.Now(),
+			fans: make([]fan, c.Shards),
+		}
+		st.shards = append(st.shards, s)
+	}
+	for _, id := range st.cell {
+		st.shardOf(id).spaces[id] = &space{
+			id: id, last: partition.Last{Epoch: 1},
+			queues: queue.NewSpace(c.Store, id), retain: retain.New(id),
+			applied: make(map[partition.ID]uint64),
+		}
+	}
+	if err := st.restore(); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// Run runs the committer, the workers and the ticker until ctx is done. What
+// was submitted by then is committed.
+func (st *Set) Run(ctx context.Context) error {
+	// The committer outlives the workers: their last turns still commit.
+	commits, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	committed := make(chan error, 1)
+	go func() { committed <- st.committer.Run(commits) }()
+	g, ctx := errgroup.WithContext(ctx)
+	for _, s := range st.shards {
+		g.Go(func() error { return s.work(ctx) })
+	}
+	g.Go(func() error { return st.ticks(ctx) })
+	for _, s := range st.shards {
+		s.wakeUp() // what restoring left in the mailboxes
+	}
+	err := g.Wait()
+	stop()
+	if cerr := <-committed; err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// tickEvery is how late a delayed will or the end of a session may come.
+const tickEvery = 50 * time.Millisecond
+
+// ticks wakes shards that have something due, and those whose windows stood
+// still because another shard was full.
+func (st *Set) ticks(ctx context.Context) error {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		now := st.now()
+		for _, s := range st.shards {
+			if due := s.nextDue.Load(); due != 0 && due <= now || s.stalled.Load() {
+				s.call(s.tick)
+			}
+		}
+	}
+}
+
+func (st *Set) shardOf(p partition.ID) *Shard { return st.shards[int(p)%len(st.shards)] }
+
+// congested reports whether so much waits in some shard that publishers must.
+func (st *Set) congested() bool {
+	for _, s := range st.shards {
+		if s.mailBytes.Load() > mailboxLimit || s.unsaved.Load() > mailboxLimit {
+			return true
+		}
+	}
+	return false
+}
+
+// Tenant returns the tenant, made when first asked for.
+func (st *Set) Tenant(id string) *Tenant {
+	st.mu.RLock()
+	t := st.mu.tenants[id]
+	st.mu.RUnlock()
+	if t != nil {
+		return t
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if t = st.mu.tenants[id]; t == nil {
+		t = &Tenant{id: id, cell: st.cell}
+		st.mu.tenants[id] = t
+	}
+	return t
+}
+
+// Tenants calls f for each tenant that has had a session or a message here.
+func (st *Set) Tenants(f func(id string, t *Tenant)) {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	for id, t := range st.mu.tenants {
+		f(id, t)
+	}
+}
+
+// Stats calls f for the counters of each shard.
+func (st *Set) Stats(f func(*Stats)) {
+	for _, s := range st.shards {
+		f(&s.stats)
+	}
+}
+
+// Commits returns how many groups were committed and how many batches they
+// held.
+func (st *Set) Commits() (groups, batches uint64) { return st.committer.Stats() }
+
+// Failing reports whether the store refuses writes: nothing that must be
+// durable is acknowledged then.
+func (st *Set) Failing() bool { return st.committer.Failing() }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import "sync/atomic"
+
+// dropReason is why a message did not reach a session.
+type dropReason uint8
+
+const (
+	dropQueueFull dropReason = iota
+	dropSlow
+	dropExpired
+	dropTooLarge
+	dropNoMember
+	dropUnreadable
+	dropRetainedFull
+	dropRetainedExpired
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{
+	dropQueueFull:       "queue_full",
+	dropSlow:            "qos0_without_credit",
+	dropExpired:         "expired",
+	dropTooLarge:        "client_maximum_packet_size",
+	dropNoMember:        "shared_group_without_member",
+	dropUnreadable:      "store_unreadable",
+	dropRetainedFull:    "retained_quota",
+	dropRetainedExpired: "retained_expired",
+}
+
+func (r dropReason) String() string { return dropNames[r] }
+
+// Stats are the counters of one shard. Everyone may read them; only the turn
+// writes.
+type Stats struct {
+	QueueIn, QueueOut, Matches, Unhandled atomic.Uint64
+	TakeOvers, Refused, SubscribeRefused  atomic.Uint64
+	Redelivered                           atomic.Uint64
+	drops                                 [dropReasons]atomic.Uint64
+}
+
+func (s *Stats) dropped(r dropReason, n uint64) { s.drops[r].Add(n) }
+
+// Drops calls f for each reason for which messages are dropped.
+func (s *Stats) Drops(f func(reason string, n uint64)) {
+	for i := range s.drops {
+		f(dropNames[i], s.drops[i].Load())
+	}
+}

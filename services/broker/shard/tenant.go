@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"sync/atomic"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/route"
+)
+
+// Tenant is one tenant at this broker. The counters may be read by anyone.
+type Tenant struct {
+	id     string
+	routes route.Tenant[*sess]
+	// cell are the partitions that hold the tenant's sessions and retained
+	// messages.
+	cell []partition.ID
+
+	connections, sessions, subscriptions atomic.Int64
+	queueMessages, queueBytes            atomic.Int64
+	retained, retainedBytes              atomic.Int64
+}
+
+// Usage counts what the tenant holds at this broker.
+func (t *Tenant) Usage() link.Usage {
+	return link.Usage{
+		Connections:        t.connections.Load(),
+		PersistentSessions: t.sessions.Load(),
+		Subscriptions:      t.subscriptions.Load(),
+		QueueMessages:      t.queueMessages.Load(),
+		QueueBytes:         t.queueBytes.Load(),
+		Retained:           t.retained.Load(),
+		RetainedBytes:      t.retainedBytes.Load(),
+	}
+}
