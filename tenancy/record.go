@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tenancy
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+)
+
+// Names of the buckets that gateways read; the others are tenancy/store's own
+// business. Keys and values of these two are a contract between versions.
+const (
+	// TenantsBucket maps a tenant id to a TenantRecord in JSON.
+	TenantsBucket = "tenants"
+	// CredentialsBucket maps a CredentialKey to a Credential in JSON.
+	CredentialsBucket = "credentials"
+)
+
+// TenantRecord is a tenant as it is stored. It is a plain value.
+type TenantRecord struct {
+	ID           string    `json:"id"`
+	Organization string    `json:"organization"`
+	Region       string    `json:"region"`
+	Plan         string    `json:"plan"`
+	State        State     `json:"state"`
+	CreatedAt    time.Time `json:"created_at"`
+	// Overrides are limits that replace the plan's, by quota name.
+	Overrides map[string]int64 `json:"overrides,omitempty"`
+	// APIKey is the key that is being made with the tenant, while the state is
+	// reserved.
+	APIKey string `json:"api_key,omitempty"`
+	// Revision is the bucket's; it is not part of the value.
+	Revision uint64 `json:"-"`
+}
+
+// Limits are the plan's limits with the overrides over them. An override that
+// this version does not know is left out: a newer one wrote it.
+func (r *TenantRecord) Limits() (Limits, error) {
+	plan, err := PlanByName(r.Plan)
+	if err != nil {
+		return Limits{}, err
+	}
+	l := plan.Limits
+	for name, v := range r.Overrides {
+		if with, err := l.With(name, v); err == nil {
+			l = with
+		}
+	}
+	return l, nil
+}
+
+// Tenant makes of the record what the other floors see. Its hostname is below
+// domain.
+func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
+	limits, err := r.Limits()
+	if err != nil {
+		return nil, err
+	}
+	return &Tenant{
+		ID:           r.ID,
+		Organization: r.Organization,
+		Region:       r.Region,
+		Plan:         r.Plan,
+		State:        r.State,
+		Hostname:     r.ID + "." + domain,
+		Limits:       limits,
+		Grant:        DefaultGrant(),
+		Revision:     r.Revision,
+		CreatedAt:    r.CreatedAt,
+	}, nil
+}
+
+// Clone returns a record that shares nothing with r.
+func (r *TenantRecord) Clone() *TenantRecord {
+	c := *r
+	c.Overrides = maps.Clone(r.Overrides)
+	return &c
+}
+
+// DecodeTenant reads the value of a key in TenantsBucket.
+func DecodeTenant(value []byte, revision uint64) (*TenantRecord, error) {
+	r := &TenantRecord{Revision: revision}
+	if err := json.Unmarshal(value, r); err != nil {
+		return nil, errs.New(errs.Internal, "stored tenant: %w", err)
+	}
+	return r, nil
+}
+
+// Credential is a name and a hashed password with which a device connects. It
+// is a plain value.
+type Credential struct {
+	ID       string `json:"id"`
+	Tenant   string `json:"tenant"`
+	Username string `json:"username"`
+	// Hash is $sha256$…, $argon2id$… or bcrypt's; see tenancy/authn/password.
+	Hash string `json:"hash"`
+	// Generation is 1 at first and grows with each change of the password.
+	Generation int       `json:"generation"`
+	CreatedAt  time.Time `json:"created_at"`
+	// Revision is the bucket's; it is not part of the value.
+	Revision uint64 `json:"-"`
+}
+
+// DecodeCredential reads the value of a key in CredentialsBucket.
+func DecodeCredential(value []byte, revision uint64) (Credential, error) {
+	c := Credential{Revision: revision}
+	if err := json.Unmarshal(value, &c); err != nil {
+		return c, errs.New(errs.Internal, "stored credential: %w", err)
+	}
+	return c, nil
+}
+
+// CredentialPrefix is what the keys of a tenant's credentials begin with.
+func CredentialPrefix(tenant string) string { return tenant + "." }
+
+// CredentialKey is the key of a credential: tenant id, a dot, and the name in
+// base64url without padding.
+func CredentialKey(tenant, username string) string {
+	return CredentialPrefix(tenant) + base64.RawURLEncoding.EncodeToString([]byte(username))
+}
+
+// ParseCredentialKey is the reverse of CredentialKey.
+func ParseCredentialKey(key string) (tenant, username string, ok bool) {
+	tenant, name, ok := strings.Cut(key, ".")
+	if !ok {
+		return "", "", false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(name)
+	return tenant, string(b), err == nil
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// CreateCredential adds a credential with that hash. The error is Conflict with
+// Code "username_taken" if there is one of that name, and a
+// tenancy.ExceededError if the tenant has as many as it may. The tenant must
+// exist.
+func (s *Store) CreateCredential(ctx context.Context, t *tenancy.TenantRecord, username, hash string) (*tenancy.Credential, error) {
+	if err := s.CheckCredential(ctx, t, username); err != nil {
+		return nil, err
+	}
+	c, err := s.createCredential(ctx, t.ID, username, hash)
+	if err != nil {
+		return nil, err
+	}
+	s.counts.add(t.ID, 1)
+	return c, nil
+}
+
+// CheckCredential returns why CreateCredential would fail now, or nil.
+func (s *Store) CheckCredential(ctx context.Context, t *tenancy.TenantRecord, username string) error {
+	if err := tenancy.ValidUsername(username); err != nil {
+		return err
+	}
+	limits, err := t.Limits()
+	if err != nil {
+		return err
+	}
+	n, err := s.CountCredentials(ctx, t.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := s.credentials.Get(ctx, tenancy.CredentialKey(t.ID, username)); err == nil {
+		return errTaken(username)
+	} else if !errs.Is(err, errs.NotFound) {
+		return err
+	}
+	if limits.Credentials >= 0 && n >= limits.Credentials {
+		return &tenancy.ExceededError{Quota: "credentials", Limit: limits.Credentials, Usage: n}
+	}
+	return nil
+}
+
+func errTaken(username string) error {
+	return errs.Coded(errs.Conflict, "username_taken", "there is a credential with the username %q already", username)
+}
+
+func (s *Store) createCredential(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
+	c := &tenancy.Credential{
+		ID: newID("cred_"), Tenant: tenant, Username: username, Hash: hash,
+		Generation: 1, CreatedAt: s.now().UTC(),
+	}
+	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Absent)
+	if errs.Is(err, errs.Conflict) {
+		return nil, errTaken(username)
+	}
+	c.Revision = rev
+	return c, err
+}
+
+// Credential returns a credential, or an error NotFound.
+func (s *Store) Credential(ctx context.Context, tenant, username string) (*tenancy.Credential, error) {
+	e, err := s.credentials.Get(ctx, tenancy.CredentialKey(tenant, username))
+	if err != nil {
+		return nil, named(err, "credential_not_found", "there is no credential with the username %q", username)
+	}
+	c, err := tenancy.DecodeCredential(e.Value, uint64(e.Revision))
+	return &c, err
+}
+
+// SetPassword gives a credential another hash. Its connections end.
+func (s *Store) SetPassword(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
+	for {
+		c, err := s.Credential(ctx, tenant, username)
+		if err != nil {
+			return nil, err
+		}
+		c.Hash = hash
+		c.Generation++
+		rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Revision(c.Revision))
+		switch {
+		case err == nil:
+			c.Revision = rev
+			return c, nil
+		case !errs.Is(err, errs.Conflict):
+			return nil, err
+		}
+	}
+}
+
+// DeleteCredential removes a credential; its connections end. The error is
+// NotFound if there is none. With ifRevision other than 0 it must be at that
+// revision, else the error is Conflict with Code "revision_mismatch".
+func (s *Store) DeleteCredential(ctx context.Context, tenant, username string, ifRevision uint64) error {
+	for {
+		c, err := s.Credential(ctx, tenant, username)
+		if err != nil {
+			return err
+		}
+		if ifRevision != 0 && c.Revision != ifRevision {
+			return errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, ifRevision)
+		}
+		err = s.credentials.Delete(ctx, tenancy.CredentialKey(tenant, username), bus.Revision(c.Revision))
+		if errs.Is(err, errs.Conflict) {
+			continue
+		}
+		if err == nil {
+			s.counts.add(tenant, -1)
+		}
+		return err
+	}
+}
+
+// Credentials returns at most limit credentials of a tenant whose usernames
+// come after cursor, in order, and the cursor of the next page, empty at the
+// end.
+func (s *Store) Credentials(ctx context.Context, tenant, cursor string, limit int) (page []tenancy.Credential, next string, err error) {
+	keys, err := s.credentials.Keys(ctx, tenancy.CredentialPrefix(tenant))
+	if err != nil {
+		return nil, "", err
+	}
+	s.counts.set(tenant, int64(len(keys)), s.now())
+	names := make([]string, 0, len(keys))
+	for _, key := range keys {
+		if _, name, ok := tenancy.ParseCredentialKey(key); ok && name > cursor {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if len(names) > limit {
+		names = names[:limit]
+		next = names[limit-1]
+	}
+	for _, name := range names {
+		c, err := s.Credential(ctx, tenant, name)
+		if errs.Is(err, errs.NotFound) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		page = append(page, *c)
+	}
+	return page, next, nil
+}
+
+// CountCredentials returns how many credentials a tenant has. What other
+// processes add is seen within a minute.
+func (s *Store) CountCredentials(ctx context.Context, tenant string) (int64, error) {
+	if n, ok := s.counts.get(tenant, s.now()); ok {
+		return n, nil
+	}
+	keys, err := s.credentials.Keys(ctx, tenancy.CredentialPrefix(tenant))
+	if err != nil {
+		return 0, err
+	}
+	s.counts.set(tenant, int64(len(keys)), s.now())
+	return int64(len(keys)), nil
+}
+
+// counts remembers the number of credentials per tenant, so that adding ten
+// thousand does not list ten thousand each time.
+type counts struct {
+	mu sync.Mutex
+	m  map[string]count // guarded by mu
+}
+
+type count struct {
+	n    int64
+	from time.Time
+}
+
+// countLife is how long a count is believed.
+const countLife = time.Minute
+
+func (c *counts) get(tenant string, now time.Time) (int64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v, ok := c.m[tenant]
+	return v.n, ok && now.Sub(v.from) < countLife
+}
+
+func (c *counts) set(tenant string, n int64, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil || len(c.m) > 10_000 {
+		c.m = map[string]count{}
+	}
+	c.m[tenant] = count{n, now}
+}
+
+func (c *counts) add(tenant string, d int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v, ok := c.m[tenant]; ok {
+		v.n += d
+		c.m[tenant] = v
+	}
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+)
+
+// Reply is an answer that was given under an Idempotency-Key.
+type Reply struct {
+	Status      int    `json:"status"`
+	ContentType string `json:"content_type"`
+	ETag        string `json:"etag,omitempty"`
+	Body        []byte `json:"body"`
+}
+
+// storedReply is a Reply as it is kept. Answers may hold secrets that are shown
+// once, so they are sealed with a key that only the holder of the
+// Idempotency-Key can make; the store has its digest alone.
+type storedReply struct {
+	// Sealed is empty while the request is being worked on.
+	Sealed    []byte    `json:"sealed,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// sealedReply is what is inside.
+type sealedReply struct {
+	// Request is the SHA-256 of what was asked.
+	Request []byte `json:"request"`
+	Reply   Reply  `json:"reply"`
+}
+
+// workLife is after what time a request that was never answered may be made
+// again.
+const workLife = 5 * time.Minute
+
+// Once is a request under an Idempotency-Key that is being worked on.
+type Once struct {
+	s       *Store
+	key     string // of the bucket
+	seal    []byte
+	request []byte
+	rev     uint64
+}
+
+// Begin begins a request: caller is who asks, key the Idempotency-Key, request
+// what is asked. If it was answered before, that answer is returned and nil.
+// The error is Conflict with Code "idempotency_in_progress" while another one is
+// worked on, and Code "idempotency_key_reused" if it asked for something else.
+func (s *Store) Begin(ctx context.Context, caller, key string, request []byte) (*Once, *Reply, error) {
+	secret := []byte(caller + "\x00" + key)
+	name, err := hkdf.Key(sha256.New, secret, nil, "manor reply name", 32)
+	if err != nil {
+		return nil, nil, errs.New(errs.Internal, "derive a key: %w", err)
+	}
+	seal, err := hkdf.Key(sha256.New, secret, nil, "manor reply seal", 32)
+	if err != nil {
+		return nil, nil, errs.New(errs.Internal, "derive a key: %w", err)
+	}
+	digest := sha256.Sum256(request)
+	o := &Once{s: s, key: hex.EncodeToString(name), seal: seal, request: digest[:]}
+	now := s.now().UTC()
+	at := bus.Absent
+	for {
+		o.rev, err = put(ctx, s.replies, o.key, storedReply{CreatedAt: now}, at)
+		if err == nil {
+			return o, nil, nil
+		}
+		if !errs.Is(err, errs.Conflict) {
+			return nil, nil, err
+		}
+		e, err := s.replies.Get(ctx, o.key)
+		if errs.Is(err, errs.NotFound) {
+			at = bus.Absent
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		var old storedReply
+		if err := json.Unmarshal(e.Value, &old); err != nil {
+			return nil, nil, errs.New(errs.Internal, "stored answer: %w", err)
+		}
+		if len(old.Sealed) > 0 {
+			r, err := o.open(old.Sealed)
+			return nil, r, err
+		}
+		if now.Sub(old.CreatedAt) < workLife {
+			return nil, nil, errs.Coded(errs.Conflict, "idempotency_in_progress", "a request with this Idempotency-Key is being worked on")
+		}
+		at = e.Revision
+	}
+}
+
+// Answer keeps the reply for 24 h.
+func (o *Once) Answer(ctx context.Context, r Reply) error {
+	sealed, err := o.close(r)
+	if err != nil {
+		return err
+	}
+	_, err = put(ctx, o.s.replies, o.key, storedReply{Sealed: sealed, CreatedAt: o.s.now().UTC()}, bus.Revision(o.rev))
+	return err
+}
+
+// Forget lets the request be made again, as after a failure of ours.
+func (o *Once) Forget(ctx context.Context) error {
+	return o.s.replies.Delete(ctx, o.key, bus.Revision(o.rev))
+}
+
+func (o *Once) aead() (cipher.AEAD, error) {
+	block, err := aes.NewCipher(o.seal)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "seal an answer: %w", err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "seal an answer: %w", err)
+	}
+	return aead, nil
+}
+
+func (o *Once) close(r Reply) ([]byte, error) {
+	plain, err := json.Marshal(sealedReply{Request: o.request, Reply: r})
+	if err != nil {
+		return nil, errs.New(errs.Internal, "seal an answer: %w", err)
+	}
+	aead, err := o.aead()
+	if err != nil {
+		return nil, err
+	}
+	return aead.Seal(nil, nil, plain, []byte(o.key)), nil
+}
+
+func (o *Once) open(sealed []byte) (*Reply, error) {
+	aead, err := o.aead()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := aead.Open(nil, nil, sealed, []byte(o.key))
+	if err != nil {
+		return nil, errs.New(errs.Internal, "open a stored answer: %w", err)
+	}
+	var in sealedReply
+	if err := json.Unmarshal(plain, &in); err != nil {
+		return nil, errs.New(errs.Internal, "open a stored answer: %w", err)
+	}
+	if !bytes.Equal(in.Request, o.request) {
+		return nil, errs.Coded(errs.Conflict, "idempotency_key_reused", "this Idempotency-Key was used for another request")
+	}
+	return &in.Reply, nil
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package store keeps organizations, tenants, credentials and API keys in
+// buckets of the bus. Changes are compare-and-set by revision; there are no
+// transactions, so sign-up is a sequence that a reaper cleans up after (see
+// SignUp and Reap). It owns no goroutine. It knows no HTTP, and hashes no
+// password: what it is given is a hash already.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// The buckets besides tenancy.TenantsBucket and tenancy.CredentialsBucket.
+const (
+	organizationsBucket = "organizations" // id -> Organization
+	apiKeysBucket       = "api_keys"      // id -> APIKey
+	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
+)
+
+// replyLife is how long an Idempotency-Key is remembered.
+const replyLife = 24 * time.Hour
+
+// Config says what the store stands on.
+type Config struct {
+	Bus bus.Bus
+	Log *slog.Logger
+	// Region is where new tenants live.
+	Region string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Store is the keeper. It is safe for concurrent use. Make it with New.
+type Store struct {
+	cfg           Config
+	log           *slog.Logger
+	now           func() time.Time
+	organizations bus.Bucket
+	tenants       bus.Bucket
+	credentials   bus.Bucket
+	apiKeys       bus.Bucket
+	replies       bus.Bucket
+	counts        counts
+}
+
+// New opens the buckets and makes those that are missing.
+func New(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{cfg: cfg, log: cfg.Log, now: cfg.Now}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	for _, b := range []struct {
+		name string
+		ttl  time.Duration
+		to   *bus.Bucket
+	}{
+		{organizationsBucket, 0, &s.organizations},
+		{tenancy.TenantsBucket, 0, &s.tenants},
+		{tenancy.CredentialsBucket, 0, &s.credentials},
+		{apiKeysBucket, 0, &s.apiKeys},
+		{repliesBucket, replyLife, &s.replies},
+	} {
+		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
+		if err != nil {
+			return nil, errs.New(errs.KindOf(err), "open the tenancy store: %w", err)
+		}
+		*b.to = k
+	}
+	return s, nil
+}
+
+// Region is where new tenants live.
+func (s *Store) Region() string { return s.cfg.Region }
+
+// newID returns a fresh id with the prefix, lower case.
+func newID(prefix string) string {
+	b := []byte(ulid.Make().String())
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return prefix + string(b)
+}
+
+// put writes v as JSON.
+func put(ctx context.Context, b bus.Bucket, key string, v any, at bus.Revision) (uint64, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return 0, errs.New(errs.Internal, "encode %s: %w", key, err)
+	}
+	rev, err := b.Put(ctx, key, value, at)
+	return uint64(rev), err
+}
+
+// Organization is who pays.
+type Organization struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	Email string `json:"email"`
+	// PasswordHash is of the person who signed up.
+	PasswordHash string    `json:"password_hash"`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+// Organization returns the organization of that id, or an error NotFound.
+func (s *Store) Organization(ctx context.Context, id string) (*Organization, error) {
+	e, err := s.organizations.Get(ctx, id)
+	if err != nil {
+		return nil, named(err, "organization_not_found", "there is no organization %q", id)
+	}
+	o := &Organization{}
+	if err := json.Unmarshal(e.Value, o); err != nil {
+		return nil, errs.New(errs.Internal, "stored organization: %w", err)
+	}
+	return o, nil
+}
+
+// named turns a NotFound, also of a key that cannot be one, into one that says
+// what was not found; other errors stay.
+func named(err error, code, format string, args ...any) error {
+	if errs.Is(err, errs.NotFound) || errs.Is(err, errs.Invalid) {
+		return errs.Coded(errs.NotFound, code, format, args...)
+	}
+	return err
+}

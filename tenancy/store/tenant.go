@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"maps"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// Tenant returns the record of a tenant whose sign-up has ended, or an error
+// NotFound.
+func (s *Store) Tenant(ctx context.Context, id string) (*tenancy.TenantRecord, error) {
+	r, err := s.tenant(ctx, id)
+	if err == nil && r.State == tenancy.StateReserved {
+		err = errs.Coded(errs.NotFound, "tenant_not_found", "there is no tenant %q", id)
+	}
+	return r, err
+}
+
+func (s *Store) tenant(ctx context.Context, id string) (*tenancy.TenantRecord, error) {
+	e, err := s.tenants.Get(ctx, id)
+	if err != nil {
+		return nil, named(err, "tenant_not_found", "there is no tenant %q", id)
+	}
+	return tenancy.DecodeTenant(e.Value, uint64(e.Revision))
+}
+
+// UpdateTenant changes a tenant: change gets the present record and may alter
+// it, or return an error that ends the update. With ifRevision other than 0
+// the tenant must be at that revision, else the error is Conflict with Code
+// "revision_mismatch". Without it the change is tried again when somebody else
+// was faster.
+func (s *Store) UpdateTenant(ctx context.Context, id string, ifRevision uint64, change func(*tenancy.TenantRecord) error) (*tenancy.TenantRecord, error) {
+	for {
+		r, err := s.Tenant(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if ifRevision != 0 && r.Revision != ifRevision {
+			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", id, r.Revision, ifRevision)
+		}
+		if err := change(r); err != nil {
+			return nil, err
+		}
+		rev, err := put(ctx, s.tenants, id, r, bus.Revision(r.Revision))
+		switch {
+		case err == nil:
+			r.Revision = rev
+			return r, nil
+		case !errs.Is(err, errs.Conflict):
+			return nil, err
+		}
+	}
+}
+
+// SetOverrides replaces the overrides of a tenant's limits; see UpdateTenant
+// for ifRevision.
+func (s *Store) SetOverrides(ctx context.Context, id string, ifRevision uint64, overrides map[string]int64) (*tenancy.TenantRecord, error) {
+	for name, v := range overrides {
+		if err := tenancy.ValidLimit(name, v); err != nil {
+			return nil, err
+		}
+	}
+	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
+		r.Overrides = maps.Clone(overrides)
+		return nil
+	})
+}
+
+// SetState moves a tenant to another state.
+func (s *Store) SetState(ctx context.Context, id string, state tenancy.State) (*tenancy.TenantRecord, error) {
+	return s.UpdateTenant(ctx, id, 0, func(r *tenancy.TenantRecord) error {
+		r.State = state
+		return nil
+	})
+}
+
+// EnsureOptions are for EnsureTenant.
+type EnsureOptions struct {
+	// Organization is the name of the one that is made with the tenant; empty
+	// means the tenant's id.
+	Organization string
+	// Plan is the tenant's; empty means tenancy.PlanNone, which limits
+	// nothing.
+	Plan string
+}
+
+// EnsureTenant returns the tenant of that id, and makes it, active and without
+// any credential, if it is missing. It is for an operator's own tenants, such
+// as that of "manor dev --anonymous".
+func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*tenancy.TenantRecord, error) {
+	if err := tenancy.ValidTenantID(id); err != nil {
+		return nil, err
+	}
+	if o.Plan == "" {
+		o.Plan = tenancy.PlanNone
+	}
+	if o.Organization == "" {
+		o.Organization = id
+	}
+	if _, err := tenancy.PlanByName(o.Plan); err != nil {
+		return nil, err
+	}
+	for {
+		r, err := s.tenant(ctx, id)
+		if err == nil && r.State == tenancy.StateReserved {
+			return nil, errs.Coded(errs.Conflict, "tenant_taken", "somebody is signing up for the tenant %q right now", id)
+		}
+		if err == nil || !errs.Is(err, errs.NotFound) {
+			return r, err
+		}
+		org := Organization{ID: newID("org_"), Name: o.Organization, CreatedAt: s.now().UTC()}
+		r = &tenancy.TenantRecord{
+			ID: id, Organization: org.ID, Region: s.cfg.Region, Plan: o.Plan,
+			State: tenancy.StateActive, CreatedAt: org.CreatedAt,
+		}
+		// An organization without a tenant is harmless, the reverse is not.
+		if _, err := put(ctx, s.organizations, org.ID, org, bus.Absent); err != nil {
+			return nil, err
+		}
+		r.Revision, err = put(ctx, s.tenants, id, r, bus.Absent)
+		if errs.Is(err, errs.Conflict) {
+			continue
+		}
+		return r, err
+	}
+}
