@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestScenarios runs every scenario for a moment against mosquitto, which is a
+// broker that others trust.
+func TestScenarios(t *testing.T) {
+	path, err := findMosquitto()
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	b, err := startMosquitto(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.stop)
+	for name, args := range map[string]string{
+		"pairs": "-n 5", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
+		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out bytes.Buffer
+			args := append([]string{"-s", name, "-addr", b.addr, "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
+			if err := Main(t.Context(), "", args, &out, &out); err != nil {
+				t.Fatal(err, &out)
+			}
+			var res Result
+			if err := json.Unmarshal(out.Bytes(), &res); err != nil {
+				t.Fatal(err)
+			}
+			if res.Error != "" || res.Lost > 0 {
+				t.Fatalf("%d lost, error %q", res.Lost, res.Error)
+			}
+			if name != "idle" && res.Delivered == 0 {
+				t.Errorf("nothing was delivered: %s", &out)
+			}
+			if name == "offline" && res.Delivered != 200 || name == "retained" && res.Delivered != 500 {
+				t.Errorf("%d were delivered", res.Delivered)
+			}
+		})
+	}
+}
+
+func TestOptions_Validate(t *testing.T) {
+	for args, want := range map[string]string{
+		"-addr nowhere": "-addr", "-s nothing": "-s", "-qos 3": "-qos", "-size 4": "-size", "-n 0": "-n",
+		"-addr broker.example:1883": "", "-addr [::1]:1883 -qos 2": "",
+	} {
+		var o Options
+		fs := flag.NewFlagSet("", flag.ContinueOnError)
+		o.Flags(fs)
+		if err := fs.Parse(strings.Fields(args)); err != nil {
+			t.Fatal(err)
+		}
+		err := o.Validate()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+	var out bytes.Buffer
+	if err := Main(t.Context(), "", []string{"-pid", "x"}, &out, &out); err == nil {
+		t.Error("-pid x was accepted")
+	}
+	if err := Main(t.Context(), "", []string{"-h"}, &out, &out); !errors.Is(err, flag.ErrHelp) || !strings.Contains(out.String(), "-inflight") {
+		t.Errorf("-h: %v", err)
+	}
+}
+
+func TestHistogram(t *testing.T) {
+	var h histogram
+	for i := range 1000 {
+		h.add(int64(i) * 1000)
+	}
+	for q, want := range map[float64]time.Duration{.5: 500_000, .99: 990_000} {
+		if got := h.quantile(q); got < want*95/100 || got > want*105/100 {
+			t.Errorf("quantile %v is %v, want about %v", q, got, want)
+		}
+	}
+	for v := range uint64(1 << 14) {
+		if low := lowest(bucket(v)); low > v || v-low > v/32 {
+			t.Fatalf("%d is counted as %d", v, low)
+		}
+	}
+}
+
+func TestPackets(t *testing.T) {
+	payload := bytes.Repeat([]byte("p"), 300)
+	b, id, body := appendPublish(nil, "a/b", 2, true, payload)
+	b[id+1] = 9
+	c := &client{buf: b, w: len(b)}
+	first, got, ok, err := c.packet()
+	if err != nil || !ok || first != pktPublish|2<<1|1 {
+		t.Fatalf("packet %#x, %v, %v", first, ok, err)
+	}
+	qos, pid, p := publishFields(first, got)
+	if qos != 2 || pid != 9 || !bytes.Equal(p, payload) || !bytes.Equal(b[body:], payload) {
+		t.Errorf("QoS %d, id %d, payload of %d bytes", qos, pid, len(p))
+	}
+	for cut := range len(b) {
+		c := &client{buf: append([]byte(nil), b[:cut]...), w: cut}
+		if _, _, ok, err := c.packet(); ok || err != nil {
+			t.Fatalf("%d bytes of %d: %v, %v", cut, len(b), ok, err)
+		}
+	}
+}

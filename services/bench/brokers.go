@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// broker is a broker that runs as processes of ours.
+type broker struct {
+	name string
+	addr string
+	pids []int
+	stop func()
+}
+
+// startTime is how long a broker may take to accept connections.
+const startTime = 30 * time.Second
+
+// startMosquitto starts Debian's mosquitto on a free loopback port, with
+// unlimited queues and nothing on disk.
+func startMosquitto(ctx context.Context, path string) (*broker, error) {
+	dir, err := os.MkdirTemp("", "mosquitto")
+	if err != nil {
+		return nil, err
+	}
+	// As root mosquitto becomes another user, who has to read this.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	port, err := freePort(0)
+	if err != nil {
+		return nil, err
+	}
+	conf := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest stderr\nlog_type error\n", port)
+	file := filepath.Join(dir, "mosquitto.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, path, "-c", file)
+	b := &broker{name: "mosquitto", addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	if err := b.run(cmd, dir); err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(startTime); ; time.Sleep(20 * time.Millisecond) {
+		c, err := net.DialTimeout("tcp", b.addr, time.Second)
+		if err == nil {
+			_ = c.Close()
+			return b, nil
+		}
+		if time.Now().After(end) {
+			b.stop()
+			return nil, fmt.Errorf("mosquitto does not accept connections: %w", err)
+		}
+	}
+}
+
+// run starts cmd and has stop end it and remove dir.
+func (b *broker) run(cmd *exec.Cmd, dir string) error {
+	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		_ = os.RemoveAll(dir)
+		return fmt.Errorf("start %s: %w", b.name, err)
+	}
+	b.pids = []int{cmd.Process.Pid}
+	b.stop = func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		ended := time.AfterFunc(cmd.WaitDelay, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		ended.Stop()
+		_ = os.RemoveAll(dir)
+	}
+	return nil
+}
+
+// devLine is the part of manor dev's --json line that is read here.
+type devLine struct {
+	Processes []struct {
+		Role  string         `json:"role"`
+		PID   int            `json:"pid"`
+		Ports map[string]int `json:"ports"`
+	} `json:"processes"`
+}
+
+// startManor starts this program's manor dev with more arguments, in a new
+// folder and on free ports, and counts all of its processes.
+func startManor(ctx context.Context, path string, args []string) (*broker, error) {
+	dir, err := os.MkdirTemp("", "manor")
+	if err != nil {
+		return nil, err
+	}
+	offset, err := freeOffset()
+	if err != nil {
+		return nil, err
+	}
+	args = append([]string{"dev", "--anonymous", "bench", "--json", "--data", dir, "--listen-offset", strconv.Itoa(offset)}, args...)
+	cmd := exec.CommandContext(ctx, path, args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	b := &broker{name: "manor"}
+	if err := b.run(cmd, dir); err != nil {
+		return nil, err
+	}
+	late := time.AfterFunc(startTime, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	lines := bufio.NewReader(out)
+	text, err := lines.ReadString('\n')
+	var line devLine
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &line)
+	}
+	if err != nil {
+		b.stop()
+		return nil, fmt.Errorf("manor dev did not say where it listens: %w", err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, lines) }()
+	for _, p := range line.Processes {
+		b.pids = append(b.pids, p.PID)
+		if port := p.Ports["mqtt"]; port != 0 && b.addr == "" {
+			b.addr = fmt.Sprintf("127.0.0.1:%d", port)
+		}
+	}
+	if b.addr == "" {
+		b.stop()
+		return nil, errors.New("manor dev has no MQTT port")
+	}
+	return b, nil
+}
+
+// freePort returns a loopback port that was free a moment ago: want, or any if
+// that is 0.
+func freePort(want int) (int, error) {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", want))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+// freeOffset returns a --listen-offset at which manor dev's ports are free.
+func freeOffset() (int, error) {
+	for offset := 10_000; offset <= 20_000; offset += 100 {
+		free := true
+		for _, port := range []int{1883, 8883, 8083, 8084, 8080, 8888, 1893, 8893} {
+			if _, err := freePort(port + offset); err != nil {
+				free = false
+				break
+			}
+		}
+		if free {
+			return offset, nil
+		}
+	}
+	return 0, errors.New("no --listen-offset between 10000 and 20000 has free ports")
+}
+
+// findMosquitto returns the path of mosquitto, which Debian keeps where only
+// root looks.
+func findMosquitto() (string, error) {
+	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("mosquitto is not installed (apt-get install mosquitto)")
+}
+
+// versionOf is the first line that a program says about itself.
+func versionOf(ctx context.Context, path string, args ...string) string {
+	out, _ := exec.CommandContext(ctx, path, args...).CombinedOutput() // mosquitto -h ends with 3
+	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return line
+}

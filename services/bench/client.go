@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// client is one connection with a reader that takes what a read brings.
+type client struct {
+	net.Conn
+	buf  []byte
+	r, w int
+}
+
+// open connects client i of that name, and waits for its CONNACK.
+func (o *Options) open(i int, id string, clean bool, buffer int) (*client, error) {
+	nc, err := dial(o.Addr, i)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = nc.Write(connectPacket(id, clean, uint16(o.KeepAlive), o.User, o.Pass)); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	c := &client{Conn: nc, buf: make([]byte, buffer)}
+	_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
+	f, b, err := c.next()
+	_ = nc.SetReadDeadline(time.Time{})
+	if err == nil && (f != pktConnack || len(b) != 2 || b[1] != 0) {
+		err = fmt.Errorf("connect refused: % x % x", f, b)
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// dial connects to addr. On loopback connections beyond 20,000 have further
+// source addresses, since an address has only so many ports.
+func dial(addr string, i int) (net.Conn, error) {
+	d := net.Dialer{Timeout: 20 * time.Second}
+	host, _, _ := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); i >= 20000 && ip.IsLoopback() && ip.To4() != nil {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/20000))}
+	}
+	return d.Dial("tcp", addr)
+}
+
+// packet returns the next whole packet that has been read: first byte and
+// body, valid until the next fill. ok is false when more has to be read.
+func (c *client) packet() (first byte, body []byte, ok bool, err error) {
+	b := c.buf[c.r:c.w]
+	n, shift := 0, 0
+	for i := 1; i < len(b); i++ {
+		if i > 4 {
+			return 0, nil, false, errors.New("bad remaining length")
+		}
+		n |= int(b[i]&0x7F) << shift
+		shift += 7
+		if b[i]&0x80 != 0 {
+			continue
+		}
+		size := i + 1 + n
+		if len(b) >= size {
+			c.r += size
+			return b[0], b[i+1 : size], true, nil
+		}
+		if size > len(c.buf) {
+			grown := make([]byte, 2*size)
+			c.r, c.w = 0, copy(grown, b)
+			c.buf = grown
+		}
+		break
+	}
+	return 0, nil, false, nil
+}
+
+// fill reads once, keeping an incomplete packet at the front.
+func (c *client) fill() error {
+	if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+	}
+	n, err := c.Read(c.buf[c.w:])
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// next waits for one packet.
+func (c *client) next() (first byte, body []byte, err error) {
+	for {
+		first, body, ok, err := c.packet()
+		if err != nil || ok {
+			return first, body, err
+		}
+		if err := c.fill(); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// subscribe waits for the SUBACK of one SUBSCRIBE; publishes before it are
+// skipped.
+func (c *client) subscribe(id uint16, qos byte, filters ...string) error {
+	if _, err := c.Write(subscribePacket(id, qos, filters...)); err != nil {
+		return err
+	}
+	for {
+		f, b, err := c.next()
+		if err != nil {
+			return err
+		}
+		if f != pktSuback {
+			continue
+		}
+		if len(b) < 3 || b[2] == 0x80 {
+			return fmt.Errorf("subscription refused: % x", b)
+		}
+		return nil
+	}
+}
+
+// leave disconnects as a client should.
+func (c *client) leave() {
+	_, _ = c.Write([]byte{pktDisconnect, 0})
+	_ = c.Close()
+}

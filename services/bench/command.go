@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+)
+
+// Main is the command line of manor bench: one run, whose result it writes to
+// out as a line of JSON, or with "compare" as first argument a comparison.
+// program is the path of manor. The error is flag.ErrHelp after a request for
+// help, which went to errout.
+func Main(ctx context.Context, program string, args []string, out, errout io.Writer) error {
+	if len(args) > 0 && args[0] == "compare" {
+		c := Comparison{Program: program}
+		if err := parse("manor bench compare", args[1:], errout, c.Flags); err != nil {
+			return err
+		}
+		return c.Run(ctx, out)
+	}
+	var o Options
+	if err := parse("manor bench", args, errout, o.Flags); err != nil {
+		return err
+	}
+	res, err := Run(o)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(res)
+}
+
+// parse reads args into the flags that declare declares.
+func parse(name string, args []string, errout io.Writer, declare func(*flag.FlagSet)) error {
+	fs := flag.NewFlagSet(name, flag.ContinueOnError)
+	fs.SetOutput(errout)
+	fs.Usage = func() {
+		fmt.Fprintf(errout, "usage: %s [flags]\n", name)
+		if name == "manor bench" {
+			fmt.Fprintf(errout, "       %s compare [flags]   Manor against mosquitto\n", name)
+		}
+		fs.PrintDefaults()
+	}
+	declare(fs)
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return errors.Join(flag.ErrHelp, fmt.Errorf("%s: unknown argument %q", name, fs.Arg(0)))
+	}
+	return nil
+}

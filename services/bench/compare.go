@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Comparison says how Manor is compared with mosquitto.
+type Comparison struct {
+	// Program is the path of manor, which is both broker and generator.
+	Program string
+	// Runs is how often each row is measured on each broker, in turn.
+	Runs int
+	// Only are the names of the rows to measure; all if empty.
+	Only string
+	// Dev are further arguments of manor dev, separated by spaces.
+	Dev string
+	// Save is the folder for a copy of the table; none if empty.
+	Save string
+}
+
+// Flags declares the options on fs, with their defaults.
+func (c *Comparison) Flags(fs *flag.FlagSet) {
+	fs.IntVar(&c.Runs, "runs", 3, "interleaved runs of each row")
+	fs.StringVar(&c.Only, "only", "", "rows to measure, comma separated (all): "+rowNames())
+	fs.StringVar(&c.Dev, "dev", "", `further arguments of manor dev, such as "--brokers 1 --gateways 2"`)
+	fs.StringVar(&c.Save, "save", "", "folder to keep the table in, as DATE-COMMIT.txt")
+}
+
+// row is one line of the comparison.
+type row struct {
+	name    string
+	args    string   // of the generator
+	figures []string // what is shown, in order
+}
+
+// rows are the scenarios that are compared.
+var rows = []row{
+	{"q0-64", "-s pairs", []string{"cpu_us", "rate", "peak_rss_mb"}},
+	{"q0-1K", "-s pairs -size 1024", []string{"cpu_us", "rate"}},
+	{"q1-64", "-s pairs -qos 1", []string{"cpu_us", "rate"}},
+	{"q2-64", "-s pairs -qos 2", []string{"cpu_us", "rate"}},
+	{"fanin50", "-s fanin", []string{"cpu_us", "rate"}},
+	{"fanout1", "-s fanout -subs 1", []string{"cpu_us", "rate"}},
+	{"fanout10", "-s fanout -subs 10", []string{"cpu_us", "rate"}},
+	{"fanout100", "-s fanout -subs 100 -window 50", []string{"cpu_us", "rate"}},
+	{"fanout500", "-s fanout -subs 500 -window 20", []string{"cpu_us", "rate", "peak_rss_mb"}},
+	{"shared50x10", "-s shared", []string{"cpu_us", "rate"}},
+	{"q0-20k/s", "-s pairs -rate 20000", []string{"cpu_us", "p50_us", "p99_us"}},
+	{"q1-5k/s", "-s pairs -qos 1 -rate 5000", []string{"cpu_us", "p50_us", "p99_us"}},
+	{"idle10k", "-s idle -n 10000 -subs 1 -conc 64", []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s"}},
+	{"offline1000x100", "-s offline -n 1000 -msgs 100", []string{"enqueue_cpu_us", "drain_cpu_us", "enqueue_per_s", "drain_per_s", "queued_rss_mb"}},
+	{"retained100k", "-s retained -topics 100000", []string{"store_cpu_us", "replay_cpu_us", "rss_bytes_per_topic", "replay_ms"}},
+	{"wild100k", "-s wild -subs 100000", []string{"cpu_us", "subscribe_cpu_us", "rss_bytes_per_sub"}},
+}
+
+func rowNames() string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.name)
+	}
+	return strings.Join(names, ",")
+}
+
+// Run measures every row, with brokers that are fresh for it, and writes the
+// table of medians to out as it grows.
+func (c Comparison) Run(ctx context.Context, out io.Writer) error {
+	if c.Runs < 1 {
+		return fmt.Errorf("-runs: want 1 or more, not %d", c.Runs)
+	}
+	for name := range strings.SplitSeq(c.Only, ",") {
+		if name != "" && !strings.Contains(","+rowNames()+",", ","+name+",") {
+			return fmt.Errorf("-only: %q is no row; there are %s", name, rowNames())
+		}
+	}
+	mosquitto, err := findMosquitto()
+	if err != nil {
+		return err
+	}
+	if err := raiseFiles(25_000); err != nil {
+		return err
+	}
+	var table bytes.Buffer
+	w := io.MultiWriter(out, &table)
+	commit := versionOf(ctx, "git", "rev-parse", "--short", "HEAD")
+	fmt.Fprintf(w, "manor %s against %s, %s\n", commit, versionOf(ctx, mosquitto, "-h"), time.Now().UTC().Format(time.DateOnly))
+	fmt.Fprintf(w, "%s\nmedian of %d interleaved runs on loopback, generator on the same machine; manor dev %s\n", machine(), c.Runs, c.Dev)
+	fmt.Fprintf(w, "ratio: manor / mosquitto; below 1 is better, except for rates (…/s)\n\n")
+	fmt.Fprintf(w, "%-16s %-20s %12s %12s %8s\n", "scenario", "figure", "manor", "mosquitto", "ratio")
+	for _, r := range rows {
+		if c.Only != "" && !strings.Contains(","+c.Only+",", ","+r.name+",") {
+			continue
+		}
+		if err := c.row(ctx, r, mosquitto, w); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+	}
+	if c.Save == "" {
+		return nil
+	}
+	if err := os.MkdirAll(c.Save, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(c.Save, fmt.Sprintf("%s-%s.txt", time.Now().UTC().Format(time.DateOnly), commit))
+	return os.WriteFile(file, table.Bytes(), 0o644)
+}
+
+// row measures one row and writes its lines.
+func (c Comparison) row(ctx context.Context, r row, mosquitto string, w io.Writer) error {
+	ours, err := startManor(ctx, c.Program, strings.Fields(c.Dev))
+	if err != nil {
+		return err
+	}
+	defer ours.stop()
+	theirs, err := startMosquitto(ctx, mosquitto)
+	if err != nil {
+		return err
+	}
+	defer theirs.stop()
+	results := map[*broker][]*Result{}
+	for range c.Runs {
+		for _, b := range []*broker{ours, theirs} {
+			res, err := c.generate(ctx, b, r)
+			if err != nil {
+				return err
+			}
+			results[b] = append(results[b], res)
+		}
+	}
+	for i, figure := range r.figures {
+		name := ""
+		if i == 0 {
+			name = r.name
+		}
+		a, b := median(results[ours], figure), median(results[theirs], figure)
+		ratio := "-"
+		if b != 0 {
+			ratio = fmt.Sprintf("%.2f", a/b)
+		}
+		fmt.Fprintf(w, "%-16s %-20s %12s %12s %8s\n", name, figure, number(a), number(b), ratio)
+	}
+	for _, b := range []*broker{ours, theirs} {
+		for i, res := range results[b] {
+			if res.Lost > 0 || res.Error != "" {
+				fmt.Fprintf(w, "%-16s %s, run %d: %d lost %s\n", "", b.name, i+1, res.Lost, res.Error)
+			}
+		}
+	}
+	return nil
+}
+
+// generate runs the generator as a process of its own, so that no run pays for
+// the memory of another.
+func (c Comparison) generate(ctx context.Context, b *broker, r row) (*Result, error) {
+	pids := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(b.pids)), ","), "[]")
+	args := append([]string{"bench", "-addr", b.addr, "-pid", pids, "-label", b.name}, strings.Fields(r.args)...)
+	cmd := exec.CommandContext(ctx, c.Program, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, errors.Join(ctx.Err(), fmt.Errorf("generator: %w", err))
+	}
+	res := new(Result)
+	if err := json.Unmarshal(out, res); err != nil {
+		return nil, fmt.Errorf("generator said %q: %w", out, err)
+	}
+	return res, nil
+}

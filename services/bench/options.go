@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"flag"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Options say what is measured.
+type Options struct {
+	Addr      string        // broker, "host:port"
+	Scenario  string        // a name of Scenarios
+	Label     string        // repeated in the result
+	User      string        // user name; none if empty
+	Pass      string        // password; none if empty
+	PIDs      []int         // the broker's processes; descendants are counted too
+	N         int           // publishers, pairs, idle connections or offline sessions
+	Subs      int           // subscribers (fanout, shared) or subscriptions (wild, idle)
+	QoS       int           // of publishes and subscriptions, 0 to 2
+	Size      int           // payload bytes, 8 or more
+	Batch     int           // most packets for each write at saturation
+	Window    int           // publishes under way end to end, for each pair or the whole
+	Inflight  int           // unacknowledged QoS 1 and 2 publishes of each publisher
+	Rate      float64       // publishes a second in all, open loop; 0 saturates
+	Duration  time.Duration // measured
+	Warm      time.Duration // before measuring
+	KeepAlive int           // seconds
+	Conc      int           // connects at a time
+	Msgs      int           // messages for each session (offline)
+	Topics    int           // topics (retained)
+	Buffer    int           // a subscriber's read buffer, bytes
+}
+
+// Flags declares the options on fs, with their defaults.
+func (o *Options) Flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.Addr, "addr", "127.0.0.1:1883", "broker, host:port")
+	fs.Func("pid", "the broker's pid(s), comma separated; descendants are counted too", o.pids)
+	fs.StringVar(&o.Label, "label", "", "label in the result")
+	fs.StringVar(&o.Scenario, "s", "pairs", strings.Join(Scenarios(), "|"))
+	fs.IntVar(&o.N, "n", 50, "publishers / pairs / idle connections / offline sessions")
+	fs.IntVar(&o.Subs, "subs", 0, "subscribers (fanout, shared) or subscriptions (wild, idle)")
+	fs.IntVar(&o.QoS, "qos", 0, "QoS of publishes and subscriptions")
+	fs.IntVar(&o.Size, "size", 64, "payload bytes, 8 or more")
+	fs.IntVar(&o.Batch, "batch", 32, "most packets for each write at saturation")
+	fs.IntVar(&o.Window, "window", 100, "publishes under way end to end, for each pair or the whole scenario")
+	fs.IntVar(&o.Inflight, "inflight", 20, "unacknowledged QoS 1/2 publishes of each publisher")
+	fs.Float64Var(&o.Rate, "rate", 0, "publishes/s in all, open loop (0: saturate)")
+	fs.DurationVar(&o.Duration, "dur", 3*time.Second, "measured time")
+	fs.DurationVar(&o.Warm, "warm", time.Second, "time before measuring")
+	fs.IntVar(&o.KeepAlive, "keepalive", 300, "keep alive, s")
+	fs.IntVar(&o.Conc, "conc", 32, "connects at a time")
+	fs.IntVar(&o.Msgs, "msgs", 100, "messages for each session (offline)")
+	fs.IntVar(&o.Topics, "topics", 100000, "topics (retained)")
+	fs.IntVar(&o.Buffer, "buf", 64<<10, "a subscriber's read buffer, bytes")
+	fs.StringVar(&o.User, "user", "", "user name")
+	fs.StringVar(&o.Pass, "pass", "", "password")
+}
+
+func (o *Options) pids(list string) error {
+	for p := range strings.SplitSeq(list, ",") {
+		pid, err := strconv.Atoi(strings.TrimSpace(p))
+		if err != nil || pid <= 0 {
+			return fmt.Errorf("%q is no process id", p)
+		}
+		o.PIDs = append(o.PIDs, pid)
+	}
+	return nil
+}
+
+// Validate returns what is wrong with o, if anything.
+func (o *Options) Validate() error {
+	if _, _, err := net.SplitHostPort(o.Addr); err != nil {
+		return fmt.Errorf("-addr: want host:port: %w", err)
+	}
+	if !slices.Contains(Scenarios(), o.Scenario) {
+		return fmt.Errorf("-s: %q is no scenario; there are %s", o.Scenario, strings.Join(Scenarios(), ", "))
+	}
+	if o.QoS < 0 || o.QoS > 2 {
+		return fmt.Errorf("-qos: want 0 to 2, not %d", o.QoS)
+	}
+	for _, c := range []struct {
+		name       string
+		got, least int
+	}{
+		{"n", o.N, 1}, {"subs", o.Subs, 0}, {"size", o.Size, 8}, {"batch", o.Batch, 1}, {"window", o.Window, 1},
+		{"inflight", o.Inflight, 1}, {"conc", o.Conc, 1}, {"msgs", o.Msgs, 1}, {"topics", o.Topics, 1}, {"buf", o.Buffer, 64},
+	} {
+		if c.got < c.least {
+			return fmt.Errorf("-%s: want %d or more, not %d", c.name, c.least, c.got)
+		}
+	}
+	return nil
+}
+
+// Result is what was measured. Figures that a scenario does not have are zero.
+type Result struct {
+	Label     string `json:"label"`
+	Scenario  string `json:"scenario"`
+	Delivered int64  `json:"delivered,omitempty"`
+	// Rate is deliveries a second.
+	Rate float64 `json:"rate,omitempty"`
+	// CPU is the broker's CPU time for each delivery, in microseconds.
+	CPU float64 `json:"cpu_us,omitempty"`
+	// GeneratorCPU is this process's CPU time for each delivery.
+	GeneratorCPU float64 `json:"gen_us,omitempty"`
+	// PeakRSS is the broker's memory in MiB.
+	PeakRSS float64 `json:"peak_rss_mb,omitempty"`
+	// P50 and P99 are from a publisher's write to a subscriber's read, in
+	// microseconds. At saturation they only say how deep the window was.
+	P50 float64 `json:"p50_us,omitempty"`
+	P99 float64 `json:"p99_us,omitempty"`
+	// Lost is what was sent and never came.
+	Lost  int64              `json:"lost,omitempty"`
+	Extra map[string]float64 `json:"extra,omitempty"`
+	Error string             `json:"err,omitempty"`
+}

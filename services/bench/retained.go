@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// retained: Topics retained messages, one subscriber to all of them, removal.
+func retained(o *Options, res *Result) error {
+	px := prefix()
+	pids := descendants(o.PIDs)
+	total := float64(o.Topics)
+	before, start := sample(pids), time.Now()
+	if err := o.retain(px, make([]byte, o.Size)); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	time.Sleep(500 * time.Millisecond)
+	after := sample(pids)
+	res.Extra["store_per_s"] = total / took.Seconds()
+	res.Extra["store_cpu_us"] = micros(after.cpu-before.cpu) / total
+	res.Extra["rss_bytes_per_topic"] = float64(after.rss-before.rss) / total
+
+	before = sample(pids)
+	n, took, err := o.replay(px)
+	if err != nil {
+		return err
+	}
+	after = sample(pids)
+	res.Delivered, res.Lost = int64(n), int64(o.Topics-n)
+	res.Extra["replay_ms"] = float64(took.Milliseconds())
+	res.Extra["replay_cpu_us"] = micros(after.cpu-before.cpu) / max(1, float64(n))
+	return o.retain(px, nil)
+}
+
+// retain publishes payload to every topic from four clients, at QoS 1 so that
+// the count is the broker's own word, fifty at a time.
+func (o *Options) retain(px string, payload []byte) error {
+	const publishers = 4
+	return each(publishers, publishers, func(p int) error {
+		c, err := o.open(p, fmt.Sprintf("%sr%d", px, p), true, 4096)
+		if err != nil {
+			return err
+		}
+		defer c.leave()
+		var b []byte
+		id, acks := uint16(0), 0
+		flush := func() error {
+			if _, err := c.Write(b); err != nil {
+				return err
+			}
+			b = b[:0]
+			for ; acks > 0; acks-- {
+				_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+				if _, _, err := c.next(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		for i := p; i < o.Topics; i += publishers {
+			var at int
+			b, at, _ = appendPublish(b, fmt.Sprintf("%s/r/%d/%d", px, i%1000, i), 1, true, payload)
+			id = id%60000 + 1
+			binary.BigEndian.PutUint16(b[at:], id)
+			if acks++; acks == 50 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+		return flush()
+	})
+}
+
+// replay subscribes to all topics and counts what comes, until all is there or
+// nothing comes for 5 s.
+func (o *Options) replay(px string) (n int, took time.Duration, err error) {
+	c, err := o.open(0, px+"rs", true, 256<<10)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer c.leave()
+	start := time.Now()
+	if _, err := c.Write(subscribePacket(1, 0, px+"/r/#")); err != nil {
+		return 0, 0, err
+	}
+	last := start
+	for n < o.Topics {
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		f, _, err := c.next()
+		if err != nil {
+			break
+		}
+		if f&kindMask == pktPublish {
+			if n++; n%1024 == 0 || n == o.Topics {
+				last = time.Now()
+			}
+		}
+	}
+	return n, last.Sub(start), nil
+}
