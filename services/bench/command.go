@@ -9,6 +9,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+
+	"github.com/manormq/manor/infra/errs"
 )
 
 // Main is the command line of manor bench: one run, whose result it writes to
@@ -47,10 +49,13 @@ func parse(name string, args []string, errout io.Writer, declare func(*flag.Flag
 	}
 	declare(fs)
 	if err := fs.Parse(args); err != nil {
-		return err
+		if errors.Is(err, flag.ErrHelp) {
+			return err
+		}
+		return errs.New(errs.Invalid, "%w", err)
 	}
 	if fs.NArg() > 0 {
-		return errors.Join(flag.ErrHelp, fmt.Errorf("%s: unknown argument %q", name, fs.Arg(0)))
+		return errs.New(errs.Invalid, "%s: expected flags only, found %q", name, fs.Arg(0))
 	}
 	return nil
 }

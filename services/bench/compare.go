@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/manormq/manor/infra/errs"
 )
 
 // Comparison says how Manor is compared with mosquitto.
@@ -78,11 +80,11 @@ func rowNames() string {
 // table of medians to out as it grows.
 func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	if c.Runs < 1 {
-		return fmt.Errorf("-runs: want 1 or more, not %d", c.Runs)
+		return errs.New(errs.Invalid, "-runs: want 1 or more, not %d", c.Runs)
 	}
 	for name := range strings.SplitSeq(c.Only, ",") {
 		if name != "" && !strings.Contains(","+rowNames()+",", ","+name+",") {
-			return fmt.Errorf("-only: %q is no row; there are %s", name, rowNames())
+			return errs.New(errs.Invalid, "-only: %q is no row; there are %s", name, rowNames())
 		}
 	}
 	mosquitto, err := findMosquitto()

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/manormq/manor/infra/errs"
 )
 
 // scenarios are the load patterns by name.
@@ -26,7 +28,7 @@ func Scenarios() []string { return slices.Sorted(maps.Keys(scenarios)) }
 // Result.Error; the error is about the options.
 func Run(o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
-		return nil, err
+		return nil, errs.New(errs.Invalid, "%w", err)
 	}
 	res := &Result{Label: o.Label, Scenario: o.Scenario, Extra: map[string]float64{}}
 	if err := raiseFiles(uint64(2*o.N + o.Subs + 64)); err != nil && o.Scenario != "wild" {

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ctl
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func run(args ...string) (out string, code int) {
+	root := New("/nowhere/manor")
+	var b bytes.Buffer
+	root.SetOut(&b)
+	root.SetErr(&b)
+	root.SetArgs(args)
+	err := root.Execute()
+	if err != nil {
+		b.WriteString(err.Error())
+	}
+	return b.String(), ExitCode(err)
+}
+
+func TestCommands(t *testing.T) {
+	dir := t.TempDir()
+	both := filepath.Join(dir, "both.yaml")
+	if err := os.WriteFile(both, []byte("broker: {}\ngateway: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := filepath.Join(dir, "broken.yaml")
+	if err := os.WriteFile(broken, []byte("broker: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"version", 0, "manor "},
+		{"--help", 0, "bench"},
+		{"bench --help", 0, "-window"},
+		{"bench -h", 0, "-window"},
+		{"bench compare -h", 0, "-save"},
+		{"nonsense", 2, "unknown command"},
+		{"version --nonsense", 2, "unknown flag"},
+		{"bench -s nonsense", 2, "no scenario"},
+		{"bench -n x", 2, "invalid value"},
+		{"config check " + both, 2, "--role"},
+		{"config check " + broken, 2, "yaml"},
+		{"config check " + filepath.Join(dir, "missing"), 2, "no such file"},
+		{"config check --role cook " + both, 2, "expected gateway, broker or tenancy"},
+	} {
+		out, code := run(strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(out, c.want) {
+			t.Errorf("manor %s: exit code %d, want %d with %q in\n%s", c.args, code, c.code, c.want, out)
+		}
+	}
+}
