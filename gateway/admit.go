@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
+)
+
+// connect handles the CONNECT at the front of b, and waits for the broker's
+// answer. It returns the packet's length, 0 if it has not come whole, and
+// whether the client was let in.
+func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
+	p := &t.packet
+	n, err := t.decoder.Decode(b, 0, c.gw.cfg.ConnectSize, p)
+	if err != nil {
+		var e *packet.Error
+		errors.As(err, &e)
+		t.packets[0]++
+		c.mu.Lock()
+		if e.Type == packet.CONNECT {
+			c.m.ConnectFailed(p.Connect.Version)
+		}
+		c.mu.Unlock()
+		c.refuse(conn.Refusal{Reason: e.Reason, Text: e.Type.String() + ": " + e.Text})
+		return 0, false
+	}
+	if n == 0 {
+		return 0, false
+	}
+	t.packets[packet.CONNECT]++
+	c.mu.Lock()
+	r := c.m.Connect(p.Connect)
+	c.mu.Unlock()
+	if !r.Reason.Failed() {
+		r = c.admit(t, p.Connect)
+	}
+	if r.Reason.Failed() {
+		c.refuse(r)
+		return n, false
+	}
+	// The client may send on before CONNACK, but what it may do is known only
+	// then [MQTT-3.1.4-5].
+	return n, c.wait(func() bool { return c.opened })
+}
+
+func (c *connection) refuse(r conn.Refusal) {
+	cfg := c.in.Listener.Config()
+	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(),
+		"tenant", c.tenant, "client_id", c.clientID, "reason", r.Reason.String(), "why", r.Text)
+	c.end(conn.Close{Ended: true, Reason: r.Reason, Text: r.Text})
+	c.gw.flush()
+}
+
+// admit finds the tenant, authenticates and asks the broker.
+func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
+	g := c.gw
+	c.clientID = p.ClientID
+	if v := c.in.Listener.Config().Versions; len(v) > 0 && !slices.Contains(v, p.Version.String()) {
+		return conn.Refusal{Reason: mqtt.UnsupportedProtocolVersion, Text: "this listener takes MQTT " + strings.Join(v, ", ")}
+	}
+	if g.draining.Load() {
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "the gateway is shutting down"}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	tenant, username, r := g.tenantOf(ctx, c, p)
+	if r.Reason.Failed() {
+		return r
+	}
+	id, r := g.identify(ctx, c, tenant, username, p)
+	if r.Reason.Failed() {
+		return r
+	}
+	c.username = id.Username // before enter, which makes it known to others
+	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
+		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: "the quota connections is reached"}
+	}
+	c.tenant = tenant.ID
+	assigned := ""
+	if p.ClientID == "" {
+		assigned = "auto-" + rand.Text()
+		c.clientID = assigned
+	}
+	cfg := c.in.Listener.Config()
+	c.mu.Lock()
+	open, r := c.m.Accept(p, conn.Admission{
+		Identity: id, AssignedClientID: assigned,
+		Labels: link.Labels{Listener: cfg.Label(), Username: id.Username, Peer: c.in.Peer.String(), Gateway: g.cfg.Name},
+	})
+	c.mu.Unlock()
+	if r.Reason.Failed() {
+		return r
+	}
+	return c.open(t, open)
+}
+
+// open asks the broker for a channel.
+func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
+	unreachable := conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "no broker is reachable"}
+	l := c.gw.pool.Pick()
+	if l == nil {
+		return unreachable
+	}
+	c.mu.Lock()
+	ch, err := l.Channels.Add(c)
+	if err == nil {
+		c.link, c.channel, c.sending = l, ch, true
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return conn.Refusal{Reason: mqtt.ServerBusy, Text: err.Error()}
+	}
+	up := &t.fx.Up
+	up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: ch, Open: open})
+	err = l.Send(up)
+	t.fx.Reset()
+	c.mu.Lock()
+	c.sending = false
+	mark := c.ending && !c.reported && !c.dirty
+	c.dirty = c.dirty || mark
+	c.mu.Unlock()
+	if mark {
+		c.gw.markDirty(c)
+	}
+	if err != nil {
+		return unreachable
+	}
+	c.gw.flush()
+	return conn.Refusal{}
+}
+
+// tenantOf applies the rules by which a connection's tenant is found; the
+// listener has applied the first three. username has lost its prefix.
+func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect) (t *tenancy.Tenant, username string, r conn.Refusal) {
+	if t = c.in.Tenant; t != nil {
+		return g.active(t, p.Username)
+	}
+	if prefix, name, ok := strings.Cut(p.Username, ":"); ok && p.HasUsername {
+		t, err := g.cfg.Directory.Tenant(ctx, prefix)
+		if err == nil {
+			return g.active(t, name)
+		}
+		if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Invalid) {
+			return nil, "", refusal(err)
+		}
+	}
+	if g.mayBeAnonymous(c) {
+		t, err := g.cfg.Directory.Tenant(ctx, g.cfg.Anonymous)
+		if err != nil {
+			return nil, "", refusal(err)
+		}
+		return g.active(t, p.Username)
+	}
+	return nil, "", conn.Refusal{
+		Reason: mqtt.NotAuthorized,
+		Text:   "no tenant: expected a tenant's hostname (TLS SNI or WebSocket Host), or a user name like tenant:name",
+	}
+}
+
+func (g *Gateway) active(t *tenancy.Tenant, username string) (*tenancy.Tenant, string, conn.Refusal) {
+	if !t.Active() {
+		return nil, "", conn.Refusal{Reason: mqtt.Banned, Text: "the tenant is not active"}
+	}
+	return t, username, conn.Refusal{}
+}
+
+// mayBeAnonymous reports whether the listener lets clients in without
+// credentials.
+func (g *Gateway) mayBeAnonymous(c *connection) bool {
+	cfg := c.in.Listener.Config()
+	return g.cfg.Anonymous != "" && !cfg.TLS()
+}
+
+func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant, username string, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
+	if t.ID == g.cfg.Anonymous && g.mayBeAnonymous(c) && !p.HasPassword {
+		grant := t.Grant
+		if grant == nil {
+			grant = tenancy.DefaultGrant()
+		}
+		return &tenancy.Identity{Tenant: t, Grant: grant}, conn.Refusal{}
+	}
+	id, err := g.cfg.Directory.Authenticate(ctx, tenancy.Attempt{
+		Tenant: t, ClientID: p.ClientID, Username: username, HasUsername: p.HasUsername,
+		Password: p.Password, HasPassword: p.HasPassword, Peer: c.in.Peer,
+	})
+	switch {
+	case err == nil:
+		return id, conn.Refusal{}
+	case !p.HasUsername && (errs.Is(err, errs.Denied) || errs.Is(err, errs.NotFound)):
+		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
+	}
+	return nil, refusal(err)
+}
+
+// refusal maps an error of the directory to a CONNACK. What exists and what
+// does not looks the same to a client.
+func refusal(err error) conn.Refusal {
+	switch errs.KindOf(err) {
+	case errs.Denied, errs.NotFound, errs.Invalid, errs.Conflict:
+		return conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "bad user name or password"}
+	case errs.Quota:
+		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: err.Error()}
+	case errs.Unavailable:
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "credentials cannot be checked now"}
+	case errs.Internal:
+	}
+	return conn.Refusal{Reason: mqtt.UnspecifiedError, Text: "internal error"}
+}

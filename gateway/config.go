@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// Config is what a Gateway needs.
+type Config struct {
+	// Name is the gateway's in labels and generated client ids.
+	Name      string
+	Listeners []listener.Config
+	Directory tenancy.Directory
+	// Dialer leads to the broker. Links is how many links are kept to it; 0
+	// means 2, and 1 is enough in one process.
+	Dialer uplink.Dialer
+	Links  int
+	// Anonymous is the id of the tenant of clients that name none, on the
+	// listeners without TLS; empty is none.
+	Anonymous string
+	// ConnectTimeout bounds each handshake, and the time from the first byte of
+	// MQTT until CONNACK; 0 means 10 s.
+	ConnectTimeout time.Duration
+	// ConnectSize is the largest CONNECT in bytes, before the tenant and its
+	// quota packet_size are known; 0 means 256 KiB.
+	ConnectSize int
+	Log         *slog.Logger
+	Registerer  prometheus.Registerer
+}
+
+const (
+	defaultLinks          = 2
+	defaultConnectTimeout = 10 * time.Second
+	defaultConnectSize    = 256 << 10
+)
+
+func (c *Config) validate() error {
+	switch {
+	case c.Directory == nil || c.Dialer == nil || c.Log == nil || c.Registerer == nil:
+		return errs.New(errs.Invalid, "gateway: expected a directory, a dialer, a logger and a registerer")
+	case len(c.Listeners) == 0:
+		return errs.New(errs.Invalid, "gateway: listeners: expected at least one")
+	}
+	names := map[string]bool{}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if err := l.Validate(); err != nil {
+			return err
+		}
+		if names[l.Label()] {
+			return errs.New(errs.Invalid, "gateway: listeners: expected different names, found %q twice", l.Label())
+		}
+		names[l.Label()] = true
+	}
+	if c.Links == 0 {
+		c.Links = defaultLinks
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = defaultConnectTimeout
+	}
+	if c.ConnectSize == 0 {
+		c.ConnectSize = defaultConnectSize
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+)
+
+// lingerTime is how long a client may take to hang up after it was told
+// goodbye.
+const lingerTime = 2 * time.Second
+
+// connection is the shell of a connection machine. Its reading goroutine owns
+// the machine's inbound half.
+type connection struct {
+	gw    *Gateway
+	in    *listener.Conn
+	shard uint8
+
+	// Unix milliseconds: when it came, and when the last byte did.
+	started  int64
+	lastRead atomic.Int64
+	// silence is how many milliseconds may pass without a byte; 0 is for ever.
+	silence atomic.Int64
+
+	// Set by the reading goroutine before the channel is opened.
+	link     *uplink.Link[connection]
+	channel  link.Channel
+	tenant   string
+	username string
+	clientID string
+
+	mu sync.Mutex // guards what follows
+
+	m   conn.Conn // the outbound half
+	out []byte    // what is to be written
+	// dirty: in the gateway's list, to be flushed.
+	dirty bool
+	// opened: CONNACK with success was appended.
+	opened bool
+	// paused: the reading goroutine waits on wake.
+	paused bool
+	wake   chan struct{}
+	// sending: the reading goroutine is in Send, and looks at ending after it.
+	sending bool
+
+	// ending: goodbye says how. told: the client was. reported: the broker was,
+	// or need not be.
+	ending   bool
+	goodbye  conn.Close
+	told     bool
+	reported bool
+
+	tooLarge []uint16 // packet ids of which the broker must hear
+	warned   bool     // of a denied publish
+}
+
+// handle is the life of a connection; listeners call it on the goroutine of
+// each.
+func (g *Gateway) handle(in *listener.Conn) {
+	now := time.Now().UnixMilli()
+	c := &connection{gw: g, in: in, started: now}
+	c.lastRead.Store(now)
+	cfg := in.Listener.Config()
+	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()
+	in.Socket.Async(c.progress)
+	g.registry.add(c)
+	defer g.registry.remove(c)
+	c.read()
+	c.finish()
+}
+
+// end begins the end of the connection; the first caller says how. The caller
+// flushes afterwards.
+func (c *connection) end(cl conn.Close) {
+	c.mu.Lock()
+	first := c.endLocked(cl)
+	c.mu.Unlock()
+	if first {
+		c.gw.markDirty(c)
+	}
+}
+
+// endLocked is end under mu. It reports whether c must be put on the dirty
+// list.
+func (c *connection) endLocked(cl conn.Close) (markDirty bool) {
+	if c.ending {
+		return false
+	}
+	c.ending, c.goodbye = true, cl
+	c.reported = c.reported || cl.Cause == 0
+	c.wakeLocked()
+	markDirty = !c.dirty
+	c.dirty = true
+	c.count(cl)
+	return markDirty
+}
+
+func (c *connection) count(cl conn.Close) {
+	m := c.gw.metrics
+	switch {
+	case c.opened && cl.ByClient && cl.Cause == link.CloseLost:
+		m.disconnects.WithLabelValues("client", "connection lost").Inc()
+	case c.opened && cl.ByClient:
+		m.disconnects.WithLabelValues("client", cl.Reason.String()).Inc()
+	case c.opened:
+		m.disconnects.WithLabelValues("server", cl.Reason.String()).Inc()
+	case cl.Reason != mqtt.Success:
+		m.connects.WithLabelValues(c.m.Version().String(), cl.Reason.String()).Inc()
+	}
+}
+
+func (c *connection) wakeLocked() {
+	if c.paused {
+		c.paused = false
+		close(c.wake)
+	}
+}
+
+// wait blocks the reading goroutine until ready is true, which is asked under
+// mu after every frame that may change it, or the connection ends. It reports
+// whether ready is true.
+func (c *connection) wait(ready func() bool) bool {
+	for {
+		c.mu.Lock()
+		if c.ending || ready() {
+			ok := !c.ending
+			c.mu.Unlock()
+			// What was not read was no silence of the client's.
+			c.lastRead.Store(time.Now().UnixMilli())
+			return ok
+		}
+		c.paused, c.wake = true, make(chan struct{})
+		wake := c.wake
+		c.mu.Unlock()
+		<-wake
+	}
+}
+
+// progress is called when the socket has taken some of its backlog.
+func (c *connection) progress() {
+	c.mu.Lock()
+	mark := !c.dirty && !c.told
+	c.dirty = c.dirty || mark
+	c.mu.Unlock()
+	if mark {
+		c.gw.markDirty(c)
+		c.gw.flush()
+	}
+}
+
+// finish is the last thing that the reading goroutine does.
+func (c *connection) finish() {
+	c.mu.Lock()
+	mark := c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
+	c.mu.Unlock()
+	if mark {
+		c.gw.markDirty(c)
+	}
+	c.gw.flush()
+	_ = c.in.Socket.Close()
+	if c.link != nil {
+		c.link.Channels.Remove(c.channel)
+	}
+	if c.tenant != "" {
+		c.gw.registry.leave(c.tenant, c)
+	}
+}
+
+// version is that of the client in metrics and logs.
+func (c *connection) version() packet.Version { return c.m.Version() }

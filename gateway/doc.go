@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gateway is the edge of the cloud: it terminates clients' connections
+// and keeps nothing that must outlive them. It joins listeners, the connection
+// machine of gateway/conn and the links of gateway/uplink.
+//
+// Goroutines: one a connection, which reads; one a listener, one a link, one
+// sweeper for all timeouts, one for the directory's changes. Nobody waits for a
+// socket to take bytes, but a goroutine of listener.Socket while there is a
+// backlog. What the broker delivers is encoded on the broker's goroutine
+// (Receive) and written by it (Flush), without a hand-over.
+//
+// Locks: a connection's mutex guards its outbound half, and is taken before
+// the Socket's. Nobody calls a broker while holding either; sockets are closed
+// under it.
+//
+// It must not know services: the broker is what a link.Broker says.
+package gateway

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// Gateway is a running gateway. Its exported methods may be called
+// concurrently.
+type Gateway struct {
+	cfg       Config
+	log       *slog.Logger
+	metrics   *metrics
+	listeners []*listener.Listener
+	pool      *uplink.Pool[connection]
+	registry  registry
+	turns     sync.Pool // *turn
+
+	dirty struct {
+		mu   sync.Mutex
+		list []*connection
+	}
+	flushers sync.Pool // *flusher
+
+	draining atomic.Bool
+}
+
+// New validates cfg and binds the listeners; clients wait until Run.
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, log: cfg.Log}
+	g.turns.New = func() any { return &turn{} }
+	g.flushers.New = func() any { return &flusher{} }
+	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
+	o := listener.Options{
+		Directory: cfg.Directory, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Refused: func(l *listener.Listener, why string) {
+			c := l.Config()
+			g.metrics.refused.WithLabelValues(c.Label(), why).Inc()
+		},
+	}
+	for _, c := range cfg.Listeners {
+		l, err := listener.New(c, o)
+		if err != nil {
+			g.closeListeners()
+			return nil, err
+		}
+		g.listeners = append(g.listeners, l)
+	}
+	g.metrics = newMetrics(cfg.Registerer, g)
+	return g, nil
+}
+
+// Addrs are the bound addresses by listener name.
+func (g *Gateway) Addrs() map[string]net.Addr {
+	m := map[string]net.Addr{}
+	for _, l := range g.listeners {
+		c := l.Config()
+		m[c.Label()] = l.Addr()
+	}
+	return m
+}
+
+// Connections counts the open connections.
+func (g *Gateway) Connections() int { return g.registry.len() }
+
+// Healthy returns an error while there is no link to a broker.
+func (g *Gateway) Healthy(context.Context) error {
+	if g.pool.Up() == 0 {
+		return errs.New(errs.Unavailable, "there is no link to a broker")
+	}
+	return nil
+}
+
+// Run serves clients until ctx is done, then cuts off those that are left. The
+// error is a listener's that could not go on.
+func (g *Gateway) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Links outlive the listeners, so that the brokers hear of each close.
+	links, closeLinks := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeLinks()
+	var wg, linkWG sync.WaitGroup
+	linkWG.Go(func() { g.pool.Run(links) })
+	wg.Go(func() { g.sweep(ctx) })
+	wg.Go(func() { g.watch(ctx) })
+	for _, l := range g.listeners {
+		c := l.Config()
+		g.log.Info("listening", "listener", c.Label(), "kind", c.Kind, "address", l.Addr().String())
+		wg.Go(func() {
+			if err := l.Serve(); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	<-ctx.Done()
+	g.closeListeners()
+	wg.Wait()
+	g.endAll()
+	g.waitEmpty(context.Background(), lingerTime+time.Second)
+	closeLinks()
+	linkWG.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// Drain stops accepting, tells every client that the server is shutting down
+// (0x8B), and waits until they are gone or ctx is done.
+func (g *Gateway) Drain(ctx context.Context) error {
+	g.closeListeners()
+	g.endAll()
+	if !g.waitEmpty(ctx, time.Hour) {
+		return errs.New(errs.Unavailable, "gateway: %d connections are left: %w", g.registry.len(), ctx.Err())
+	}
+	return nil
+}
+
+func (g *Gateway) closeListeners() {
+	g.draining.Store(true)
+	for _, l := range g.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			g.log.Debug("close listener", "error", err)
+		}
+	}
+}
+
+func (g *Gateway) endAll() {
+	g.registry.all(nil, func(c *connection) {
+		c.end(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerShuttingDown, Text: "the gateway is shutting down"})
+	})
+	g.flush()
+}
+
+// waitEmpty waits until there is no connection.
+func (g *Gateway) waitEmpty(ctx context.Context, most time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for g.registry.len() > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+			g.endAll() // some may have come in between
+		}
+	}
+	return true
+}

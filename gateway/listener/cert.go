@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+)
+
+// certificate is a key pair on disk that is read again when a file has
+// changed, which a handshake looks for at most once a second.
+type certificate struct {
+	certFile, keyFile string
+	log               *slog.Logger
+	current           atomic.Pointer[tls.Certificate]
+
+	mu      sync.Mutex
+	looked  time.Time
+	version [2]fileVersion
+}
+
+type fileVersion struct {
+	modified time.Time
+	size     int64
+}
+
+const lookEvery = time.Second
+
+func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	c.version = c.onDisk()
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "expected a PEM certificate in %s and its key in %s: %w", certFile, keyFile, err)
+	}
+	c.current.Store(&pair)
+	return c, nil
+}
+
+func (c *certificate) onDisk() (v [2]fileVersion) {
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if st, err := os.Stat(name); err == nil {
+			v[i] = fileVersion{st.ModTime(), st.Size()}
+		}
+	}
+	return v
+}
+
+// get returns the newest certificate that could be read.
+func (c *certificate) get(now time.Time) *tls.Certificate {
+	if c.mu.TryLock() {
+		if now.Sub(c.looked) >= lookEvery {
+			c.looked = now
+			if v := c.onDisk(); v != c.version {
+				pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+				if err != nil {
+					// Files are seldom replaced together; the next look may find both.
+					c.log.Error("certificate has changed and cannot be read; the old one stays", "file", c.certFile, "error", err)
+				} else {
+					c.version = v
+					c.current.Store(&pair)
+					c.log.Info("certificate was read again", "file", c.certFile, "until", pair.Leaf.NotAfter)
+				}
+			}
+		}
+		c.mu.Unlock()
+	}
+	return c.current.Load()
+}
+
+// tlsConfig serves the certificate to clients that name a tenant's host or
+// none. Any other name is refused with unrecognized_name.
+func (l *Listener) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		NextProtos:                  l.nextProtos(),
+		DynamicRecordSizingDisabled: true, // records of 1 KiB would each be a write
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName != "" {
+				ctx, cancel := context.WithTimeout(hello.Context(), l.opts.HandshakeTimeout)
+				defer cancel()
+				_, err := l.opts.Directory.TenantByHost(ctx, hello.ServerName)
+				switch {
+				case errs.Is(err, errs.NotFound), errs.Is(err, errs.Invalid):
+					l.opts.Refused(l, "unknown_sni")
+					l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr())
+					return nil, nil // crypto/tls then sends unrecognized_name
+				case err != nil:
+					l.opts.Refused(l, "directory")
+					l.log.Warn("TLS handshake refused: the directory does not answer", "server_name", hello.ServerName, "error", err)
+					return nil, err
+				}
+			}
+			return l.cert.get(time.Now()), nil
+		},
+	}
+}
+
+func (l *Listener) nextProtos() []string {
+	if l.cfg.WebSocket() {
+		return []string{"http/1.1"}
+	}
+	return nil // clients of brokers elsewhere offer all kinds of names; none is needed
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package listener
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/infra/errs"
+)
+
+// The kinds of listener.
+const (
+	MQTT  = "mqtt"
+	MQTTS = "mqtts"
+	WS    = "ws"
+	WSS   = "wss"
+)
+
+// Config is one listener in a gateway's configuration.
+type Config struct {
+	Name           string   `yaml:"name" doc:"name in logs, metrics and labels; unique; empty is kind and address"`
+	Kind           string   `yaml:"kind" doc:"mqtt, mqtts, ws or wss"`
+	Address        string   `yaml:"address" doc:"host:port to bind; port 0 takes a free one"`
+	Tenant         string   `yaml:"tenant" doc:"id of the tenant that every connection belongs to, unless SNI, Host or PROXY name another; empty is none"`
+	MaxConnections int      `yaml:"max_connections" doc:"connections at a time; more are closed when they come; 0 is no limit"`
+	Versions       []string `yaml:"versions" doc:"protocol versions that are let in, of 3.1, 3.1.1 and 5; empty is all"`
+	ProxyProtocol  bool     `yaml:"proxy_protocol" doc:"every connection begins with a PROXY protocol header, version 1 or 2"`
+	TrustedProxies []string `yaml:"trusted_proxies" doc:"networks whose PROXY headers and X-Forwarded-For are believed; empty believes any PROXY header and no X-Forwarded-For"`
+	CertFile       string   `yaml:"cert_file" doc:"PEM file with the certificate chain (mqtts, wss); read again when it changes"`
+	KeyFile        string   `yaml:"key_file" doc:"PEM file with the private key"`
+}
+
+// TLS reports whether the kind is one with TLS.
+func (c *Config) TLS() bool { return c.Kind == MQTTS || c.Kind == WSS }
+
+// WebSocket reports whether the kind is one with WebSocket.
+func (c *Config) WebSocket() bool { return c.Kind == WS || c.Kind == WSS }
+
+// Label is the listener's name in logs and metrics.
+func (c *Config) Label() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.Kind + "://" + c.Address
+}
+
+// Validate says what is wrong and what was expected. The error is Invalid.
+func (c *Config) Validate() error {
+	if !slices.Contains([]string{MQTT, MQTTS, WS, WSS}, c.Kind) {
+		return errs.New(errs.Invalid, "listener %s: kind: expected mqtt, mqtts, ws or wss, found %q", c.Label(), c.Kind)
+	}
+	if _, _, err := net.SplitHostPort(c.Address); err != nil {
+		return errs.New(errs.Invalid, "listener %s: address: expected host:port, found %q", c.Label(), c.Address)
+	}
+	if c.TLS() != (c.CertFile != "") || c.TLS() != (c.KeyFile != "") {
+		return errs.New(errs.Invalid, "listener %s: expected cert_file and key_file with mqtts and wss, and only there", c.Label())
+	}
+	if c.MaxConnections < 0 {
+		return errs.New(errs.Invalid, "listener %s: max_connections: expected 0 or more, found %d", c.Label(), c.MaxConnections)
+	}
+	for _, v := range c.Versions {
+		if !slices.Contains([]string{"3.1", "3.1.1", "5"}, v) {
+			return errs.New(errs.Invalid, "listener %s: versions: expected 3.1, 3.1.1 or 5, found %q", c.Label(), v)
+		}
+	}
+	_, err := c.trusted()
+	return err
+}
+
+func (c *Config) trusted() ([]netip.Prefix, error) {
+	var nets []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		if !strings.Contains(s, "/") {
+			if a, err := netip.ParseAddr(s); err == nil {
+				nets = append(nets, netip.PrefixFrom(a, a.BitLen()))
+				continue
+			}
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "listener %s: trusted_proxies: expected an address or a network like 10.0.0.0/8, found %q", c.Label(), s)
+		}
+		nets = append(nets, p.Masked())
+	}
+	return nets, nil
+}
+
+func contains(nets []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap()
+	for _, n := range nets {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// forwardedFor returns the right-most address of the X-Forwarded-For values
+// that is not trusted: what is left of it, the client may have written itself.
+func forwardedFor(values []string, trusted []netip.Prefix) (netip.Addr, bool) {
+	parts := strings.Split(strings.Join(values, ","), ",")
+	for _, p := range slices.Backward(parts) {
+		p = strings.TrimSpace(p)
+		a, err := netip.ParseAddr(strings.Trim(p, "[]"))
+		if err != nil {
+			ap, err := netip.ParseAddrPort(p)
+			if err != nil {
+				return netip.Addr{}, false
+			}
+			a = ap.Addr()
+		}
+		if !contains(trusted, a) {
+			return a.Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/pires/go-proxyproto"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// Conn is a connection that was accepted, after its handshakes.
+type Conn struct {
+	// Conn is the top layer. Its writes do not block.
+	net.Conn
+	Socket   *Socket
+	Listener *Listener
+	// Tenant is what SNI, Host, PROXY or the listener say; nil if nothing.
+	Tenant *tenancy.Tenant
+	// Peer is the true address, after PROXY and X-Forwarded-For.
+	Peer netip.AddrPort
+
+	ws *websocket.Conn
+}
+
+// Shut ends the connection for writing, in the manner of its layers, when all
+// that was written has gone. The peer's bytes may still be read.
+func (c *Conn) Shut() {
+	if c.ws != nil {
+		// The closing handshake waits for the peer, for 5 s at most.
+		go func() { _ = c.ws.Close(websocket.StatusNormalClosure, "") }()
+		return
+	}
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.CloseWrite() // close_notify, into the backlog
+	}
+	c.Socket.Shut()
+}
+
+// Options are what listeners of a gateway have in common.
+type Options struct {
+	Directory tenancy.Directory
+	Log       *slog.Logger
+	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
+	HandshakeTimeout time.Duration
+	// Handle has the connection until it returns; then it is closed.
+	Handle func(c *Conn)
+	// Refused hears of connections that were closed without Handle.
+	Refused func(l *Listener, why string)
+}
+
+// Listener accepts connections of one configured kind and address.
+type Listener struct {
+	cfg     Config
+	opts    Options
+	log     *slog.Logger
+	trusted []netip.Prefix
+	cert    *certificate
+	tls     *tls.Config
+	l       net.Listener
+	http    *http.Server
+	open    atomic.Int64
+	warned  atomic.Int64 // Unix seconds of the last line about max connections
+}
+
+// New validates c, reads its certificate and binds its address.
+func New(c Config, o Options) (*Listener, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label())}
+	l.trusted, _ = c.trusted() // Validate has seen it
+	if c.TLS() {
+		var err error
+		if l.cert, err = loadCertificate(c.CertFile, c.KeyFile, l.log); err != nil {
+			return nil, err
+		}
+		l.tls = l.tlsConfig()
+	}
+	if c.WebSocket() {
+		l.http = l.server()
+	}
+	var err error
+	if l.l, err = net.Listen("tcp", c.Address); err != nil {
+		return nil, errs.New(errs.Unavailable, "listener %s: %w", c.Label(), err)
+	}
+	return l, nil
+}
+
+// Config is the listener's configuration.
+func (l *Listener) Config() Config { return l.cfg }
+
+// Addr is the bound address.
+func (l *Listener) Addr() net.Addr { return l.l.Addr() }
+
+// Open counts the connections that are open.
+func (l *Listener) Open() int { return int(l.open.Load()) }
+
+// Close stops accepting. Connections stay.
+func (l *Listener) Close() error { return l.l.Close() }
+
+// Serve accepts until Close.
+func (l *Listener) Serve() error {
+	accept := acceptor{l}
+	if l.http != nil {
+		if err := l.http.Serve(accept); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}
+	for {
+		c, err := accept.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return err
+		}
+		go l.serve(c)
+	}
+}
+
+// acceptor is the net.Listener that limits, counts and wraps.
+type acceptor struct{ *Listener }
+
+// Accept implements net.Listener.
+func (a acceptor) Accept() (net.Conn, error) {
+	l := a.Listener
+	for {
+		c, err := l.l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil, err
+			}
+			// Out of descriptors, most often: others will be closed.
+			l.log.Warn("accept", "error", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if n := l.open.Add(1); l.cfg.MaxConnections > 0 && n > int64(l.cfg.MaxConnections) {
+			l.open.Add(-1)
+			l.opts.Refused(l, "max_connections")
+			if now := time.Now().Unix(); l.warned.Swap(now) != now {
+				l.log.Warn("connection closed: max_connections is reached", "limit", l.cfg.MaxConnections)
+			}
+			_ = c.Close()
+			continue
+		}
+		return l.wrap(NewSocket(c, func() { l.open.Add(-1) })), nil
+	}
+}
+
+// wrap puts PROXY and TLS above the socket. Neither reads yet.
+func (l *Listener) wrap(s *Socket) net.Conn {
+	var c net.Conn = s
+	if l.cfg.ProxyProtocol {
+		policy := proxyproto.REQUIRE
+		if len(l.trusted) > 0 && !contains(l.trusted, addrPort(s.Conn.RemoteAddr()).Addr()) {
+			policy = proxyproto.REJECT
+		}
+		c = proxyproto.NewConn(c, proxyproto.WithPolicy(policy), proxyproto.SetReadHeaderTimeout(l.opts.HandshakeTimeout))
+	}
+	if l.tls != nil {
+		c = tls.Server(c, l.tls)
+	}
+	return c
+}
+
+// layers takes wrap apart again.
+func layers(c net.Conn) (s *Socket, proxy *proxyproto.Conn, t *tls.Conn) {
+	if x, ok := c.(*tls.Conn); ok {
+		t, c = x, x.NetConn()
+	}
+	if x, ok := c.(*proxyproto.Conn); ok {
+		proxy, c = x, x.Raw()
+	}
+	s, _ = c.(*Socket)
+	return s, proxy, t
+}
+
+// serve is the life of a connection without WebSocket.
+func (l *Listener) serve(c net.Conn) {
+	defer c.Close()
+	s, proxy, t := layers(c)
+	if t != nil || proxy != nil {
+		_ = c.SetDeadline(time.Now().Add(l.opts.HandshakeTimeout))
+	}
+	if proxy != nil && !l.readProxy(s, proxy) {
+		return
+	}
+	if t != nil {
+		if err := t.Handshake(); err != nil {
+			l.opts.Refused(l, "tls_handshake")
+			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr(), "error", err)
+			return
+		}
+	}
+	if t != nil || proxy != nil {
+		_ = c.SetDeadline(time.Time{})
+	}
+	conn := &Conn{Conn: c, Socket: s, Listener: l, Peer: addrPort(c.RemoteAddr())}
+	if proxy == nil && t == nil {
+		conn.Conn = s
+	}
+	host := ""
+	if t != nil {
+		host = t.ConnectionState().ServerName
+	}
+	if !l.tenant(conn, host, proxy) {
+		return
+	}
+	l.opts.Handle(conn)
+}
+
+// readProxy reads the PROXY header and reports whether it was one that is
+// believed.
+func (l *Listener) readProxy(s *Socket, proxy *proxyproto.Conn) bool {
+	h := proxy.ProxyHeader() // reads
+	if proxy.ProxyHeaderPolicy == proxyproto.REJECT {
+		l.opts.Refused(l, "proxy_untrusted")
+		l.log.Warn("connection closed: not from a trusted proxy", "peer", s.Conn.RemoteAddr())
+		return false
+	}
+	if h == nil {
+		l.opts.Refused(l, "proxy_header")
+		l.log.Debug("connection closed: expected a PROXY header", "peer", s.Conn.RemoteAddr())
+		return false
+	}
+	return true
+}
+
+// tenant applies the first three rules of tenant selection: a hostname, the
+// PROXY authority, the listener's own.
+func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), l.opts.HandshakeTimeout)
+	defer cancel()
+	hosts := []string{host}
+	if proxy != nil {
+		if h := proxy.ProxyHeader(); h != nil {
+			hosts = append(hosts, authority(h))
+		}
+	}
+	for _, h := range hosts {
+		if h == "" {
+			continue
+		}
+		t, err := l.opts.Directory.TenantByHost(ctx, h)
+		if err == nil {
+			c.Tenant = t
+			return true
+		}
+		if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Invalid) {
+			l.opts.Refused(l, "directory")
+			l.log.Warn("connection closed: the directory does not answer", "host", h, "error", err)
+			return false
+		}
+	}
+	if l.cfg.Tenant == "" {
+		return true
+	}
+	t, err := l.opts.Directory.Tenant(ctx, l.cfg.Tenant)
+	if err != nil {
+		l.opts.Refused(l, "directory")
+		l.log.Error("connection closed: the listener's tenant is not known", "tenant", l.cfg.Tenant, "error", err)
+		return false
+	}
+	c.Tenant = t
+	return true
+}
+
+func authority(h *proxyproto.Header) string {
+	tlvs, err := h.TLVs()
+	if err != nil {
+		return ""
+	}
+	for _, t := range tlvs {
+		if t.Type == proxyproto.PP2_TYPE_AUTHORITY {
+			return string(t.Value)
+		}
+	}
+	return ""
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	ap, _ := netip.ParseAddrPort(a.String())
+	return ap
+}

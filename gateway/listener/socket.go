@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package listener
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// Socket is the lowest layer of a connection. After Async its writes do not
+// block: what the kernel does not take at once stays in a backlog, and a
+// goroutine that waits for the kernel exists only while there is one. TLS and
+// WebSocket lie above it, so that they do not block either.
+//
+// The Socket does not bound its backlog: who writes asks Backlog and grants
+// the source of the bytes accordingly (gateway/conn.CreditWindow).
+type Socket struct {
+	net.Conn
+	raw syscall.RawConn // nil if the connection is not a kernel's
+
+	// progress is called, without locks held, when the backlog has shrunk.
+	progress func()
+
+	mu       sync.Mutex
+	async    bool
+	shut     bool // half close when the backlog is gone
+	draining bool
+	backlog  []byte
+	off      int // what of backlog is written
+	err      error
+
+	// The arguments and results of attempt, which is kept so that a write does
+	// not allocate a closure.
+	p       []byte
+	n       int
+	werr    error
+	attempt func(fd uintptr) bool
+
+	once    sync.Once
+	onClose func()
+}
+
+// NewSocket wraps c. onClose may be nil.
+func NewSocket(c net.Conn, onClose func()) *Socket {
+	s := &Socket{Conn: c, onClose: onClose}
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			s.raw = raw
+			s.attempt = s.writeOnce
+		}
+	}
+	return s
+}
+
+// Async ends the time of blocking writes, in which handshakes are made.
+// progress may be nil.
+func (s *Socket) Async(progress func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.async, s.progress = true, progress
+}
+
+// Backlog is how many bytes wait for the kernel.
+func (s *Socket) Backlog() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.backlog) - s.off
+}
+
+// Write takes all of p or fails.
+func (s *Socket) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	if !s.async {
+		s.mu.Unlock()
+		return s.Conn.Write(p)
+	}
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.shut {
+		return 0, net.ErrClosed
+	}
+	n := 0
+	if !s.draining && s.raw != nil {
+		s.p, s.n, s.werr = p, 0, nil
+		err := s.raw.Write(s.attempt)
+		s.p = nil
+		if err == nil && s.werr != nil && !errors.Is(s.werr, syscall.EAGAIN) {
+			err = s.werr
+		}
+		if err != nil {
+			s.err = err
+			return 0, err
+		}
+		n = s.n
+	}
+	if n < len(p) {
+		s.backlog = append(s.backlog, p[n:]...)
+		if !s.draining {
+			s.draining = true
+			go s.drain()
+		}
+	}
+	return len(p), nil
+}
+
+func (s *Socket) writeOnce(fd uintptr) bool {
+	s.n, s.werr = write(fd, s.p)
+	return true
+}
+
+// write is one write(2); n is never negative.
+func write(fd uintptr, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(int(fd), p)
+		if !errors.Is(err, syscall.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// chunk is how much the drain goroutine offers the kernel at a time, so that
+// progress is heard of.
+const chunk = 128 << 10
+
+func (s *Socket) drain() {
+	for {
+		s.mu.Lock()
+		if s.off == len(s.backlog) || s.err != nil {
+			s.backlog, s.off, s.draining = nil, 0, false
+			if s.shut {
+				s.closeWrite()
+			}
+			progress := s.progress
+			s.mu.Unlock()
+			if progress != nil {
+				progress()
+			}
+			return
+		}
+		p := s.backlog[s.off:min(len(s.backlog), s.off+chunk)]
+		progress := s.progress
+		s.mu.Unlock()
+		n, err := s.block(p)
+		s.mu.Lock()
+		if s.off += n; s.off > len(s.backlog)/2 && s.off < len(s.backlog) {
+			s.backlog = append([]byte(nil), s.backlog[s.off:]...)
+			s.off = 0
+		}
+		if err != nil {
+			s.err = err
+		}
+		s.mu.Unlock()
+		if progress != nil && err == nil {
+			progress()
+		}
+	}
+}
+
+// block writes some of p as soon as the kernel takes some.
+func (s *Socket) block(p []byte) (n int, err error) {
+	if s.raw == nil {
+		return s.Conn.Write(p)
+	}
+	var werr error
+	err = s.raw.Write(func(fd uintptr) bool {
+		n, werr = write(fd, p)
+		return !errors.Is(werr, syscall.EAGAIN)
+	})
+	if err == nil {
+		err = werr
+	}
+	return n, err
+}
+
+// Shut says that nothing more is written: when the backlog is gone, the
+// outgoing half is closed.
+func (s *Socket) Shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shut {
+		return
+	}
+	s.shut = true
+	if !s.draining {
+		s.closeWrite()
+	}
+}
+
+func (s *Socket) closeWrite() {
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite() // the connection is about to be closed anyway
+	}
+}
+
+// Close closes the connection at once; a backlog is lost.
+func (s *Socket) Close() error {
+	err := s.Conn.Close()
+	s.once.Do(func() {
+		if s.onClose != nil {
+			s.onClose()
+		}
+	})
+	return err
+}

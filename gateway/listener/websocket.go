@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package listener
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Path is where MQTT over WebSocket is served.
+const Path = "/mqtt"
+
+// subprotocols that MQTT over WebSocket may be called by [MQTT-6.0.0-3];
+// mqttv3.1 is what 3.1 clients say.
+var subprotocols = []string{"mqtt", "mqttv3.1"}
+
+type connKey struct{}
+
+func (l *Listener) server() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc(Path, l.upgrade)
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: l.opts.HandshakeTimeout,
+		IdleTimeout:       l.opts.HandshakeTimeout,
+		MaxHeaderBytes:    16 << 10,
+		// net/http writes of every port scanner; refusals are counted instead.
+		ErrorLog: log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+	}
+}
+
+// upgrade turns a request into a connection and serves it.
+func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
+	offered := strings.Split(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ","), ",")
+	if !slices.ContainsFunc(offered, func(p string) bool { return slices.Contains(subprotocols, strings.TrimSpace(p)) }) {
+		l.opts.Refused(l, "subprotocol")
+		http.Error(w, "expected the WebSocket subprotocol mqtt or mqttv3.1", http.StatusBadRequest)
+		return
+	}
+	under, _ := r.Context().Value(connKey{}).(net.Conn)
+	s, proxy, t := layers(under)
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols: subprotocols,
+		// MQTT brings its own credentials: a foreign page gains nothing by a
+		// browser that connects for it.
+		InsecureSkipVerify: true,
+	})
+	if err != nil {
+		l.opts.Refused(l, "upgrade")
+		l.log.Debug("WebSocket upgrade failed", "peer", r.RemoteAddr, "error", err)
+		return
+	}
+	defer ws.CloseNow()
+	_ = s.SetDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c := &Conn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), Socket: s, Listener: l, Peer: l.peer(r), ws: ws}
+	host := ""
+	if t != nil {
+		host = t.ConnectionState().ServerName
+	}
+	if host == "" {
+		host = r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+	}
+	if !l.tenant(c, host, proxy) {
+		_ = ws.Close(websocket.StatusInternalError, "the tenant cannot be found now")
+		return
+	}
+	l.opts.Handle(c)
+}
+
+// peer is the address of the client: the connection's, unless that is a
+// trusted proxy which names another.
+func (l *Listener) peer(r *http.Request) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	if !contains(l.trusted, ap.Addr()) {
+		return ap
+	}
+	if a, ok := forwardedFor(r.Header.Values("X-Forwarded-For"), l.trusted); ok {
+		return netip.AddrPortFrom(a, 0)
+	}
+	return ap
+}

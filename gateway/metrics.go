@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/infra/telemetry"
+)
+
+// Rows of Metrics.
+const (
+	mConnections = iota
+	mAccepted
+	mRefused
+	mConnects
+	mDisconnects
+	mPackets
+	mDeliveries
+	mBytesIn
+	mBytesOut
+	mDropped
+	mPaused
+	mBacklog
+	mLinks
+)
+
+// Metrics is the table of the gateway's metrics.
+var Metrics = []telemetry.Metric{
+	mConnections: {Name: "mqtt_gateway_connections", Kind: telemetry.Gauge, Help: "Network connections that are open, after their handshakes."},
+	mAccepted:    {Name: "mqtt_gateway_connections_accepted_total", Kind: telemetry.Counter, Labels: []string{"listener"}, Help: "Network connections that came to MQTT, by listener."},
+	mRefused:     {Name: "mqtt_gateway_connections_refused_total", Kind: telemetry.Counter, Labels: []string{"listener", "reason"}, Help: "Network connections that were closed before MQTT began."},
+	mConnects:    {Name: "mqtt_gateway_connects_total", Kind: telemetry.Counter, Labels: []string{"version", "reason"}, Help: "CONNECT packets that were answered, by the reason code of CONNACK."},
+	mDisconnects: {Name: "mqtt_gateway_disconnects_total", Kind: telemetry.Counter, Labels: []string{"by", "reason"}, Help: "Clients whose connection ended after CONNACK, by who ended it and the reason code."},
+	mPackets:     {Name: "mqtt_gateway_packets_received_total", Kind: telemetry.Counter, Labels: []string{"type"}, Help: "Packets received."},
+	mDeliveries:  {Name: "mqtt_gateway_publish_sent_total", Kind: telemetry.Counter, Help: "PUBLISH packets sent to clients."},
+	mBytesIn:     {Name: "mqtt_gateway_bytes_received_total", Kind: telemetry.Counter, Help: "Bytes received from clients, inside TLS and WebSocket."},
+	mBytesOut:    {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
+	mDropped:     {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
+	mPaused:      {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
+	mBacklog:     {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it, when last looked."},
+	mLinks:       {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
+}
+
+type metrics struct {
+	accepted, refused, connects, disconnects, dropped *prometheus.CounterVec
+	packets                                           [16]prometheus.Counter
+	drops                                             [conn.DropPayload + 1]prometheus.Counter
+	deliveries, bytesIn, bytesOut, paused             prometheus.Counter
+	slow                                              prometheus.Gauge
+}
+
+func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
+	m := &metrics{
+		accepted:    Metrics[mAccepted].CounterVec(r),
+		refused:     Metrics[mRefused].CounterVec(r),
+		connects:    Metrics[mConnects].CounterVec(r),
+		disconnects: Metrics[mDisconnects].CounterVec(r),
+		dropped:     Metrics[mDropped].CounterVec(r),
+		deliveries:  Metrics[mDeliveries].Counter(r),
+		bytesIn:     Metrics[mBytesIn].Counter(r),
+		bytesOut:    Metrics[mBytesOut].Counter(r),
+		paused:      Metrics[mPaused].Counter(r),
+		slow:        Metrics[mBacklog].Gauge(r),
+	}
+	packets := Metrics[mPackets].CounterVec(r)
+	for t := packet.CONNECT; t <= packet.AUTH; t++ {
+		m.packets[t] = packets.WithLabelValues(t.String())
+	}
+	m.packets[0] = packets.WithLabelValues("malformed")
+	for d := conn.DropDenied; d <= conn.DropPayload; d++ {
+		m.drops[d] = m.dropped.WithLabelValues(d.String())
+	}
+	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.len()) })
+	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.pool.Up()) })
+	return m
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/packet"
+)
+
+const (
+	// idleBuffer is what a connection reads into while little comes; busy ones
+	// borrow a buffer of busyBuffer.
+	idleBuffer = 512
+	busyBuffer = 32 << 10
+)
+
+var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
+
+// turn is what one read needs to be handled.
+type turn struct {
+	decoder packet.Decoder
+	packet  packet.Packet
+	fx      conn.Effects
+	packets [16]int
+}
+
+// reading is the buffer of a reading goroutine.
+type reading struct {
+	idle [idleBuffer]byte
+	busy *[busyBuffer]byte
+	b    []byte // the buffer in use: idle, busy or one for a single large packet
+	n    int    // bytes of a packet that has not come whole, at the front of b
+}
+
+// read reads and handles until the connection ends.
+func (c *connection) read() {
+	r := &reading{}
+	r.b = r.idle[:]
+	defer r.release()
+	for {
+		n, err := c.in.Read(r.b[r.n:])
+		if n > 0 {
+			c.lastRead.Store(time.Now().UnixMilli())
+			c.gw.metrics.bytesIn.Add(float64(n))
+			full := r.n+n == len(r.b)
+			used := c.consume(r.b[:r.n+n])
+			r.n = copy(r.b, r.b[used:r.n+n])
+			r.fit(n, full)
+		}
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		ending := c.ending
+		c.mu.Unlock()
+		if ending {
+			break
+		}
+	}
+	// The client was told goodbye, and the socket has a deadline: bytes that
+	// are not read would turn the end into a reset that overtakes it.
+	for {
+		if _, err := c.in.Read(r.b); err != nil {
+			return
+		}
+	}
+}
+
+// fit chooses the buffer for the next read. The last one brought n bytes; full
+// says that it filled its buffer.
+func (r *reading) fit(n int, full bool) {
+	switch {
+	case r.n == 0 && n <= idleBuffer && !full && len(r.b) > idleBuffer:
+		r.release()
+	case r.n == len(r.b):
+		// A packet larger than the buffer: grow as it comes, so that a header
+		// alone costs nothing.
+		if r.busy == nil {
+			r.borrow()
+			return
+		}
+		b := make([]byte, 2*len(r.b))
+		copy(b, r.b[:r.n])
+		r.b = b
+	case full && r.busy == nil:
+		r.borrow()
+	case r.n == 0 && len(r.b) > busyBuffer:
+		r.release()
+	}
+}
+
+func (r *reading) borrow() {
+	r.busy, _ = busyBuffers.Get().(*[busyBuffer]byte)
+	copy(r.busy[:], r.b[:r.n])
+	r.b = r.busy[:]
+}
+
+func (r *reading) release() {
+	if r.busy != nil {
+		busyBuffers.Put(r.busy)
+		r.busy = nil
+	}
+	r.b = r.idle[:]
+}
+
+// consume handles the whole packets at the front of b and returns their length.
+func (c *connection) consume(b []byte) (used int) {
+	t, _ := c.gw.turns.Get().(*turn)
+	defer func() {
+		c.send(t)
+		c.gw.turns.Put(t)
+	}()
+	for used < len(b) {
+		rest := b[used:]
+		if c.version() == 0 {
+			n, ok := c.connect(t, rest)
+			used += n
+			if !ok || n == 0 {
+				return used
+			}
+			continue
+		}
+		if !c.m.MayRead(packet.Type(rest[0] >> 4)) {
+			c.send(t)
+			c.gw.metrics.paused.Inc()
+			if !c.wait(func() bool { return c.m.MayRead(packet.PUBLISH) }) {
+				return used
+			}
+			continue
+		}
+		t.fx.Channel = c.channel
+		n, err := t.decoder.Decode(rest, c.version(), c.m.PacketMax(), &t.packet)
+		if err != nil {
+			var e *packet.Error
+			errors.As(err, &e)
+			t.packets[0]++
+			if !c.m.Malformed(&t.packet, e, &t.fx) {
+				return used
+			}
+		} else if n > 0 {
+			t.packets[t.packet.Type]++
+			c.m.Handle(&t.packet, &t.fx)
+		}
+		used += n
+		if n == 0 || t.fx.Close.Ended {
+			return used
+		}
+	}
+	return used
+}
+
+// send brings about the effects gathered in t, and empties it.
+func (c *connection) send(t *turn) {
+	fx := &t.fx
+	c.countTurn(t)
+	c.mu.Lock()
+	if !c.ending {
+		if c.out == nil {
+			c.out = getBuffer()
+		}
+		c.out = c.m.Apply(c.out, fx)
+		mark := false
+		if fx.Close.Ended {
+			if c.opened && !c.reported && fx.Close.Cause != 0 {
+				fx.Up.Frames = append(fx.Up.Frames, closeFrame(c.channel, fx.Close))
+				c.reported = true
+			}
+			mark = c.endLocked(fx.Close)
+		} else if len(c.out) > 0 && !c.dirty {
+			mark, c.dirty = true, true
+		} else if len(c.out) == 0 {
+			c.out = putBuffer(c.out)
+		}
+		c.sending = len(fx.Up.Frames) > 0
+		sending := c.sending
+		c.mu.Unlock()
+		if mark {
+			c.gw.markDirty(c)
+		}
+		if sending {
+			if err := c.link.Send(&fx.Up); err != nil {
+				c.gw.log.Debug("send to the broker", "error", err)
+			}
+		}
+		c.mu.Lock()
+		c.sending = false
+		if c.ending && !c.reported && !c.dirty {
+			// Somebody else ended it meanwhile and left the report to us.
+			c.dirty = true
+			c.mu.Unlock()
+			c.gw.markDirty(c)
+			c.mu.Lock()
+		}
+	}
+	dirty := c.dirty
+	c.mu.Unlock()
+	fx.Reset()
+	t.decoder.Reset()
+	if dirty {
+		c.gw.flush()
+	}
+}
+
+func (c *connection) countTurn(t *turn) {
+	m := c.gw.metrics
+	for i, n := range t.packets {
+		if n > 0 {
+			m.packets[i].Add(float64(n))
+			t.packets[i] = 0
+		}
+	}
+	for why, n := range t.fx.Drops {
+		if n == 0 {
+			continue
+		}
+		m.drops[why].Add(float64(n))
+		if !c.warned {
+			c.warned = true
+			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
+				"tenant", c.tenant, "client_id", c.clientID, "reason", conn.Drop(why).String())
+		}
+	}
+}
+
+func closeFrame(ch link.Channel, cl conn.Close) link.UpFrame {
+	return link.UpFrame{Kind: link.UpClose, Channel: ch, Close: &link.Close{
+		Cause: cl.Cause, SessionExpiry: cl.SessionExpiry, HasSessionExpiry: cl.HasSessionExpiry,
+	}}
+}

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uplink
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+)
+
+// Dialer makes a link to a broker. In one process that is the broker's Attach,
+// between processes the TCP transport of infra/link.
+type Dialer interface {
+	// Dial returns the broker's end of a new link whose other end is gw. ctx
+	// bounds the dialling, not the life of the link.
+	Dial(ctx context.Context, gw link.Gateway) (link.Broker, error)
+}
+
+// DialerFunc is a function that is a Dialer.
+type DialerFunc func(ctx context.Context, gw link.Gateway) (link.Broker, error)
+
+// Dial calls f.
+func (f DialerFunc) Dial(ctx context.Context, gw link.Gateway) (link.Broker, error) {
+	return f(ctx, gw)
+}
+
+// Handler hears of what comes over the links. What is said of link.Gateway
+// holds for its methods.
+type Handler[T any] interface {
+	Receive(l *Link[T], b *link.Down)
+	Flush()
+	// Lost is called once for a link, after which no Receive of it follows.
+	Lost(l *Link[T], err error)
+}
+
+// Link is one link and its channels. It is the link.Gateway that the broker
+// holds.
+type Link[T any] struct {
+	Channels Table[T]
+
+	broker  link.Broker
+	handler Handler[T]
+	goaway  atomic.Bool
+	once    sync.Once
+	gone    chan struct{}
+	err     error // before gone is closed
+}
+
+// Send is that of link.Broker.
+func (l *Link[T]) Send(b *link.Up) error { return l.broker.Send(b) }
+
+// Post is that of link.Broker.
+func (l *Link[T]) Post(b *link.Up) error { return l.broker.Post(b) }
+
+// Receive implements link.Gateway.
+func (l *Link[T]) Receive(b *link.Down) {
+	for i := range b.Frames {
+		if b.Frames[i].Kind == link.DownGoaway {
+			l.goaway.Store(true)
+		}
+	}
+	l.handler.Receive(l, b)
+}
+
+// Flush implements link.Gateway.
+func (l *Link[T]) Flush() { l.handler.Flush() }
+
+// Lost implements link.Gateway.
+func (l *Link[T]) Lost(err error) {
+	l.once.Do(func() {
+		l.err = err
+		close(l.gone)
+	})
+}
+
+// Pool is the links to one broker.
+type Pool[T any] struct {
+	dialer  Dialer
+	handler Handler[T]
+	log     *slog.Logger
+	links   []atomic.Pointer[Link[T]]
+	turn    atomic.Uint32
+}
+
+// The pauses between two attempts to dial.
+const (
+	pauseFirst  = 100 * time.Millisecond
+	pauseMost   = 5 * time.Second
+	dialTimeout = 10 * time.Second
+)
+
+// NewPool returns a Pool of n links, none of which is there before Run.
+func NewPool[T any](n int, d Dialer, h Handler[T], log *slog.Logger) *Pool[T] {
+	return &Pool[T]{dialer: d, handler: h, log: log, links: make([]atomic.Pointer[Link[T]], max(n, 1))}
+}
+
+// Pick returns a link for a new channel, in turn; nil if there is none.
+func (p *Pool[T]) Pick() *Link[T] {
+	at := p.turn.Add(1)
+	for i := range p.links {
+		if l := p.links[(int(at)+i)%len(p.links)].Load(); l != nil && !l.goaway.Load() {
+			return l
+		}
+	}
+	return nil
+}
+
+// Up counts the links that are there.
+func (p *Pool[T]) Up() int {
+	n := 0
+	for i := range p.links {
+		if p.links[i].Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Run keeps the links until ctx is done, then closes them.
+func (p *Pool[T]) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for i := range p.links {
+		wg.Go(func() { p.keep(ctx, i) })
+	}
+	wg.Wait()
+}
+
+func (p *Pool[T]) keep(ctx context.Context, i int) {
+	pause := pauseFirst
+	for ctx.Err() == nil {
+		l := &Link[T]{handler: p.handler, gone: make(chan struct{})}
+		dctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		b, err := p.dialer.Dial(dctx, l)
+		cancel()
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			p.log.Warn("no link to the broker", "link", i, "error", err, "retry_in", pause)
+			// Half of the pause is random, so that gateways do not come at once.
+			if !sleep(ctx, pause/2+rand.N(pause/2+1)) {
+				return
+			}
+			pause = min(2*pause, pauseMost)
+			continue
+		}
+		pause = pauseFirst
+		l.broker = b
+		p.links[i].Store(l)
+		p.log.Info("link to the broker is up", "link", i)
+		select {
+		case <-ctx.Done():
+			p.links[i].Store(nil)
+			if err := b.Close(); err != nil {
+				p.log.Debug("close link", "error", err)
+			}
+			return
+		case <-l.gone:
+			p.links[i].Store(nil)
+			p.log.Warn("link to the broker is lost", "link", i, "error", l.err)
+			p.handler.Lost(l, l.err)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

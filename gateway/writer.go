@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// Output buffers are borrowed while there is something to write.
+const (
+	outBuffer    = 2 << 10
+	outBufferMax = 64 << 10
+)
+
+var outBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, outBuffer)
+	return &b
+}}
+
+func getBuffer() []byte {
+	b, _ := outBuffers.Get().(*[]byte)
+	return (*b)[:0]
+}
+
+// putBuffer gives b back and returns nil.
+func putBuffer(b []byte) []byte {
+	if cap(b) > 0 && cap(b) <= outBufferMax {
+		outBuffers.Put(&b)
+	}
+	return nil
+}
+
+// fromBroker is the Gateway as the handler of its links.
+type fromBroker Gateway
+
+// Receive implements uplink.Handler: it encodes and marks, and does no more.
+func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
+	g := (*Gateway)(h)
+	deliveries := 0
+	for i := range b.Frames {
+		f := &b.Frames[i]
+		if f.Kind == link.DownAnswer || f.Kind == link.DownGoaway {
+			continue
+		}
+		c := l.Channels.Get(f.Channel)
+		if c == nil {
+			continue // it has ended, and the broker will hear of it
+		}
+		if f.Kind == link.DownDeliver {
+			deliveries++
+		}
+		if c.receive(b, f) {
+			g.markDirty(c)
+		}
+	}
+	if deliveries > 0 {
+		g.metrics.deliveries.Add(float64(deliveries))
+	}
+}
+
+// Flush implements uplink.Handler.
+func (h *fromBroker) Flush() { (*Gateway)(h).flush() }
+
+// Lost implements uplink.Handler: nothing is resumed silently, the clients come
+// back by themselves.
+func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
+	g := (*Gateway)(h)
+	l.Channels.All(func(c *connection) {
+		c.end(conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"})
+	})
+	g.flush()
+}
+
+// receive takes one frame and reports whether c must be put on the dirty list.
+func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return false
+	}
+	if c.out == nil {
+		c.out = getBuffer()
+	}
+	out, r := c.m.Receive(c.out, b, f)
+	c.out = out
+	if r.TooLarge {
+		c.gw.metrics.drops[conn.DropSize].Inc()
+		if f.QoS > mqtt.AtMostOnce {
+			c.tooLarge = append(c.tooLarge, f.PacketID)
+			markDirty = !c.dirty
+			c.dirty = true
+		}
+	}
+	if r.Opened {
+		c.opened = true
+		c.silence.Store(c.m.KeepAlive().Milliseconds())
+		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
+	}
+	if r.Opened || r.Resume {
+		c.wakeLocked()
+	}
+	if r.Close.Ended {
+		return c.endLocked(r.Close) || markDirty
+	}
+	switch {
+	case len(c.out) == 0:
+		c.out = putBuffer(c.out)
+	case !c.dirty:
+		c.dirty, markDirty = true, true
+	}
+	return markDirty
+}
+
+func (g *Gateway) markDirty(c *connection) {
+	g.dirty.mu.Lock()
+	g.dirty.list = append(g.dirty.list, c)
+	g.dirty.mu.Unlock()
+}
+
+// flusher is the memory of one flush.
+type flusher struct {
+	list []*connection
+	ups  []upTo
+}
+
+type upTo struct {
+	link *uplink.Link[connection]
+	up   link.Up
+}
+
+// frames returns the batch for l.
+func (fl *flusher) frames(l *uplink.Link[connection]) *link.Up {
+	for i := range fl.ups {
+		if fl.ups[i].link == l {
+			return &fl.ups[i].up
+		}
+	}
+	if len(fl.ups) < cap(fl.ups) {
+		fl.ups = fl.ups[:len(fl.ups)+1] // its memory from before
+	} else {
+		fl.ups = append(fl.ups, upTo{})
+	}
+	u := &fl.ups[len(fl.ups)-1]
+	u.link = l
+	return &u.up
+}
+
+// flush writes out every dirty connection, each once. Nobody who calls it holds
+// a connection's mutex.
+func (g *Gateway) flush() {
+	fl, _ := g.flushers.Get().(*flusher)
+	g.dirty.mu.Lock()
+	fl.list, g.dirty.list = g.dirty.list, fl.list
+	g.dirty.mu.Unlock()
+	for _, c := range fl.list {
+		c.flush(fl)
+	}
+	clear(fl.list)
+	fl.list = fl.list[:0]
+	for i := range fl.ups {
+		u := &fl.ups[i]
+		if err := u.link.Post(&u.up); err != nil {
+			g.log.Debug("post to the broker", "error", err)
+		}
+		u.up.Reset()
+		u.link = nil
+	}
+	fl.ups = fl.ups[:0]
+	g.flushers.Put(fl)
+}
+
+// flush writes out what is there, says goodbye when it is time, and gathers
+// what the broker must hear.
+func (c *connection) flush(fl *flusher) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty = false
+	last := c.ending && !c.told
+	if last {
+		if c.out == nil {
+			c.out = getBuffer()
+		}
+		c.out = c.m.Goodbye(c.out, c.goodbye)
+	}
+	if len(c.out) > 0 {
+		c.gw.metrics.bytesOut.Add(float64(len(c.out)))
+		if _, err := c.in.Write(c.out); err != nil {
+			// The reading goroutine finds out and ends.
+			_ = c.in.Socket.Close()
+		}
+	}
+	if c.out != nil {
+		c.out = putBuffer(c.out)
+	}
+	if last {
+		c.told = true
+		c.in.Shut()
+		_ = c.in.Socket.SetReadDeadline(time.Now().Add(lingerTime))
+	}
+	if c.link == nil {
+		return
+	}
+	if !c.ending {
+		if total, ok := c.m.Credit(c.in.Socket.Backlog()); ok {
+			up := fl.frames(c.link)
+			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
+		}
+		for _, id := range c.tooLarge {
+			up := fl.frames(c.link)
+			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpTooLarge, Channel: c.channel, PacketID: id})
+		}
+		c.tooLarge = nil
+		return
+	}
+	if !c.reported && !c.sending {
+		c.reported = true
+		up := fl.frames(c.link)
+		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))
+	}
+}
