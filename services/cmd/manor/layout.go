@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// options are the flags of manor dev.
+type options struct {
+	data      string
+	offset    int
+	bind      string
+	anonymous string
+	brokers   int
+	gateways  int
+	json      bool
+	noRestart bool
+	logLevel  string
+}
+
+// validate says what is wrong with o. The error is Invalid.
+func (o *options) validate() error {
+	if o.offset < 0 || o.offset > 65535-44100 {
+		return errs.New(errs.Invalid, "--listen-offset: expected 0 to %d, found %d", 65535-44100, o.offset)
+	}
+	bind, err := netip.ParseAddr(o.bind)
+	if err != nil {
+		return errs.New(errs.Invalid, "--bind: expected an IP address, found %q", o.bind)
+	}
+	if o.anonymous != "" {
+		if err := tenancy.ValidTenantID(o.anonymous); err != nil {
+			return errs.New(errs.Invalid, "--anonymous: %w", err)
+		}
+		if !bind.IsLoopback() {
+			return errs.New(errs.Invalid, "--anonymous lets everybody in who can connect: it needs a loopback address, and --bind is %s", bind)
+		}
+	}
+	switch {
+	case o.brokers < 0 || o.brokers > 1:
+		return errs.New(errs.Invalid, "--brokers: expected 0 (one process) or 1, found %d", o.brokers)
+	case o.gateways < 0 || o.gateways > 9:
+		return errs.New(errs.Invalid, "--gateways: expected 0 (one process) to 9, found %d", o.gateways)
+	case (o.brokers == 0) != (o.gateways == 0):
+		return errs.New(errs.Invalid, "--brokers and --gateways: expected both or neither")
+	}
+	return nil
+}
+
+// process is one process of the product, as --json lists it.
+type process struct {
+	Role string `json:"role"`
+	Name string `json:"name"`
+	PID  int    `json:"pid"`
+	// Data is the folder that this process alone owns.
+	Data  string         `json:"data"`
+	Ports map[string]int `json:"ports"`
+}
+
+// The ports of product.md, before --listen-offset.
+const (
+	portMQTT     = 1883
+	portMQTTS    = 8883
+	portWS       = 8083
+	portWSS      = 8084
+	portAPI      = 8080
+	portOperator = 8888 // of broker 1, or of the only process
+	portGateway  = 8889 // operator's, of gateway 1
+	portTenancy  = 8890 // operator's
+	portLink     = 44054
+	portNATS     = 4222
+	portStep     = 10 // between two processes of a role
+)
+
+// layout is the product as processes, in the order of their start.
+func (o *options) layout() []process {
+	at := func(base, k int) int { return base + o.offset + portStep*(k-1) }
+	folder := func(name string) string { return filepath.Join(o.data, name) }
+	mqtt := func(k int) map[string]int {
+		return map[string]int{"mqtt": at(portMQTT, k), "mqtts": at(portMQTTS, k), "ws": at(portWS, k), "wss": at(portWSS, k)}
+	}
+	if o.brokers == 0 {
+		ports := mqtt(1)
+		ports["api"], ports["operator"] = at(portAPI, 1), at(portOperator, 1)
+		return []process{{Role: "all", Name: "dev", Data: o.data, Ports: ports}}
+	}
+	all := []process{
+		{Role: "nats", Name: "nats-1", Data: folder("nats-1"), Ports: map[string]int{"nats": at(portNATS, 1)}},
+		{Role: "tenancy", Name: "tenancy-1", Data: folder("tenancy-1"), Ports: map[string]int{"api": at(portAPI, 1), "operator": at(portTenancy, 1)}},
+	}
+	for k := 1; k <= o.brokers; k++ {
+		name := fmt.Sprintf("broker-%d", k)
+		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: map[string]int{"link": at(portLink, k), "operator": at(portOperator, k)}})
+	}
+	for k := 1; k <= o.gateways; k++ {
+		name := fmt.Sprintf("gateway-%d", k)
+		ports := mqtt(k)
+		ports["operator"] = at(portGateway, k)
+		all = append(all, process{Role: "gateway", Name: name, Data: folder(name), Ports: ports})
+	}
+	return all
+}
+
+// addr is the address of one of the process's ports that clients use.
+func (p *process) addr(host, port string) string {
+	return net.JoinHostPort(host, strconv.Itoa(p.Ports[port]))
+}
+
+// local is the address of one of the process's ports on loopback.
+func (p *process) local(port string) string { return p.addr("127.0.0.1", port) }

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command manor is Manor for people: its commands are those of services/ctl,
+// and manor dev, which runs the whole product on this machine, in one process
+// (product.go) or as the processes of a region (processes.go). It owns what it
+// starts until it ends.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/manormq/manor/services/ctl"
+)
+
+func main() {
+	self, err := os.Executable()
+	if err == nil {
+		root := ctl.New(self)
+		root.AddCommand(dev(), natsServer())
+		err = root.ExecuteContext(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "manor:", err)
+		os.Exit(ctl.ExitCode(err))
+	}
+}
+
+// dev is manor dev.
+func dev() *cobra.Command {
+	o := &options{}
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "run the whole product on this machine",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return err
+			}
+			return runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.data, "data", "data", "folder of everything that is kept")
+	f.IntVar(&o.offset, "listen-offset", 0, "number that is added to every port, so that two can run on one machine")
+	f.StringVar(&o.bind, "bind", "127.0.0.1", "address of the listeners for clients and the API; the operator's stay on loopback")
+	f.StringVar(&o.anonymous, "anonymous", "", "tenant (made if missing, with no quota) that clients without credentials are let into on the plain listeners; loopback only")
+	f.IntVar(&o.brokers, "brokers", 0, "broker processes; 0 runs everything in one process")
+	f.IntVar(&o.gateways, "gateways", 0, "gateway processes; 0 runs everything in one process")
+	f.BoolVar(&o.json, "json", false, "print one line of JSON, once all listeners accept, and nothing else")
+	f.BoolVar(&o.noRestart, "no-restart", false, "do not start a process again that dies")
+	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error; lines go to standard error")
+	return c
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/gateway"
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus/embed"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/services/broker"
+	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// region is the only region of manor dev.
+const region = "local"
+
+// runDev runs manor dev until it is told to stop.
+func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
+	started := time.Now()
+	log, err := telemetry.NewLogger(errout, telemetry.LogConfig{Format: "text", Level: o.logLevel})
+	if err != nil {
+		return err
+	}
+	if o.data, err = filepath.Abs(o.data); err != nil {
+		return err
+	}
+	unlock, err := lockFolder(o.data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	ca, err := openAuthority(o.data)
+	if err != nil {
+		return err
+	}
+	all := o.layout()
+	ready := func() {
+		if err := newReport(o, ca.file, all).write(out, o, time.Since(started)); err != nil {
+			log.Error("standard output cannot be written", "error", err)
+		}
+	}
+	if o.brokers == 0 {
+		return runProduct(ctx, o, &all[0], ca, log, ready)
+	}
+	return runProcesses(ctx, o, all, ca, log, errout, ready)
+}
+
+// runProduct runs the whole product in this process. It reads from the ground
+// up; what is made first is stopped last.
+func runProduct(ctx context.Context, o *options, p *process, ca *authority, log *slog.Logger, ready func()) error {
+	p.PID = os.Getpid()
+	folder := func(name string) string { return filepath.Join(o.data, name) }
+	certFile, keyFile, err := ca.listeners(nil)
+	if err != nil {
+		return err
+	}
+	registry := telemetry.NewRegistry("all", node.Version())
+	health := &node.Health{}
+	operator := node.NewOperator(node.OperatorConfig{Listen: p.local("operator")}, p.Name, p.Role, log, registry, health)
+
+	// The bus: a NATS server without a socket.
+	server, err := embed.Start(ctx, embed.Config{Dir: folder("nats-1"), Name: "nats-1", Log: log})
+	if err != nil {
+		return err
+	}
+	defer server.Shutdown()
+	health.Register("nats", server.Check)
+	control, err := server.Bus(p.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }()
+
+	// Who is who, and may do what.
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: region})
+	if err != nil {
+		return err
+	}
+	if o.anonymous != "" {
+		if _, err := records.EnsureTenant(ctx, o.anonymous, store.EnsureOptions{}); err != nil {
+			return err
+		}
+	}
+	names, err := directory.New(directory.Config{Store: records, Domain: devDomain, Log: log})
+	if err != nil {
+		return err
+	}
+
+	// Sessions, queues, retained messages.
+	config := broker.DefaultConfig()
+	config.Data = folder("broker-1")
+	sessions, err := broker.New(config, "broker-1", log, registry)
+	if err != nil {
+		return err
+	}
+	health.Register("store", sessions.Check)
+
+	health.Register("directory", names.Ready)
+
+	// Connections. The link to the broker is a call.
+	edge, err := gateway.New(gateway.Config{
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile), Directory: names, Anonymous: o.anonymous, Links: 1,
+		Dialer: uplink.DialerFunc(func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }),
+		Log:    log, Registerer: registry,
+	})
+	if err != nil {
+		_ = sessions.Close()
+		return err
+	}
+	health.Register("link", edge.Healthy)
+
+	return node.Run(ctx, node.Options{Log: log},
+		operator.Part(),
+		certificates(ca, tenantsBucket(control), log),
+		node.Part{Name: "directory", Run: names.Run},
+		node.Part{Name: "broker", Run: sessions.Run},
+		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
+		whenWell(health, ready),
+	)
+}
+
+// whenWell is a part that calls ready once everything before it works.
+func whenWell(health *node.Health, ready func()) node.Part {
+	return node.Part{Name: "ready", Start: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, readyTime)
+		defer cancel()
+		for {
+			report := health.Check(ctx)
+			if report.Status == "OK" {
+				ready()
+				return nil
+			}
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return errs.New(errs.Unavailable, "not ready after %v: %s", readyTime, strings.Join(report.Reasons, "; "))
+			}
+		}
+	}}
+}
+
+// listeners are the four listeners of a gateway in manor dev.
+func listeners(o *options, p *process, certFile, keyFile string) []listener.Config {
+	return []listener.Config{
+		{Name: "mqtt", Kind: listener.MQTT, Address: p.addr(o.bind, "mqtt")},
+		{Name: "mqtts", Kind: listener.MQTTS, Address: p.addr(o.bind, "mqtts"), CertFile: certFile, KeyFile: keyFile},
+		{Name: "ws", Kind: listener.WS, Address: p.addr(o.bind, "ws")},
+		{Name: "wss", Kind: listener.WSS, Address: p.addr(o.bind, "wss"), CertFile: certFile, KeyFile: keyFile},
+	}
+}
