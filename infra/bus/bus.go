@@ -74,8 +74,9 @@ type Update struct {
 	// Entry is what is there now; Value is nil if Deleted.
 	Entry   Entry
 	Deleted bool
-	// Synced marks, with no Entry, the end of what was there when the watch
-	// began. It comes exactly once.
+	// Synced marks the end of what was there when the watch began. It comes
+	// exactly once, with no Entry but a Revision: what was written later has a
+	// higher one.
 	Synced bool
 }
 

@@ -79,6 +79,9 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
+// Bus is what the store stands on.
+func (s *Store) Bus() bus.Bus { return s.cfg.Bus }
+
 // Region is where new tenants live.
 func (s *Store) Region() string { return s.cfg.Region }
 

@@ -350,6 +350,14 @@ func testWatchAfter(t *testing.T, b bus.Bus) {
 			t.Fatalf("after %d: got %s, want %s", r, g, want)
 		}
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_ = k.Watch(ctx, bus.Watch{NewOnly: true}, func(u bus.Update) { // ends with its context
+		if !u.Synced || u.Entry.Revision != r+1 {
+			t.Errorf("new only: %+v, want synced at %d", u, r+1)
+		}
+		cancel()
+	})
+	cancel()
 	fresh := watch(t, k, bus.Watch{NewOnly: true})
 	if g := receive(t, fresh); g != "synced" {
 		t.Fatalf("new only: got %s", g)

@@ -167,7 +167,7 @@ func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) err
 		}
 		if !synced && !down {
 			synced = true
-			f(bus.Update{Synced: true})
+			f(bus.Update{Synced: true, Entry: bus.Entry{Revision: after}})
 		}
 		select {
 		case <-changed:

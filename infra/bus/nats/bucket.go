@@ -117,6 +117,7 @@ type watching struct {
 	bus.Watch
 	f      func(bus.Update)
 	last   uint64 // the highest revision told
+	newest uint64 // the bucket's when the watch began
 	synced bool
 }
 
@@ -158,11 +159,11 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		return err
 	}
 	if nats, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		newest := nats.StreamInfo().State.LastSeq
+		s.newest = nats.StreamInfo().State.LastSeq
 		switch {
 		case s.NewOnly && !s.synced:
-			s.last = newest
-		case newest < s.last: // another bucket under the old name
+			s.last = s.newest
+		case s.newest < s.last: // another bucket under the old name
 			s.last = 0
 		}
 	}
@@ -199,7 +200,7 @@ func (s *watching) tell(e jetstream.KeyValueEntry) {
 	if e == nil {
 		if !s.synced {
 			s.synced = true
-			s.f(bus.Update{Synced: true})
+			s.f(bus.Update{Synced: true, Entry: bus.Entry{Revision: bus.Revision(s.newest)}})
 		}
 		return
 	}

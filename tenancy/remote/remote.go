@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package remote is the tenancy.Directory of a process that has no store of its
+// own: it reads the tenants' and credentials' buckets over the bus, keeps what
+// it read, and hears of changes by one watch per bucket. With the control plane
+// gone it goes on answering about those it knows for 24 hours, also across a
+// restart, from one snapshot file. Run owns its goroutines. It knows no way to
+// check a password (it is given one), and writes to no bucket.
+package remote
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+)
+
+// Verifier checks a password against a stored hash; id and revision name the
+// credential as it is now. It is called concurrently.
+type Verifier interface {
+	Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error)
+}
+
+// Defaults of Config.
+const (
+	// DefaultKeep is how long answers are given without the control plane.
+	DefaultKeep = 24 * time.Hour
+	// wholeTenant is up to how many credentials a tenant is read whole.
+	wholeTenant = 10_000
+	// DefaultCredentials is how many credentials are kept; of tenants that are
+	// not read whole the rest is read again.
+	DefaultCredentials = 1_000_000
+)
+
+// Config says what a Directory stands on.
+type Config struct {
+	Bus      bus.Bus
+	Verifier Verifier
+	// Domain is what the tenants' host names are below: acme.<domain>.
+	Domain string
+	// Region, if not empty, hides the tenants of other regions.
+	Region string
+	// Snapshot is the path of the snapshot file; empty means none.
+	Snapshot string
+	// Key authenticates the snapshot; see LoadKey. It must not be empty if
+	// there is a snapshot.
+	Key []byte
+	// Keep is how long answers are given without the control plane; 0 means
+	// DefaultKeep.
+	Keep time.Duration
+	// Credentials is how many are kept; 0 means DefaultCredentials.
+	Credentials int
+	Log         *slog.Logger
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Directory is a tenancy.Directory over the bus. It is safe for concurrent use.
+// Make it with New; it hears of changes while Run runs.
+type Directory struct {
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	domain  string // "." and the domain, lower case
+	cache   *cache
+	changes changes
+	absent  *absentees
+	ready   chan struct{} // closed when the tenants are known
+	once    sync.Once     // closes ready
+	load    chan string   // tenants to read whole
+	dirty   chan struct{} // holds a token when the snapshot is behind
+
+	mu      sync.Mutex
+	buckets buckets   // guarded by mu
+	contact time.Time // guarded by mu; when the bus was last heard of
+}
+
+var _ tenancy.Directory = (*Directory)(nil)
+
+type buckets struct{ tenants, credentials bus.Bucket }
+
+// New returns a Directory that knows what its snapshot knows. A snapshot that
+// is missing, too old or not authentic is left alone, with a line in the log.
+func New(cfg Config) (*Directory, error) {
+	if cfg.Keep <= 0 {
+		cfg.Keep = DefaultKeep
+	}
+	if cfg.Credentials <= 0 {
+		cfg.Credentials = DefaultCredentials
+	}
+	if cfg.Snapshot != "" && len(cfg.Key) == 0 {
+		return nil, errs.New(errs.Invalid, "a directory with a snapshot needs a key for it")
+	}
+	d := &Directory{
+		cfg:    cfg,
+		log:    cfg.Log,
+		now:    cfg.Now,
+		domain: "." + strings.ToLower(strings.Trim(cfg.Domain, ".")),
+		cache:  newCache(cfg.Credentials),
+		absent: newAbsentees(),
+		ready:  make(chan struct{}),
+		load:   make(chan string, 1024),
+		dirty:  make(chan struct{}, 1),
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	d.changes.queues = map[*queue]struct{}{}
+	if cfg.Snapshot != "" {
+		d.restore()
+	}
+	return d, nil
+}
+
+// Ready waits until the tenants are known, from the bus or from the snapshot.
+func (d *Directory) Ready(ctx context.Context) error {
+	select {
+	case <-d.ready:
+		return nil
+	case <-ctx.Done():
+		return errs.New(errs.Unavailable, "the tenants are not known yet: the bus cannot be reached and there is no snapshot of the last %s", d.cfg.Keep)
+	}
+}
+
+func (d *Directory) setReady() { d.once.Do(func() { close(d.ready) }) }
+
+// Contact is when the bus was last heard of; the zero time if never.
+func (d *Directory) Contact() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.contact
+}
+
+func (d *Directory) touch() {
+	now := d.now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.contact = now
+}
+
+// Kept is how many credentials are kept.
+func (d *Directory) Kept() int { return d.cache.kept() }
+
+// Check is a health check: nil while the directory may answer.
+func (d *Directory) Check(context.Context) error { return d.fresh() }
+
+// fresh returns an error if what is known is too old to act on.
+func (d *Directory) fresh() error {
+	contact := d.Contact()
+	switch {
+	case contact.IsZero():
+		return errs.New(errs.Unavailable, "the control plane was never reached")
+	case d.now().Sub(contact) > d.cfg.Keep:
+		return errs.New(errs.Unavailable, "the control plane was not reached since %s", contact.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// Tenant implements tenancy.Directory. A tenant that is suspended is returned
+// as that; one that is reserved or deleted is NotFound.
+func (d *Directory) Tenant(ctx context.Context, id string) (*tenancy.Tenant, error) {
+	if err := d.fresh(); err != nil {
+		return nil, err
+	}
+	r := d.cache.tenant(id)
+	if r == nil || r.record.State == tenancy.StateReserved { // its sign-up may have ended just now
+		var err error
+		if r, err = d.askTenant(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if r.tenant == nil || d.cfg.Region != "" && r.record.Region != d.cfg.Region {
+		return nil, noTenant(id)
+	}
+	return r.tenant, nil
+}
+
+func noTenant(id string) error {
+	return errs.Coded(errs.NotFound, "tenant_not_found", "there is no tenant %q", id)
+}
+
+// askTenant asks the bus about a tenant that is not known: it may have signed
+// up a moment ago.
+func (d *Directory) askTenant(ctx context.Context, id string) (*knownTenant, error) {
+	if tenancy.ValidTenantID(id) != nil || d.absent.has(id, d.now()) {
+		return nil, noTenant(id)
+	}
+	b, err := d.open(ctx)
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "tenant %q is not known here and the control plane cannot be asked: %w", id, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	e, err := b.tenants.Get(ctx, id)
+	if errs.Is(err, errs.NotFound) {
+		d.absent.add(id, d.now())
+		return nil, noTenant(id)
+	}
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "tenant %q is not known here and the control plane cannot be asked: %w", id, err)
+	}
+	k, err := d.knownTenant(e)
+	if err != nil {
+		return nil, err
+	}
+	d.cache.setTenant(k)
+	return d.cache.tenant(id), nil
+}
+
+// askTimeout bounds a question to the bus while a client waits.
+const askTimeout = 2 * time.Second
+
+// TenantByHost implements tenancy.Directory.
+func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Tenant, error) {
+	id, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), d.domain)
+	if !ok || id == "" || strings.Contains(id, ".") {
+		return nil, errs.Coded(errs.NotFound, "host_not_found", "no tenant has the host name %q; expected <tenant>%s", host, d.domain)
+	}
+	return d.Tenant(ctx, id)
+}
+
+// Authenticate implements tenancy.Directory.
+func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	// The attempt's tenant may be from before a change.
+	t, err := d.Tenant(ctx, a.Tenant.ID)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !t.Active():
+		return nil, errs.Coded(errs.Denied, "tenant_inactive", "the tenant %s is %s", t.ID, t.State)
+	case !a.HasUsername || a.Username == "":
+		return nil, errs.Coded(errs.Denied, "username_missing", "expected a user name and a password")
+	case !a.HasPassword:
+		return nil, errs.Coded(errs.Denied, "password_missing", "expected a password")
+	}
+	c, err := d.credential(ctx, t.ID, a.Username)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := d.cfg.Verifier.Verify(ctx, c.ID, c.Revision, c.Hash, a.Password)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errs.Coded(errs.Denied, "password_wrong", "the password is wrong")
+	}
+	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: t.Grant}, nil
+}
+
+// credential returns a credential from what is kept, else from the bus.
+func (d *Directory) credential(ctx context.Context, tenant, username string) (tenancy.Credential, error) {
+	c, ok, wanted := d.cache.credential(tenant, username)
+	if wanted {
+		select {
+		case d.load <- tenant:
+		default: // asked for again at the next use
+			d.cache.loadLater(tenant)
+		}
+	}
+	if ok {
+		return c, nil
+	}
+	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
+	if tenancy.ValidUsername(username) != nil {
+		return c, missing
+	}
+	key := tenancy.CredentialKey(tenant, username)
+	if d.absent.has(key, d.now()) {
+		return c, missing
+	}
+	unavailable := func(err error) error {
+		return errs.New(errs.Unavailable, "this credential is not known here and the control plane cannot be asked: %w", err)
+	}
+	b, err := d.open(ctx)
+	if err != nil {
+		return c, unavailable(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	// A change that overtakes the answer must win.
+	done := d.cache.reading(tenant)
+	defer done()
+	e, err := b.credentials.Get(ctx, key)
+	if errs.Is(err, errs.NotFound) {
+		d.absent.add(key, d.now())
+		return c, missing
+	}
+	if err != nil {
+		return c, unavailable(err)
+	}
+	if c, err = tenancy.DecodeCredential(e.Value, uint64(e.Revision)); err != nil {
+		return c, err
+	}
+	if c, ok = d.cache.read(tenant, c); !ok {
+		return c, missing
+	}
+	d.markDirty()
+	return c, nil
+}
+
+// Watch implements tenancy.Directory.
+func (d *Directory) Watch(ctx context.Context, f func(tenancy.Change)) error {
+	q := d.changes.subscribe()
+	defer d.changes.unsubscribe(q)
+	for {
+		c, ok := q.pop(ctx)
+		if !ok {
+			return ctx.Err()
+		}
+		f(c)
+	}
+}
+
+func (d *Directory) markDirty() {
+	select {
+	case d.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// open returns the buckets; they are opened when the bus is first reached.
+func (d *Directory) open(ctx context.Context) (buckets, error) {
+	d.mu.Lock()
+	b := d.buckets
+	d.mu.Unlock()
+	if b.tenants != nil {
+		return b, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var err error
+	if b.tenants, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.TenantsBucket}); err != nil {
+		return b, err
+	}
+	if b.credentials, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.CredentialsBucket}); err != nil {
+		return b, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.buckets = b
+	return b, nil
+}
