@@ -91,7 +91,7 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := raiseFiles(25_000); err != nil {
+	if err := raiseFiles(12_000); err != nil {
 		return err
 	}
 	var table bytes.Buffer
