@@ -53,8 +53,8 @@ type connection struct {
 	// sending: the reading goroutine is in Send, and looks at ending after it.
 	sending bool
 
-	// ending: goodbye says how. told: the client was. reported: the broker was,
-	// or need not be.
+	// ending: goodbye says how. told: the client was. reported: the broker was;
+	// it forgets a channel only then, even if it has closed it itself.
 	ending   bool
 	goodbye  conn.Close
 	told     bool
@@ -97,7 +97,6 @@ func (c *connection) endLocked(cl conn.Close) (markDirty bool) {
 		return false
 	}
 	c.ending, c.goodbye = true, cl
-	c.reported = c.reported || cl.Cause == 0
 	c.wakeLocked()
 	markDirty = !c.dirty
 	c.dirty = true

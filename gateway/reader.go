@@ -166,7 +166,7 @@ func (c *connection) send(t *turn) {
 		c.out = c.m.Apply(c.out, fx)
 		mark := false
 		if fx.Close.Ended {
-			if c.opened && !c.reported && fx.Close.Cause != 0 {
+			if !c.reported {
 				fx.Up.Frames = append(fx.Up.Frames, closeFrame(c.channel, fx.Close))
 				c.reported = true
 			}
@@ -228,6 +228,9 @@ func (c *connection) countTurn(t *turn) {
 }
 
 func closeFrame(ch link.Channel, cl conn.Close) link.UpFrame {
+	if cl.Cause == 0 {
+		cl.Cause = link.CloseLost
+	}
 	return link.UpFrame{Kind: link.UpClose, Channel: ch, Close: &link.Close{
 		Cause: cl.Cause, SessionExpiry: cl.SessionExpiry, HasSessionExpiry: cl.HasSessionExpiry,
 	}}

@@ -93,7 +93,7 @@ type answer struct {
 
 // Close says how a connection ends. The zero Close does not end it.
 type Close struct {
-	// Cause is 0 when the broker knows already.
+	// Cause is 0 when the broker has ended the channel itself.
 	Cause            link.CloseCause
 	Reason           mqtt.ReasonCode
 	Text             string

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manormq/manor/gateway"
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/tenancy"
+)
+
+// fakeDirectory knows a few tenants; every password is "secret".
+type fakeDirectory struct {
+	mu      sync.Mutex
+	tenants map[string]*tenancy.Tenant
+	changes chan tenancy.Change
+	down    bool
+}
+
+func newDirectory() *fakeDirectory {
+	d := &fakeDirectory{tenants: map[string]*tenancy.Tenant{}, changes: make(chan tenancy.Change)}
+	for _, id := range []string{"acme", "beta"} {
+		d.tenants[id] = &tenancy.Tenant{ID: id, State: tenancy.StateActive, Limits: tenancy.NoLimits(), Hostname: id + ".localhost"}
+	}
+	return d
+}
+
+func (d *fakeDirectory) edit(id string, f func(t *tenancy.Tenant)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := *d.tenants[id]
+	f(&t)
+	d.tenants[id] = &t
+}
+
+func (d *fakeDirectory) Tenant(_ context.Context, id string) (*tenancy.Tenant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.down {
+		return nil, errs.New(errs.Unavailable, "down")
+	}
+	if t := d.tenants[id]; t != nil {
+		return t, nil
+	}
+	return nil, errs.New(errs.NotFound, "no tenant %s", id)
+}
+
+func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy.Tenant, error) {
+	id, ok := strings.CutSuffix(strings.ToLower(host), ".localhost")
+	if !ok {
+		return nil, errs.New(errs.NotFound, "no host %s", host)
+	}
+	return d.Tenant(ctx, id)
+}
+
+func (d *fakeDirectory) Authenticate(_ context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	if string(a.Password) != "secret" {
+		return nil, errs.New(errs.Denied, "wrong password")
+	}
+	return &tenancy.Identity{Tenant: a.Tenant, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+}
+
+func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-d.changes:
+			f(c)
+		}
+	}
+}
+
+// fakeBroker routes between channels, at once and on the sender's goroutine. It
+// keeps to the credit: what is beyond it is dropped.
+type fakeBroker struct {
+	mu       sync.Mutex
+	gw       link.Gateway
+	channels map[link.Channel]*fakeChannel
+	closes   []link.CloseCause
+	opens    []link.Open
+	dropped  int
+	// quiet brokers do not answer; noWindow ones grant no publishes.
+	quiet, noWindow bool
+}
+
+type fakeChannel struct {
+	open            link.Open
+	credit, used    uint64
+	filters         []string
+	tooLarge, acked int
+}
+
+func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.gw, b.channels = gw, map[link.Channel]*fakeChannel{}
+	return b, nil
+}
+
+func (b *fakeBroker) Close() error { return nil }
+
+func (b *fakeBroker) Send(up *link.Up) error {
+	gw, down := b.turn(up)
+	if len(down.Frames) > 0 {
+		gw.Receive(down)
+	}
+	gw.Flush()
+	return nil
+}
+
+func (b *fakeBroker) Post(up *link.Up) error {
+	gw, down := b.turn(up)
+	if len(down.Frames) > 0 {
+		gw.Receive(down)
+		go gw.Flush()
+	}
+	return nil
+}
+
+func (b *fakeBroker) turn(up *link.Up) (link.Gateway, *link.Down) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	down := &link.Down{}
+	for i := range up.Frames {
+		b.frame(&up.Frames[i], down)
+	}
+	return b.gw, down
+}
+
+func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
+	say := func(d link.DownFrame) {
+		d.Channel, d.PacketID = f.Channel, f.PacketID
+		down.Frames = append(down.Frames, d)
+	}
+	c := b.channels[f.Channel]
+	switch f.Kind {
+	case link.UpOpen:
+		b.opens = append(b.opens, *f.Open)
+		b.channels[f.Channel] = &fakeChannel{open: *f.Open, credit: f.Open.Credit}
+		if b.quiet {
+			return
+		}
+		d := link.DownFrame{Kind: link.DownOpened, Bytes: 1 << 40}
+		if b.noWindow {
+			d.Bytes = 1
+		}
+		say(d)
+	case link.UpClose:
+		b.closes = append(b.closes, f.Close.Cause)
+		delete(b.channels, f.Channel)
+	case link.UpCredit:
+		if c != nil {
+			c.credit = f.Bytes
+		}
+	case link.UpTooLarge:
+		c.tooLarge++
+	case link.UpAck:
+		if f.Ack == mqtt.Pubrel {
+			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Pubcomp})
+			return
+		}
+		c.acked++
+	case link.UpSubscribe:
+		var reasons []mqtt.ReasonCode
+		for _, s := range f.Subscribe {
+			c.filters = append(c.filters, s.Filter)
+			reasons = append(reasons, mqtt.ReasonCode(s.QoS))
+		}
+		say(link.DownFrame{Kind: link.DownSuback, Reasons: reasons})
+	case link.UpUnsubscribe:
+		c.filters = nil
+		say(link.DownFrame{Kind: link.DownUnsuback, Reasons: make([]mqtt.ReasonCode, len(f.Unsubscribe))})
+	case link.UpPublish:
+		slot := uint16(len(down.Messages))
+		down.Messages = append(down.Messages, f.Message)
+		for ch, t := range b.channels {
+			if t.open.Tenant != c.open.Tenant {
+				continue
+			}
+			for _, filter := range t.filters {
+				if !topic.Match(filter, f.Message.Topic) {
+					continue
+				}
+				if t.used >= t.credit {
+					b.dropped++
+					break
+				}
+				t.used += uint64(f.Message.Size()) + link.DeliverOverhead
+				d := link.DownFrame{Kind: link.DownDeliver, Channel: ch, Slot: slot, QoS: min(f.Message.QoS, 1)}
+				if d.QoS > 0 {
+					d.PacketID = 7
+				}
+				down.Frames = append(down.Frames, d)
+				break
+			}
+		}
+		switch f.Message.QoS {
+		case mqtt.AtLeastOnce:
+			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Puback})
+		case mqtt.ExactlyOnce:
+			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Pubrec})
+		}
+	}
+}
+
+// down sends frames to all channels.
+func (b *fakeBroker) down(d link.DownFrame) {
+	b.mu.Lock()
+	down := &link.Down{}
+	for ch := range b.channels {
+		d.Channel = ch
+		down.Frames = append(down.Frames, d)
+	}
+	gw := b.gw
+	b.mu.Unlock()
+	gw.Receive(down)
+	gw.Flush()
+}
+
+func (b *fakeBroker) lastOpen() link.Open {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.opens) == 0 {
+		return link.Open{}
+	}
+	return b.opens[len(b.opens)-1]
+}
+
+func (b *fakeBroker) closed() []link.CloseCause {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]link.CloseCause(nil), b.closes...)
+}
+
+// world is a running gateway.
+type world struct {
+	t      testing.TB
+	gw     *gateway.Gateway
+	dir    *fakeDirectory
+	broker *fakeBroker
+	reg    *prometheus.Registry
+	cert   string
+	key    string
+	pool   *x509.CertPool
+}
+
+// start runs a gateway with a listener of each kind, as edit changes it.
+func start(t testing.TB, edit func(w *world, c *gateway.Config)) *world {
+	t.Helper()
+	w := &world{t: t, dir: newDirectory(), broker: &fakeBroker{}, reg: prometheus.NewRegistry()}
+	folder := t.TempDir()
+	w.cert, w.key = filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	w.writeCert(1)
+	cfg := gateway.Config{
+		Name: "gw", Directory: w.dir, Dialer: w.broker, Links: 1, Log: telemetry.Discard(), Registerer: w.reg,
+		ConnectTimeout: 3 * time.Second,
+		Listeners: []listener.Config{
+			{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:0"},
+			{Name: "mqtts", Kind: listener.MQTTS, Address: "127.0.0.1:0", CertFile: w.cert, KeyFile: w.key},
+			{Name: "ws", Kind: listener.WS, Address: "127.0.0.1:0"},
+			{Name: "wss", Kind: listener.WSS, Address: "127.0.0.1:0", CertFile: w.cert, KeyFile: w.key},
+		},
+	}
+	if edit != nil {
+		edit(w, &cfg)
+	}
+	gw, err := gateway.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.gw = gw
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- gw.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(15 * time.Second):
+			t.Errorf("Run does not end")
+		}
+	})
+	w.eventually("a link", func() bool { return gw.Healthy(ctx) == nil })
+	return w
+}
+
+func (w *world) addr(name string) string { return w.gw.Addrs()[name].String() }
+
+// eventually waits for a condition.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("there is still not: %s", what)
+		}
+	}
+}
+
+// metric is the sum of a counter or gauge over labels that contain all of want.
+func (w *world) metric(name string, want ...string) float64 {
+	families, err := w.reg.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			text := m.String()
+			ok := true
+			for _, s := range want {
+				ok = ok && strings.Contains(text, `"`+s+`"`)
+			}
+			if ok {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// writeCert makes a certificate with that serial number.
+func (w *world) writeCert(serial int64) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"*.localhost", "default.test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, _ := x509.ParseCertificate(der)
+	w.pool = x509.NewCertPool()
+	w.pool.AddCert(c)
+	for name, block := range map[string]*pem.Block{w.cert: {Type: "CERTIFICATE", Bytes: der}, w.key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+func (w *world) tls(host string) *tls.Config {
+	c := &tls.Config{RootCAs: w.pool, ServerName: host}
+	if host == "" {
+		c.InsecureSkipVerify = true
+	}
+	return c
+}
+
+// client is a raw MQTT client.
+type client struct {
+	t   testing.TB
+	c   net.Conn
+	v   packet.Version
+	dec packet.Decoder
+	r   *bufio.Reader
+	buf []byte
+}
+
+func (w *world) dial(name string) *client {
+	w.t.Helper()
+	c, err := net.Dial("tcp", w.addr(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.client(c)
+}
+
+func (w *world) client(c net.Conn) *client {
+	w.t.Cleanup(func() { c.Close() })
+	return &client{t: w.t, c: c, v: packet.V5}
+}
+
+func (c *client) send(p *packet.Packet) {
+	c.t.Helper()
+	c.write(packet.Append(nil, c.v, p, 0))
+}
+
+func (c *client) write(b []byte) {
+	c.t.Helper()
+	_ = c.c.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	if _, err := c.c.Write(b); err != nil {
+		c.t.Fatalf("write: %v", err)
+	}
+}
+
+// next reads a packet; nil at the end of the connection.
+func (c *client) next() *packet.Packet {
+	c.t.Helper()
+	p := &packet.Packet{}
+	for {
+		if n, err := c.dec.Decode(c.buf, c.v, 0, p); err != nil {
+			c.t.Fatalf("the gateway sent % X: %v", c.buf, err)
+		} else if n > 0 {
+			c.buf = append([]byte(nil), c.buf[n:]...)
+			return p
+		}
+		b := make([]byte, 64<<10)
+		_ = c.c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, err := c.c.Read(b)
+		c.buf = append(c.buf, b[:n]...)
+		if err != nil && n == 0 {
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				c.t.Fatal("nothing came")
+			}
+			return nil
+		}
+	}
+}
+
+func (c *client) want(t packet.Type) *packet.Packet {
+	c.t.Helper()
+	p := c.next()
+	if p == nil {
+		c.t.Fatalf("the connection ended, expected %s", t)
+	}
+	if p.Type != t {
+		c.t.Fatalf("%s came, expected %s: %+v", p.Type, t, p)
+	}
+	return p
+}
+
+func (c *client) wantEnd() {
+	c.t.Helper()
+	if p := c.next(); p != nil {
+		c.t.Fatalf("%s came, expected the end", p.Type)
+	}
+	_, _ = io.Copy(io.Discard, c.c)
+}
+
+func hello(id string) *packet.Connect {
+	return &packet.Connect{
+		Version: packet.V5, CleanStart: true, ClientID: id, KeepAlive: 60,
+		Username: "acme:dev", HasUsername: true, Password: []byte("secret"), HasPassword: true,
+	}
+}
+
+func (c *client) connect(p *packet.Connect) *packet.Connack {
+	c.t.Helper()
+	c.v = p.Version
+	c.send(&packet.Packet{Type: packet.CONNECT, Connect: p})
+	return c.want(packet.CONNACK).Connack
+}
+
+func (c *client) mustConnect(p *packet.Connect) *client {
+	c.t.Helper()
+	if k := c.connect(p); k.Reason != mqtt.Success {
+		c.t.Fatalf("CONNACK %v %s", k.Reason, k.ReasonString)
+	}
+	return c
+}
+
+func (c *client) subscribe(filter string) {
+	c.t.Helper()
+	c.send(&packet.Packet{Type: packet.SUBSCRIBE, Subscribe: &packet.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: filter, QoS: 1}}}})
+	c.want(packet.SUBACK)
+}
+
+func publish(name, payload string, qos mqtt.QoS) *packet.Packet {
+	p := &packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{Message: mqtt.Message{Topic: []byte(name), Payload: []byte(payload), QoS: qos}}}
+	if qos > 0 {
+		p.Publish.PacketID = 5
+	}
+	return p
+}
+
+var (
+	_ uplink.Dialer     = (*fakeBroker)(nil)
+	_ link.Broker       = (*fakeBroker)(nil)
+	_ tenancy.Directory = (*fakeDirectory)(nil)
+)
