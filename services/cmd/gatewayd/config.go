@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/node"
+)
+
+// config is gatewayd's configuration.
+type config struct {
+	node.Config    `yaml:",inline"`
+	Data           string            `yaml:"data" doc:"folder for what is known of tenants and credentials while the control plane is away"`
+	Region         string            `yaml:"region" doc:"the region of this gateway; tenants of others are unknown here; empty takes all"`
+	Domain         string            `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
+	Anonymous      string            `yaml:"anonymous" doc:"tenant of clients that name none and bring no password, on the plain listeners; for development; empty is none"`
+	ConnectTimeout time.Duration     `yaml:"connect_timeout" doc:"how long handshakes, and CONNECT, may take each"`
+	Broker         brokerConfig      `yaml:"broker"`
+	NATS           natsConfig        `yaml:"nats"`
+	Listeners      []listener.Config `yaml:"listeners"`
+}
+
+type brokerConfig struct {
+	Address string `yaml:"address" doc:"host:port of the broker's listener for links"`
+	Links   int    `yaml:"links" doc:"links kept to it"`
+	Cert    string `yaml:"cert" doc:"PEM file with this node's certificate"`
+	Key     string `yaml:"key" doc:"PEM file with its key"`
+	CA      string `yaml:"ca" doc:"PEM file with the region's CA: the broker must have a certificate of it"`
+}
+
+type natsConfig struct {
+	URLs      []string `yaml:"urls" doc:"NATS servers of the control plane; any one will do"`
+	TokenFile string   `yaml:"token_file" doc:"file with the secret that the servers ask for; empty shows none"`
+}
+
+func defaults() *config {
+	return &config{
+		Config: node.DefaultConfig("127.0.0.1:8889"), Data: "data/gateway", Domain: "localhost", ConnectTimeout: 10 * time.Second,
+		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2},
+		NATS:      natsConfig{URLs: []string{"nats://127.0.0.1:4222"}},
+		Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:1883"}},
+	}
+}
+
+// Validate is called once the configuration is loaded.
+func (c *config) Validate() error {
+	switch {
+	case c.Data == "":
+		return errs.New(errs.Invalid, "data: expected a folder")
+	case c.Domain == "":
+		return errs.New(errs.Invalid, "domain: expected a domain such as eu.mqtt.example")
+	case c.Broker.Address == "":
+		return errs.New(errs.Invalid, "broker.address: expected host:port")
+	case c.Broker.Cert == "" || c.Broker.Key == "" || c.Broker.CA == "":
+		return errs.New(errs.Invalid, "broker: links need cert, key and ca")
+	case c.Broker.Links < 1 || c.Broker.Links > 16:
+		return errs.New(errs.Invalid, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
+	case len(c.NATS.URLs) == 0:
+		return errs.New(errs.Invalid, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
+	case len(c.Listeners) == 0:
+		return errs.New(errs.Invalid, "listeners: expected at least one")
+	}
+	for i := range c.Listeners {
+		if err := c.Listeners[i].Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *natsConfig) token() (string, error) {
+	if c.TokenFile == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(c.TokenFile)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "nats.token_file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

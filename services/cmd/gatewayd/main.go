@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command gatewayd is a gateway: it terminates clients' connections and keeps
+// nothing but what it needs to let known devices in while the control plane is
+// away.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/manormq/manor/gateway"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus/nats"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/remote"
+)
+
+func main() {
+	c := defaults()
+	cmd := node.Command(node.Role{
+		Name: "gatewayd", Short: "run a gateway: listeners for MQTT over TCP, TLS and WebSocket",
+		Config: c, Common: &c.Config,
+		Run: func(ctx context.Context, log *slog.Logger) error { return run(ctx, c, log) },
+	})
+	if err := cmd.ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "gatewayd:", err)
+		os.Exit(node.ExitCode(err))
+	}
+}
+
+func run(ctx context.Context, c *config, log *slog.Logger) error {
+	token, err := c.NATS.token()
+	if err != nil {
+		return err
+	}
+	mutual, err := wire.TLS(c.Broker.Cert, c.Broker.Key, c.Broker.CA)
+	if err != nil {
+		return err
+	}
+	key, err := remote.LoadKey(filepath.Join(c.Data, "node.key"))
+	if err != nil {
+		return err
+	}
+	verifier, err := password.NewVerifier(0)
+	if err != nil {
+		return err
+	}
+	control, err := nats.Connect(nats.Config{URLs: c.NATS.URLs, Name: c.NodeName(), Token: token, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }()
+	directory, err := remote.New(remote.Config{
+		Bus: control, Verifier: verifier, Domain: c.Domain, Region: c.Region,
+		Snapshot: filepath.Join(c.Data, "directory.snapshot"), Key: key, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	registry := telemetry.NewRegistry("gateway", node.Version())
+	edge, err := gateway.New(gateway.Config{
+		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Anonymous: c.Anonymous,
+		Links: c.Broker.Links, ConnectTimeout: c.ConnectTimeout, Log: log, Registerer: registry,
+		Dialer: uplink.DialerFunc(func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
+			return link.Dial(ctx, c.Broker.Address, mutual, c.NodeName(), gw)
+		}),
+	})
+	if err != nil {
+		return err
+	}
+	health := &node.Health{}
+	health.Register("link", edge.Healthy)
+	health.Register("directory", directory.Check)
+	operator := node.NewOperator(c.Operator, c.NodeName(), "gateway", log, registry, health)
+	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
+		operator.Part(),
+		node.Part{Name: "directory", Run: directory.Run},
+		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain})
+}

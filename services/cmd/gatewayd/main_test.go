@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/manormq/manor/infra/node"
+)
+
+func TestConfig(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"broker: {cert: a, key: b, ca: c}", ""},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: ws, address: '127.0.0.1:0', trusted_proxies: [10.0.0.0/8], versions: ['5']}]", ""},
+		{"", "cert, key and ca"},
+		{"brokr: {cert: a}", "broker"},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: tcp, address: '127.0.0.1:0'}]", "mqtt, mqtts, ws or wss"},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: mqtt, adress: '127.0.0.1:0'}]", "address"},
+		{"broker: {cert: a, key: b, ca: c, links: 99}", "1 to 16"},
+	} {
+		file := filepath.Join(t.TempDir(), "gatewayd.yaml")
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := node.CheckConfig(file, defaults())
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s\ngives %v, expected %q", c.text, err, c.want)
+		}
+	}
+}
