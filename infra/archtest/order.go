@@ -25,9 +25,9 @@ func ParseOrder(text string) (*Order, error) {
 			continue
 		}
 		var lower []string
-		for _, list := range strings.Split(rule, "<") {
+		for list := range strings.SplitSeq(rule, "<") {
 			var names []string
-			for _, name := range strings.Split(list, ",") {
+			for name := range strings.SplitSeq(list, ",") {
 				if strings.TrimSpace(name) == "" {
 					return nil, fmt.Errorf("order: empty name in %q", rule)
 				}

@@ -146,6 +146,9 @@ func constant(e ast.Expr) bool {
 	case *ast.CompositeLit:
 		if sel, ok := e.Type.(*ast.SelectorExpr); ok {
 			pkg, _ := sel.X.(*ast.Ident)
+			if pkg != nil && pkg.Name == "sync" && sel.Sel.Name == "Pool" {
+				return true // what a pool holds means nothing
+			}
 			return pkg == nil || pkg.Name != "sync" && pkg.Name != "atomic"
 		}
 		return len(e.Elts) > 0

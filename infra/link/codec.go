@@ -45,12 +45,6 @@ const (
 	wireGoaway   = 0x4B
 )
 
-// The sizes of the entries of vectors.
-const (
-	ackEntry    = 8  // channel u32 | kind u8 | reason u8 | Packet Identifier u16
-	windowEntry = 12 // channel u32 | total bytes u64
-)
-
 // The flags of frames and Deliver entries: the first four bits describe a
 // message or its delivery.
 const (
@@ -264,7 +258,9 @@ func (r *reader) subscription() mqtt.Subscription {
 	return s
 }
 
-// appendAck appends one entry of an Acks vector.
+// appendAck appends one entry of an Acks vector:
+//
+//	channel u32 | kind u8 | reason u8 | Packet Identifier u16
 func appendAck(dst []byte, ch Channel, kind mqtt.AckKind, reason mqtt.ReasonCode, id uint16) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(ch))
 	dst = append(dst, byte(kind), byte(reason))
@@ -279,7 +275,9 @@ func (r *reader) ack() (ch Channel, kind mqtt.AckKind, reason mqtt.ReasonCode, i
 	return ch, kind, reason, id
 }
 
-// appendWindow appends one entry of a Credit or Window vector.
+// appendWindow appends one entry of a Credit or Window vector:
+//
+//	channel u32 | total bytes u64
 func appendWindow(dst []byte, ch Channel, total uint64) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(ch))
 	return binary.BigEndian.AppendUint64(dst, total)

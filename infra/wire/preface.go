@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -26,18 +27,18 @@ const maxName = 255
 // ErrPreface says that the other end did not introduce itself as a node does.
 var ErrPreface = errors.New("wire: bad preface")
 
-// appendPreface appends
+// preface is
 //
 //	"MLNK" | version u16 | features u32 | len u8 | node
-func appendPreface(dst []byte, node string, features uint32) []byte {
-	dst = append(dst, magic...)
+func preface(node string, features uint32) []byte {
+	dst := []byte(magic)
 	dst = binary.BigEndian.AppendUint16(dst, Version)
 	dst = binary.BigEndian.AppendUint32(dst, features)
 	dst = append(dst, byte(len(node)))
 	return append(dst, node...)
 }
 
-// readPreface reads what appendPreface wrote.
+// readPreface reads a preface.
 func readPreface(r io.Reader) (node string, features uint32, err error) {
 	var head [11]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -68,19 +69,20 @@ func introduce(nc net.Conn, r *bufio.Reader, c Config) (peer string, features ui
 	if err := nc.SetDeadline(time.Now().Add(c.Handshake)); err != nil {
 		return "", 0, err
 	}
-	wrote := make(chan error, 1)
-	go func() { // both ends write first: over a pipe without a buffer neither may wait
-		_, err := nc.Write(appendPreface(nil, c.Node, c.Features))
-		wrote <- err
-	}()
+	var wrote sync.WaitGroup
+	var werr error
+	wrote.Go(func() { // both ends write first: over a pipe without a buffer neither may wait
+		_, werr = nc.Write(preface(c.Node, c.Features))
+	})
 	peer, features, err = readPreface(r)
 	if err != nil {
 		_ = nc.Close()
-		<-wrote
+	}
+	if wrote.Wait(); err != nil {
 		return "", 0, err
 	}
-	if err := <-wrote; err != nil {
-		return "", 0, fmt.Errorf("wire: send preface: %w", err)
+	if werr != nil {
+		return "", 0, fmt.Errorf("wire: send preface: %w", werr)
 	}
 	if secure, ok := nc.(*tls.Conn); ok {
 		if err := vouched(secure, peer); err != nil {

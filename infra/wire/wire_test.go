@@ -170,7 +170,7 @@ func TestConn_MalformedBatchesEndTheConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			na, nb := Pipe()
 			go func() {
-				_, _ = nb.Write(appendPreface(nil, "b", 0))
+				_, _ = nb.Write(preface("b", 0))
 				_, _ = nb.Write(raw)
 			}()
 			go func() { _, _ = io.Copy(io.Discard, nb) }()
@@ -198,7 +198,7 @@ func TestConn_AnnouncedSizeIsNotAllocated(t *testing.T) {
 		for b.Loop() {
 			na, nb := Pipe()
 			go func() {
-				_, _ = nb.Write(appendPreface(nil, "b", 0))
+				_, _ = nb.Write(preface("b", 0))
 				_, _ = nb.Write([]byte{0x0f, 0xff, 0xff, 0xff, 0, 1, 0, 0, 'x'})
 				_ = nb.Close()
 			}()
@@ -251,7 +251,7 @@ func TestConn_KeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the other end is there and says nothing
 		na, nb := Pipe()
 		go func() {
-			_, _ = nb.Write(appendPreface(nil, "b", 0))
+			_, _ = nb.Write(preface("b", 0))
 			_, _ = io.Copy(io.Discard, nb)
 		}()
 		a, err := New(t.Context(), na, Config{Node: "a"})

@@ -88,8 +88,16 @@ func (o *Options) Validate() error {
 		name       string
 		got, least int
 	}{
-		{"n", o.N, 1}, {"subs", o.Subs, 0}, {"size", o.Size, 8}, {"batch", o.Batch, 1}, {"window", o.Window, 1},
-		{"inflight", o.Inflight, 1}, {"conc", o.Conc, 1}, {"msgs", o.Msgs, 1}, {"topics", o.Topics, 1}, {"buf", o.Buffer, 64},
+		{"n", o.N, 1},
+		{"subs", o.Subs, 0},
+		{"size", o.Size, 8},
+		{"batch", o.Batch, 1},
+		{"window", o.Window, 1},
+		{"inflight", o.Inflight, 1},
+		{"conc", o.Conc, 1},
+		{"msgs", o.Msgs, 1},
+		{"topics", o.Topics, 1},
+		{"buf", o.Buffer, 64},
 	} {
 		if c.got < c.least {
 			return fmt.Errorf("-%s: want %d or more, not %d", c.name, c.least, c.got)

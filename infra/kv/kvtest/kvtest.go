@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -124,11 +125,11 @@ func testScanBounds(t *testing.T, sub Subject) {
 		{[]byte("\xff"), kv.PrefixEnd(nil, []byte("\xff")), "56"},
 		{[]byte("b"), kv.PrefixEnd(nil, []byte("b")), "23"},
 	} {
-		var got string
+		var values strings.Builder
 		for _, e := range Dump(t, s, c.start, c.end) {
-			got += e.Value
+			values.WriteString(e.Value)
 		}
-		if got != c.want {
+		if got := values.String(); got != c.want {
 			t.Errorf("Scan(%q, %q) gave %q, want %q", c.start, c.end, got, c.want)
 		}
 	}

@@ -129,10 +129,14 @@ var errStopped = errors.New("stopped")
 // wait waits for the end of the process; the error is errStopped if that was
 // asked for.
 func (c *child) wait(cmd *exec.Cmd) error {
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		err = cmd.Wait()
+	}()
 	select {
-	case err := <-ended:
+	case <-ended:
 		if err == nil {
 			err = errors.New("it ended by itself, without an error")
 		}
