@@ -20,9 +20,9 @@ type waiter struct {
 	epoch uint32
 	out   session.Out
 	entry *queue.Entry
-	after func()
-	// slot is set (with se nil) for a publish that waits; parcel for one of
-	// another shard.
+	// after is run; parcel is a publish of another shard that waits for its
+	// answer; slot (with se, after and parcel nil) is one of this shard.
+	after  func()
 	slot   uint32
 	gen    uint32
 	parcel *parcel
@@ -127,10 +127,9 @@ func (s *Shard) resume(w *waiter) {
 	case w.se != nil:
 		if w.se.ch != nil && w.se.Epoch() == w.epoch {
 			s.emit(w.se, &w.out, w.entry)
-			if w.after != nil {
-				w.after()
-			}
 		}
+	case w.after != nil:
+		w.after()
 	case w.parcel != nil:
 		s.reply(w.parcel)
 	default:

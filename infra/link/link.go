@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import "github.com/manormq/manor/infra/mqtt"
+
+// Channel names one client connection on one link. The gateway chooses it and
+// does not use it again while the link lives, before its Close was answered.
+type Channel uint32
+
+// Broker is the broker's end of a link, as a gateway holds it.
+//
+// All methods may be called concurrently, but the frames of one channel must
+// come from one goroutine at a time.
+type Broker interface {
+	// Send hands b over. The broker may run the work at once and call
+	// Gateway.Receive and Gateway.Flush before Send returns, so a caller
+	// holds no lock that those take. What b holds is not read after Send
+	// returned, and b may be used again.
+	Send(b *Up) error
+	// Post hands b over without running any of its work on the calling
+	// goroutine. It is for credits granted from inside Gateway.Flush.
+	Post(b *Up) error
+	// Close ends the link: every channel of it is closed as if its
+	// connection were lost.
+	Close() error
+}
+
+// Gateway is the gateway's end of a link, as a broker holds it.
+type Gateway interface {
+	// Receive takes a batch. It appends to connections and returns: it must
+	// neither block, nor write to a socket, nor call the broker. It is called
+	// concurrently, but never for one channel at the same time. What b holds
+	// is not valid after Receive returned.
+	Receive(b *Down)
+	// Flush writes out what Receive appended. It must not block. It is called
+	// after at least every turn that called Receive, concurrently, and never
+	// from inside a turn.
+	Flush()
+	// Lost says that the link is gone, with why. No Receive follows. In one
+	// process it is never called.
+	Lost(err error)
+}
+
+// UpKind is what a frame from gateway to broker says.
+type UpKind uint8
+
+// The frames from gateway to broker.
+const (
+	UpOpen UpKind = iota + 1
+	UpPublish
+	UpAck
+	UpSubscribe
+	UpUnsubscribe
+	UpCredit
+	UpTooLarge
+	UpClose
+	UpQuery
+)
+
+// Up is a batch from gateway to broker.
+type Up struct {
+	Frames []UpFrame
+}
+
+// Reset empties b and keeps its memory.
+func (b *Up) Reset() {
+	clear(b.Frames)
+	b.Frames = b.Frames[:0]
+}
+
+// UpFrame is one frame of an Up batch. Which fields are read depends on Kind.
+type UpFrame struct {
+	Kind    UpKind
+	Ack     mqtt.AckKind    // UpAck
+	Reason  mqtt.ReasonCode // UpAck
+	Dup     bool            // UpPublish
+	Channel Channel
+	// PacketID is of UpPublish (0 at QoS 0), UpAck, UpSubscribe, UpUnsubscribe
+	// and UpTooLarge.
+	PacketID uint16
+	// Bytes is of UpCredit: the total of Deliver bytes (Message.Size plus
+	// DeliverOverhead each) that the broker may send on this channel since it
+	// was opened.
+	Bytes   uint64
+	Message mqtt.Message // UpPublish
+
+	Open        *Open               // UpOpen
+	Close       *Close              // UpClose
+	Subscribe   []mqtt.Subscription // UpSubscribe
+	Unsubscribe []string            // UpUnsubscribe
+	Query       *Query              // UpQuery
+}
+
+// DeliverOverhead is what each Deliver and each Publish count against a window
+// beyond the size of its message, in bytes.
+const DeliverOverhead = 16
+
+// Open asks for a channel: the CONNECT after the gateway has authenticated it.
+type Open struct {
+	Tenant     string
+	ClientID   mqtt.ClientID
+	CleanStart bool
+	// SessionExpiry is in seconds, after the tenant's cap; 3.x clients with
+	// clean session 0 have the tenant's persistent client expiration here.
+	SessionExpiry uint32
+	Will          *mqtt.Will
+	// ReceiveMaximum is the client's, 1 to 65,535 [MQTT-3.1.2.11.3].
+	ReceiveMaximum uint16
+	// Credit is the first UpCredit of the channel.
+	Credit uint64
+	Limits Limits
+	// GrantRevision is the revision of the grant that the gateway enforces.
+	GrantRevision uint64
+	// Labels are for show only; nothing is decided by them.
+	Labels Labels
+}
+
+// Limits are the tenant's limits that the broker enforces on the session. A
+// negative value means that there is no limit.
+type Limits struct {
+	QueueMessages int64 // messages waiting for one session
+	QueueBytes    int64 // bytes waiting for one session
+	Subscriptions int64 // filters of one session
+	// ReceiveMaximum bounds unacknowledged QoS 1 and 2 publishes of this
+	// client, 1 to 65,535; it is what CONNACK told the client.
+	ReceiveMaximum uint16
+	Retained       int64 // retained messages of the tenant
+	RetainedBytes  int64 // bytes of the tenant's retained messages
+	Sessions       int64 // sessions with an expiry of the tenant
+}
+
+// Labels describe a connection to people.
+type Labels struct {
+	Protocol string `json:"protocol"` // "3.1", "3.1.1" or "5"
+	Listener string `json:"listener"` // the listener's name
+	Username string `json:"username,omitempty"`
+	Peer     string `json:"peer"` // the true address, after PROXY and X-Forwarded-For
+	Gateway  string `json:"gateway"`
+}
+
+// CloseCause is why a channel ends.
+type CloseCause uint8
+
+// The causes of an UpClose.
+const (
+	// CloseNormal is a DISCONNECT with 0x00: the will is deleted
+	// [MQTT-3.1.2-10].
+	CloseNormal CloseCause = iota + 1
+	// CloseWithWill is a DISCONNECT with any other reason code.
+	CloseWithWill
+	// CloseLost is a network connection that ended without DISCONNECT, or that
+	// the gateway ended (keep alive, protocol error).
+	CloseLost
+	// CloseRevoked is a connection that an administrator ended.
+	CloseRevoked
+)
+
+// Close ends a channel. The broker sends nothing more on it.
+type Close struct {
+	Cause CloseCause
+	// SessionExpiry replaces the one of Open if HasSessionExpiry
+	// [MQTT-3.14.2.2.2].
+	SessionExpiry    uint32
+	HasSessionExpiry bool
+}
+
+// QueryKind is what the API asks about.
+type QueryKind uint8
+
+// The questions of the API.
+const (
+	// QueryClients lists the tenant's sessions in order of ClientID, after
+	// Cursor, at most Limit.
+	QueryClients QueryKind = iota + 1
+	// QueryClient is one session by ClientID.
+	QueryClient
+	// QueryKick disconnects a client with 0x98; Purge forgets its session too.
+	QueryKick
+	// QueryRetained lists retained messages that match Filter, by topic, after
+	// Cursor, at most Limit.
+	QueryRetained
+	// QueryUsage counts what the tenant holds at this broker.
+	QueryUsage
+)
+
+// Query is a question of the API to a broker. It needs no channel.
+type Query struct {
+	ID       uint64 // chosen by the asker, repeated in the Answer
+	Kind     QueryKind
+	Tenant   string
+	ClientID mqtt.ClientID
+	Filter   string
+	Cursor   string
+	Limit    int
+	Purge    bool
+}
+
+// Answer is the broker's answer to a Query. Exactly the field of the question's
+// kind is set; Found is false if there was no such client.
+type Answer struct {
+	ID       uint64
+	Found    bool
+	Error    string
+	Clients  []ClientInfo
+	Retained []RetainedInfo
+	Usage    Usage
+	// Next is the Cursor for the following page, empty at the end.
+	Next string
+}
+
+// ClientInfo describes a session to people. Times are Unix milliseconds; zero
+// means never.
+type ClientInfo struct {
+	ClientID       string              `json:"client_id"`
+	Connected      bool                `json:"connected"`
+	Labels         Labels              `json:"labels"`
+	ConnectedAt    int64               `json:"connected_at"`
+	DisconnectedAt int64               `json:"disconnected_at"`
+	SessionExpiry  uint32              `json:"session_expiry"`
+	QueueMessages  int64               `json:"queue_messages"`
+	QueueBytes     int64               `json:"queue_bytes"`
+	Inflight       int                 `json:"inflight"`
+	Dropped        uint64              `json:"dropped"`
+	Subscriptions  []mqtt.Subscription `json:"subscriptions,omitempty"`
+}
+
+// RetainedInfo is one retained message. StoredAt is in Unix milliseconds.
+type RetainedInfo struct {
+	Message  mqtt.Message `json:"-"`
+	StoredAt int64        `json:"stored_at"`
+}
+
+// Usage counts what a tenant holds at a broker.
+type Usage struct {
+	Connections        int64
+	PersistentSessions int64
+	Subscriptions      int64
+	QueueMessages      int64
+	QueueBytes         int64
+	Retained           int64
+	RetainedBytes      int64
+}
+
+// DownKind is what a frame from broker to gateway says.
+type DownKind uint8
+
+// The frames from broker to gateway.
+const (
+	DownOpened DownKind = iota + 1
+	DownRefused
+	DownDeliver
+	DownAck
+	DownSuback
+	DownUnsuback
+	DownClose
+	DownWindow
+	DownAnswer
+	DownGoaway
+)
+
+// Down is a batch from broker to gateway. A message that many channels of the
+// batch receive stands once in Messages.
+type Down struct {
+	Messages []mqtt.Message
+	Frames   []DownFrame
+}
+
+// Reset empties b and keeps its memory.
+func (b *Down) Reset() {
+	clear(b.Messages)
+	clear(b.Frames)
+	b.Messages, b.Frames = b.Messages[:0], b.Frames[:0]
+}
+
+// DownFrame is one frame of a Down batch. Which fields are read depends on
+// Kind.
+type DownFrame struct {
+	Kind   DownKind
+	Ack    mqtt.AckKind    // DownAck
+	Reason mqtt.ReasonCode // DownAck, DownRefused, DownClose
+	QoS    mqtt.QoS        // DownDeliver: the QoS of this delivery, not the message's
+	Retain bool            // DownDeliver: the RETAIN flag to send
+	Dup    bool            // DownDeliver
+	// SessionPresent is of DownOpened.
+	SessionPresent bool
+	Channel        Channel
+	// PacketID is of DownDeliver (0 at QoS 0), DownAck, DownSuback and
+	// DownUnsuback.
+	PacketID uint16
+	Slot     uint16 // DownDeliver: index into Messages
+	// Bytes is of DownWindow and DownOpened: the total of Publish bytes
+	// (Message.Size plus DeliverOverhead each) that the gateway may send on
+	// this channel since it was opened.
+	Bytes           uint64
+	SubscriptionIDs []uint32          // DownDeliver
+	Reasons         []mqtt.ReasonCode // DownSuback, DownUnsuback
+	Text            string            // DownRefused, DownClose: the reason string for the client
+	Answer          *Answer           // DownAnswer
+}

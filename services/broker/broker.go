@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/kv/leveldb"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// Broker is one broker. Attach may be called concurrently.
+type Broker struct {
+	config   Config
+	name     string
+	log      *slog.Logger
+	store    kv.Store
+	shards   *shard.Set
+	listener net.Listener
+	tls      *tls.Config
+}
+
+// New opens the store and restores what it holds. The metrics are registered
+// with reg. The caller runs the Broker, and closes it if it never does.
+func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	sync, err := partition.ParseSync(c.Sync)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{config: c, name: name, log: log}
+	if c.Listen != "" {
+		if b.tls, err = wire.TLS(c.Cert, c.Key, c.CA); err != nil {
+			return nil, err
+		}
+	}
+	if b.store, err = leveldb.Open(filepath.Join(c.Data, "store"), leveldb.Options{}); err != nil {
+		return nil, fmt.Errorf("open the broker's store: %w", err)
+	}
+	if err := b.restore(sync, reg); err != nil {
+		_ = b.store.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err error) {
+	if err := checkPartitions(b.store, b.config.Partitions); err != nil {
+		return err
+	}
+	b.shards, err = shard.New(shard.Config{
+		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	if b.config.Listen != "" {
+		if b.listener, err = net.Listen("tcp", b.config.Listen); err != nil {
+			return fmt.Errorf("listen for links: %w", err)
+		}
+	}
+	return register(reg, b.shards)
+}
+
+// partitionsKey is above every partition's prefix but the last, which no region
+// has (partition.ID 65,535 is refused).
+var partitionsKey = []byte{0xFF, 0xFF, 'p'}
+
+// checkPartitions holds the number of partitions that a store was made with.
+func checkPartitions(store kv.Store, n int) error {
+	v, err := store.Get(partitionsKey)
+	if errors.Is(err, kv.ErrNotFound) {
+		var b kv.Batch
+		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(n)))
+		return store.Apply(&b, true)
+	}
+	if err != nil {
+		return err
+	}
+	if len(v) != 4 || int(binary.BigEndian.Uint32(v)) != n {
+		return fmt.Errorf("partitions: the store was made with %d partitions, the configuration says %d; set partitions back", binary.BigEndian.Uint32(v), n)
+	}
+	return nil
+}
+
+// Attach makes a link to a gateway in this process.
+func (b *Broker) Attach(gw link.Gateway) link.Broker { return b.shards.Attach(gw) }
+
+// Addr is where links are accepted, or nil.
+func (b *Broker) Addr() net.Addr {
+	if b.listener == nil {
+		return nil
+	}
+	return b.listener.Addr()
+}
+
+// Check reports what keeps the broker from acknowledging; it is a health check.
+func (b *Broker) Check(context.Context) error {
+	if b.shards.Failing() {
+		return errors.New("the store refuses writes: see the log for why")
+	}
+	return nil
+}
+
+// Run works until ctx is done; then links end, what was begun is committed, and
+// the store is closed.
+func (b *Broker) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	// The shards stop after the links, so that what a link's end brings (wills,
+	// detached sessions) is still done.
+	shards, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- b.shards.Run(shards) }()
+	if b.listener != nil {
+		s := &link.Server{
+			Node: b.name, TLS: b.tls, Logger: b.log,
+			Attach: func(gw link.Gateway, _ string) link.Broker { return b.Attach(gw) },
+		}
+		g.Go(func() error { return s.Serve(gctx, b.listener) })
+	}
+	var err error
+	select {
+	case err = <-done:
+		// A shard or the committer failed: everything ends.
+	case <-gctx.Done():
+	}
+	if lerr := g.Wait(); err == nil {
+		err = lerr
+	}
+	stop()
+	if err == nil {
+		err = <-done
+	}
+	return errors.Join(err, b.store.Close())
+}
+
+// Close releases a Broker that was never run.
+func (b *Broker) Close() error {
+	if b.listener != nil {
+		_ = b.listener.Close()
+	}
+	return b.store.Close()
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// The broker's metrics. docs/metrics.md is made from this table.
+var (
+	descIn       = prometheus.NewDesc("mqtt_broker_publishes_received_total", "Publishes taken from gateways.", nil, nil)
+	descOut      = prometheus.NewDesc("mqtt_broker_deliveries_total", "Deliveries handed to gateways.", nil, nil)
+	descMatches  = prometheus.NewDesc("mqtt_broker_router_matches_total", "Sessions that publishes were routed to.", nil, nil)
+	descQoS0     = prometheus.NewDesc("mqtt_broker_unhandled_total", "QoS 0 messages for sessions without a connection.", nil, nil)
+	descDropped  = prometheus.NewDesc("mqtt_broker_dropped_total", "Messages that a session will not get, by reason.", []string{"reason"}, nil)
+	descTaken    = prometheus.NewDesc("mqtt_broker_takeovers_total", "Connections closed because another one brought the same client identifier.", nil, nil)
+	descRefused  = prometheus.NewDesc("mqtt_broker_refused_total", "Connections and subscriptions refused by quota.", []string{"what"}, nil)
+	descRedeliv  = prometheus.NewDesc("mqtt_broker_shared_redelivered_total", "Messages of shared subscriptions given to another member.", nil, nil)
+	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
+	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
+	descFailing  = prometheus.NewDesc("mqtt_broker_store_failing", "1 while the store refuses writes.", nil, nil)
+	descConns    = prometheus.NewDesc("mqtt_broker_connections", "Open channels, by tenant.", []string{"tenant"}, nil)
+	descSessions = prometheus.NewDesc("mqtt_broker_sessions", "Sessions with an expiry, by tenant.", []string{"tenant"}, nil)
+	descSubs     = prometheus.NewDesc("mqtt_broker_subscriptions", "Subscriptions, by tenant.", []string{"tenant"}, nil)
+	descQueue    = prometheus.NewDesc("mqtt_broker_queue_messages", "Messages that wait for sessions, by tenant.", []string{"tenant"}, nil)
+	descQueueB   = prometheus.NewDesc("mqtt_broker_queue_bytes", "Bytes that wait for sessions, by tenant.", []string{"tenant"}, nil)
+	descRetained = prometheus.NewDesc("mqtt_broker_retained_messages", "Retained messages, by tenant.", []string{"tenant"}, nil)
+	descRetainB  = prometheus.NewDesc("mqtt_broker_retained_bytes", "Bytes of retained messages, by tenant.", []string{"tenant"}, nil)
+)
+
+// Descriptions are all metrics of the broker, for the documentation.
+func Descriptions() []*prometheus.Desc {
+	return []*prometheus.Desc{
+		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descGroups,
+		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
+	}
+}
+
+// collector reads the shards' counters when it is asked: the data path counts
+// without looking a metric up.
+type collector struct{ set *shard.Set }
+
+func register(reg prometheus.Registerer, set *shard.Set) error {
+	if reg == nil {
+		return nil
+	}
+	return reg.Register(collector{set})
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range Descriptions() {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	var in, out, matches, unhandled, taken, refused, subs, moved uint64
+	drops := map[string]uint64{}
+	c.set.Stats(func(s *shard.Stats) {
+		in += s.QueueIn.Load()
+		out += s.QueueOut.Load()
+		matches += s.Matches.Load()
+		unhandled += s.Unhandled.Load()
+		taken += s.TakeOvers.Load()
+		refused += s.Refused.Load()
+		subs += s.SubscribeRefused.Load()
+		moved += s.Redelivered.Load()
+		s.Drops(func(reason string, n uint64) { drops[reason] += n })
+	})
+	counter(descIn, in)
+	counter(descOut, out)
+	counter(descMatches, matches)
+	counter(descQoS0, unhandled)
+	counter(descTaken, taken)
+	counter(descRefused, refused, "connection")
+	counter(descRefused, subs, "subscription")
+	counter(descRedeliv, moved)
+	for reason, n := range drops {
+		counter(descDropped, n, reason)
+	}
+	groups, batches := c.set.Commits()
+	counter(descGroups, groups)
+	counter(descBatches, batches)
+	failing := int64(0)
+	if c.set.Failing() {
+		failing = 1
+	}
+	gauge(descFailing, failing)
+	c.set.Tenants(func(id string, t *shard.Tenant) {
+		u := t.Usage()
+		gauge(descConns, u.Connections, id)
+		gauge(descSessions, u.PersistentSessions, id)
+		gauge(descSubs, u.Subscriptions, id)
+		gauge(descQueue, u.QueueMessages, id)
+		gauge(descQueueB, u.QueueBytes, id)
+		gauge(descRetained, u.Retained, id)
+		gauge(descRetainB, u.RetainedBytes, id)
+	})
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command brokerd is a broker: it owns sessions, queues and retained messages,
+// and answers the gateways' links.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/services/broker"
+)
+
+type config struct {
+	node.Config `yaml:",inline"`
+	Broker      broker.Config `yaml:"broker"`
+}
+
+// Validate is called once the configuration is loaded.
+func (c *config) Validate() error {
+	if c.Broker.Listen == "" {
+		return errors.New("broker.listen: an address for the gateways' links is expected, such as 127.0.0.1:44054")
+	}
+	return c.Broker.Validate()
+}
+
+func main() {
+	c := &config{Config: node.DefaultConfig("127.0.0.1:8888"), Broker: broker.DefaultConfig()}
+	c.Broker.Listen = "127.0.0.1:44054"
+	cmd := node.Command(node.Role{
+		Name: "brokerd", Short: "run a broker: sessions, queues and retained messages",
+		Config: c, Common: &c.Config,
+		Run: func(ctx context.Context, log *slog.Logger) error { return run(ctx, c, log) },
+	})
+	if err := cmd.ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "brokerd:", err)
+		os.Exit(node.ExitCode(err))
+	}
+}
+
+func run(ctx context.Context, c *config, log *slog.Logger) error {
+	reg := telemetry.NewRegistry("broker", node.Version())
+	b, err := broker.New(c.Broker, c.NodeName(), log, reg)
+	if err != nil {
+		return err
+	}
+	health := &node.Health{}
+	health.Register("store", b.Check)
+	operator := node.NewOperator(c.Operator, c.NodeName(), "broker", log, reg, health)
+	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
+		operator.Part(), node.Part{Name: "broker", Run: b.Run})
+}
