@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -108,17 +107,16 @@ func roleOf(file string) (string, error) {
 	if err := yaml.Unmarshal(text, &sections); err != nil {
 		return "", errs.New(errs.Invalid, "%s: %w", file, err)
 	}
-	var found []string
-	for role := range programs {
-		if _, ok := sections[role]; ok {
-			found = append(found, role)
-		}
+	has := func(name string) bool { _, ok := sections[name]; return ok }
+	switch {
+	case has("listeners"):
+		return "gateway", nil
+	case has("api"):
+		return "tenancy", nil
+	case has("broker") && !has("nats"):
+		return "broker", nil
 	}
-	slices.Sort(found)
-	if len(found) != 1 {
-		return "", errs.New(errs.Invalid, "%s has the sections of %d roles: say with --role whose configuration it is", file, len(found))
-	}
-	return found[0], nil
+	return "", errs.New(errs.Invalid, "%s does not show whose configuration it is: say so with --role", file)
 }
 
 func benchmark(program string) *cobra.Command {

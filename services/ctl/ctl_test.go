@@ -26,7 +26,7 @@ func run(args ...string) (out string, code int) {
 func TestCommands(t *testing.T) {
 	dir := t.TempDir()
 	both := filepath.Join(dir, "both.yaml")
-	if err := os.WriteFile(both, []byte("broker: {}\ngateway: {}\n"), 0o600); err != nil {
+	if err := os.WriteFile(both, []byte("broker: {}\nnats: {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	broken := filepath.Join(dir, "broken.yaml")

@@ -70,11 +70,21 @@ func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 	s.deliverTo(se.ch, link.DownFrame{Retain: retain, SubscriptionIDs: ids}, v.msg, v.expireAt, v.serial)
 }
 
-// pump sends what waits for a session as far as its windows allow.
+// pump sends what waits for a session as far as its windows allow: its queue,
+// then the retained messages that it asked for.
 func (s *Shard) pump(se *sess) {
-	if se.queue == nil || se.gone {
+	if se.gone {
 		return
 	}
+	if se.queue != nil {
+		s.pumpQueue(se)
+	}
+	if len(se.replays) > 0 && se.waiting() < replayRoom {
+		s.replay(se)
+	}
+}
+
+func (s *Shard) pumpQueue(se *sess) {
 	for se.queue.Len() > 0 && se.Ready() {
 		e, err := se.queue.Head()
 		if err != nil {
@@ -96,9 +106,6 @@ func (s *Shard) pump(se *sess) {
 		se.queue.Take(e.Group != "", s.batch)
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)
-	}
-	if len(se.replays) > 0 && se.queue.Len() < replayRoom {
-		s.replay(se)
 	}
 }
 

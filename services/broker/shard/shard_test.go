@@ -183,6 +183,7 @@ func TestTakeOver(t *testing.T) {
 		pub := w.connect("pub")
 		pub.publish(1, "t", "x", 1)
 		two.wantDeliver("x", 1)
+		two.ack(mqtt.Puback, 1)
 		// A takeover without Clean Start cancels a delayed will; one with it
 		// ends the session, so the will goes out [MQTT-3.1.4-3].
 		three := w.connect("c", persistent, will("will/late", 5))

@@ -24,8 +24,8 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// region is the only region of manor dev.
-const region = "local"
+// regionName is the only region of manor dev.
+const regionName = "local"
 
 // runDev runs manor dev until it is told to stop.
 func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
@@ -85,7 +85,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	defer func() { _ = control.Close() }()
 
 	// Who is who, and may do what.
-	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: region})
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName})
 	if err != nil {
 		return err
 	}
