@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conform
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is one process of a running product.
+type Process struct {
+	Role  string         `json:"role"`
+	Name  string         `json:"name"`
+	PID   int            `json:"pid"`
+	Data  string         `json:"data"`
+	Ports map[string]int `json:"ports"`
+}
+
+// Addr is the loopback address of one of the process's ports.
+func (p *Process) Addr(port string) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.Ports[port]))
+}
+
+// Product is a running manor dev.
+type Product struct {
+	API       string    `json:"api"`
+	Operator  string    `json:"operator"`
+	CA        string    `json:"ca"`
+	Processes []Process `json:"processes"`
+
+	cmd  *exec.Cmd
+	once sync.Once
+}
+
+// Programs builds the product once for a run of tests and returns the folder of
+// its programs.
+func Programs(t testing.TB, builder func() (string, error)) string {
+	t.Helper()
+	dir, err := builder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Build builds the programs into dir.
+func Build(dir string) error {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./services/cmd/...")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the product: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// Start starts manor dev of the folder bin with args and returns when all of
+// its listeners accept. The end of the test stops it.
+func Start(t testing.TB, bin string, args ...string) *Product {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(bin, "manor"), append([]string{"dev", "--json"}, args...)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &Product{cmd: cmd}
+	t.Cleanup(p.Stop)
+	late := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	r := bufio.NewReader(out)
+	line, err := r.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, p)
+	}
+	if err != nil {
+		t.Fatalf("manor dev %q did not become ready: %v", args, errors.Join(err, cmd.Wait()))
+	}
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	return p
+}
+
+// Stop stops the product in order, as Ctrl-C does.
+func (p *Product) Stop() { p.end(syscall.SIGTERM) }
+
+// Kill ends manor dev with kill -9, and with it every process of the product.
+func (p *Product) Kill() { p.end(syscall.SIGKILL) }
+
+func (p *Product) end(signal syscall.Signal) {
+	p.once.Do(func() {
+		_ = p.cmd.Process.Signal(signal)
+		late := time.AfterFunc(60*time.Second, func() { _ = p.cmd.Process.Kill() })
+		defer late.Stop()
+		_ = p.cmd.Wait()
+	})
+}
+
+// Of returns the processes of that role; in one process that is the one.
+func (p *Product) Of(role string) (found []*Process) {
+	for i := range p.Processes {
+		if r := p.Processes[i].Role; r == role || r == "all" {
+			found = append(found, &p.Processes[i])
+		}
+	}
+	return found
+}
+
+// Offset returns a --listen-offset whose ports are free.
+func Offset(t testing.TB) string {
+	t.Helper()
+	for offset := 1000 + os.Getpid()%50*100; offset < 20_000; offset += 100 {
+		if free(1883+offset, 1893+offset, 8883+offset, 8893+offset, 8080+offset, 8083+offset, 8084+offset, 8093+offset, 8094+offset,
+			8888+offset, 8889+offset, 8890+offset, 8899+offset, 4222+offset, 44054+offset) {
+			return strconv.Itoa(offset)
+		}
+	}
+	t.Fatal("no free ports")
+	return ""
+}
+
+func free(ports ...int) bool {
+	for _, port := range ports {
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		_ = ln.Close()
+	}
+	return true
+}
