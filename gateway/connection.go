@@ -67,6 +67,12 @@ type connection struct {
 // handle is the life of a connection; listeners call it on the goroutine of
 // each.
 func (g *Gateway) handle(in *listener.Conn) {
+	c := g.newConnection(in)
+	c.read()
+	c.finish()
+}
+
+func (g *Gateway) newConnection(in *listener.Conn) *connection {
 	now := time.Now().UnixMilli()
 	c := &connection{gw: g, in: in, started: now}
 	c.lastRead.Store(now)
@@ -74,9 +80,7 @@ func (g *Gateway) handle(in *listener.Conn) {
 	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()
 	in.Socket.Async(c.progress)
 	g.registry.add(c)
-	defer g.registry.remove(c)
-	c.read()
-	c.finish()
+	return c
 }
 
 // end begins the end of the connection; the first caller says how. The caller
@@ -173,6 +177,7 @@ func (c *connection) finish() {
 	if c.tenant != "" {
 		c.gw.registry.leave(c.tenant, c)
 	}
+	c.gw.registry.remove(c)
 }
 
 // version is that of the client in metrics and logs.

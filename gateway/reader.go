@@ -37,38 +37,44 @@ type reading struct {
 	n    int    // bytes of a packet that has not come whole, at the front of b
 }
 
-// read reads and handles until the connection ends.
+// read reads and handles until the connection ends. Its frame is small, as
+// listener.Listener.serve says.
 func (c *connection) read() {
 	r := &reading{}
 	r.b = r.idle[:]
-	defer r.release()
 	for {
 		n, err := c.in.Read(r.b[r.n:])
-		if n > 0 {
-			c.lastRead.Store(time.Now().UnixMilli())
-			c.gw.metrics.bytesIn.Add(float64(n))
-			full := r.n+n == len(r.b)
-			used := c.consume(r.b[:r.n+n])
-			r.n = copy(r.b, r.b[used:r.n+n])
-			r.fit(n, full)
-		}
-		if err != nil {
-			return
-		}
-		c.mu.Lock()
-		ending := c.ending
-		c.mu.Unlock()
-		if ending {
+		if !c.took(r, n) || err != nil {
 			break
 		}
 	}
 	// The client was told goodbye, and the socket has a deadline: bytes that
 	// are not read would turn the end into a reset that overtakes it.
-	for {
+	for c.isEnding() {
 		if _, err := c.in.Read(r.b); err != nil {
-			return
+			break
 		}
 	}
+	r.release()
+}
+
+// took handles n bytes that were read, and reports whether to go on.
+func (c *connection) took(r *reading, n int) bool {
+	if n > 0 {
+		c.lastRead.Store(time.Now().UnixMilli())
+		c.gw.metrics.bytesIn.Add(float64(n))
+		full := r.n+n == len(r.b)
+		used := c.consume(r.b[:r.n+n])
+		r.n = copy(r.b, r.b[used:r.n+n])
+		r.fit(n, full)
+	}
+	return !c.isEnding()
+}
+
+func (c *connection) isEnding() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending
 }
 
 // fit chooses the buffer for the next read. The last one brought n bytes; full

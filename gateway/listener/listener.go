@@ -189,38 +189,44 @@ func layers(c net.Conn) (s *Socket, proxy *proxyproto.Conn, t *tls.Conn) {
 	return s, proxy, t
 }
 
-// serve is the life of a connection without WebSocket.
+// serve is the life of a connection without WebSocket. It and what it calls
+// while the client is idle keep little on the stack, which costs for every
+// connection what it has grown to.
 func (l *Listener) serve(c net.Conn) {
-	defer c.Close()
+	if conn := l.handshake(c); conn != nil {
+		l.opts.Handle(conn)
+	}
+	_ = c.Close()
+}
+
+// handshake reads what comes before MQTT; nil if that went wrong.
+func (l *Listener) handshake(c net.Conn) *Conn {
 	s, proxy, t := layers(c)
 	if t != nil || proxy != nil {
 		_ = c.SetDeadline(time.Now().Add(l.opts.HandshakeTimeout))
 	}
 	if proxy != nil && !l.readProxy(s, proxy) {
-		return
+		return nil
 	}
 	if t != nil {
 		if err := t.Handshake(); err != nil {
 			l.opts.Refused(l, "tls_handshake")
 			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr(), "error", err)
-			return
+			return nil
 		}
 	}
 	if t != nil || proxy != nil {
 		_ = c.SetDeadline(time.Time{})
 	}
 	conn := &Conn{Conn: c, Socket: s, Listener: l, Peer: addrPort(c.RemoteAddr())}
-	if proxy == nil && t == nil {
-		conn.Conn = s
-	}
 	host := ""
 	if t != nil {
 		host = t.ConnectionState().ServerName
 	}
 	if !l.tenant(conn, host, proxy) {
-		return
+		return nil
 	}
-	l.opts.Handle(conn)
+	return conn
 }
 
 // readProxy reads the PROXY header and reports whether it was one that is
