@@ -22,6 +22,7 @@ import (
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -54,6 +55,7 @@ func (c *client) roundTrip() {
 }
 
 func TestEveryListenerAndVersion(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	for _, name := range []string{"mqtt", "mqtts", "ws", "wss"} {
 		for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
@@ -105,6 +107,7 @@ func (w *world) ws(name, host string, header http.Header) *client {
 }
 
 func TestTenantSelection(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(w *world, c *gateway.Config) {
 		c.Anonymous = "beta"
 		c.Listeners = append(c.Listeners, listener.Config{Name: "fixed", Kind: listener.MQTT, Address: "127.0.0.1:0", Tenant: "beta"})
@@ -147,6 +150,7 @@ func TestTenantSelection(t *testing.T) {
 }
 
 func TestNoTenantIsRefusedInEveryVersion(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
 		p := hello("x")
@@ -160,6 +164,7 @@ func TestNoTenantIsRefusedInEveryVersion(t *testing.T) {
 }
 
 func TestUnknownSNIIsRefused(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	for _, name := range []string{"mqtts", "wss"} {
 		c := w.tls("nobody.localhost")
@@ -175,6 +180,7 @@ func TestUnknownSNIIsRefused(t *testing.T) {
 }
 
 func TestCertificateIsReloaded(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	serial := func() int64 {
 		c, err := tls.Dial("tcp", w.addr("mqtts"), w.tls("acme.localhost"))
@@ -200,6 +206,7 @@ func TestCertificateIsReloaded(t *testing.T) {
 }
 
 func TestProxyProtocol(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(w *world, c *gateway.Config) {
 		c.Listeners = append(c.Listeners,
 			listener.Config{Name: "proxy", Kind: listener.MQTT, Address: "127.0.0.1:0", ProxyProtocol: true, TrustedProxies: []string{"127.0.0.0/8"}},
@@ -255,6 +262,7 @@ func TestProxyProtocol(t *testing.T) {
 }
 
 func TestForwardedForIsBelievedOfTrustedProxies(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(w *world, c *gateway.Config) {
 		c.Listeners = append(c.Listeners,
 			listener.Config{Name: "behind", Kind: listener.WS, Address: "127.0.0.1:0", TrustedProxies: []string{"127.0.0.1", "10.0.0.0/8"}})
@@ -274,6 +282,7 @@ func TestForwardedForIsBelievedOfTrustedProxies(t *testing.T) {
 }
 
 func TestWebSocketNeedsSubprotocolAndBinary(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	ctx := context.Background()
 	_, resp, err := websocket.Dial(ctx, "ws://"+w.addr("ws")+"/mqtt", nil)
@@ -291,6 +300,7 @@ func TestWebSocketNeedsSubprotocolAndBinary(t *testing.T) {
 }
 
 func TestMaxConnections(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.Listeners[0].MaxConnections = 2 })
 	a := w.dial("mqtt").mustConnect(hello("a"))
 	w.dial("mqtt").mustConnect(hello("b"))
@@ -304,6 +314,7 @@ func TestMaxConnections(t *testing.T) {
 }
 
 func TestTenantQuotaOfConnections(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.Connections = 1 })
 	w.dial("mqtt").mustConnect(hello("a"))
@@ -313,6 +324,7 @@ func TestTenantQuotaOfConnections(t *testing.T) {
 }
 
 func TestListenerVersions(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.Listeners[0].Versions = []string{"5"} })
 	p := hello("a")
 	p.Version = packet.V311
@@ -323,6 +335,7 @@ func TestListenerVersions(t *testing.T) {
 }
 
 func TestByteByByte(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	c := w.dial("mqtt")
 	var b []byte
@@ -341,6 +354,7 @@ func TestByteByByte(t *testing.T) {
 }
 
 func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.ConnectTimeout = 300 * time.Millisecond })
 	w.dial("mqtt").wantEnd()
 	w.dial("mqtts").wantEnd()
@@ -358,6 +372,7 @@ func TestConnectTimeout(t *testing.T) {
 }
 
 func TestKeepAlive(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	p := hello("quiet")
 	p.KeepAlive = 1
@@ -372,6 +387,7 @@ func TestKeepAlive(t *testing.T) {
 }
 
 func TestChangesReachConnections(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	other := hello("other")
 	other.Username = "acme:other"
@@ -401,6 +417,7 @@ func TestChangesReachConnections(t *testing.T) {
 }
 
 func TestLinkLost(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	c := w.dial("mqtt").mustConnect(hello("a"))
 	w.broker.mu.Lock()
@@ -415,6 +432,45 @@ func TestLinkLost(t *testing.T) {
 	w.dial("mqtt").mustConnect(hello("a")).roundTrip()
 }
 
+// The same over TCP, as between gatewayd and brokerd.
+func TestOverTCPLink(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	b := &fakeBroker{}
+	go func() {
+		served <- link.Serve(ctx, ln, nil, func(gw link.Gateway, _ string) link.Broker {
+			end, _ := b.Dial(ctx, gw)
+			return end
+		})
+	}()
+	w := start(t, func(w *world, c *gateway.Config) {
+		w.broker = b
+		c.Dialer = uplink.DialerFunc(func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
+			return link.Dial(ctx, ln.Addr().String(), nil, "gw", gw)
+		})
+	})
+	for _, name := range []string{"mqtt", "mqtts", "ws", "wss"} {
+		w.any(name, "acme.localhost").mustConnect(hello(name)).roundTrip()
+	}
+	c := w.dial("mqtt").mustConnect(hello("left"))
+	cancel()
+	if d := c.want(packet.DISCONNECT); d.Disconnect.Reason != mqtt.ServerShuttingDown {
+		t.Errorf("DISCONNECT %v", d.Disconnect.Reason)
+	}
+	c.wantEnd()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if k := w.dial("mqtt").connect(hello("late")); k.Reason != mqtt.ServerUnavailable {
+		t.Errorf("CONNACK %v", k.Reason)
+	}
+}
+
 type noBroker struct{}
 
 func (noBroker) Dial(context.Context, link.Gateway) (link.Broker, error) {
@@ -422,6 +478,7 @@ func (noBroker) Dial(context.Context, link.Gateway) (link.Broker, error) {
 }
 
 func TestNoBroker(t *testing.T) {
+	t.Parallel()
 	gw, err := gateway.New(testConfig(t, noBroker{}))
 	if err != nil {
 		t.Fatal(err)
@@ -441,6 +498,7 @@ func TestNoBroker(t *testing.T) {
 }
 
 func TestBrokerCloses(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	c := w.dial("mqtt").mustConnect(hello("a"))
 	old := hello("b")
@@ -455,6 +513,7 @@ func TestBrokerCloses(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	c := w.dial("mqtt").mustConnect(hello("a"))
 	s := w.any("wss", "acme.localhost").mustConnect(hello("b"))
@@ -478,6 +537,7 @@ func TestDrain(t *testing.T) {
 // A publisher that the broker grants nothing more is not read, and goes on when
 // it is granted again.
 func TestWindowStopsReading(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	w.broker.noWindow = true
 	p := hello("a")
@@ -495,6 +555,7 @@ func TestWindowStopsReading(t *testing.T) {
 // A subscriber that does not read costs the gateway no more than its credit
 // window, and nobody else waits for it.
 func TestSlowReaderIsBounded(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"mqtt", "mqtts", "ws", "wss"} {
 		t.Run(name, func(t *testing.T) {
 			w := start(t, nil)
@@ -530,6 +591,7 @@ func TestSlowReaderIsBounded(t *testing.T) {
 }
 
 func TestRandomBytesDoNoHarm(t *testing.T) {
+	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.ConnectTimeout = time.Second })
 	r := rand.New(rand.NewPCG(3, 4))
 	for i := range 200 {
@@ -556,6 +618,7 @@ func TestRandomBytesDoNoHarm(t *testing.T) {
 }
 
 func TestRefusedPacketsAreTold(t *testing.T) {
+	t.Parallel()
 	w := start(t, nil)
 	for _, c := range []struct {
 		raw  []byte
@@ -577,6 +640,7 @@ func TestRefusedPacketsAreTold(t *testing.T) {
 }
 
 func TestMosquittoClients(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("mosquitto_pub"); err != nil {
 		t.Skip("mosquitto-clients are not installed")
 	}

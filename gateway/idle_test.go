@@ -90,8 +90,8 @@ func rss(t *testing.T) int {
 
 // An idle connection costs the gateway at most 12 KiB.
 func TestIdleConnectionBudget(t *testing.T) {
-	if testing.Short() {
-		t.Skip("opens 10,000 connections")
+	if testing.Short() || raceEnabled {
+		t.Skip("opens 10,000 connections; the race detector has its own memory")
 	}
 	n := 10_000
 	var lim syscall.Rlimit

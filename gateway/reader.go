@@ -50,7 +50,7 @@ func (c *connection) read() {
 	}
 	// The client was told goodbye, and the socket has a deadline: bytes that
 	// are not read would turn the end into a reset that overtakes it.
-	for c.isEnding() {
+	for c.lingers() {
 		if _, err := c.in.Read(r.b); err != nil {
 			break
 		}
@@ -69,6 +69,15 @@ func (c *connection) took(r *reading, n int) bool {
 		r.fit(n, full)
 	}
 	return !c.isEnding()
+}
+
+// lingers reports whether the client is to hang up first: it was told something,
+// or its WebSocket has a closing handshake.
+func (c *connection) lingers() bool {
+	cfg := c.in.Listener.Config()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ending && (!c.goodbye.ByClient || cfg.WebSocket())
 }
 
 func (c *connection) isEnding() bool {
