@@ -42,7 +42,7 @@ type connection struct {
 	mu sync.Mutex // guards what follows
 
 	m   conn.Conn // the outbound half
-	out []byte    // what is to be written
+	out *output   // nil while nothing is to be written
 	// dirty: in the gateway's list, to be flushed.
 	dirty bool
 	// opened: CONNACK with success was appended.

@@ -3,7 +3,6 @@
 package gateway_test
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -182,6 +182,7 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 		}
 	case link.UpTooLarge:
 		c.tooLarge++
+	case link.UpQuery:
 	case link.UpAck:
 		if f.Ack == mqtt.Pubrel {
 			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Pubcomp})
@@ -227,6 +228,7 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Puback})
 		case mqtt.ExactlyOnce:
 			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Pubrec})
+		case mqtt.AtMostOnce:
 		}
 	}
 }
@@ -394,7 +396,6 @@ type client struct {
 	c   net.Conn
 	v   packet.Version
 	dec packet.Decoder
-	r   *bufio.Reader
 	buf []byte
 }
 
@@ -441,7 +442,7 @@ func (c *client) next() *packet.Packet {
 		n, err := c.c.Read(b)
 		c.buf = append(c.buf, b[:n]...)
 		if err != nil && n == 0 {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 				c.t.Fatal("nothing came")
 			}
 			return nil

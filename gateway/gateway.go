@@ -29,6 +29,8 @@ type Gateway struct {
 	pool      *uplink.Pool[connection]
 	registry  registry
 	turns     sync.Pool // *turn
+	outputs   sync.Pool // *output
+	busy      sync.Pool // *[busyBuffer]byte
 
 	dirty struct {
 		mu   sync.Mutex
@@ -46,6 +48,8 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Log}
 	g.turns.New = func() any { return &turn{} }
+	g.outputs.New = func() any { return &output{b: make([]byte, 0, outBuffer)} }
+	g.busy.New = func() any { return new([busyBuffer]byte) }
 	g.flushers.New = func() any { return &flusher{} }
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{

@@ -19,8 +19,6 @@ const (
 	busyBuffer = 32 << 10
 )
 
-var busyBuffers = sync.Pool{New: func() any { return new([busyBuffer]byte) }}
-
 // turn is what one read needs to be handled.
 type turn struct {
 	decoder packet.Decoder
@@ -55,7 +53,7 @@ func (c *connection) read() {
 			break
 		}
 	}
-	r.release()
+	r.release(&c.gw.busy)
 }
 
 // took handles n bytes that were read, and reports whether to go on.
@@ -66,7 +64,7 @@ func (c *connection) took(r *reading, n int) bool {
 		full := r.n+n == len(r.b)
 		used := c.consume(r.b[:r.n+n])
 		r.n = copy(r.b, r.b[used:r.n+n])
-		r.fit(n, full)
+		r.fit(&c.gw.busy, n, full)
 	}
 	return !c.isEnding()
 }
@@ -88,36 +86,36 @@ func (c *connection) isEnding() bool {
 
 // fit chooses the buffer for the next read. The last one brought n bytes; full
 // says that it filled its buffer.
-func (r *reading) fit(n int, full bool) {
+func (r *reading) fit(pool *sync.Pool, n int, full bool) {
 	switch {
 	case r.n == 0 && n <= idleBuffer && !full && len(r.b) > idleBuffer:
-		r.release()
+		r.release(pool)
 	case r.n == len(r.b):
 		// A packet larger than the buffer: grow as it comes, so that a header
 		// alone costs nothing.
 		if r.busy == nil {
-			r.borrow()
+			r.borrow(pool)
 			return
 		}
 		b := make([]byte, 2*len(r.b))
 		copy(b, r.b[:r.n])
 		r.b = b
 	case full && r.busy == nil:
-		r.borrow()
+		r.borrow(pool)
 	case r.n == 0 && len(r.b) > busyBuffer:
-		r.release()
+		r.release(pool)
 	}
 }
 
-func (r *reading) borrow() {
-	r.busy, _ = busyBuffers.Get().(*[busyBuffer]byte)
+func (r *reading) borrow(pool *sync.Pool) {
+	r.busy, _ = pool.Get().(*[busyBuffer]byte)
 	copy(r.busy[:], r.b[:r.n])
 	r.b = r.busy[:]
 }
 
-func (r *reading) release() {
+func (r *reading) release(pool *sync.Pool) {
 	if r.busy != nil {
-		busyBuffers.Put(r.busy)
+		pool.Put(r.busy)
 		r.busy = nil
 	}
 	r.b = r.idle[:]
@@ -175,10 +173,8 @@ func (c *connection) send(t *turn) {
 	c.countTurn(t)
 	c.mu.Lock()
 	if !c.ending {
-		if c.out == nil {
-			c.out = getBuffer()
-		}
-		c.out = c.m.Apply(c.out, fx)
+		c.borrowOut()
+		c.out.b = c.m.Apply(c.out.b, fx)
 		mark := false
 		if fx.Close.Ended {
 			if !c.reported {
@@ -186,10 +182,10 @@ func (c *connection) send(t *turn) {
 				c.reported = true
 			}
 			mark = c.endLocked(fx.Close)
-		} else if len(c.out) > 0 && !c.dirty {
+		} else if len(c.out.b) == 0 {
+			c.releaseOut()
+		} else if !c.dirty {
 			mark, c.dirty = true, true
-		} else if len(c.out) == 0 {
-			c.out = putBuffer(c.out)
 		}
 		c.sending = len(fx.Up.Frames) > 0
 		sending := c.sending

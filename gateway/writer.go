@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"sync"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -18,22 +17,23 @@ const (
 	outBufferMax = 64 << 10
 )
 
-var outBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, outBuffer)
-	return &b
-}}
+// output is what waits to be written to a connection.
+type output struct{ b []byte }
 
-func getBuffer() []byte {
-	b, _ := outBuffers.Get().(*[]byte)
-	return (*b)[:0]
+// borrowOut makes sure that there is an output buffer.
+func (c *connection) borrowOut() {
+	if c.out == nil {
+		c.out, _ = c.gw.outputs.Get().(*output)
+	}
 }
 
-// putBuffer gives b back and returns nil.
-func putBuffer(b []byte) []byte {
-	if cap(b) > 0 && cap(b) <= outBufferMax {
-		outBuffers.Put(&b)
+// releaseOut gives the output buffer back, with what is in it.
+func (c *connection) releaseOut() {
+	if c.out != nil && cap(c.out.b) <= outBufferMax {
+		c.out.b = c.out.b[:0]
+		c.gw.outputs.Put(c.out)
 	}
-	return nil
+	c.out = nil
 }
 
 // fromBroker is the Gateway as the handler of its links.
@@ -84,11 +84,9 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 	if c.ending {
 		return false
 	}
-	if c.out == nil {
-		c.out = getBuffer()
-	}
-	out, r := c.m.Receive(c.out, b, f)
-	c.out = out
+	c.borrowOut()
+	out, r := c.m.Receive(c.out.b, b, f)
+	c.out.b = out
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		if f.QoS > mqtt.AtMostOnce {
@@ -109,8 +107,8 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 		return c.endLocked(r.Close) || markDirty
 	}
 	switch {
-	case len(c.out) == 0:
-		c.out = putBuffer(c.out)
+	case len(c.out.b) == 0:
+		c.releaseOut()
 	case !c.dirty:
 		c.dirty, markDirty = true, true
 	}
@@ -183,21 +181,17 @@ func (c *connection) flush(fl *flusher) {
 	c.dirty = false
 	last := c.ending && !c.told
 	if last {
-		if c.out == nil {
-			c.out = getBuffer()
-		}
-		c.out = c.m.Goodbye(c.out, c.goodbye)
+		c.borrowOut()
+		c.out.b = c.m.Goodbye(c.out.b, c.goodbye)
 	}
-	if len(c.out) > 0 {
-		c.gw.metrics.bytesOut.Add(float64(len(c.out)))
-		if _, err := c.in.Write(c.out); err != nil {
+	if c.out != nil && len(c.out.b) > 0 {
+		c.gw.metrics.bytesOut.Add(float64(len(c.out.b)))
+		if _, err := c.in.Write(c.out.b); err != nil {
 			// The reading goroutine finds out and ends.
 			_ = c.in.Socket.Close()
 		}
 	}
-	if c.out != nil {
-		c.out = putBuffer(c.out)
-	}
+	c.releaseOut()
 	if last {
 		c.told = true
 		c.in.Shut()

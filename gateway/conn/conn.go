@@ -140,13 +140,13 @@ type Effects struct {
 }
 
 // partSuback is a SUBACK of which the broker decides some reasons: those that
-// are fromBroker.
+// are brokerDecides.
 type partSuback struct {
 	id      uint16
 	reasons []mqtt.ReasonCode
 }
 
-const fromBroker mqtt.ReasonCode = 0xFF
+const brokerDecides = 0xFF
 
 // Reset empties fx and keeps its memory.
 func (fx *Effects) Reset() {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,12 +35,11 @@ import (
 // Lines of the output begin with "up" for frames to the broker, "out" for
 // packets to the client, and "end".
 type script struct {
-	c        conn.Conn
-	v        packet.Version
-	limits   tenancy.Limits
-	grant    *tenancy.Grant
-	out      strings.Builder
-	lastConn *packet.Connect
+	c      conn.Conn
+	v      packet.Version
+	limits tenancy.Limits
+	grant  *tenancy.Grant
+	out    strings.Builder
 }
 
 // args are the key=value words of a line; a bare word is in pos.
@@ -62,13 +62,8 @@ func parse(line string) (cmd string, a args) {
 }
 
 func (a args) has(word string) bool {
-	for _, p := range a.pos {
-		if p == word {
-			return true
-		}
-	}
 	_, ok := a.kv[word]
-	return ok
+	return ok || slices.Contains(a.pos, word)
 }
 
 func (a args) int(key string) int {
@@ -354,6 +349,7 @@ func (s *script) packets(b []byte) {
 		case packet.DISCONNECT:
 			fmt.Fprintf(&s.out, " 0x%02X", uint8(p.Disconnect.Reason))
 			show(&s.out, "text", p.Disconnect.ReasonString != "", p.Disconnect.ReasonString)
+		default:
 		}
 		s.out.WriteString("\n")
 		b = b[n:]

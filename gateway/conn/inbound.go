@@ -168,16 +168,16 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 	granted := p.Subscriptions[:0]
 	for i, s := range p.Subscriptions {
 		r := c.checkSubscription(s.Filter)
-		if r != fromBroker && reasons == nil {
+		if r != brokerDecides && reasons == nil {
 			reasons = make([]mqtt.ReasonCode, len(p.Subscriptions))
 			for j := range i {
-				reasons[j] = fromBroker
+				reasons[j] = brokerDecides
 			}
 		}
 		if reasons != nil {
 			reasons[i] = r
 		}
-		if r != fromBroker {
+		if r != brokerDecides {
 			continue
 		}
 		if c.bridge {
@@ -209,7 +209,7 @@ func (c *Conn) checkSubscription(filter string) mqtt.ReasonCode {
 	case c.limits.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#'):
 		return mqtt.TopicFilterInvalid
 	}
-	return fromBroker
+	return brokerDecides
 }
 
 func (c *Conn) disconnect(p *packet.Disconnect, fx *Effects) {

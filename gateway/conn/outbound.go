@@ -23,7 +23,7 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 		}
 	}
 	for _, s := range fx.subacks {
-		if !slices.Contains(s.reasons, fromBroker) {
+		if !slices.Contains(s.reasons, brokerDecides) {
 			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons)
 			continue
 		}
@@ -87,6 +87,8 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		r.Opened = true
 	case link.DownRefused, link.DownClose:
 		r.Close = ended(0, f.Reason, f.Text)
+	case link.DownAnswer, link.DownGoaway:
+		// Those are about the link.
 	}
 	return dst, r
 }
@@ -186,7 +188,7 @@ func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt
 // merge puts the broker's reasons in their places.
 func merge(mine, brokers []mqtt.ReasonCode) []mqtt.ReasonCode {
 	for i := range mine {
-		if mine[i] != fromBroker {
+		if mine[i] != brokerDecides {
 			continue
 		}
 		if len(brokers) == 0 {

@@ -4,8 +4,7 @@ package listener
 
 import (
 	"context"
-	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -34,7 +33,7 @@ func (l *Listener) server() *http.Server {
 		IdleTimeout:       l.opts.HandshakeTimeout,
 		MaxHeaderBytes:    16 << 10,
 		// net/http writes of every port scanner; refusals are counted instead.
-		ErrorLog: log.New(io.Discard, "", 0),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
@@ -62,7 +61,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		l.log.Debug("WebSocket upgrade failed", "peer", r.RemoteAddr, "error", err)
 		return
 	}
-	defer ws.CloseNow()
+	defer func() { _ = ws.CloseNow() }()
 	_ = s.SetDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

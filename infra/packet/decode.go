@@ -262,7 +262,7 @@ func (f *forwarded) user(pr *propertyReader) {
 		f.props = pr.raw
 		return
 	}
-	f.props = append(f.props[:len(f.props):len(f.props)], pr.raw...)
+	f.props = append(slices.Clip(f.props), pr.raw...)
 }
 
 // reason reads a Reason Code that is legal in the packet.

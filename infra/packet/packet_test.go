@@ -213,7 +213,8 @@ func TestPublishSizeIsExact(t *testing.T) {
 	}
 }
 
-// [MQTT-3.2.2-19] [MQTT-3.4.2-2] [MQTT-3.14.2-3]
+// What has to go first is said by [MQTT-3.2.2-19], [MQTT-3.4.2-2] and
+// [MQTT-3.14.2-3].
 func TestAppendFitsMaximumPacketSize(t *testing.T) {
 	user := raw(t, "26 ~'key' ~'value'")
 	long := strings.Repeat("r", 300)

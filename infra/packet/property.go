@@ -100,16 +100,6 @@ var properties = [...]property{
 	sharedAvailable:         {name: "Shared Subscription Available", kind: kindBool, in: in(CONNACK)},
 }
 
-// forwarded reports whether a server passes the property of a PUBLISH on as it
-// came.
-func (id propertyID) forwarded() bool {
-	switch id {
-	case payloadFormat, contentType, responseTopic, correlationData, userProperty:
-		return true
-	}
-	return false
-}
-
 // A propertyReader walks a block of properties:
 //
 //	for p := r.properties(t); p.next(r); { switch p.id { … } }

@@ -147,9 +147,6 @@ func varint(b []byte) (v uint32, n int, state varintState) {
 	return 0, n, varintLong
 }
 
-// maxVarint is the largest Variable Byte Integer.
-const maxVarint = 268_435_455
-
 func appendVarint(dst []byte, v uint32) []byte {
 	for v >= 0x80 {
 		dst = append(dst, byte(v)|0x80)

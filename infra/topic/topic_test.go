@@ -298,12 +298,12 @@ func FuzzMatch(f *testing.F) {
 	f.Add("/+\n+\n+/#\na//#", "/\n//\na//b\na")
 	f.Fuzz(func(t *testing.T, fs, ns string) {
 		var filters, names []string
-		for _, s := range strings.Split(fs, "\n") {
+		for s := range strings.SplitSeq(fs, "\n") {
 			if _, _, shared, err := topic.ParseShare(s); err == nil && !shared {
 				filters = append(filters, s)
 			}
 		}
-		for _, s := range strings.Split(ns, "\n") {
+		for s := range strings.SplitSeq(ns, "\n") {
 			if topic.ValidateName([]byte(s)) == nil {
 				names = append(names, s)
 			}

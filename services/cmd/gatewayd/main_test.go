@@ -18,7 +18,7 @@ func TestConfig(t *testing.T) {
 		{"", "cert, key and ca"},
 		{"brokr: {cert: a}", "broker"},
 		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: tcp, address: '127.0.0.1:0'}]", "mqtt, mqtts, ws or wss"},
-		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: mqtt, adress: '127.0.0.1:0'}]", "address"},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: mqtt, addr: '127.0.0.1:0'}]", "address"},
 		{"broker: {cert: a, key: b, ca: c, links: 99}", "1 to 16"},
 	} {
 		file := filepath.Join(t.TempDir(), "gatewayd.yaml")

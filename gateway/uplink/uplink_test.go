@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package uplink
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+)
+
+func TestTable(t *testing.T) {
+	var table Table[int]
+	seen := map[link.Channel]bool{}
+	var chs []link.Channel
+	vs := make([]int, 3000)
+	for i := range vs {
+		ch, err := table.Add(&vs[i])
+		if err != nil || seen[ch] {
+			t.Fatalf("Add = %d, %v", ch, err)
+		}
+		seen[ch] = true
+		chs = append(chs, ch)
+	}
+	for i, ch := range chs {
+		if table.Get(ch) != &vs[i] {
+			t.Fatalf("Get(%d) is another's", ch)
+		}
+		table.Remove(ch)
+		table.Remove(ch) // once is enough
+		if table.Get(ch) != nil {
+			t.Fatalf("Get(%d) after Remove", ch)
+		}
+	}
+	// Slots are used again, under other names.
+	for i := range vs {
+		ch, err := table.Add(&vs[i])
+		if err != nil || seen[ch] {
+			t.Fatalf("Add = %d again, %v", ch, err)
+		}
+		if table.Get(ch) != &vs[i] {
+			t.Fatalf("Get(%d) is another's", ch)
+		}
+	}
+	n := 0
+	table.All(func(*int) { n++ })
+	if n != len(vs) || table.next > 5000 {
+		t.Errorf("All visits %d, %d slots are used", n, table.next)
+	}
+	if table.Get(1<<20-1) != nil {
+		t.Error("a channel that never was")
+	}
+}
+
+type nobody struct{ lost []error }
+
+func (*nobody) Receive(*Link[int], *link.Down) {}
+func (*nobody) Flush()                         {}
+func (h *nobody) Lost(_ *Link[int], err error) { h.lost = append(h.lost, err) }
+func (*nobody) Send(*link.Up) error            { return nil }
+func (*nobody) Post(*link.Up) error            { return nil }
+func (*nobody) Close() error                   { return nil }
+
+func TestPoolDialsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var gws []link.Gateway
+		var at []time.Time
+		down := true
+		h := &nobody{}
+		p := NewPool[int](1, DialerFunc(func(_ context.Context, gw link.Gateway) (link.Broker, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Now())
+			if down {
+				return nil, errors.New("refused")
+			}
+			gws = append(gws, gw)
+			return h, nil
+		}), h, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { p.Run(ctx); close(done) }()
+		time.Sleep(time.Minute) // virtual
+		mu.Lock()
+		attempts := len(at)
+		down = false
+		mu.Unlock()
+		if attempts < 12 || attempts > 40 {
+			t.Errorf("%d attempts in a minute", attempts)
+		}
+		if p.Pick() != nil || p.Up() != 0 {
+			t.Error("there is a link")
+		}
+		time.Sleep(10 * time.Second)
+		first := p.Pick()
+		if first == nil || p.Up() != 1 {
+			t.Fatal("there is no link")
+		}
+		gws[0].Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownGoaway}}})
+		if p.Pick() != nil {
+			t.Error("a link that says goaway is picked")
+		}
+		gws[0].Lost(errors.New("gone"))
+		gws[0].Lost(errors.New("gone twice"))
+		time.Sleep(time.Second)
+		if next := p.Pick(); next == nil || next == first {
+			t.Error("the lost link was not replaced")
+		}
+		if len(h.lost) != 1 || h.lost[0].Error() != "gone" {
+			t.Errorf("Lost was called with %v", h.lost)
+		}
+		cancel()
+		<-done
+	})
+}
