@@ -104,11 +104,11 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m, ok = g.pick(0, g.mu.online, except); ok {
+	if m, ok = g.pick(0, g.mu.online, true, except); ok {
 		return m, true, true
 	}
 	if g.mu.durable > 0 {
-		m, ok = g.pick(g.mu.online, len(g.mu.members), except)
+		m, ok = g.pick(g.mu.online, len(g.mu.members), false, except)
 	}
 	return m, false, ok
 }
@@ -127,9 +127,8 @@ func (g *Group[S]) Len() int {
 	return len(g.mu.members)
 }
 
-func (g *Group[S]) pick(from, to int, except S) (Member[S], bool) {
+func (g *Group[S]) pick(from, to int, connected bool, except S) (Member[S], bool) {
 	n := to - from
-	connected := from == 0
 	for range n {
 		g.mu.turn++
 		m := g.mu.members[from+g.mu.turn%n]

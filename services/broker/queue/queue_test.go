@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package queue
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/kv/leveldb"
+	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// subject is a queue under random operations, with what it must hold.
+type subject struct {
+	t       *testing.T
+	store   kv.Store
+	space   *Space
+	q       *Queue
+	durable bool
+	batch   kv.Batch
+	body    uint64
+
+	waiting []string
+	flying  map[uint64]string
+	order   []uint64
+}
+
+func payload(r *rand.Rand, n int) string {
+	return fmt.Sprintf("%d:%s", n, strings.Repeat("x", []int{10, 100, 2000, 40000}[r.IntN(4)]))
+}
+
+// Random appends, takes, releases, commits and restarts give back what went in,
+// in order, whatever the store, and nothing is left behind.
+func TestQueueMetamorphic(t *testing.T) {
+	for _, durable := range []bool{true, false} {
+		for seed := range uint64(4) {
+			t.Run(fmt.Sprintf("durable=%v/seed=%d", durable, seed), func(t *testing.T) {
+				stores := map[string]kv.Store{"mem": mem.New()}
+				ldb, err := leveldb.Open(t.TempDir(), leveldb.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = ldb.Close() }()
+				stores["leveldb"] = ldb
+				for name, store := range stores {
+					t.Run(name, func(t *testing.T) {
+						(&subject{t: t, store: store, durable: durable, flying: map[uint64]string{}}).play(rand.New(rand.NewPCG(seed, 9)))
+					})
+				}
+			})
+		}
+	}
+}
+
+func (s *subject) play(r *rand.Rand) {
+	s.space = NewSpace(s.store, 3)
+	s.q = New(s.space, 42, s.durable)
+	for i := range 1500 {
+		switch r.IntN(10) {
+		case 0, 1, 2, 3:
+			s.append(payload(r, i), r.IntN(3) == 0)
+		case 4, 5, 6:
+			s.take()
+		case 7:
+			s.release(r)
+		case 8:
+			s.commit()
+		case 9:
+			if r.IntN(10) == 0 && s.durable {
+				s.restart()
+			}
+		}
+		if int(s.q.Len()) != len(s.waiting) {
+			s.t.Fatalf("step %d: %d wait, expected %d", i, s.q.Len(), len(s.waiting))
+		}
+	}
+	s.commit()
+	for len(s.waiting) > 0 {
+		s.take()
+	}
+	s.commit()
+	for _, seq := range s.order {
+		if e, err := s.q.Reload(seq); s.durable && (err != nil || string(e.Message.Payload) != s.flying[seq]) {
+			s.t.Fatalf("reload %d: %v", seq, err)
+		}
+	}
+	if s.durable && r.IntN(2) == 0 {
+		if err := s.q.Wipe(&s.batch); err != nil {
+			s.t.Fatal(err)
+		}
+	} else {
+		for _, seq := range s.order {
+			s.q.Release(seq, &s.batch)
+		}
+	}
+	s.commit()
+	it := s.store.Scan(nil, nil)
+	defer it.Close()
+	for it.Next() {
+		s.t.Errorf("left behind: %x", it.Key())
+	}
+	if len(s.space.counts) != 0 {
+		s.t.Errorf("bodies left: %v", s.space.counts)
+	}
+}
+
+func (s *subject) append(p string, shared bool) {
+	m := &mqtt.Message{Topic: []byte("t"), Payload: []byte(p)}
+	var body uint64
+	if shared && s.durable {
+		s.body++
+		body = s.body
+		s.space.PutBody(&s.batch, body, m)
+	}
+	s.q.Append(&Entry{Message: m, QoS: 1, IDs: []uint32{7, 300}}, body, &s.batch)
+	s.waiting = append(s.waiting, p)
+}
+
+func (s *subject) take() {
+	e, err := s.q.Head()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if e == nil {
+		if len(s.waiting) > 0 && !s.q.Waits() {
+			s.t.Fatal("the head neither comes nor waits for a commit")
+		}
+		return
+	}
+	if string(e.Message.Payload) != s.waiting[0] || !slices.Equal(e.IDs, []uint32{7, 300}) {
+		s.t.Fatalf("head is %.20q, expected %.20q", e.Message.Payload, s.waiting[0])
+	}
+	s.q.Take(false, &s.batch)
+	s.flying[e.Seq] = s.waiting[0]
+	s.order = append(s.order, e.Seq)
+	s.waiting = s.waiting[1:]
+}
+
+func (s *subject) release(r *rand.Rand) {
+	if len(s.order) == 0 {
+		return
+	}
+	i := r.IntN(len(s.order))
+	s.q.Release(s.order[i], &s.batch)
+	delete(s.flying, s.order[i])
+	s.order = slices.Delete(s.order, i, i+1)
+}
+
+func (s *subject) commit() {
+	if err := s.store.Apply(&s.batch, false); err != nil {
+		s.t.Fatal(err)
+	}
+	s.batch.Reset()
+	s.q.Committed(s.q.Next())
+}
+
+// restart makes the queue anew from the store.
+func (s *subject) restart() {
+	s.commit()
+	next := s.q.Next()
+	s.space = NewSpace(s.store, 3)
+	if err := s.space.Restore(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.q = New(s.space, 42, true)
+	start, end := partition.RangeU64(3, partition.KindQueue, 42)
+	it := s.store.Scan(start, end)
+	defer it.Close()
+	for it.Next() {
+		_, rest, err := partition.SplitU64(it.Key())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_, flying := s.flying[be64(rest)]
+		if err := s.q.RestoreEntry(be64(rest), it.Value(), flying); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.q.Restored(next)
+}
+
+func FuzzParseEntry(f *testing.F) {
+	m := &mqtt.Message{Topic: []byte("a/b"), Payload: []byte("x"), Properties: []byte{1, 1}}
+	f.Add(appendEntry(nil, &Entry{Message: m, QoS: 1, IDs: []uint32{1}, Group: "$share/g/a", ExpireAt: 5}))
+	f.Add(appendEntry(nil, &Entry{Message: m, body: 9}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := parseEntry(b)
+		if err != nil || e.Message == nil {
+			return
+		}
+		again, err := parseEntry(appendEntry(nil, &e))
+		if err != nil || string(again.Message.Payload) != string(e.Message.Payload) || again.QoS != e.QoS || again.Group != e.Group {
+			t.Fatalf("%+v became %+v, %v", e, again, err)
+		}
+	})
+}

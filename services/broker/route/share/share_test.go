@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+func TestPickTakesTurns(t *testing.T) {
+	g := NewGroup[int]("$share/g/t")
+	for i := range 4 {
+		g.Join(Member[int]{Session: i}, true)
+	}
+	got := map[int]int{}
+	for range 400 {
+		m, online, ok := g.Pick(-1)
+		if !ok || !online {
+			t.Fatal("no member picked")
+		}
+		got[m.Session]++
+	}
+	for i := range 4 {
+		if got[i] != 100 {
+			t.Fatalf("shares %v", got)
+		}
+	}
+}
+
+// Whatever comes and goes: a connected member is preferred, one without
+// connection is chosen only if it outlives it, the excepted one never.
+func TestPickAgainstNaive(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	g := NewGroup[int]("$share/g/t")
+	type state struct{ online, durable bool }
+	naive := map[int]state{}
+	for range 20000 {
+		s := r.IntN(8)
+		st, in := naive[s]
+		switch r.IntN(4) {
+		case 0:
+			if !in {
+				st = state{r.IntN(2) == 0, r.IntN(2) == 0}
+				g.Join(Member[int]{Session: s, Durable: st.durable}, st.online)
+				naive[s] = st
+			}
+		case 1:
+			delete(naive, s)
+			if empty := g.Leave(s); empty != (len(naive) == 0) {
+				t.Fatal("empty or not?")
+			}
+		default:
+			if in {
+				st.online = !st.online
+				naive[s] = st
+				g.SetOnline(s, st.online)
+			}
+		}
+		except := r.IntN(8)
+		anyOnline, anyDurable, durable := false, false, false
+		for k, x := range naive {
+			durable = durable || x.durable
+			if k != except {
+				anyOnline = anyOnline || x.online
+				anyDurable = anyDurable || x.durable
+			}
+		}
+		m, online, ok := g.Pick(except)
+		switch {
+		case ok != (anyOnline || anyDurable), online != anyOnline:
+			t.Fatalf("picked %v online %v, members %v except %d", ok, online, naive, except)
+		case ok && (m.Session == except || naive[m.Session].online != online || !online && !naive[m.Session].durable):
+			t.Fatalf("picked %+v of %v except %d", m, naive, except)
+		case g.Durable() != durable || g.Len() != len(naive):
+			t.Fatal("counts differ")
+		}
+	}
+}
