@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package api is the public API /v1: sign-up, credentials, quotas, usage,
+// clients, publish and retained messages. The Go types of its requests and
+// answers are the source of the OpenAPI document, which it serves and which
+// docs/openapi.json repeats. net/http owns its goroutines, Run those of its
+// server. It reaches brokers through DataPlane only, and knows no bus.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// DataPlane is the way to the brokers; see services/api/dataplane.
+type DataPlane interface {
+	// Publish publishes m with its own QoS and returns the acknowledgement.
+	Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (mqtt.ReasonCode, error)
+	// Query asks the brokers that know.
+	Query(ctx context.Context, q link.Query) (*link.Answer, error)
+}
+
+// Hasher hashes chosen passwords; see tenancy/authn/password.
+type Hasher interface {
+	Hash(ctx context.Context, password string) (string, error)
+}
+
+// Endpoints are the ports at which a tenant's hostname is served; 0 means not
+// at all.
+type Endpoints struct {
+	MQTT  int `yaml:"mqtt" doc:"port of MQTT over TCP that sign-ups are told; 0 is not told"`
+	MQTTS int `yaml:"mqtts" doc:"port of MQTT over TLS that sign-ups are told; 0 is not told"`
+	WS    int `yaml:"ws" doc:"port of MQTT over WebSocket that sign-ups are told; 0 is not told"`
+	WSS   int `yaml:"wss" doc:"port of MQTT over WebSocket and TLS that sign-ups are told; 0 is not told"`
+}
+
+// DefaultEndpoints are the ports of product.md.
+func DefaultEndpoints() Endpoints { return Endpoints{MQTT: 1883, MQTTS: 8883, WS: 8083, WSS: 8084} }
+
+// Config says what the API stands on.
+type Config struct {
+	Store  *store.Store
+	Hasher Hasher
+	Data   DataPlane
+	// Domain is what the tenants' host names are below: acme.<domain>.
+	Domain    string
+	Endpoints Endpoints
+	// DefaultPlan is the plan of a sign-up that names none.
+	DefaultPlan string
+	// Console serves everything outside /v1; nil is a page that says what this
+	// is.
+	Console http.Handler
+	// Listen is the address; TLS, if not nil, makes it HTTPS.
+	Listen string
+	TLS    *tls.Config
+	Log    *slog.Logger
+	// Registerer takes the API's metrics; nil means none.
+	Registerer prometheus.Registerer
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Bounds on requests.
+const (
+	bodyMax        = 1 << 20  // bytes of a JSON body
+	publishBodyMax = 16 << 20 // bytes of a JSON body with a payload
+	handleTimeout  = 20 * time.Second
+)
+
+// Server is the API. It is safe for concurrent use. Make it with New.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	store   *store.Store
+	api     huma.API
+	openAPI []byte
+	handler http.Handler
+	metrics metrics
+	http    serving
+}
+
+// New returns the API with its routes; it does not listen yet.
+func New(cfg Config) (*Server, error) {
+	if cfg.DefaultPlan == "" {
+		cfg.DefaultPlan = tenancy.PlanFree
+	}
+	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
+		return nil, err
+	}
+	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.Log == nil {
+		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane and a logger")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Console == nil {
+		cfg.Console = landing()
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer)}
+	r := chi.NewRouter()
+	s.api = humachi.New(r, describe())
+	s.api.UseMiddleware(s.measure, s.authenticate)
+	s.routes()
+	var err error
+	if s.openAPI, err = document(s.api.OpenAPI()); err != nil {
+		return nil, err
+	}
+	r.Get("/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(s.openAPI) // the client is gone if this fails
+	})
+	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+		if isAPI(req) {
+			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", req.URL.Path)))
+			return
+		}
+		cfg.Console.ServeHTTP(w, req)
+	})
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", req.Method+" is not possible here")
+		writeProblem(w, p)
+	})
+	s.handler = s.guard(s.idempotent(r))
+	return s, nil
+}
+
+// Handler returns the routes, for tests and for processes that serve them
+// elsewhere.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// OpenAPI returns the document that describes the API.
+func (s *Server) OpenAPI() []byte { return s.openAPI }
+
+func (s *Server) routes() {
+	s.signUpRoutes()
+	s.tenantRoutes()
+	s.credentialRoutes()
+	s.clientRoutes()
+	s.messageRoutes()
+}
+
+// register adds an operation whose errors are ours: what the handler returns
+// becomes a Problem.
+func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = bodyMax
+	}
+	op.BodyReadTimeout = handleTimeout
+	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, handleTimeout)
+		defer cancel()
+		out, err := f(ctx, in)
+		if err != nil {
+			p := problemOf(err)
+			if p.Status >= http.StatusInternalServerError {
+				s.log.Error("API request failed", "operation", op.OperationID, "error", err)
+			}
+			return nil, p
+		}
+		return out, nil
+	})
+}
+
+// Conventions shared by many inputs. Their names are exported because only then
+// huma sees what is embedded.
+type (
+	// Write is a request that changes something.
+	Write struct {
+		DryRun bool `query:"dry_run" doc:"Check everything, change nothing."`
+	}
+	// Post is a write that makes something.
+	Post struct {
+		Write
+		IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters. A request that is made again with the same key within 24 hours gets the answer of the first one."`
+	}
+	// Change is a write that replaces or removes something.
+	Change struct {
+		Write
+		IfMatch string `header:"If-Match" doc:"An ETag; the request fails with 412 if the thing has changed since."`
+	}
+	// InTenant is a request about a tenant.
+	InTenant struct {
+		Tenant string `path:"tenant" doc:"The tenant's id." example:"acme"`
+	}
+	// Paged is a request for a list.
+	Paged struct {
+		Limit  int    `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"The most items to return."`
+		Cursor string `query:"cursor" doc:"The next of the page before."`
+	}
+)

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/password"
+)
+
+// CredentialRequest is the body of POST …/credentials.
+type CredentialRequest struct {
+	Username string  `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
+	Password *string `json:"password,omitempty" doc:"At least 6 characters; generated, if left out." format:"password"`
+}
+
+// CreatedCredential is the answer to it.
+type CreatedCredential struct {
+	ID       string `json:"id,omitempty" example:"cred_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+	Username string `json:"username" example:"sensor-1"`
+	Password string `json:"password,omitempty" doc:"Shown once, when it was generated."`
+}
+
+// Credential is a credential in a list.
+type Credential struct {
+	ID        string    `json:"id"`
+	Username  string    `json:"username"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// CredentialList is a page of credentials.
+type CredentialList struct {
+	Items []Credential `json:"items"`
+	Next  *string      `json:"next" doc:"The cursor of the next page; null at the end."`
+}
+
+type (
+	createCredentialInput struct {
+		InTenant
+		Post
+		Body CredentialRequest
+	}
+	createCredentialOutput struct {
+		Status int
+		ETag   string `header:"ETag"`
+		Body   CreatedCredential
+	}
+	listCredentialsInput struct {
+		InTenant
+		Paged
+	}
+	listCredentialsOutput struct{ Body CredentialList }
+	deleteCredentialInput struct {
+		InTenant
+		Change
+		Username string `path:"username" doc:"The credential's username, percent-encoded." example:"sensor-1"`
+	}
+)
+
+func (s *Server) credentialRoutes() {
+	const base = "/v1/tenants/{tenant}/credentials"
+	register(s, operation("create-credential", http.MethodPost, base, "Credentials", "Make a credential"), s.createCredential)
+	register(s, operation("list-credentials", http.MethodGet, base, "Credentials", "List credentials in order of their usernames"), s.listCredentials)
+	register(s, operation("delete-credential", http.MethodDelete, base+"/{username}", "Credentials",
+		"Delete a credential; its clients are disconnected within 2 s"), s.deleteCredential)
+}
+
+func (s *Server) createCredential(ctx context.Context, in *createCredentialInput) (*createCredentialOutput, error) {
+	t, username := tenantOf(ctx), in.Body.Username
+	if err := tenancy.ValidUsername(username); err != nil {
+		return nil, err
+	}
+	if in.Body.Password != nil {
+		if err := tenancy.ValidDevicePassword(*in.Body.Password, username); err != nil {
+			return nil, err
+		}
+	}
+	// Before anything is hashed.
+	if err := s.store.CheckCredential(ctx, t, username); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		return &createCredentialOutput{Status: http.StatusOK, Body: CreatedCredential{Username: username}}, nil
+	}
+	var shown, hash string
+	var err error
+	if in.Body.Password != nil {
+		hash, err = s.cfg.Hasher.Hash(ctx, *in.Body.Password)
+	} else {
+		shown, hash, err = password.Generate()
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.store.CreateCredential(ctx, t, username, hash)
+	if err != nil {
+		return nil, err
+	}
+	return &createCredentialOutput{
+		Status: http.StatusCreated, ETag: etag(c.Revision),
+		Body: CreatedCredential{ID: c.ID, Username: username, Password: shown},
+	}, nil
+}
+
+func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) (*listCredentialsOutput, error) {
+	after, err := readCursor(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	page, next, err := s.store.Credentials(ctx, tenantOf(ctx).ID, after, in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	out := &listCredentialsOutput{Body: CredentialList{Items: []Credential{}, Next: writeCursor(next)}}
+	for _, c := range page {
+		out.Body.Items = append(out.Body.Items, Credential{ID: c.ID, Username: c.Username, CreatedAt: c.CreatedAt})
+	}
+	return out, nil
+}
+
+func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput) (*struct{}, error) {
+	t := tenantOf(ctx)
+	rev, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		c, err := s.store.Credential(ctx, t.ID, in.Username)
+		if err == nil && rev != 0 && c.Revision != rev {
+			err = errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, rev)
+		}
+		return nil, err
+	}
+	if err := s.store.DeleteCredential(ctx, t.ID, in.Username, rev); err != nil {
+		return nil, err
+	}
+	s.log.Info("credential deleted", "tenant", t.ID, "username", in.Username)
+	return nil, nil
+}
+
+// A cursor is the last name of the page before, in base64url: nothing that a
+// client should make by itself.
+func writeCursor(name string) *string {
+	if name == "" {
+		return nil
+	}
+	c := base64.RawURLEncoding.EncodeToString([]byte(name))
+	return &c
+}
+
+func readCursor(cursor string) (string, error) {
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return "", errs.Coded(errs.Invalid, "cursor_invalid", "expected the next of an earlier page as cursor")
+	}
+	return string(b), nil
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/tenancy"
+)
+
+// TenantDetail is the answer to GET /v1/tenants/{tenant}.
+type TenantDetail struct {
+	Tenant
+	Organization string    `json:"organization" doc:"The organization's id."`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+type tenantInput struct{ InTenant }
+
+type tenantOutput struct {
+	ETag string `header:"ETag"`
+	Body TenantDetail
+}
+
+// Quota is one quota of a tenant.
+type Quota struct {
+	Name   string `json:"name" example:"connections"`
+	Limit  int64  `json:"limit" doc:"-1 means that there is no limit." example:"250000"`
+	Usage  *int64 `json:"usage" doc:"How much of it is used now; null where that is not counted."`
+	Source string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from."`
+}
+
+// QuotaList is the answer to GET and PUT of quotas.
+type QuotaList struct {
+	Items []Quota `json:"items"`
+}
+
+type quotasOutput struct {
+	ETag string `header:"ETag"`
+	Body QuotaList
+}
+
+type overridesInput struct {
+	InTenant
+	Change
+	Body map[string]int64 `doc:"Limits by quota name; a name that is missing goes back to the plan's limit. -1 means no limit."`
+}
+
+// UsageMeter is one meter of a tenant.
+type UsageMeter struct {
+	Meter  string       `json:"meter" example:"connections"`
+	Points []UsagePoint `json:"points" doc:"In order of time."`
+}
+
+// UsagePoint is what a meter showed at a time.
+type UsagePoint struct {
+	At    time.Time `json:"at"`
+	Value int64     `json:"value"`
+}
+
+// UsageList is the answer to GET …/usage.
+type UsageList struct {
+	Items []UsageMeter `json:"items"`
+	Next  *string      `json:"next" doc:"The cursor of the next page; null at the end."`
+}
+
+type usageInput struct {
+	InTenant
+	Meter string    `query:"meter" doc:"One meter; all if left out."`
+	From  time.Time `query:"from" doc:"Leave out what is earlier."`
+	To    time.Time `query:"to" doc:"Leave out what is later."`
+	Step  string    `query:"step" doc:"The time between two points, such as 1m. So far there is the present point only."`
+}
+
+type usageOutput struct{ Body UsageList }
+
+func (s *Server) tenantRoutes() {
+	const base = "/v1/tenants/{tenant}"
+	register(s, operation("get-tenant", http.MethodGet, base, "Tenants", "Get a tenant"), s.getTenant)
+	register(s, operation("list-quotas", http.MethodGet, base+"/quotas", "Tenants", "List the quotas of a tenant"), s.listQuotas)
+	register(s, operation("replace-quota-overrides", http.MethodPut, base+"/quotas/overrides", "Tenants",
+		"Replace the limits that differ from the plan's"), s.replaceOverrides)
+	register(s, operation("get-usage", http.MethodGet, base+"/usage", "Tenants", "See what a tenant uses"), s.getUsage)
+}
+
+func (s *Server) getTenant(ctx context.Context, _ *tenantInput) (*tenantOutput, error) {
+	t := tenantOf(ctx)
+	return &tenantOutput{
+		ETag: etag(t.Revision),
+		Body: TenantDetail{Tenant: s.tenantBody(t), Organization: t.Organization, CreatedAt: t.CreatedAt},
+	}, nil
+}
+
+func (s *Server) listQuotas(ctx context.Context, _ *tenantInput) (*quotasOutput, error) {
+	return s.quotas(ctx, tenantOf(ctx))
+}
+
+func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOutput, error) {
+	limits, err := t.Limits()
+	if err != nil {
+		return nil, err
+	}
+	usage := s.usage(ctx, t.ID)
+	out := &quotasOutput{ETag: etag(t.Revision)}
+	for _, name := range tenancy.QuotaNames() {
+		q := Quota{Name: name, Source: "plan"}
+		q.Limit, _ = limits.Get(name)
+		if _, ok := t.Overrides[name]; ok {
+			q.Source = "override"
+		}
+		if v, ok := usage[name]; ok {
+			q.Usage = &v
+		}
+		out.Body.Items = append(out.Body.Items, q)
+	}
+	return out, nil
+}
+
+// usageTimeout bounds what is asked of brokers beside the answer proper.
+const usageTimeout = 2 * time.Second
+
+// usage returns what is counted now, by meter. What cannot be had now is left
+// out: limits are shown also while the brokers are away.
+func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
+	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
+	defer cancel()
+	m := map[string]int64{}
+	if n, err := s.store.CountCredentials(ctx, tenant); err == nil {
+		m["credentials"] = n
+	}
+	a, err := s.cfg.Data.Query(ctx, link.Query{Kind: link.QueryUsage, Tenant: tenant})
+	if err != nil {
+		s.log.Warn("usage is not known", "tenant", tenant, "error", err)
+		return m
+	}
+	u := a.Usage
+	m["connections"] = u.Connections
+	m["persistent_sessions"] = u.PersistentSessions
+	m["subscriptions"] = u.Subscriptions
+	m["retained_messages"] = u.Retained
+	m["retained_bytes"] = u.RetainedBytes
+	m["storage_bytes"] = u.RetainedBytes + u.QueueBytes
+	return m
+}
+
+func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*quotasOutput, error) {
+	t := tenantOf(ctx)
+	rev, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		if rev != 0 && rev != t.Revision {
+			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", t.ID, t.Revision, rev)
+		}
+		for name, v := range in.Body {
+			if err := tenancy.ValidLimit(name, v); err != nil {
+				return nil, err
+			}
+		}
+		t = t.Clone()
+		t.Overrides = in.Body
+		return s.quotas(ctx, t)
+	}
+	t, err = s.store.SetOverrides(ctx, t.ID, rev, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("quota overrides replaced", "tenant", t.ID, "overrides", len(t.Overrides))
+	return s.quotas(ctx, t)
+}
+
+// meters are what GET …/usage can show.
+var meters = []string{"connections", "credentials", "persistent_sessions", "retained_bytes", "retained_messages", "storage_bytes", "subscriptions"}
+
+func (s *Server) getUsage(ctx context.Context, in *usageInput) (*usageOutput, error) {
+	wanted := meters
+	if in.Meter != "" {
+		if !slices.Contains(meters, in.Meter) {
+			return nil, errs.Coded(errs.Invalid, "meter_unknown", "expected one of the meters %s, found %q", strings.Join(meters, ", "), in.Meter)
+		}
+		wanted = []string{in.Meter}
+	}
+	if in.Step != "" {
+		if d, err := time.ParseDuration(in.Step); err != nil || d <= 0 {
+			return nil, errs.Coded(errs.Invalid, "step_invalid", "expected a step like 1m or 1h, found %q", in.Step)
+		}
+	}
+	if !in.From.IsZero() && !in.To.IsZero() && in.To.Before(in.From) {
+		return nil, errs.Coded(errs.Invalid, "range_invalid", "expected from to be before to")
+	}
+	now := s.now().UTC()
+	within := !in.From.After(now) && (in.To.IsZero() || !in.To.Before(now))
+	usage := s.usage(ctx, tenantOf(ctx).ID)
+	out := &usageOutput{Body: UsageList{Items: []UsageMeter{}}}
+	for _, name := range wanted {
+		m := UsageMeter{Meter: name, Points: []UsagePoint{}}
+		if v, ok := usage[name]; ok && within {
+			m.Points = append(m.Points, UsagePoint{At: now, Value: v})
+		}
+		out.Body.Items = append(out.Body.Items, m)
+	}
+	return out, nil
+}
