@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -19,7 +20,10 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/services/broker"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -111,22 +115,39 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	health.Register("directory", names.Ready)
 
 	// Connections. The link to the broker is a call.
+	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
 		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile), Directory: names, Anonymous: o.anonymous, Links: 1,
-		Dialer: uplink.DialerFunc(func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }),
-		Log:    log, Registerer: registry,
+		Dialer: uplink.DialerFunc(dial), Log: log, Registerer: registry,
 	})
 	if err != nil {
-		_ = sessions.Close()
-		return err
+		return errors.Join(err, sessions.Close())
 	}
 	health.Register("link", edge.Healthy)
+
+	// The API asks the broker over a link of its own.
+	plane, err := dataplane.New(dataplane.Config{Name: "api-1", Dial: dial, Log: log})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	health.Register("api link", plane.Check)
+	public, err := api.New(api.Config{
+		Store: records, Hasher: names.Verifier(), Data: plane, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
+		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
+	})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 
 	return node.Run(ctx, node.Options{Log: log},
 		operator.Part(),
 		certificates(ca, tenantsBucket(control), log),
 		node.Part{Name: "directory", Run: names.Run},
 		node.Part{Name: "broker", Run: sessions.Run},
+		node.Part{Name: "api link", Run: plane.Run},
+		public.Part(),
+		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, ready),
 	)
