@@ -64,14 +64,14 @@ func (d *fakeData) Query(_ context.Context, q link.Query) (*link.Answer, error) 
 
 // fixture is an API with what is behind it.
 type fixture struct {
-	t     *testing.T
+	t     testing.TB
 	s     *api.Server
 	store *store.Store
 	bus   *mem.Bus
 	data  *fakeData
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{t: t, bus: mem.New(), data: &fakeData{answer: link.Answer{Found: true}}}
 	var err error
@@ -98,7 +98,7 @@ type response struct {
 	body   string
 }
 
-func (r response) json(t *testing.T) map[string]any {
+func (r response) json(t testing.TB) map[string]any {
 	t.Helper()
 	var v map[string]any
 	if err := json.Unmarshal([]byte(r.body), &v); err != nil {
@@ -718,19 +718,16 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/tenants/acme/publish", `{"topic":"a","payload_base64":"AAE=","properties":{"user_properties":[{"name":"a","value":"b"}]}}`, "")
 	f.Add("DELETE", "/v1/tenants/acme/credentials/%2F", "", "")
 	f.Add("GET", "/v1/tenants/acme/usage?from=x", "", "")
+	fx := newFixture(f)
+	r, err := fx.store.EnsureTenant(f.Context(), "acme", store.EnsureOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, secret, err := fx.store.CreateAPIKey(f.Context(), r.Organization)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, method, target, body, idempotency string) {
-		fx := newFixture(t)
-		if _, err := fx.store.EnsureTenant(t.Context(), "acme", store.EnsureOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		r, err := fx.store.Tenant(t.Context(), "acme")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, secret, err := fx.store.CreateAPIKey(t.Context(), r.Organization)
-		if err != nil {
-			t.Fatal(err)
-		}
 		req, err := http.NewRequest(method, "http://x"+target, strings.NewReader(body))
 		if err != nil {
 			return
