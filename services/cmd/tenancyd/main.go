@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command tenancyd serves the public API and the console: sign-up, tenants,
+// credentials, quotas, and the way to the brokers for people.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/manormq/manor/infra/bus/nats"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/dataplane"
+	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+func main() {
+	c := defaults()
+	cmd := node.Command(node.Role{
+		Name: "tenancyd", Short: "run the public API: sign-up, tenants, credentials and quotas",
+		Config: c, Common: &c.Config,
+		Run: func(ctx context.Context, log *slog.Logger) error { return run(ctx, c, log) },
+	})
+	if err := cmd.ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "tenancyd:", err)
+		os.Exit(node.ExitCode(err))
+	}
+}
+
+func run(ctx context.Context, c *config, log *slog.Logger) error {
+	token, err := c.NATS.token()
+	if err != nil {
+		return err
+	}
+	serving, err := c.TLS.load()
+	if err != nil {
+		return err
+	}
+	mutual, err := wire.TLS(c.Broker.Cert, c.Broker.Key, c.Broker.CA)
+	if err != nil {
+		return err
+	}
+	control, err := nats.Connect(nats.Config{URLs: c.NATS.URLs, Name: c.NodeName(), Token: token, Replicas: c.NATS.Replicas, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }()
+	records, err := openStore(ctx, store.Config{Bus: control, Log: log, Region: c.Region})
+	if err != nil {
+		return err
+	}
+	verifier, err := password.NewVerifier(0)
+	if err != nil {
+		return err
+	}
+	plane, err := dataplane.New(dataplane.Config{Name: c.NodeName(), Log: log, Dial: func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
+		return link.Dial(ctx, c.Broker.Address, mutual, c.NodeName(), gw)
+	}})
+	if err != nil {
+		return err
+	}
+	reg := telemetry.NewRegistry("tenancy", node.Version())
+	public, err := api.New(api.Config{
+		Store: records, Hasher: verifier, Data: plane, Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan,
+		Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
+	health := &node.Health{}
+	health.Register("bus", control.Check)
+	health.Register("link", plane.Check)
+	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
+	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
+		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper}, public.Part())
+}
