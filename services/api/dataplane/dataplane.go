@@ -233,10 +233,26 @@ func (p *Plane) Query(ctx context.Context, q link.Query) (*link.Answer, error) {
 		if r.err == nil && r.answer.Error != "" {
 			return nil, errs.New(errs.Invalid, "%s", r.answer.Error)
 		}
+		if r.err == nil && q.Kind == link.QueryUsage {
+			// The tenant does not pay for our own way in.
+			r.answer.Usage.Connections = max(0, r.answer.Usage.Connections-p.own(q.Tenant))
+		}
 		return r.answer, r.err
 	case <-ctx.Done():
 		return nil, errs.New(errs.Unavailable, "the broker did not answer: %w", ctx.Err())
 	}
+}
+
+// own is how many channels of a tenant this plane has open.
+func (p *Plane) own(tenant string) (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.channels {
+		if c.tenant == tenant {
+			n++
+		}
+	}
+	return n
 }
 
 // Publish publishes m, with its own QoS, for the tenant and returns when it is

@@ -297,6 +297,13 @@ func TestQuery(t *testing.T) {
 	if err != nil || a.Usage.Connections != 7 || string(a.Retained[0].Message.Payload) != "acme" {
 		t.Errorf("%+v %v", a, err)
 	}
+	// The API's own channel is not counted.
+	if _, err := p.Publish(t.Context(), tenant("acme", 1), message("a", "", 1)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := p.Query(t.Context(), link.Query{Kind: link.QueryUsage, Tenant: "acme"}); err != nil || a.Usage.Connections != 6 {
+		t.Errorf("with our own channel: %+v %v", a, err)
+	}
 	if _, err := p.Query(t.Context(), link.Query{Kind: link.QueryRetained, Filter: "bad"}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("got %v, want Invalid", err)
 	}
