@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 // TestCrash_OneProcess kills the whole product in the middle of load and starts
 // it again on what it left.
 func TestCrash_OneProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the product; not in short runs")
+	}
 	bin, data, offset := Programs(t, built), t.TempDir(), Offset(t)
 	for round := range *rounds {
 		p := Start(t, bin, "--anonymous", "crash", "--data", data, "--listen-offset", offset)
@@ -53,6 +56,9 @@ func TestCrash_Broker(t *testing.T)  { crashProcess(t, "broker") }
 func TestCrash_Gateway(t *testing.T) { crashProcess(t, "gateway") }
 
 func crashProcess(t *testing.T, role string) {
+	if testing.Short() {
+		t.Skip("starts the product; not in short runs")
+	}
 	bin, data, offset := Programs(t, built), t.TempDir(), Offset(t)
 	for round := range *rounds {
 		p := Start(t, bin, "--anonymous", "crash", "--data", data, "--listen-offset", offset, "--brokers", "1", "--gateways", "2")
