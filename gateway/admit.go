@@ -78,6 +78,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	if r.Reason.Failed() {
 		return r
 	}
+	before := g.changes.Load()
 	id, r := g.identify(ctx, c, tenant, username, p)
 	if r.Reason.Failed() {
 		return r
@@ -87,6 +88,12 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: "the quota connections is reached"}
 	}
 	c.tenant = tenant.ID
+	if g.changes.Load() != before {
+		// A revocation that was told between the check and enter has missed us.
+		if id, r = g.identify(ctx, c, tenant, username, p); r.Reason.Failed() {
+			return r
+		}
+	}
 	assigned := ""
 	if p.ClientID == "" {
 		assigned = "auto-" + rand.Text()

@@ -47,9 +47,13 @@ type connection struct {
 	dirty bool
 	// opened: CONNACK with success was appended.
 	opened bool
-	// paused: the reading goroutine waits on wake.
-	paused bool
-	wake   chan struct{}
+	// owed is how many bytes of answers, which need no credit, were appended
+	// since the socket had last taken everything.
+	owed int
+	// paused: the reading goroutine waits on wake. stalled: because of owed.
+	paused  bool
+	stalled bool
+	wake    chan struct{}
 	// sending: the reading goroutine is in Send, and looks at ending after it.
 	sending bool
 
@@ -133,19 +137,42 @@ func (c *connection) wakeLocked() {
 // mu after every frame that may change it, or the connection ends. It reports
 // whether ready is true.
 func (c *connection) wait(ready func() bool) bool {
+	waited := false
 	for {
 		c.mu.Lock()
 		if c.ending || ready() {
 			ok := !c.ending
 			c.mu.Unlock()
-			// What was not read was no silence of the client's.
-			c.lastRead.Store(time.Now().UnixMilli())
+			if waited {
+				// What was not read was no silence of the client's.
+				c.lastRead.Store(time.Now().UnixMilli())
+			}
 			return ok
 		}
+		waited = true
 		c.paused, c.wake = true, make(chan struct{})
 		wake := c.wake
 		c.mu.Unlock()
 		<-wake
+	}
+}
+
+// maxOwed bounds the answers that wait for a socket: beyond it a client that
+// sends and does not read is not read either.
+const maxOwed = 256 << 10
+
+// stall waits while too many answers wait for the socket. The keep alive goes
+// on meanwhile, so that a client that never reads again is ended by it.
+func (c *connection) stall() {
+	c.mu.Lock()
+	c.stalled = c.owed > maxOwed
+	stalled := c.stalled
+	c.mu.Unlock()
+	if stalled {
+		c.wait(func() bool { return c.owed <= maxOwed })
+		c.mu.Lock()
+		c.stalled = false
+		c.mu.Unlock()
 	}
 }
 

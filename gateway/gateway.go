@@ -39,6 +39,9 @@ type Gateway struct {
 	flushers sync.Pool // *flusher
 
 	draining atomic.Bool
+	// changes counts what the directory told, so that a CONNECT sees whether
+	// something came while it was checked.
+	changes atomic.Uint64
 }
 
 // New validates cfg and binds the listeners; clients wait until Run.

@@ -590,6 +590,47 @@ func TestSlowReaderIsBounded(t *testing.T) {
 	}
 }
 
+// A client that asks and never reads is not read any more, and its keep alive
+// ends it.
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	p := hello("greedy")
+	p.KeepAlive = 2
+	c := w.dial("mqtt").mustConnect(p)
+	pings := bytes.Repeat([]byte{0xC0, 0}, 1<<19)
+	sent := 0
+	for {
+		_ = c.c.SetWriteDeadline(time.Now().Add(time.Second))
+		n, err := c.c.Write(pings)
+		sent += n
+		if err != nil {
+			break
+		}
+		if sent > 200<<20 {
+			t.Fatal("200 MB of PINGREQ were taken from a client that does not read the answers")
+		}
+	}
+	w.eventually("the end", func() bool { return w.gw.Connections() == 0 })
+	if w.metric("mqtt_gateway_disconnects_total", "keep alive timeout") != 1 {
+		t.Error("it was not the keep alive")
+	}
+}
+
+// It goes on when the client reads.
+func TestAnswersGoOn(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	c := w.dial("mqtt").mustConnect(hello("slow"))
+	const n = 8 << 20
+	go func() { _, _ = c.c.Write(bytes.Repeat([]byte{0xC0, 0}, n/2)) }()
+	time.Sleep(300 * time.Millisecond) // gives the answers time to pile up; the test holds without, too
+	_ = c.c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if got, err := io.CopyN(io.Discard, c.c, n); err != nil {
+		t.Errorf("%d of %d bytes of PINGRESP: %v", got, n, err)
+	}
+}
+
 func TestRandomBytesDoNoHarm(t *testing.T) {
 	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.ConnectTimeout = time.Second })

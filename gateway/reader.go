@@ -65,6 +65,7 @@ func (c *connection) took(r *reading, n int) bool {
 		used := c.consume(r.b[:r.n+n])
 		r.n = copy(r.b, r.b[used:r.n+n])
 		r.fit(&c.gw.busy, n, full)
+		c.stall()
 	}
 	return !c.isEnding()
 }
@@ -174,7 +175,9 @@ func (c *connection) send(t *turn) {
 	c.mu.Lock()
 	if !c.ending {
 		c.borrowOut()
+		before := len(c.out.b)
 		c.out.b = c.m.Apply(c.out.b, fx)
+		c.owed += len(c.out.b) - before
 		mark := false
 		if fx.Close.Ended {
 			if !c.reported {

@@ -57,7 +57,7 @@ func (c *connection) timeout(now int64) {
 			}
 			mark = c.endLocked(cl)
 		}
-	case silence > 0 && !c.paused && now-c.lastRead.Load() > silence: // [MQTT-3.1.2-22]
+	case silence > 0 && (!c.paused || c.stalled) && now-c.lastRead.Load() > silence: // [MQTT-3.1.2-22]
 		mark = c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.KeepAliveTimeout, Text: "nothing came for one and a half times the keep alive"})
 	}
 	c.mu.Unlock()
@@ -84,6 +84,7 @@ func (g *Gateway) watch(ctx context.Context) {
 // changed hears of one change. It must not block, so that a tenant is looked up
 // elsewhere.
 func (g *Gateway) changed(ch tenancy.Change) {
+	g.changes.Add(1)
 	switch ch.Kind {
 	case tenancy.CredentialGone:
 		for _, c := range g.registry.of(ch.Tenant) {

@@ -85,8 +85,12 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 		return false
 	}
 	c.borrowOut()
+	before := len(c.out.b)
 	out, r := c.m.Receive(c.out.b, b, f)
 	c.out.b = out
+	if f.Kind != link.DownDeliver {
+		c.owed += len(out) - before
+	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		if f.QoS > mqtt.AtMostOnce {
@@ -192,6 +196,13 @@ func (c *connection) flush(fl *flusher) {
 		}
 	}
 	c.releaseOut()
+	backlog := c.in.Socket.Backlog()
+	if backlog == 0 {
+		c.owed = 0
+		if c.stalled {
+			c.wakeLocked()
+		}
+	}
 	if last {
 		c.told = true
 		c.in.Shut()
@@ -201,7 +212,7 @@ func (c *connection) flush(fl *flusher) {
 		return
 	}
 	if !c.ending {
-		if total, ok := c.m.Credit(c.in.Socket.Backlog()); ok {
+		if total, ok := c.m.Credit(backlog); ok {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
 		}

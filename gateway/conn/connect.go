@@ -69,6 +69,11 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 		},
 		Labels: a.Labels,
 	}
+	if p.Version != packet.V5 {
+		// Nobody told the client a Receive Maximum: MayRead holds it back
+		// instead, and the session must not take it as a fault.
+		o.Limits.ReceiveMaximum = 65535
+	}
 	o.Labels.Protocol = p.Version.String()
 	if c.grant != nil {
 		o.GrantRevision = c.grant.Revision

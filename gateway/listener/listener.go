@@ -107,8 +107,13 @@ func (l *Listener) Addr() net.Addr { return l.l.Addr() }
 // Open counts the connections that are open.
 func (l *Listener) Open() int { return int(l.open.Load()) }
 
-// Close stops accepting. Connections stay.
-func (l *Listener) Close() error { return l.l.Close() }
+// Close stops accepting. Connections that were handed over stay.
+func (l *Listener) Close() error {
+	if l.http != nil {
+		_ = l.http.Close() // requests that are no connection yet
+	}
+	return l.l.Close()
+}
 
 // Serve accepts until Close.
 func (l *Listener) Serve() error {
@@ -133,6 +138,9 @@ func (l *Listener) Serve() error {
 
 // acceptor is the net.Listener that limits, counts and wraps.
 type acceptor struct{ *Listener }
+
+// Close implements net.Listener; http.Server calls it.
+func (a acceptor) Close() error { return a.l.Close() }
 
 // Accept implements net.Listener.
 func (a acceptor) Accept() (net.Conn, error) {
