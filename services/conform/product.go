@@ -40,6 +40,7 @@ type Product struct {
 	CA        string    `json:"ca"`
 	Processes []Process `json:"processes"`
 
+	t    testing.TB
 	cmd  *exec.Cmd
 	once sync.Once
 }
@@ -82,7 +83,7 @@ func Start(t testing.TB, bin string, args ...string) *Product {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &Product{cmd: cmd}
+	p := &Product{t: t, cmd: cmd}
 	t.Cleanup(p.Stop)
 	late := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
@@ -107,9 +108,12 @@ func (p *Product) Kill() { p.end(syscall.SIGKILL) }
 func (p *Product) end(signal syscall.Signal) {
 	p.once.Do(func() {
 		_ = p.cmd.Process.Signal(signal)
-		late := time.AfterFunc(60*time.Second, func() { _ = p.cmd.Process.Kill() })
+		// One that hangs says where: SIGQUIT has Go write its stacks.
+		late := time.AfterFunc(45*time.Second, func() { _ = p.cmd.Process.Signal(syscall.SIGQUIT) })
 		defer late.Stop()
-		_ = p.cmd.Wait()
+		if err := p.cmd.Wait(); err != nil && signal == syscall.SIGTERM {
+			p.t.Errorf("the product did not stop in order: %v", err)
+		}
 	})
 }
 

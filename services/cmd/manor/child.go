@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ type child struct {
 	output    io.Writer
 	noRestart bool
 
+	up      atomic.Bool   // it was ready once: from then on it is started again
 	stop    chan struct{} // closed when the process shall end for good
 	once    sync.Once
 	stopped chan struct{} // closed when it has
@@ -62,6 +64,7 @@ func (c *child) part() node.Part {
 				c.end()
 				return err
 			}
+			c.up.Store(true)
 			return nil
 		},
 		Run: func(ctx context.Context) error {
@@ -105,6 +108,10 @@ func (c *child) watch(started chan<- error) {
 			if err = c.wait(cmd); errors.Is(err, errStopped) {
 				return
 			}
+		}
+		if !c.up.Load() {
+			c.log.Error("a process has ended before it was ready", "process", c.Name, "error", err)
+			return
 		}
 		if c.noRestart {
 			c.log.Error("a process has ended and is not started again", "process", c.Name, "error", err)
@@ -169,7 +176,7 @@ func (c *child) ready(ctx context.Context) error {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-c.stopped:
-			return fmt.Errorf("%s ended before it was ready", c.Name)
+			return fmt.Errorf("%s ended before it was ready; what it said is above", c.Name)
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready after %v: %w", c.Name, readyTime, err)
 		}

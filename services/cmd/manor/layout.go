@@ -93,12 +93,13 @@ func (o *options) layout() []process {
 	}
 	all := []process{
 		{Role: "nats", Name: "nats-1", Data: folder("nats-1"), Ports: map[string]int{"nats": at(portNATS, 1)}},
-		{Role: "tenancy", Name: "tenancy-1", Data: folder("tenancy-1"), Ports: map[string]int{"api": at(portAPI, 1), "operator": at(portTenancy, 1)}},
 	}
 	for k := 1; k <= o.brokers; k++ {
 		name := fmt.Sprintf("broker-%d", k)
 		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: map[string]int{"link": at(portLink, k), "operator": at(portOperator, k)}})
 	}
+	// After the brokers, on which its health depends.
+	all = append(all, process{Role: "tenancy", Name: "tenancy-1", Data: folder("tenancy-1"), Ports: map[string]int{"api": at(portAPI, 1), "operator": at(portTenancy, 1)}})
 	for k := 1; k <= o.gateways; k++ {
 		name := fmt.Sprintf("gateway-%d", k)
 		ports := mqtt(k)
@@ -106,6 +107,20 @@ func (o *options) layout() []process {
 		all = append(all, process{Role: "gateway", Name: name, Data: folder(name), Ports: ports})
 	}
 	return all
+}
+
+// checkPorts returns an error that names the first port that is in use.
+func (o *options) checkPorts(all []process) error {
+	for i := range all {
+		for name := range all[i].Ports {
+			ln, err := net.Listen("tcp", all[i].local(name))
+			if err != nil {
+				return errs.New(errs.Unavailable, "port %d (%s of %s) cannot be used: %w; choose others with --listen-offset", all[i].Ports[name], name, all[i].Name, err)
+			}
+			_ = ln.Close()
+		}
+	}
+	return nil
 }
 
 // addr is the address of one of the process's ports that clients use.

@@ -122,8 +122,8 @@ func TestLayout_Processes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `[{"role":"nats","name":"nats-1","pid":0,"data":"d/nats-1","ports":{"nats":4222}},` +
-		`{"role":"tenancy","name":"tenancy-1","pid":0,"data":"d/tenancy-1","ports":{"api":8080,"operator":8890}},` +
 		`{"role":"broker","name":"broker-1","pid":0,"data":"d/broker-1","ports":{"link":44054,"operator":8888}},` +
+		`{"role":"tenancy","name":"tenancy-1","pid":0,"data":"d/tenancy-1","ports":{"api":8080,"operator":8890}},` +
 		`{"role":"gateway","name":"gateway-1","pid":0,"data":"d/gateway-1","ports":{"mqtt":1883,"mqtts":8883,"operator":8889,"ws":8083,"wss":8084}},` +
 		`{"role":"gateway","name":"gateway-2","pid":0,"data":"d/gateway-2","ports":{"mqtt":1893,"mqtts":8893,"operator":8899,"ws":8093,"wss":8094}}]`
 	if string(got) != want {

@@ -15,6 +15,7 @@ import (
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -153,6 +154,18 @@ func (r *region) gateway(config section, p *process, identity section) {
 		all = append(all, s)
 	}
 	config["listeners"] = all
+}
+
+// tenancy names the first gateway in what sign-ups are told.
+func (r *region) tenancy(config section, p *process, identity section) {
+	gateway := r.first("gateway")
+	endpoints := section{}
+	for _, kind := range []string{"mqtt", "mqtts", "ws", "wss"} {
+		endpoints[kind] = gateway.Ports[kind]
+	}
+	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
+		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.nats()).
+		with("broker", identity.with("address", r.first("broker").local("link")))
 }
 
 func (r *region) nats() section {

@@ -51,6 +51,9 @@ func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
 		return err
 	}
 	all := o.layout()
+	if err := o.checkPorts(all); err != nil {
+		return err
+	}
 	ready := func() {
 		if err := newReport(o, ca.file, all).write(out, o, time.Since(started)); err != nil {
 			log.Error("standard output cannot be written", "error", err)
