@@ -57,8 +57,11 @@ bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 60m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
 
-generate: build ## write docs/config.md, docs/metrics.md and the OpenAPI document again
-	$(GO) generate ./...
+generate: build ## write docs/config.md, docs/metrics.md and docs/openapi.json again
+	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\n'; \
+	  for d in brokerd gatewayd tenancyd; do echo; bin/$$d config show; done; } > docs/config.md
+	@bin/manor metrics > docs/metrics.md
+	@$(GO) test -count=1 ./services/api -run TestOpenAPI -update >/dev/null
 
 deps: ## install mosquitto and the MQTT.js modules that some tests use, where possible
 	@.ci/deps

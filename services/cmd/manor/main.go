@@ -20,7 +20,7 @@ func main() {
 	self, err := os.Executable()
 	if err == nil {
 		root := ctl.New(self)
-		root.AddCommand(dev(), natsServer())
+		root.AddCommand(dev(), natsServer(), metricsDocument())
 		err = root.ExecuteContext(context.Background())
 	}
 	if err != nil {

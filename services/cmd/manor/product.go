@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
@@ -60,14 +62,14 @@ func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
 		}
 	}
 	if o.brokers == 0 {
-		return runProduct(ctx, o, &all[0], ca, log, ready)
+		return runProduct(ctx, o, &all[0], ca, log, func(*prometheus.Registry) { ready() })
 	}
 	return runProcesses(ctx, o, all, ca, log, errout, ready)
 }
 
 // runProduct runs the whole product in this process. It reads from the ground
 // up; what is made first is stopped last.
-func runProduct(ctx context.Context, o *options, p *process, ca *authority, log *slog.Logger, ready func()) error {
+func runProduct(ctx context.Context, o *options, p *process, ca *authority, log *slog.Logger, ready func(*prometheus.Registry)) error {
 	p.PID = os.Getpid()
 	folder := func(name string) string { return filepath.Join(o.data, name) }
 	certFile, keyFile, err := ca.listeners(nil)
@@ -152,7 +154,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		public.Part(),
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
-		whenWell(health, ready),
+		whenWell(health, func() { ready(registry) }),
 	)
 }
 
