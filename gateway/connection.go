@@ -19,6 +19,15 @@ import (
 // goodbye.
 const lingerTime = 2 * time.Second
 
+// warning is whether the log must have, or has, a line.
+type warning uint8
+
+const (
+	warnNot warning = iota
+	warnDue
+	warned
+)
+
 // connection is the shell of a connection machine. Its reading goroutine owns
 // the machine's inbound half.
 type connection struct {
@@ -65,7 +74,10 @@ type connection struct {
 	reported bool
 
 	tooLarge []uint16 // packet ids of which the broker must hear
-	warned   bool     // of a denied publish
+	// warnings of this connection that the log has: of publishes that were not
+	// passed on (the reading goroutine's), of messages too large for the client.
+	warned  bool
+	warnOut warning
 }
 
 // handle is the life of a connection; listeners call it on the goroutine of

@@ -617,6 +617,37 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// [MQTT-3.1.2-24, -25]: the broker completes what is too large for the client.
+func TestTooLargeForClient(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	p := hello("small")
+	p.MaximumPacketSize = 50
+	sub := w.dial("mqtt").mustConnect(p)
+	sub.subscribe("a")
+	pub := w.dial("mqtt").mustConnect(hello("pub"))
+	for _, payload := range []string{strings.Repeat("x", 60), "fits"} {
+		pub.send(publish("a", payload, 1))
+		pub.want(packet.PUBACK)
+	}
+	if got := sub.want(packet.PUBLISH); string(got.Publish.Message.Payload) != "fits" {
+		t.Errorf("payload %q", got.Publish.Message.Payload)
+	}
+	w.eventually("the broker to hear of it", func() bool {
+		w.broker.mu.Lock()
+		defer w.broker.mu.Unlock()
+		for _, c := range w.broker.channels {
+			if c.tooLarge == 1 {
+				return true
+			}
+		}
+		return false
+	})
+	if w.metric("mqtt_gateway_dropped_total", "packet_too_large") != 1 {
+		t.Error("it was not counted")
+	}
+}
+
 // It goes on when the client reads.
 func TestAnswersGoOn(t *testing.T) {
 	t.Parallel()

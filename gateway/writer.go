@@ -93,11 +93,12 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
+		c.warnOut = max(c.warnOut, warnDue)
 		if f.QoS > mqtt.AtMostOnce {
 			c.tooLarge = append(c.tooLarge, f.PacketID)
-			markDirty = !c.dirty
-			c.dirty = true
 		}
+		markDirty = !c.dirty
+		c.dirty = true
 	}
 	if r.Opened {
 		c.opened = true
@@ -161,7 +162,10 @@ func (g *Gateway) flush() {
 	fl.list, g.dirty.list = g.dirty.list, fl.list
 	g.dirty.mu.Unlock()
 	for _, c := range fl.list {
-		c.flush(fl)
+		if c.flush(fl) {
+			g.log.Warn("a message is larger than the client's maximum packet size; further ones of this connection are only counted",
+				"tenant", c.tenant, "client_id", c.clientID)
+		}
 	}
 	clear(fl.list)
 	fl.list = fl.list[:0]
@@ -178,11 +182,15 @@ func (g *Gateway) flush() {
 }
 
 // flush writes out what is there, says goodbye when it is time, and gathers
-// what the broker must hear.
-func (c *connection) flush(fl *flusher) {
+// what the broker must hear. It reports whether to warn of a message that was
+// too large.
+func (c *connection) flush(fl *flusher) (warn bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dirty = false
+	if c.warnOut == warnDue {
+		c.warnOut, warn = warned, true
+	}
 	last := c.ending && !c.told
 	if last {
 		c.borrowOut()
@@ -209,7 +217,7 @@ func (c *connection) flush(fl *flusher) {
 		_ = c.in.Socket.SetReadDeadline(time.Now().Add(lingerTime))
 	}
 	if c.link == nil {
-		return
+		return warn
 	}
 	if !c.ending {
 		if total, ok := c.m.Credit(backlog); ok {
@@ -221,11 +229,12 @@ func (c *connection) flush(fl *flusher) {
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpTooLarge, Channel: c.channel, PacketID: id})
 		}
 		c.tooLarge = nil
-		return
+		return warn
 	}
 	if !c.reported && !c.sending {
 		c.reported = true
 		up := fl.frames(c.link)
 		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))
 	}
+	return warn
 }
