@@ -214,6 +214,7 @@ func TestWill(t *testing.T) {
 		}
 		// The session ends before the delay: the will goes with it.
 		w.connect("d", expiry(3), will("w/d", 10)).close(link.CloseLost)
+		w.settle()
 		w.clock.Add(4_000)
 		watch.wantDeliver("gone", 0)
 	})
@@ -245,12 +246,14 @@ func TestSessionExpiry(t *testing.T) {
 		c := w.connect("c", expiry(10))
 		c.subscribe("t", 1)
 		c.close(link.CloseLost)
+		w.settle()
 		w.clock.Add(9_000)
 		c = w.open("c", func(o *link.Open) { o.CleanStart, o.SessionExpiry = false, 10 })
 		if r := c.want(link.DownOpened); !r.SessionPresent {
 			t.Fatal("expired too early")
 		}
 		c.close(link.CloseLost)
+		w.settle()
 		w.clock.Add(11_000)
 		for end := time.Now().Add(5 * time.Second); w.set.Tenant("acme").sessions.Load() != 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
@@ -522,11 +525,10 @@ func TestTenantsDoNotMeet(t *testing.T) {
 
 func TestLinkLost(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		second := &gateway{clients: map[link.Channel]*client{}}
 		watch := w.connect("watch")
 		watch.subscribe("w", 0)
 		first := w.link
-		w.gw, w.link = second, w.set.Attach(second)
+		w.gw, w.link = w.attach()
 		w.connect("a", will("w", 0))
 		if err := w.link.Close(); err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -25,13 +27,16 @@ type world struct {
 	store kv.Store
 	set   *Set
 	gw    *gateway
-	link  *Link
+	link  link.Broker
 	stop  func()
 	clock atomic.Int64
+	// far puts a pipe, and the codec, between the gateways and the broker.
+	far   bool
+	asked uint64
 }
 
-func newWorld(t *testing.T, shards int) *world {
-	w := &world{t: t, store: mem.New()}
+func newWorld(t *testing.T, shards int, far bool) *world {
+	w := &world{t: t, store: mem.New(), far: far}
 	w.clock.Store(1_000_000)
 	w.start(shards)
 	t.Cleanup(func() { w.stop() })
@@ -57,8 +62,33 @@ func (w *world) start(shards int) {
 	}()
 	w.set = set
 	w.stop = func() { cancel(); <-done }
-	w.gw = &gateway{clients: map[link.Channel]*client{}}
-	w.link = set.Attach(w.gw)
+	w.gw, w.link = w.attach()
+}
+
+// attach makes a gateway and its link: a call, or a pipe with everything
+// written and read again.
+func (w *world) attach() (*gateway, link.Broker) {
+	w.t.Helper()
+	g := &gateway{clients: map[link.Channel]*client{}, answers: make(chan uint64, 64)}
+	if !w.far {
+		return g, w.set.Attach(g)
+	}
+	near, far := wire.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	w.t.Cleanup(cancel)
+	go func() {
+		conn, err := wire.New(ctx, far, wire.Config{Node: "broker"})
+		if err != nil {
+			w.t.Error(err)
+			return
+		}
+		_ = link.Accept(ctx, conn, func(gw link.Gateway, _ string) link.Broker { return w.set.Attach(gw) })
+	}()
+	conn, err := wire.New(ctx, near, wire.Config{Node: "gateway"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return g, link.Connect(conn, g)
 }
 
 // restart ends the set and starts another one over the same store, as a killed
@@ -70,6 +100,7 @@ func (w *world) restart(shards int) {
 }
 
 type gateway struct {
+	answers chan uint64
 	mu      sync.Mutex
 	clients map[link.Channel]*client
 	next    link.Channel
@@ -79,6 +110,10 @@ type gateway struct {
 func (g *gateway) Receive(b *link.Down) {
 	for i := range b.Frames {
 		f := b.Frames[i]
+		if f.Kind == link.DownAnswer {
+			g.answers <- f.Answer.ID
+			continue
+		}
 		g.mu.Lock()
 		c := g.clients[f.Channel]
 		g.mu.Unlock()
@@ -86,6 +121,7 @@ func (g *gateway) Receive(b *link.Down) {
 			continue
 		}
 		r := record{DownFrame: f}
+		r.SubscriptionIDs, r.Reasons = slices.Clone(f.SubscriptionIDs), slices.Clone(f.Reasons)
 		if f.Kind == link.DownDeliver {
 			r.msg = b.Messages[f.Slot].Clone()
 		}
@@ -204,10 +240,32 @@ func (c *client) silent() {
 	}
 }
 
+// cross waits until what was sent before has crossed the link, both ways.
+func (w *world) cross() {
+	w.t.Helper()
+	w.asked++
+	q := &link.Query{ID: w.asked, Kind: link.QueryUsage, Tenant: "acme"}
+	if err := w.link.Send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpQuery, Query: q}}}); err != nil {
+		w.t.Fatal(err)
+	}
+	for {
+		select {
+		case id := <-w.gw.answers:
+			if id == w.asked {
+				return
+			}
+		case <-time.After(5 * time.Second):
+			w.t.Fatal("the link does not answer")
+		}
+	}
+}
+
 // settle waits until every shard has done what it was left, commits included.
 // Three rounds follow a message over two shards and its answer back.
 func (w *world) settle() {
 	w.t.Helper()
+	w.cross()
+	defer w.cross()
 	for range 3 {
 		for _, s := range w.set.shards {
 			done := make(chan struct{})
@@ -277,6 +335,7 @@ func (c *client) close(cause link.CloseCause) {
 
 func each(t *testing.T, f func(t *testing.T, w *world)) {
 	for _, n := range []int{1, 3} {
-		t.Run(fmt.Sprintf("shards=%d", n), func(t *testing.T) { f(t, newWorld(t, n)) })
+		t.Run(fmt.Sprintf("direct/shards=%d", n), func(t *testing.T) { f(t, newWorld(t, n, false)) })
 	}
+	t.Run("wire", func(t *testing.T) { f(t, newWorld(t, 2, true)) })
 }
