@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,7 +134,7 @@ type mosquitto struct {
 }
 
 func (m *mosquitto) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	line := append(append(append([]string(nil), m.wrap...), program), append(append([]string(nil), m.args...), args...)...)
+	line := slices.Concat(m.wrap, []string{program}, m.args, args)
 	return exec.CommandContext(ctx, line[0], line[1:]...)
 }
 
@@ -184,8 +185,8 @@ func resolving(t *testing.T, name string) ([]string, error) {
 	}
 	script := fmt.Sprintf(`mount --bind %q /etc/hosts && exec "$@"`, hosts)
 	for _, unshare := range [][]string{{"unshare", "-m"}, {"unshare", "-rm"}} {
-		wrap := append(unshare, "sh", "-c", script, "sh")
-		if exec.Command(wrap[0], append(wrap[1:len(wrap):len(wrap)], "true")...).Run() == nil {
+		wrap := slices.Concat(unshare, []string{"sh", "-c", script, "sh"})
+		if exec.Command(wrap[0], slices.Concat(wrap[1:], []string{"true"})...).Run() == nil {
 			return wrap, nil
 		}
 	}
