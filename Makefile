@@ -12,7 +12,7 @@ RUNS          ?= 3
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test race fuzz lint arch check bench crash generate deps fmt clean
+.PHONY: help build dev test race fuzz lint arch check bench crash nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,7 +55,11 @@ bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 
 	bin/manor bench compare -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
-	$(GO) test -count=1 -timeout 60m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
+	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
+
+nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds
+	$(MAKE) fuzz TIME=60s
+	$(MAKE) crash ROUNDS=100
 
 generate: build ## write docs/config.md, docs/metrics.md and docs/openapi.json again
 	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\n'; \
