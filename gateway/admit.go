@@ -132,14 +132,7 @@ func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 	up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: ch, Open: open})
 	err = l.Send(up)
 	t.fx.Reset()
-	c.mu.Lock()
-	c.sending = false
-	mark := c.ending && !c.reported && !c.dirty
-	c.dirty = c.dirty || mark
-	c.mu.Unlock()
-	if mark {
-		c.gw.markDirty(c)
-	}
+	c.sent()
 	if err != nil {
 		return unreachable
 	}

@@ -103,25 +103,27 @@ func (g *Gateway) newConnection(in *listener.Conn) *connection {
 // flushes afterwards.
 func (c *connection) end(cl conn.Close) {
 	c.mu.Lock()
-	first := c.endLocked(cl)
-	c.mu.Unlock()
-	if first {
-		c.gw.markDirty(c)
-	}
+	defer c.mu.Unlock()
+	c.endLocked(cl)
 }
 
-// endLocked is end under mu. It reports whether c must be put on the dirty
-// list.
-func (c *connection) endLocked(cl conn.Close) (markDirty bool) {
+// endLocked is end under mu.
+func (c *connection) endLocked(cl conn.Close) {
 	if c.ending {
-		return false
+		return
 	}
 	c.ending, c.goodbye = true, cl
 	c.wakeLocked()
-	markDirty = !c.dirty
-	c.dirty = true
+	c.markLocked()
 	c.count(cl)
-	return markDirty
+}
+
+// markLocked puts c in the gateway's list, to be flushed.
+func (c *connection) markLocked() {
+	if !c.dirty {
+		c.dirty = true
+		c.gw.markDirty(c)
+	}
 }
 
 func (c *connection) count(cl conn.Close) {
@@ -191,23 +193,19 @@ func (c *connection) stall() {
 // progress is called when the socket has taken some of its backlog.
 func (c *connection) progress() {
 	c.mu.Lock()
-	mark := !c.dirty && !c.told
-	c.dirty = c.dirty || mark
+	told := c.told
+	if !told {
+		c.markLocked()
+	}
 	c.mu.Unlock()
-	if mark {
-		c.gw.markDirty(c)
+	if !told {
 		c.gw.flush()
 	}
 }
 
 // finish is the last thing that the reading goroutine does.
 func (c *connection) finish() {
-	c.mu.Lock()
-	mark := c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
-	c.mu.Unlock()
-	if mark {
-		c.gw.markDirty(c)
-	}
+	c.end(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
 	c.gw.flush()
 	_ = c.in.Socket.Close()
 	if c.link != nil {

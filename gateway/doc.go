@@ -11,7 +11,7 @@
 // (Receive) and written by it (Flush), without a hand-over.
 //
 // Locks: a connection's mutex guards its outbound half, and is taken before
-// the Socket's. Nobody calls a broker while holding either; sockets are closed
+// the Socket's and that of the list of dirty connections. Nobody calls a broker while holding either; sockets are closed
 // under it.
 //
 // It must not know services: the broker is what a link.Broker says.

@@ -170,53 +170,60 @@ func (c *connection) consume(b []byte) (used int) {
 
 // send brings about the effects gathered in t, and empties it.
 func (c *connection) send(t *turn) {
-	fx := &t.fx
 	c.countTurn(t)
-	c.mu.Lock()
-	if !c.ending {
-		c.borrowOut()
-		before := len(c.out.b)
-		c.out.b = c.m.Apply(c.out.b, fx)
-		c.owed += len(c.out.b) - before
-		mark := false
-		if fx.Close.Ended {
-			if !c.reported {
-				fx.Up.Frames = append(fx.Up.Frames, closeFrame(c.channel, fx.Close))
-				c.reported = true
-			}
-			mark = c.endLocked(fx.Close)
-		} else if len(c.out.b) == 0 {
-			c.releaseOut()
-		} else if !c.dirty {
-			mark, c.dirty = true, true
+	if c.apply(&t.fx) {
+		if err := c.link.Send(&t.fx.Up); err != nil {
+			c.gw.log.Debug("send to the broker", "error", err)
 		}
-		c.sending = len(fx.Up.Frames) > 0
-		sending := c.sending
-		c.mu.Unlock()
-		if mark {
-			c.gw.markDirty(c)
-		}
-		if sending {
-			if err := c.link.Send(&fx.Up); err != nil {
-				c.gw.log.Debug("send to the broker", "error", err)
-			}
-		}
-		c.mu.Lock()
-		c.sending = false
-		if c.ending && !c.reported && !c.dirty {
-			// Somebody else ended it meanwhile and left the report to us.
-			c.dirty = true
-			c.mu.Unlock()
-			c.gw.markDirty(c)
-			c.mu.Lock()
-		}
+		c.sent()
 	}
+	t.fx.Reset()
+	t.decoder.Reset()
+	c.mu.Lock()
 	dirty := c.dirty
 	c.mu.Unlock()
-	fx.Reset()
-	t.decoder.Reset()
 	if dirty {
 		c.gw.flush()
+	}
+}
+
+// apply appends what the client is answered at once, and reports whether there
+// are frames for the broker, after which sent must be called.
+func (c *connection) apply(fx *conn.Effects) (send bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return false
+	}
+	c.borrowOut()
+	before := len(c.out.b)
+	c.out.b = c.m.Apply(c.out.b, fx)
+	c.owed += len(c.out.b) - before
+	switch {
+	case fx.Close.Ended:
+		if !c.reported {
+			fx.Up.Frames = append(fx.Up.Frames, closeFrame(c.channel, fx.Close))
+			c.reported = true
+		}
+		c.endLocked(fx.Close)
+	case len(c.out.b) == 0:
+		c.releaseOut()
+	default:
+		c.markLocked()
+	}
+	c.sending = len(fx.Up.Frames) > 0
+	return c.sending
+}
+
+// sent is called after a Send. Somebody else may have ended the connection
+// meanwhile, and left it to the sender to have that reported, so that nothing
+// follows the report.
+func (c *connection) sent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sending = false
+	if c.ending && !c.reported {
+		c.markLocked()
 	}
 }
 

@@ -45,7 +45,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 // timeout ends c if it is time.
 func (c *connection) timeout(now int64) {
 	c.mu.Lock()
-	mark := false
+	defer c.mu.Unlock()
 	silence := c.silence.Load()
 	switch {
 	case c.ending:
@@ -55,14 +55,10 @@ func (c *connection) timeout(now int64) {
 			if c.version() == 0 {
 				cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
 			}
-			mark = c.endLocked(cl)
+			c.endLocked(cl)
 		}
 	case silence > 0 && (!c.paused || c.stalled) && now-c.lastRead.Load() > silence: // [MQTT-3.1.2-22]
-		mark = c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.KeepAliveTimeout, Text: "nothing came for one and a half times the keep alive"})
-	}
-	c.mu.Unlock()
-	if mark {
-		c.gw.markDirty(c)
+		c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.KeepAliveTimeout, Text: "nothing came for one and a half times the keep alive"})
 	}
 }
 

@@ -55,9 +55,7 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 		if f.Kind == link.DownDeliver {
 			deliveries++
 		}
-		if c.receive(b, f) {
-			g.markDirty(c)
-		}
+		c.receive(b, f)
 	}
 	if deliveries > 0 {
 		g.metrics.deliveries.Add(float64(deliveries))
@@ -77,12 +75,12 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g.flush()
 }
 
-// receive takes one frame and reports whether c must be put on the dirty list.
-func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
+// receive takes one frame.
+func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
-		return false
+		return
 	}
 	c.borrowOut()
 	before := len(c.out.b)
@@ -97,8 +95,7 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 		if f.QoS > mqtt.AtMostOnce {
 			c.tooLarge = append(c.tooLarge, f.PacketID)
 		}
-		markDirty = !c.dirty
-		c.dirty = true
+		c.markLocked()
 	}
 	if r.Opened {
 		c.opened = true
@@ -108,16 +105,14 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) (markDirty bool) {
 	if r.Opened || r.Resume {
 		c.wakeLocked()
 	}
-	if r.Close.Ended {
-		return c.endLocked(r.Close) || markDirty
-	}
 	switch {
+	case r.Close.Ended:
+		c.endLocked(r.Close)
 	case len(c.out.b) == 0:
 		c.releaseOut()
-	case !c.dirty:
-		c.dirty, markDirty = true, true
+	default:
+		c.markLocked()
 	}
-	return markDirty
 }
 
 func (g *Gateway) markDirty(c *connection) {
