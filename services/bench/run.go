@@ -31,13 +31,26 @@ func Run(o Options) (*Result, error) {
 		return nil, errs.New(errs.Invalid, "%w", err)
 	}
 	res := &Result{Label: o.Label, Scenario: o.Scenario, Extra: map[string]float64{}}
-	if err := raiseFiles(uint64(2*o.N + o.Subs + 64)); err != nil && o.Scenario != "wild" {
+	if err := raiseFiles(uint64(o.connections() + 64)); err != nil {
 		return nil, err
 	}
 	if err := scenarios[o.Scenario](&o, res); err != nil {
 		res.Error = err.Error()
 	}
 	return res, nil
+}
+
+// connections is how many connections the scenario has open at once, at most.
+func (o *Options) connections() int {
+	switch o.Scenario {
+	case "idle":
+		return o.N
+	case "offline", "retained":
+		return o.Conc + 8
+	case "wild":
+		return 2 * o.N
+	}
+	return 2*o.N + max(o.Subs, 500)
 }
 
 // raiseFiles raises the limit of open files as far as it goes, also for
