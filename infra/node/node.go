@@ -177,31 +177,71 @@ func stop(o Options, running []*runningPart, signals <-chan os.Signal) error {
 	}()
 	var errAll error
 	for i := len(running) - 1; i >= 0; i-- {
-		r := running[i]
-		if r.Drain != nil {
-			if err := r.Drain(ctx); err != nil {
-				o.Log.Warn("not drained", "part", r.Name, "error", err)
-			}
-		}
-		r.cancel()
-		select {
-		case <-r.done:
-		case <-ctx.Done():
-			// What ignores its context gets a moment, not the process.
-			select {
-			case <-r.done:
-			case <-time.After(time.Second):
-				errAll = errors.Join(errAll, errs.New(errs.Unavailable, "stop %s: still running after the drain timeout", r.Name))
-			}
-		}
-		if r.Stop != nil {
-			if err := r.Stop(); err != nil {
-				errAll = errors.Join(errAll, fmt.Errorf("stop %s: %w", r.Name, err))
-			}
-		}
-		o.Log.Debug("stopped", "part", r.Name)
+		errAll = errors.Join(errAll, running[i].stop(ctx, o.Log))
 	}
 	return errAll
+}
+
+// grace is what each step of stopping a part gets when the drain timeout has
+// passed: what ignores its context must not hold the process.
+const grace = time.Second
+
+func (r *runningPart) stop(ctx context.Context, log *slog.Logger) error {
+	if r.Drain != nil {
+		drained := make(chan error, 1)
+		go func() { drained <- r.Drain(ctx) }()
+		err := errs.New(errs.Unavailable, "it ignores the drain timeout")
+		within(ctx, func(done <-chan struct{}) {
+			select {
+			case err = <-drained:
+			case <-done:
+			}
+		})
+		if err != nil {
+			log.Warn("not drained", "part", r.Name, "error", err)
+		}
+	}
+	r.cancel()
+	var all error
+	within(ctx, func(done <-chan struct{}) {
+		select {
+		case <-r.done:
+		case <-done:
+			all = errs.New(errs.Unavailable, "stop %s: still running after the drain timeout", r.Name)
+		}
+	})
+	if r.Stop != nil {
+		stopped := make(chan error, 1)
+		go func() { stopped <- r.Stop() }()
+		err := errs.New(errs.Unavailable, "it does not end")
+		within(ctx, func(done <-chan struct{}) {
+			select {
+			case err = <-stopped:
+			case <-done:
+			}
+		})
+		if err != nil {
+			all = errors.Join(all, fmt.Errorf("stop %s: %w", r.Name, err))
+		}
+	}
+	log.Debug("stopped", "part", r.Name)
+	return all
+}
+
+// within calls f with a channel that is closed a moment after ctx is done.
+func within(ctx context.Context, f func(done <-chan struct{})) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		t := time.NewTimer(grace)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			cancel()
+		case <-late.Done():
+		}
+	})()
+	f(late.Done())
 }
 
 // Version is the version of the main module that was built in, with the commit

@@ -86,8 +86,10 @@ func TestRun_PartThatDoesNotStop(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	err := node.Run(ctx, node.Options{Log: telemetry.Discard(), NoSignals: true, Ready: cancel, DrainTimeout: time.Millisecond},
-		node.Part{Name: "deaf", Run: func(context.Context) error { <-release; return nil }})
-	if !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "deaf") {
+		node.Part{Name: "deaf to run", Run: func(context.Context) error { <-release; return nil }},
+		node.Part{Name: "deaf to drain", Drain: func(context.Context) error { <-release; return nil }},
+		node.Part{Name: "deaf to stop", Stop: func() error { <-release; return nil }})
+	if !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "deaf to run") || !strings.Contains(err.Error(), "deaf to stop") {
 		t.Errorf("got %v", err)
 	}
 }
