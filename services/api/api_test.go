@@ -248,6 +248,8 @@ func TestSignUp_Refuses(t *testing.T) {
 	if r := f.do("POST", "/v1/signup", "", signUpBody, "Content-Type", "text/plain"); r.status != 415 {
 		t.Errorf("text/plain: %d %s", r.status, r.body)
 	}
+	// What curl -d sends is JSON all the same.
+	f.want(f.do("POST", "/v1/signup", "", body(`"acme"`, `"delta"`), "Content-Type", "application/x-www-form-urlencoded"), 201, "")
 	f.want(f.do("POST", "/v1/signup", "", `{"organization":"`+strings.Repeat("x", 2<<20)+`"}`), 413, "body_too_large")
 }
 

@@ -27,6 +27,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		if isAPI(r) {
 			h.Set("Cache-Control", "no-store") // answers hold secrets
+			// What curl -d says without meaning it. No browser sends an API key
+			// by itself, so nothing rests on the type of the body.
+			if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+				r.Header.Set("Content-Type", "application/json")
+			}
 		}
 		sw := &statusWriter{ResponseWriter: w}
 		r.Body = http.MaxBytesReader(sw, r.Body, publishBodyMax)
