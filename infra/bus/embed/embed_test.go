@@ -4,7 +4,9 @@ package embed_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
+	"os"
 	"testing"
 	"time"
 
@@ -140,4 +142,51 @@ func TestRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	next("b")
+}
+
+// TestCrash holds that what was acknowledged is in the files already: a copy of
+// the folder of a running server, which is what kill -9 leaves, has all of it.
+func TestCrash(t *testing.T) {
+	ctx := t.Context()
+	dir, left := t.TempDir(), t.TempDir()
+	b, err := start(t, embed.Config{Dir: dir}).Bus("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	k, err := b.Bucket(ctx, bus.BucketConfig{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 100
+	for i := range n {
+		if _, err := k.Put(ctx, fmt.Sprint("k", i), []byte(fmt.Sprint(i)), bus.Absent); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.Delete(ctx, "k0", bus.Any); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(left, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	b2, err := start(t, embed.Config{Dir: left}).Bus("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b2.Close() })
+	k2, err := b2.Bucket(ctx, bus.BucketConfig{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		e, err := k2.Get(ctx, fmt.Sprint("k", i))
+		if i == 0 && !errs.Is(err, errs.NotFound) || i > 0 && (err != nil || string(e.Value) != fmt.Sprint(i)) {
+			t.Errorf("k%d: %s %v", i, e.Value, err)
+		}
+	}
+	// Revisions go on where they were, or a watcher would miss what comes.
+	if rev, err := k2.Put(ctx, "later", nil, bus.Absent); err != nil || rev != n+2 {
+		t.Errorf("revision %d %v, want %d", rev, err, n+2)
+	}
 }
