@@ -17,7 +17,8 @@ func (s *Session) attach(_ int64, o *Opening, fx *Effects) {
 	s.durable = s.durable || o.Expiry > 0
 	s.recorded = s.recorded || o.Will != nil
 	s.out.attach(o.ReceiveMaximum)
-	s.in.attach(o.InboundMaximum)
+	s.forgetOwed()
+	s.inMax = o.InboundMaximum
 	s.saveSession(fx)
 	fx.Send = append(fx.Send, Out{Kind: OutOpened, Present: o.Present, Credit: o.Credit, AfterCommit: o.Present})
 }
@@ -31,7 +32,7 @@ func (s *Session) takeOver(now int64, fx *Effects) {
 	fx.Send = append(fx.Send, Out{Kind: OutClose, Reason: mqtt.SessionTakenOver})
 	s.attached = false
 	s.out.detach()
-	s.in.detach()
+	s.forgetOwed()
 	// The will goes out at once when it has no delay; with one, the Attach
 	// that follows cancels it, a Discard sends it.
 	s.scheduleWill(now, fx)
@@ -44,7 +45,7 @@ func (s *Session) detach(now int64, e *Event, fx *Effects) {
 	}
 	s.attached = false
 	s.out.detach()
-	s.in.detach()
+	s.forgetOwed()
 	if e.Expiry != nil && s.durable {
 		s.expiry = *e.Expiry
 	}
@@ -68,7 +69,7 @@ func (s *Session) discard(fx *Effects) {
 	if s.attached {
 		s.attached = false
 		s.out.detach()
-		s.in.detach()
+		s.forgetOwed()
 	}
 	s.publishWill(fx)
 	s.expireAt = 0

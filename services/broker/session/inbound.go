@@ -30,7 +30,6 @@ func (t Token) epoch() uint32 { return uint32(t>>32) & (1<<30 - 1) }
 
 // inbound is what the client has published and not completed.
 type inbound struct {
-	max uint16
 	// ids are the QoS 2 messages received and not released; true once the
 	// message is committed everywhere [MQTT-4.3.3-10].
 	ids map[uint16]bool
@@ -40,15 +39,20 @@ type inbound struct {
 	puback, pubrec ring
 }
 
-func (in *inbound) attach(limit uint16) {
-	in.max = limit
-	in.puback.reset()
-	in.pubrec.reset()
+// inbound returns what the client has published, made when first needed.
+func (s *Session) inbound() *inbound {
+	if s.in == nil {
+		s.in = &inbound{}
+	}
+	return s.in
 }
 
-func (in *inbound) detach() {
-	in.puback.reset()
-	in.pubrec.reset()
+// forgetOwed forgets the acknowledgements that the connection was owed.
+func (s *Session) forgetOwed() {
+	if s.in != nil {
+		s.in.puback.reset()
+		s.in.pubrec.reset()
+	}
 }
 
 // publish takes a PUBLISH of the client.
@@ -63,29 +67,30 @@ func (s *Session) publish(e *Event, fx *Effects) {
 		if s.refuseOverflow(fx) {
 			return
 		}
-		place := s.in.puback.push(e.Packet)
+		place := s.inbound().puback.push(e.Packet)
 		fx.Route = append(fx.Route, Publication{Token: token(s.epoch, false, place), Packet: e.Packet})
 	case mqtt.ExactlyOnce:
 		if s.refuseOverflow(fx) {
 			return
 		}
-		committed, known := s.in.ids[e.Packet]
+		in := s.inbound()
+		committed, known := in.ids[e.Packet]
 		if known {
 			// A duplicate is acknowledged again and not routed
 			// [MQTT-4.3.3-10].
-			place := s.in.pubrec.push(e.Packet)
+			place := in.pubrec.push(e.Packet)
 			if committed {
-				s.in.pubrec.fill(place, mqtt.Success)
+				in.pubrec.fill(place, mqtt.Success)
 				s.drainAcks(fx)
 			}
 			return
 		}
-		if s.in.ids == nil {
-			s.in.ids = make(map[uint16]bool)
+		if in.ids == nil {
+			in.ids = make(map[uint16]bool)
 		}
-		s.in.ids[e.Packet] = false
+		in.ids[e.Packet] = false
 		s.save(fx, Record{Kind: PutInbound, Packet: e.Packet})
-		place := s.in.pubrec.push(e.Packet)
+		place := in.pubrec.push(e.Packet)
 		fx.Route = append(fx.Route, Publication{Token: token(s.epoch, true, place), Packet: e.Packet, Exact: s.durable})
 	}
 }
@@ -93,8 +98,8 @@ func (s *Session) publish(e *Event, fx *Effects) {
 // refuseOverflow closes a connection that has more unacknowledged publishes
 // under way than it was allowed [MQTT-3.3.4-9].
 func (s *Session) refuseOverflow(fx *Effects) bool {
-	n := s.in.puback.len() + s.in.pubrec.len()
-	if n < int(s.in.max) {
+	in := s.inbound()
+	if in.puback.len()+in.pubrec.len() < int(s.inMax) {
 		return false
 	}
 	fx.Send = append(fx.Send, Out{Kind: OutClose, Reason: mqtt.ReceiveMaximumExceeded})
@@ -105,9 +110,10 @@ func (s *Session) refuseOverflow(fx *Effects) bool {
 // forgotten, so that the client may send it again.
 func (s *Session) routed(e *Event, fx *Effects) {
 	rec := e.Token&tokenPubrec != 0
-	r, id := &s.in.puback, uint16(0)
+	in := s.inbound()
+	r, id := &in.puback, uint16(0)
 	if rec {
-		r = &s.in.pubrec
+		r = &in.pubrec
 	}
 	if e.Token.epoch() == s.epoch&(1<<30-1) && s.attached {
 		id = r.fill(uint32(e.Token), e.Reason)
@@ -125,16 +131,17 @@ func (s *Session) settle(id uint16, e *Event, fx *Effects) {
 	if id == 0 {
 		id = e.Packet
 	}
-	if _, ok := s.in.ids[id]; !ok {
+	in := s.in
+	if _, ok := in.ids[id]; !ok {
 		return
 	}
 	if e.Reason.Failed() {
-		delete(s.in.ids, id)
+		delete(in.ids, id)
 		s.save(fx, Record{Kind: DeleteInbound, Packet: id})
 	} else {
-		s.in.ids[id] = true
+		in.ids[id] = true
 	}
-	s.in.pubrec.fillID(id, e.Reason)
+	in.pubrec.fillID(id, e.Reason)
 }
 
 func (s *Session) drainAcks(fx *Effects) {
@@ -149,11 +156,12 @@ func (s *Session) drainAcks(fx *Effects) {
 // release takes a PUBREL: the identifier is free again once that is durable,
 // since a crash that forgot it would let a late duplicate through.
 func (s *Session) release(id uint16, fx *Effects) {
-	if _, ok := s.in.ids[id]; !ok {
+	in := s.inbound()
+	if _, ok := in.ids[id]; !ok {
 		fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubcomp, Packet: id, Reason: mqtt.PacketIdentifierNotFound})
 		return
 	}
-	delete(s.in.ids, id)
+	delete(in.ids, id)
 	s.save(fx, Record{Kind: DeleteInbound, Packet: id})
 	fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubcomp, Packet: id, AfterCommit: s.durable})
 }

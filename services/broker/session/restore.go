@@ -41,10 +41,11 @@ func (s *Session) RestoreSubscription(sub mqtt.Subscription) { s.subs = append(s
 // RestoreInbound gives a restored session a QoS 2 identifier back. What was
 // stored is committed, so a duplicate is answered at once.
 func (s *Session) RestoreInbound(id uint16, committed bool) {
-	if s.in.ids == nil {
-		s.in.ids = make(map[uint16]bool)
+	in := s.inbound()
+	if in.ids == nil {
+		in.ids = make(map[uint16]bool)
 	}
-	s.in.ids[id] = committed
+	in.ids[id] = committed
 }
 
 // RestoreInflight gives a restored session a delivery back.
@@ -76,6 +77,9 @@ func (s *Session) Forget(id uint16, fx *Effects) {
 
 // Inbounds calls f for each QoS 2 identifier that is not released, in no order.
 func (s *Session) Inbounds(f func(id uint16)) {
+	if s.in == nil {
+		return
+	}
 	for id := range s.in.ids {
 		f(id)
 	}
@@ -84,7 +88,9 @@ func (s *Session) Inbounds(f func(id uint16)) {
 // RestoreUnsettled says that the publish behind a restored identifier is being
 // routed again: its duplicates wait for that.
 func (s *Session) RestoreUnsettled(id uint16) {
-	if _, ok := s.in.ids[id]; ok {
-		s.in.ids[id] = false
+	if in := s.inbound(); in.ids != nil {
+		if _, ok := in.ids[id]; ok {
+			in.ids[id] = false
+		}
 	}
 }

@@ -28,7 +28,9 @@ type Session struct {
 	subs []mqtt.Subscription
 
 	out outbound
-	in  inbound
+	// in is made with the first publish above QoS 0: most sessions only listen.
+	in    *inbound
+	inMax uint16
 }
 
 // New makes a session that nothing is attached to yet.

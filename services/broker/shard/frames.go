@@ -82,7 +82,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		se = s.create(ch, o)
 	}
 	se.ch, ch.sess = ch, se
-	se.limits, se.labels, se.connectedAt = o.Limits, o.Labels, s.now
+	s.introduce(se, o)
 	ch.tenant.connections.Add(1)
 	if se.groups > 0 {
 		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, true) })
@@ -99,6 +99,32 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		Present: present, Expiry: o.SessionExpiry, Will: will,
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
 	}}, nil)
+}
+
+// introduce notes what a connection says about itself. Ten thousand idle
+// connections mostly say the same, so that is kept once.
+func (s *Shard) introduce(se *sess, o *link.Open) {
+	se.limits = shared(s.limits, o.Limits)
+	origin := o.Labels
+	se.user, se.peer = origin.Username, origin.Peer
+	origin.Username, origin.Peer = "", ""
+	se.origin = shared(s.origins, origin)
+	se.connectedAt = s.now
+}
+
+// maxShared is how many different values are kept to be shared.
+const maxShared = 1024
+
+// shared returns the one copy of v in m.
+func shared[T comparable](m map[T]*T, v T) *T {
+	if p, ok := m[v]; ok {
+		return p
+	}
+	if len(m) >= maxShared {
+		clear(m)
+	}
+	m[v] = &v
+	return &v
 }
 
 // takeOver closes the session's present connection for another one.
@@ -141,10 +167,23 @@ func (s *Shard) closeChannel(se *sess, c *link.Close) {
 	}
 }
 
+// passing marks the ids of sessions that end with their connection: they are
+// counted in memory alone, so that such a session writes nothing. What one has
+// spilled is an orphan after a restart, and removed.
+const passing = 1 << 63
+
+func (s *Shard) sid(p *space, o *link.Open) uint64 {
+	if o.SessionExpiry > 0 || o.Will != nil {
+		return s.next(p)
+	}
+	s.passing++
+	return passing | s.passing
+}
+
 func (s *Shard) create(ch *Channel, o *link.Open) *sess {
 	p := s.spaces[ch.part]
-	se := &sess{owner: s, tenant: ch.tenant, space: p}
-	se.Session = *session.New(s.next(p), o.ClientID)
+	se := &sess{tenant: ch.tenant, space: p}
+	se.Session = *session.New(s.sid(p, o), o.ClientID)
 	s.sessions[sessKey{ch.tenant, o.ClientID}] = se
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)

@@ -77,7 +77,7 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 	if m.Retain {
 		part := partition.ChooseBytes(t.cell, m.Topic)
 		if to := s.set.shardOf(part); to == s {
-			reason = s.retain(t, part, m, expireAt, se.limits)
+			reason = s.retain(t, part, m, expireAt, *se.limits)
 		} else {
 			f := &s.fans[to.index]
 			f.retain, f.keep = part, true
@@ -156,7 +156,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		}
 		f := &s.fans[to.index]
 		pc := &parcel{
-			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt, limits: se.limits,
+			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt, limits: *se.limits,
 			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
 			retain: f.retain, keep: f.keep, origin: se.space.id, n: n,
 		}

@@ -110,10 +110,11 @@ func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
 
 func (se *sess) info() link.ClientInfo {
 	i := link.ClientInfo{
-		ClientID: string(se.ClientID), Connected: se.ch != nil, Labels: se.labels,
+		ClientID: string(se.ClientID), Connected: se.ch != nil, Labels: *se.origin,
 		ConnectedAt: se.connectedAt, DisconnectedAt: se.disconnectedAt,
 		SessionExpiry: se.Expiry(), Inflight: se.Inflight(), Dropped: se.dropped,
 	}
+	i.Labels.Username, i.Labels.Peer = se.user, se.peer
 	if se.queue != nil {
 		i.QueueMessages, i.QueueBytes = se.queue.Len(), se.queue.Bytes()
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
@@ -115,8 +116,9 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 			return err
 		}
 		t := s.set.Tenant(tenant)
-		se := &sess{owner: s, tenant: t, space: p, limits: unlimited}
-		se.limits.QueueMessages, se.limits.QueueBytes = r.queueMessages, r.queueBytes
+		limits := unlimited
+		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
+		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
 		se.Session = *session.Restore(r.sid, mqtt.ClientID(client), r.Stored)
 		s.sessions[sessKey{t, se.ClientID}] = se
 		bySid[r.sid] = se

@@ -15,14 +15,16 @@ import (
 // by the shard; other shards carry the pointer and compare it.
 type sess struct {
 	session.Session
-	owner  *Shard
 	tenant *Tenant
 	space  *space
 	// ch is the open channel, or nil.
-	ch     *Channel
-	queue  *queue.Queue
-	limits link.Limits
-	labels link.Labels
+	ch    *Channel
+	queue *queue.Queue
+	// limits and origin are shared by sessions that have the same ones.
+	limits *link.Limits
+	origin *link.Labels
+	user   string
+	peer   string
 
 	connectedAt    int64
 	disconnectedAt int64
@@ -51,6 +53,7 @@ type sessKey struct {
 // space is a partition of this shard: what it has in memory.
 type space struct {
 	id     partition.ID
+	owner  *Shard
 	last   partition.Last
 	dirty  bool
 	queues *queue.Space
@@ -87,4 +90,4 @@ func (se *sess) waiting() int64 {
 }
 
 // shard is the shard that owns the session; anyone may ask.
-func (se *sess) shard() *Shard { return se.owner }
+func (se *sess) shard() *Shard { return se.space.owner }

@@ -87,14 +87,16 @@ func New(c Config) (*Set, error) {
 			set: st, index: i,
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
 			spaces: make(map[partition.ID]*space), sessions: make(map[sessKey]*sess),
+			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			batch: new(kv.Batch), ticket: 1, now: c.Now(),
 			fans: make([]fan, c.Shards),
 		}
 		st.shards = append(st.shards, s)
 	}
 	for _, id := range st.cell {
-		st.shardOf(id).spaces[id] = &space{
-			id: id, last: partition.Last{Epoch: 1},
+		s := st.shardOf(id)
+		s.spaces[id] = &space{
+			id: id, owner: s, last: partition.Last{Epoch: 1},
 			queues: queue.NewSpace(c.Store, id), retain: retain.New(id),
 			applied: make(map[partition.ID]uint64),
 		}

@@ -53,6 +53,9 @@ type Shard struct {
 
 	spaces   map[partition.ID]*space
 	sessions map[sessKey]*sess
+	limits   map[link.Limits]*link.Limits
+	origins  map[link.Labels]*link.Labels
+	passing  uint64
 	now      int64
 	run      *run
 	taken    []item
