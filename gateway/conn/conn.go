@@ -20,7 +20,7 @@ import (
 // that takes nothing, whatever is published to it; and a connection holds at
 // most one packet, of at most the tenant's packet_size, that has not come
 // whole.
-const CreditWindow = 256 << 10
+const CreditWindow = 512 << 10
 
 const (
 	// aliasesOut bounds the outgoing aliases of a connection, however many the

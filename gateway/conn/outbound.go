@@ -242,7 +242,7 @@ func (c *Conn) Credit(backlog int) (total uint64, ok bool) {
 		return 0, false
 	}
 	total = c.delivered - min(c.delivered, uint64(backlog)) + CreditWindow
-	if total <= c.granted || total-c.granted < CreditWindow/2 {
+	if total <= c.granted || total-c.granted < CreditWindow/4 {
 		return 0, false
 	}
 	c.granted = total

@@ -25,7 +25,7 @@ var (
 
 // slowMemory is by how much all processes together may grow while a subscriber
 // does not read: LevelDB's write buffers (2 x 32 MiB and as much again while it
-// compacts), 1 MiB for the session, 256 KiB for its connection, and what the
+// compacts), 1 MiB for the session, 512 KiB for its connection, and what the
 // collector lets lie (docs/guarantees.md).
 const slowMemory = 256 << 20
 
