@@ -10,8 +10,10 @@ import (
 )
 
 func TestTenantRecord(t *testing.T) {
-	in := &TenantRecord{ID: "acme", Organization: "org_1", Region: "local", Plan: "dev", State: StateActive,
-		Overrides: map[string]int64{"connections": 5, "quota_of_tomorrow": 7}}
+	in := &TenantRecord{
+		ID: "acme", Organization: "org_1", Region: "local", Plan: "dev", State: StateActive,
+		Overrides: map[string]int64{"connections": 5, "quota_of_tomorrow": 7},
+	}
 	b, err := json.Marshal(in)
 	if err != nil {
 		t.Fatal(err)

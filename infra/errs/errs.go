@@ -94,8 +94,7 @@ func Coded(kind Kind, code, format string, args ...any) error {
 // A context that ended is Unavailable; anything else without a kind is
 // Internal, also nil.
 func KindOf(err error) Kind {
-	var k Kinder
-	if errors.As(err, &k) {
+	if k, ok := errors.AsType[Kinder](err); ok {
 		return k.ErrKind()
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
@@ -109,8 +108,7 @@ func Is(err error, kind Kind) bool { return err != nil && KindOf(err) == kind }
 
 // CodeOf returns the Code of the outermost Error in err's chain, or "".
 func CodeOf(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
 	}
 	return ""

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -176,8 +177,8 @@ func stop(o Options, running []*runningPart, signals <-chan os.Signal) error {
 		}
 	}()
 	var errAll error
-	for i := len(running) - 1; i >= 0; i-- {
-		errAll = errors.Join(errAll, running[i].stop(ctx, o.Log))
+	for _, r := range slices.Backward(running) {
+		errAll = errors.Join(errAll, r.stop(ctx, o.Log))
 	}
 	return errAll
 }

@@ -468,8 +468,10 @@ func TestClients(t *testing.T) {
 	key := f.signUp("acme")
 	f.data.answer.Clients = []link.ClientInfo{
 		{ClientID: "$api-x-1"},
-		{ClientID: "c1", Connected: true, ConnectedAt: 1000, Labels: link.Labels{Username: "u", Protocol: "5"},
-			Subscriptions: []mqtt.Subscription{{Filter: "a/#", QoS: 1}}},
+		{
+			ClientID: "c1", Connected: true, ConnectedAt: 1000, Labels: link.Labels{Username: "u", Protocol: "5"},
+			Subscriptions: []mqtt.Subscription{{Filter: "a/#", QoS: 1}},
+		},
 	}
 	f.data.answer.Next = "c1"
 	v := f.want(f.do("GET", "/v1/tenants/acme/clients?limit=2", key, ""), 200, "")
@@ -528,8 +530,10 @@ func TestPublish(t *testing.T) {
 	f.want(f.do("POST", path, key, `{"topic":"a"}`), 200, "")
 	want := []mqtt.Message{
 		{Topic: []byte("a/b"), Payload: []byte("hällo"), QoS: 1, Retain: true},
-		{Topic: []byte("a"), Payload: []byte{0, 1}, QoS: 2, Expiry: 7, HasExpiry: true,
-			Properties: []byte("\x03\x00\x03x/y\x09\x00\x01\x01\x26\x00\x01n\x00\x011\x26\x00\x01n\x00\x012")},
+		{
+			Topic: []byte("a"), Payload: []byte{0, 1}, QoS: 2, Expiry: 7, HasExpiry: true,
+			Properties: []byte("\x03\x00\x03x/y\x09\x00\x01\x01\x26\x00\x01n\x00\x011\x26\x00\x01n\x00\x012"),
+		},
 		{Topic: []byte("a")},
 	}
 	if d := cmp.Diff(want, f.data.published); d != "" {
@@ -573,14 +577,18 @@ func TestRetained(t *testing.T) {
 	f := newFixture(t)
 	key := f.signUp("acme")
 	f.data.answer.Retained = []link.RetainedInfo{
-		{StoredAt: 2000, Message: mqtt.Message{Topic: []byte("a/b"), Payload: []byte("text"), QoS: 1, HasExpiry: true, Expiry: 9,
-			Properties: []byte("\x03\x00\x03x/y")}},
+		{StoredAt: 2000, Message: mqtt.Message{
+			Topic: []byte("a/b"), Payload: []byte("text"), QoS: 1, HasExpiry: true, Expiry: 9,
+			Properties: []byte("\x03\x00\x03x/y"),
+		}},
 		{Message: mqtt.Message{Topic: []byte("a/c"), Payload: []byte{0xff}}},
 	}
 	v := f.want(f.do("GET", "/v1/tenants/acme/retained?filter=a/%2B&limit=5", key, ""), 200, "")
 	want := map[string]any{"next": nil, "items": []any{
-		map[string]any{"topic": "a/b", "qos": 1.0, "payload": "text", "payload_base64": "dGV4dA==", "stored_at": "1970-01-01T00:00:02Z",
-			"properties": map[string]any{"content_type": "x/y", "message_expiry_interval": 9.0}},
+		map[string]any{
+			"topic": "a/b", "qos": 1.0, "payload": "text", "payload_base64": "dGV4dA==", "stored_at": "1970-01-01T00:00:02Z",
+			"properties": map[string]any{"content_type": "x/y", "message_expiry_interval": 9.0},
+		},
 		map[string]any{"topic": "a/c", "qos": 0.0, "payload_base64": "/w==", "stored_at": nil},
 	}}
 	if d := cmp.Diff(want, v); d != "" {

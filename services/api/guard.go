@@ -74,8 +74,7 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return newProblem(http.StatusRequestEntityTooLarge, "body_too_large", "the request body is too large")
 		}
 		return errs.New(errs.Invalid, "read the request: %w", err)

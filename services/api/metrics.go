@@ -16,8 +16,10 @@ import (
 func Metrics() []telemetry.Metric {
 	return []telemetry.Metric{
 		{Name: "manor_api_requests_total", Kind: telemetry.Counter, Help: "Answered API requests.", Labels: []string{"operation", "status"}},
-		{Name: "manor_api_request_seconds", Kind: telemetry.Histogram, Help: "Time to answer an API request, in seconds.",
-			Labels: []string{"operation"}, Buckets: []float64{0.001, 0.005, 0.02, 0.1, 0.5, 2, 10}},
+		{
+			Name: "manor_api_request_seconds", Kind: telemetry.Histogram, Help: "Time to answer an API request, in seconds.",
+			Labels: []string{"operation"}, Buckets: []float64{0.001, 0.005, 0.02, 0.1, 0.5, 2, 10},
+		},
 	}
 }
 

@@ -33,9 +33,9 @@ func (p *Product) rss(t testing.TB) (total int64) {
 	return total
 }
 
-func (x *Process) rss(t testing.TB) int64 {
+func (p *Process) rss(t testing.TB) int64 {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", x.PID))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.PID))
 	if err != nil {
 		t.Skipf("memory is measured through /proc, which is not here: %v", err)
 	}
@@ -48,9 +48,9 @@ func (x *Process) rss(t testing.TB) int64 {
 
 // collect makes the process collect its garbage: what lies about is up to the
 // pace of the collector, not to the connections.
-func (x *Process) collect(t testing.TB) {
+func (p *Process) collect(t testing.TB) {
 	t.Helper()
-	resp, err := http.Get("http://" + x.Addr("operator") + "/debug/pprof/heap?gc=1")
+	resp, err := http.Get("http://" + p.Addr("operator") + "/debug/pprof/heap?gc=1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base32"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -272,7 +273,7 @@ func (p *Plane) Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) 
 			continue // the link was lost meanwhile
 		}
 		code, err := c.publish(ctx, &m)
-		if err != errRetired {
+		if !errors.Is(err, errRetired) {
 			return code, err
 		}
 	}

@@ -72,8 +72,10 @@ func (b *fakeBroker) Send(up *link.Up) error {
 		case link.UpQuery:
 			q := f.Query
 			b.kinds = append(b.kinds, q.Kind)
-			a := &link.Answer{ID: q.ID, Found: true, Usage: link.Usage{Connections: 7},
-				Retained: []link.RetainedInfo{{Message: mqtt.Message{Topic: []byte("a"), Payload: []byte(q.Tenant)}}}}
+			a := &link.Answer{
+				ID: q.ID, Found: true, Usage: link.Usage{Connections: 7},
+				Retained: []link.RetainedInfo{{Message: mqtt.Message{Topic: []byte("a"), Payload: []byte(q.Tenant)}}},
+			}
 			if q.Filter == "bad" {
 				a.Error = "no filter"
 			}
@@ -207,7 +209,7 @@ func TestPublish_Window(t *testing.T) {
 	b := <-dialled
 	var ch link.Channel
 	b.mu.Lock()
-	for ch = range b.open { //nolint:revive // there is one
+	for ch = range b.open {
 	}
 	b.mu.Unlock()
 	done := make(chan error, 1)
@@ -349,7 +351,7 @@ func TestProperties(t *testing.T) {
 		t.Error(d)
 	}
 	for i := 1; i < len(b); i++ { // cut anywhere: an error or fewer properties, never a panic
-		_, _ = DecodeProperties(b[:i]) //nolint:errcheck // either will do
+		_, _ = DecodeProperties(b[:i])
 	}
 	for _, bad := range []Properties{{ResponseTopic: "a/#"}, {ContentType: "\xff"}, {User: []UserProperty{{"a\x00", ""}}}, {CorrelationData: make([]byte, 65536)}} {
 		if _, err := bad.Encode(); !errs.Is(err, errs.Invalid) {

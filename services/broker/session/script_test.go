@@ -78,7 +78,7 @@ func TestScripts(t *testing.T) {
 				e.Kind = Tick
 			case "subscribe", "unsubscribe":
 				e.Kind, e.Limit = Subscribe, int64(arg("limit", -1))
-				for _, f := range strings.Fields(d.Input) {
+				for f := range strings.FieldsSeq(d.Input) {
 					e.Subs = append(e.Subs, mqtt.Subscription{Filter: f, QoS: e.QoS})
 					e.Filter = append(e.Filter, f)
 				}

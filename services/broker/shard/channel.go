@@ -4,6 +4,7 @@ package shard
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/manormq/manor/infra/link"
@@ -197,6 +198,8 @@ func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
 	case link.UpClose:
 		cl := *f.Close
 		c.Close = &cl
+	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery:
+		// nothing but numbers, or answered by the link
 	}
 	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: c.Message.Size()}, r)
 }
@@ -281,10 +284,8 @@ func (o *out) hand(r *run) {
 }
 
 func (r *run) flush(g link.Gateway) {
-	for _, x := range r.gateways {
-		if x == g {
-			return
-		}
+	if slices.Contains(r.gateways, g) {
+		return
 	}
 	r.gateways = append(r.gateways, g)
 }

@@ -37,7 +37,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		Message: v.keep(), QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Group: group, Serial: v.serial,
 	}
 	if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
-		s.drop(se, dropQueueFull, 1)
+		s.drop(se, dropQueueFull)
 		return false
 	}
 	var body uint64
@@ -64,7 +64,7 @@ func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 		return
 	}
 	if !se.TakeCredit(v.msg.Size() + link.DeliverOverhead) {
-		s.drop(se, dropSlow, 1)
+		s.drop(se, dropSlow)
 		return
 	}
 	s.deliverTo(se.ch, link.DownFrame{Retain: retain, SubscriptionIDs: ids}, v.msg, v.expireAt, v.serial)
@@ -99,7 +99,7 @@ func (s *Shard) pumpQueue(se *sess) {
 		if e.ExpireAt != 0 && s.now >= e.ExpireAt {
 			se.queue.Drop(s.batch)
 			s.left(se, size)
-			s.drop(se, dropExpired, 1)
+			s.drop(se, dropExpired)
 			continue
 		}
 		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: e.Message.Size() + link.DeliverOverhead}
@@ -114,11 +114,11 @@ func (s *Shard) left(se *sess, size int64) {
 	se.tenant.queueBytes.Add(-size)
 }
 
-// drop counts messages that a session will not get, and says so once for each
+// drop counts a message that a session will not get, and says so once for each
 // session and second: an operator acts on the client, not on the message.
-func (s *Shard) drop(se *sess, why dropReason, n uint64) {
-	s.stats.dropped(why, n)
-	se.dropped += n
+func (s *Shard) drop(se *sess, why dropReason) {
+	s.stats.dropped(why)
+	se.dropped++
 	if s.now-se.droppedSaid >= 1000 {
 		se.droppedSaid = s.now
 		s.set.log.Warn("messages dropped",

@@ -42,7 +42,7 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		s.step(se, &ev, nil)
 		s.pump(se)
 	case link.UpTooLarge:
-		s.drop(se, dropTooLarge, 1)
+		s.drop(se, dropTooLarge)
 		ev := session.Event{Kind: session.TooLarge, Packet: f.PacketID}
 		s.step(se, &ev, nil)
 		s.pump(se)
@@ -282,7 +282,7 @@ func (s *Shard) emitDelivery(se *sess, o *session.Out, e *queue.Entry) {
 			// session goes on, and said.
 			s.set.log.Error("a message in flight cannot be read from the store; it is lost to this session",
 				slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
-			s.drop(se, dropUnreadable, 1)
+			s.drop(se, dropUnreadable)
 			s.step(se, &session.Event{Kind: session.TooLarge, Packet: o.Packet}, nil)
 			return
 		}

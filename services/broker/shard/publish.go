@@ -98,7 +98,7 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 		for _, g := range e.Groups {
 			member, _, ok := g.Pick(nil)
 			if !ok {
-				s.stats.dropped(dropNoMember, 1)
+				s.stats.dropped(dropNoMember)
 				continue
 			}
 			to := member.Session.shard()

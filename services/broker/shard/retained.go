@@ -35,7 +35,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	}
 	if limits.Retained >= 0 && count > 0 && t.retained.Load() >= limits.Retained ||
 		limits.RetainedBytes >= 0 && grow > 0 && t.retainedBytes.Load()+grow > limits.RetainedBytes {
-		s.stats.dropped(dropRetainedFull, 1)
+		s.stats.dropped(dropRetainedFull)
 		return mqtt.QuotaExceeded
 	}
 	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now}
@@ -51,7 +51,7 @@ func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
 	if old := p.retain.Delete(tenant.id, name, s.batch); old != nil {
 		tenant.retained.Add(-1)
 		tenant.retainedBytes.Add(-int64(old.Message.Size()))
-		s.stats.dropped(dropRetainedExpired, 1)
+		s.stats.dropped(dropRetainedExpired)
 	}
 }
 

@@ -41,7 +41,7 @@ type Stats struct {
 	drops                                 [dropReasons]atomic.Uint64
 }
 
-func (s *Stats) dropped(r dropReason, n uint64) { s.drops[r].Add(n) }
+func (s *Stats) dropped(r dropReason) { s.drops[r].Add(1) }
 
 // Drops calls f for each reason for which messages are dropped.
 func (s *Stats) Drops(f func(reason string, n uint64)) {

@@ -7,6 +7,7 @@ package directorytest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -152,12 +153,7 @@ func (c *Changes) Want(t *testing.T, want tenancy.Change) {
 func (c *Changes) has(want tenancy.Change) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, ch := range c.all {
-		if ch == want {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.all, want)
 }
 
 func wantKind(t *testing.T, err error, kind errs.Kind) {
