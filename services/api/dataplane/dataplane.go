@@ -152,8 +152,9 @@ func (p *Plane) keep(ctx context.Context) error {
 }
 
 func (p *Plane) linked(b link.Broker) {
-	select { // a Lost of the link before
-	case <-p.lost:
+	select {
+	case why := <-p.lost:
+		p.log.Debug("the link before was lost", "error", why)
 	default:
 	}
 	p.mu.Lock()

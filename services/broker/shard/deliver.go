@@ -28,8 +28,9 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	// its windows needs no copy of the message.
 	if !se.Durable() && group == "" && se.waiting() == 0 && se.Ready() {
 		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: v.msg.Size() + link.DeliverOverhead}
-		e := queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
-		s.stepEntry(se, &ev, nil, &e)
+		s.through = queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
+		s.stepEntry(se, &ev, nil, &s.through)
+		s.through = queue.Entry{}
 		return false
 	}
 	q := se.queueOf()

@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
@@ -62,6 +63,8 @@ type Shard struct {
 
 	dirty []*space
 
+	// through is an entry that is sent without ever being queued.
+	through queue.Entry
 	// effects is a stack: carrying out the effects of one session may step
 	// another.
 	effects []*session.Effects
