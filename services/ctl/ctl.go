@@ -111,7 +111,7 @@ func roleOf(file string) (string, error) {
 	switch {
 	case has("listeners"):
 		return "gateway", nil
-	case has("api"):
+	case has("endpoints") || has("default_plan"):
 		return "tenancy", nil
 	case has("broker") && !has("nats"):
 		return "broker", nil

@@ -58,3 +58,21 @@ func TestCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestRoleOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"broker: {data: x}":                               "broker",
+		"listeners: []\nnats: {}\nbroker: {}":             "gateway",
+		"endpoints: {mqtt: 1}\nnats: {}\nbroker: {}":      "tenancy",
+		"default_plan: pro\nnats: {urls: []}\nbroker: {}": "tenancy",
+		"nats: {}": "",
+	} {
+		file := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := roleOf(file); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q is of %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
