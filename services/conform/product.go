@@ -76,6 +76,7 @@ func Start(t testing.TB, bin string, args ...string) *Product {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, "manor"), append([]string{"dev", "--json"}, args...)...)
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = noOrphan()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
