@@ -4,17 +4,12 @@ package shard
 
 import (
 	"errors"
-	"slices"
 	"sync"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 )
-
-// windowSize is how many bytes of publishes a channel may have under way
-// before the broker has taken them, beyond one message of any size.
-const windowSize = 256 << 10
 
 // Channel is the image of one client's connection. Only its shard reads it
 // after it was made, but for link, id and shard, which never change.
@@ -202,121 +197,4 @@ func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
 		// nothing but numbers, or answered by the link
 	}
 	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: c.Message.Size()}, r)
-}
-
-// out is the open batch of a shard to one link.
-type out struct {
-	link  *Link
-	down  link.Down
-	bytes int
-	// serial and deadline tell whether the newest message of the batch is the
-	// one that is to be delivered.
-	serial   uint64
-	deadline int64
-}
-
-const (
-	outBytes  = 256 << 10
-	outFrames = 8 << 10
-)
-
-// outOf returns the open batch to the channel's link.
-func (s *Shard) outOf(ch *Channel) *out {
-	if ch.out == nil {
-		for _, o := range s.outs {
-			if o.link == ch.link {
-				ch.out = o
-				return o
-			}
-		}
-		ch.out = &out{link: ch.link}
-		s.outs = append(s.outs, ch.out)
-	}
-	return ch.out
-}
-
-// tell appends a frame for a channel.
-func (s *Shard) tell(ch *Channel, f link.DownFrame) {
-	o := s.outOf(ch)
-	f.Channel = ch.id
-	o.down.Frames = append(o.down.Frames, f)
-	if len(o.down.Frames) >= outFrames {
-		o.hand(s.run)
-	}
-}
-
-// deliver appends a delivery of m; serial names m, so that a message for many
-// channels stands in the batch once.
-func (s *Shard) deliverTo(ch *Channel, f link.DownFrame, m *mqtt.Message, expireAt int64, serial uint64) {
-	o := s.outOf(ch)
-	if serial == 0 || o.serial != serial || o.deadline != expireAt || len(o.down.Messages) == 0 {
-		if o.bytes > outBytes {
-			o.hand(s.run)
-		}
-		c := *m
-		c.HasExpiry = expireAt != 0
-		if c.HasExpiry {
-			c.Expiry = uint32(max(0, (expireAt-s.now+999)/1000))
-		}
-		o.down.Messages = append(o.down.Messages, c)
-		o.bytes += c.Size()
-		o.serial, o.deadline = serial, expireAt
-	}
-	f.Kind, f.Channel, f.Slot = link.DownDeliver, ch.id, uint16(len(o.down.Messages)-1)
-	o.down.Frames = append(o.down.Frames, f)
-	s.stats.QueueOut.Add(1)
-	if len(o.down.Frames) >= outFrames {
-		o.hand(s.run)
-	}
-}
-
-// hand gives the batch to the link and notes that its gateway is to be flushed.
-func (o *out) hand(r *run) {
-	if len(o.down.Frames) == 0 {
-		return
-	}
-	if !o.link.closed() {
-		o.link.gw.Receive(&o.down)
-		r.flush(o.link.gw)
-	}
-	o.down.Reset()
-	o.bytes, o.serial = 0, 0
-}
-
-func (r *run) flush(g link.Gateway) {
-	if slices.Contains(r.gateways, g) {
-		return
-	}
-	r.gateways = append(r.gateways, g)
-}
-
-// consume counts a publish of a channel against its window.
-func (s *Shard) consume(ch *Channel, m *mqtt.Message) {
-	ch.taken += uint64(m.Size() + link.DeliverOverhead)
-	if !ch.due && ch.taken+windowSize/2 > ch.granted {
-		ch.due = true
-		s.windows = append(s.windows, ch)
-	}
-}
-
-// grantWindows grants what is due, unless too much waits somewhere: then the
-// windows stand still until it has drained.
-func (s *Shard) grantWindows() {
-	if len(s.windows) == 0 {
-		return
-	}
-	if s.set.congested() {
-		s.stalled.Store(true)
-		return
-	}
-	s.stalled.Store(false)
-	for i, ch := range s.windows {
-		ch.due = false
-		s.windows[i] = nil
-		if ch.sess != nil {
-			ch.granted = ch.taken + windowSize
-			s.tell(ch, link.DownFrame{Kind: link.DownWindow, Bytes: ch.granted})
-		}
-	}
-	s.windows = s.windows[:0]
 }

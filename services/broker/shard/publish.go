@@ -6,25 +6,9 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
-	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
-
-// pending is a publish whose acknowledgement waits: for commits of this shard
-// and for answers of others.
-type pending struct {
-	gen    uint32
-	waits  int32
-	se     *sess
-	token  session.Token
-	packet uint16
-	reason mqtt.ReasonCode
-	hit    bool
-	// exact is the number of the outbox record, or 0.
-	exact uint64
-	part  *space
-}
 
 // parcel is a publish on its way to another shard. It owns its memory.
 type parcel struct {
@@ -193,53 +177,6 @@ func (f *fan) reset() {
 	f.lists, f.direct, f.durable, f.keep = f.lists[:0], f.direct[:0], false, false
 }
 
-func (s *Shard) newPending() (slot, gen uint32) {
-	if n := len(s.free); n > 0 {
-		slot = s.free[n-1]
-		s.free = s.free[:n-1]
-	} else {
-		s.pending = append(s.pending, pending{})
-		slot = uint32(len(s.pending) - 1)
-	}
-	return slot, s.pending[slot].gen
-}
-
-// answered notes that one thing that a publish waited for has come.
-func (s *Shard) answered(slot, gen uint32, reason mqtt.ReasonCode, hit bool) {
-	q := &s.pending[slot]
-	if q.gen != gen {
-		return
-	}
-	if reason.Failed() {
-		q.reason = reason
-	}
-	q.hit = q.hit || hit
-	q.waits--
-	if q.waits == 0 {
-		s.finishPending(slot)
-	}
-}
-
-func (s *Shard) finishPending(slot uint32) {
-	q := s.pending[slot]
-	s.pending[slot] = pending{gen: q.gen + 1}
-	s.free = append(s.free, slot)
-	if q.exact != 0 {
-		s.deleteOutbox(q.part, q.exact)
-	}
-	if q.se != nil && !q.se.gone {
-		s.settled(q.se, q.token, q.packet, q.reason, q.hit)
-	}
-}
-
-// settled tells the publisher's session that its publish is where it must be.
-func (s *Shard) settled(se *sess, token session.Token, packet uint16, reason mqtt.ReasonCode, matched bool) {
-	if !reason.Failed() && !matched {
-		reason = mqtt.NoMatchingSubscribers
-	}
-	s.step(se, &session.Event{Kind: session.Routed, Token: token, Packet: packet, Reason: reason}, nil)
-}
-
 // accept does with a parcel what publish does in its own shard.
 func (s *Shard) accept(p *parcel) {
 	s.serial++
@@ -271,123 +208,4 @@ func (s *Shard) reply(p *parcel) {
 		return
 	}
 	p.home.post(it, s.run)
-}
-
-// view is a message on its way through one turn.
-type view struct {
-	msg *mqtt.Message
-	// owned says that msg may be kept; else kept is made when the first
-	// session has to.
-	owned    bool
-	kept     *mqtt.Message
-	serial   uint64
-	expireAt int64
-	from     *sess
-	retain   bool
-	// body is the stored body of this message in a partition.
-	body   uint64
-	bodyIn *space
-}
-
-// keep returns the message in memory of its own.
-func (v *view) keep() *mqtt.Message {
-	switch {
-	case v.owned:
-		return v.msg
-	case v.kept == nil:
-		c := v.msg.Clone()
-		v.kept = &c
-	}
-	return v.kept
-}
-
-// hit is one session that a publish is for, with the options of all its
-// matching subscriptions taken together.
-type hit struct {
-	se     *sess
-	qos    mqtt.QoS
-	retain bool
-	id     uint32
-	ids    []uint32
-}
-
-// fanOut delivers v to the sessions behind lists and to the members in direct.
-// A session with several matching filters gets one copy, at the highest QoS
-// and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. It reports
-// whether anything went into the open batch.
-func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) (stored bool) {
-	s.hits = s.hits[:0]
-	for i := range lists {
-		if n != 0 && !s.firstTime(lists[i].ID, origin, n) {
-			continue
-		}
-		subs := lists[i].List.Subs
-		for k := range subs {
-			sub := &subs[k]
-			if sub.Options.NoLocal && sub.Session == v.from {
-				continue // [MQTT-3.8.3-3]
-			}
-			s.addHit(sub.Session, &sub.Options, v)
-		}
-	}
-	s.stats.Matches.Add(uint64(len(s.hits)))
-	durable := 0
-	if v.msg.Size() > queue.BodyThreshold && v.msg.QoS > 0 {
-		for i := range s.hits {
-			if h := &s.hits[i]; h.se.Durable() && h.qos > 0 {
-				durable++
-			}
-		}
-	}
-	for i := range s.hits {
-		h := &s.hits[i]
-		ids := h.ids
-		if ids == nil && h.id != 0 {
-			ids = []uint32{h.id}
-		}
-		if s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1) {
-			stored = true
-		}
-		h.se, h.ids = nil, nil
-	}
-	for i := range to {
-		if n != 0 && !s.firstTime(to[i].se.space.id, origin, n) {
-			continue
-		}
-		if s.toMember(to[i].se, &to[i].sub, v) {
-			stored = true
-		}
-	}
-	return stored
-}
-
-func (s *Shard) addHit(se *sess, o *mqtt.Subscription, v *view) {
-	if se.mark == v.serial && se.hit < len(s.hits) && s.hits[se.hit].se == se {
-		h := &s.hits[se.hit]
-		h.qos = max(h.qos, min(o.QoS, v.msg.QoS))
-		h.retain = h.retain || o.RetainAsPublished && v.retain
-		if o.ID != 0 {
-			if h.ids == nil && h.id != 0 {
-				h.ids = []uint32{h.id}
-			}
-			h.ids = append(h.ids, o.ID)
-		}
-		return
-	}
-	se.mark, se.hit = v.serial, len(s.hits)
-	s.hits = append(s.hits, hit{
-		se: se, qos: min(o.QoS, v.msg.QoS), retain: o.RetainAsPublished && v.retain, id: o.ID,
-	})
-}
-
-// firstTime reports whether the exact publish (origin, n) is new to a
-// partition, and notes it. The numbers of one origin come in rising order.
-func (s *Shard) firstTime(part, origin partition.ID, n uint64) bool {
-	p := s.spaces[part]
-	if p.applied[origin] >= n {
-		return false
-	}
-	p.applied[origin] = n
-	s.putApplied(p, origin, n)
-	return true
 }

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/route/share"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// open attaches a channel to its session: the one there is, or a new one.
+func (s *Shard) open(ch *Channel, o *link.Open) {
+	se := s.sessions[sessKey{ch.tenant, o.ClientID}]
+	present := false
+	if se != nil {
+		s.takeOver(se)
+		if o.CleanStart || !se.Durable() {
+			s.step(se, &session.Event{Kind: session.Discard}, nil)
+			se = nil
+		}
+		present = se != nil
+	}
+	if se == nil {
+		if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
+			s.stats.Refused.Add(1)
+			s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.QuotaExceeded, Text: "the tenant has as many persistent sessions as its quota persistent_sessions allows"})
+			return
+		}
+		se = s.create(ch, o)
+	}
+	se.ch, ch.sess = ch, se
+	s.introduce(se, o)
+	ch.tenant.connections.Add(1)
+	if se.groups > 0 {
+		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, true) })
+	}
+	will := o.Will
+	if will != nil {
+		will = &mqtt.Will{Message: will.Message.Clone(), Delay: will.Delay}
+	}
+	inMax := o.Limits.ReceiveMaximum
+	if inMax == 0 {
+		inMax = 65535
+	}
+	s.step(se, &session.Event{Kind: session.Attach, Open: &session.Opening{
+		Present: present, Expiry: o.SessionExpiry, Will: will,
+		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
+	}}, nil)
+}
+
+// introduce notes what a connection says about itself. Ten thousand idle
+// connections mostly say the same, so that is kept once.
+func (s *Shard) introduce(se *sess, o *link.Open) {
+	se.limits = shared(s.limits, o.Limits)
+	origin := o.Labels
+	se.user, se.peer = origin.Username, origin.Peer
+	origin.Username, origin.Peer = "", ""
+	se.origin = shared(s.origins, origin)
+	se.connectedAt = s.now
+}
+
+// maxShared is how many different values are kept to be shared.
+const maxShared = 1024
+
+// shared returns the one copy of v in m.
+func shared[T comparable](m map[T]*T, v T) *T {
+	if p, ok := m[v]; ok {
+		return p
+	}
+	if len(m) >= maxShared {
+		clear(m)
+	}
+	m[v] = &v
+	return &v
+}
+
+// takeOver closes the session's present connection for another one.
+func (s *Shard) takeOver(se *sess) {
+	if se.ch == nil {
+		return
+	}
+	s.stats.TakeOvers.Add(1)
+	s.step(se, &session.Event{Kind: session.TakeOver}, nil)
+	s.unbind(se)
+}
+
+// unbind cuts the session off its channel.
+func (s *Shard) unbind(se *sess) {
+	if se.ch == nil {
+		return
+	}
+	se.ch.sess = nil
+	se.ch = nil
+	se.disconnectedAt = s.now
+	se.replays = nil
+	se.tenant.connections.Add(-1)
+	if se.groups > 0 {
+		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, false) })
+	}
+}
+
+func (s *Shard) closeChannel(se *sess, c *link.Close) {
+	ev := session.Event{Kind: session.Detach, Cause: session.Lost}
+	if c.Cause == link.CloseNormal {
+		ev.Cause = session.Normal
+	}
+	if c.HasSessionExpiry {
+		ev.Expiry = &c.SessionExpiry
+	}
+	s.unbind(se)
+	s.step(se, &ev, nil)
+	if !se.gone {
+		s.regroup(se, false)
+	}
+}
+
+// passing marks the ids of sessions that end with their connection: they are
+// counted in memory alone, so that such a session writes nothing. What one has
+// spilled is an orphan after a restart, and removed.
+const passing = 1 << 63
+
+func (s *Shard) sid(p *space, o *link.Open) uint64 {
+	if o.SessionExpiry > 0 || o.Will != nil {
+		return s.next(p)
+	}
+	s.passing++
+	return passing | s.passing
+}
+
+func (s *Shard) create(ch *Channel, o *link.Open) *sess {
+	p := s.spaces[ch.part]
+	se := &sess{tenant: ch.tenant, space: p}
+	se.Session = *session.New(s.sid(p, o), o.ClientID)
+	s.sessions[sessKey{ch.tenant, o.ClientID}] = se
+	if o.SessionExpiry > 0 {
+		ch.tenant.sessions.Add(1)
+	}
+	return se
+}
+
+// finishSession forgets a session that has ended, with all that it has.
+func (s *Shard) finishSession(se *sess) {
+	if se.gone {
+		return
+	}
+	s.unbind(se)
+	if se.groups > 0 {
+		s.regroup(se, true)
+	}
+	for _, sub := range se.Subscriptions() {
+		s.removeRoute(se, sub.Filter)
+	}
+	se.gone = true
+	if se.Durable() {
+		se.tenant.sessions.Add(-1)
+	}
+	if se.queue != nil {
+		se.tenant.queueMessages.Add(-se.queue.Len())
+		se.tenant.queueBytes.Add(-se.queue.Bytes())
+	}
+	s.wipe(se)
+	if s.sessions[sessKey{se.tenant, se.ClientID}] == se {
+		delete(s.sessions, sessKey{se.tenant, se.ClientID})
+	}
+	se.deadline = 0
+}

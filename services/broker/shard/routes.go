@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/route"
+	"github.com/manormq/manor/services/broker/route/share"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// subscribed brings the granted filters of a SUBSCRIBE into the routes, before
+// SUBACK goes out.
+func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
+	o := &fx.Send[len(fx.Send)-1]
+	for i := range ev.Subs {
+		if o.Reasons[i].Failed() {
+			s.stats.SubscribeRefused.Add(1)
+			continue
+		}
+		s.addRoute(se, &ev.Subs[i], o.New[i])
+	}
+	o.Subs = append([]mqtt.Subscription(nil), ev.Subs...)
+}
+
+func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
+	if isNew {
+		se.tenant.subscriptions.Add(1)
+	}
+	_, rest, shared, _ := topic.ParseShare(sub.Filter)
+	if !shared {
+		se.tenant.routes.Subscribe(se.space.id, route.Sub[*sess]{Session: se, Options: *sub, Durable: se.Durable()})
+		return
+	}
+	if isNew {
+		se.groups++
+	}
+	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.Durable()}, se.ch != nil)
+}
+
+func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
+	o := &fx.Send[len(fx.Send)-1]
+	for i, f := range ev.Filter {
+		if o.Reasons[i] == mqtt.Success {
+			s.removeRoute(se, f)
+		}
+	}
+}
+
+func (s *Shard) removeRoute(se *sess, filter string) {
+	se.tenant.subscriptions.Add(-1)
+	_, rest, shared, _ := topic.ParseShare(filter)
+	if !shared {
+		se.tenant.routes.Unsubscribe(se.space.id, se, filter)
+		return
+	}
+	se.groups--
+	se.tenant.routes.Leave(filter, rest, se)
+}
+
+// eachGroup calls f for each shared subscription of the session.
+func (s *Shard) eachGroup(se *sess, f func(g *share.Group[*sess], key string)) {
+	for _, sub := range se.Subscriptions() {
+		if _, rest, shared, _ := topic.ParseShare(sub.Filter); shared {
+			if g := se.tenant.routes.Group(sub.Filter, rest); g != nil {
+				f(g, sub.Filter)
+			}
+		}
+	}
+}
