@@ -102,12 +102,15 @@ func TestPoolDialsAgain(t *testing.T) {
 		if first == nil || p.Up() != 1 {
 			t.Fatal("there is no link")
 		}
-		gws[0].Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownGoaway}}})
+		mu.Lock()
+		gw := gws[0]
+		mu.Unlock()
+		gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownGoaway}}})
 		if p.Pick() != nil {
 			t.Error("a link that says goaway is picked")
 		}
-		gws[0].Lost(errors.New("gone"))
-		gws[0].Lost(errors.New("gone twice"))
+		gw.Lost(errors.New("gone"))
+		gw.Lost(errors.New("gone twice"))
 		time.Sleep(time.Second)
 		if next := p.Pick(); next == nil || next == first {
 			t.Error("the lost link was not replaced")

@@ -231,6 +231,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 	if r.keep {
 		f := &fans[s.set.shardOf(r.retain).index]
 		f.keep, f.retain = true, r.retain
+		t.mayRetain.Store(true)
 	}
 	slot, gen := s.newPending()
 	q := &s.pending[slot]

@@ -59,6 +59,7 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 	// Retained first, matches second: with the mailboxes' order that lets a
 	// subscriber have the message live or retained, never neither.
 	if m.Retain {
+		t.mayRetain.Store(true)
 		part := partition.ChooseBytes(t.cell, m.Topic)
 		if to := s.set.shardOf(part); to == s {
 			reason = s.retain(t, part, m, expireAt, *se.limits)

@@ -76,6 +76,7 @@ func (s *Shard) restoreSpace(p *space) error {
 	}
 	err = p.retain.Restore(store, func(tenant string, r *retain.Retained) {
 		t := s.set.Tenant(tenant)
+		t.mayRetain.Store(true)
 		t.retained.Add(1)
 		t.retainedBytes.Add(int64(r.Message.Size()))
 	})

@@ -83,6 +83,9 @@ type cursor struct {
 
 // startReplays begins the replays that a SUBSCRIBE asked for.
 func (s *Shard) startReplays(se *sess, o *session.Out) {
+	if !se.tenant.mayRetain.Load() {
+		return
+	}
 	for i := range o.Subs {
 		sub := &o.Subs[i]
 		switch {

@@ -18,6 +18,11 @@ type Tenant struct {
 	// messages.
 	cell []partition.ID
 
+	// mayRetain says that something was retained. A publisher sets it before it
+	// matches, a subscriber reads it after its route is there: who reads false
+	// has nothing to ask for.
+	mayRetain atomic.Bool
+
 	connections, sessions, subscriptions atomic.Int64
 	queueMessages, queueBytes            atomic.Int64
 	retained, retainedBytes              atomic.Int64
