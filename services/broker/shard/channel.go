@@ -165,6 +165,9 @@ func (l *Link) Close() error {
 	for _, ch := range chs {
 		ch.shard.postFrame(ch, &link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}, nil)
 	}
+	for _, s := range l.set.shards {
+		s.call(func() { s.forgetLink(l) }) // behind the closes: nothing is told to it any more
+	}
 	return nil
 }
 

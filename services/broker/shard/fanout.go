@@ -52,7 +52,7 @@ type hit struct {
 // and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. It reports
 // whether anything went into the open batch.
 func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) (stored bool) {
-	s.hits = s.hits[:0]
+	s.hits, s.judged = s.hits[:0], s.judged[:0]
 	for i := range lists {
 		if n != 0 && !s.firstTime(lists[i].ID, origin, n) {
 			continue
@@ -116,14 +116,27 @@ func (s *Shard) addHit(se *sess, o *mqtt.Subscription, v *view) {
 	})
 }
 
+// judgement is whether the exact publish of a fanOut is new to a partition.
+type judgement struct {
+	part  partition.ID
+	isNew bool
+}
+
 // firstTime reports whether the exact publish (origin, n) is new to a
-// partition, and notes it. The numbers of one origin come in rising order.
+// partition, and notes it. The numbers of one origin come in rising order. All
+// filters and members of a partition share one judgement.
 func (s *Shard) firstTime(part, origin partition.ID, n uint64) bool {
-	p := s.spaces[part]
-	if p.applied[origin] >= n {
-		return false
+	for _, j := range s.judged {
+		if j.part == part {
+			return j.isNew
+		}
 	}
-	p.applied[origin] = n
-	s.putApplied(p, origin, n)
-	return true
+	p := s.spaces[part]
+	isNew := p.applied[origin] < n
+	if isNew {
+		p.applied[origin] = n
+		s.putApplied(p, origin, n)
+	}
+	s.judged = append(s.judged, judgement{part, isNew})
+	return isNew
 }

@@ -45,6 +45,11 @@ func (s *Shard) outOf(ch *Channel) *out {
 	return ch.out
 }
 
+// forgetLink drops the open batch to a link that is closed.
+func (s *Shard) forgetLink(l *Link) {
+	s.outs = slices.DeleteFunc(s.outs, func(o *out) bool { return o.link == l })
+}
+
 // tell appends a frame for a channel.
 func (s *Shard) tell(ch *Channel, f link.DownFrame) {
 	o := s.outOf(ch)

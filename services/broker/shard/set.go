@@ -124,11 +124,27 @@ func (st *Set) Run(ctx context.Context) error {
 		s.wakeUp() // what restoring left in the mailboxes
 	}
 	err := g.Wait()
+	st.rest()
 	stop()
 	if cerr := <-committed; err == nil {
 		err = cerr
 	}
 	return err
+}
+
+// rest does what is left in the mailboxes when the workers have ended, such as
+// the closes of the links.
+func (st *Set) rest() {
+	r := runs.Get().(*run)
+	for _, s := range st.shards {
+		select {
+		case <-s.handover:
+			s.turn(nil, nil, r)
+		default:
+			r.noted |= 1 << s.index
+		}
+	}
+	st.finish(r)
 }
 
 // tickEvery is how late a delayed will or the end of a session may come.

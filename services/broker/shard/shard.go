@@ -85,6 +85,7 @@ type Shard struct {
 	serial    uint64
 	entries   []*route.Entry[*sess]
 	hits      []hit
+	judged    []judgement
 	windows   []*Channel
 	deadlines deadlines
 	nextDue   atomic.Int64

@@ -509,6 +509,48 @@ func TestSharedRedelivery(t *testing.T) {
 	})
 }
 
+// An exact publish reaches every session once, whichever filters lead to it and
+// in whichever partitions they are.
+func TestExactFanOut(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var subs []*client
+		for i := range 24 {
+			c := w.connect(fmt.Sprint("s", i), persistent)
+			for k, f := range []string{"t/#", "t/+", "t/x", "+/x"} {
+				if i&(1<<k) != 0 || i%5 == k {
+					c.subscribe(f, 2)
+				}
+			}
+			if len(w.filters(fmt.Sprint("s", i))) == 0 {
+				c.subscribe("#", 2)
+			}
+			subs = append(subs, c)
+		}
+		member := w.connect("member", persistent)
+		member.subscribe("$share/g/t/x", 2)
+		pub := w.connect("pub", persistent)
+		for i := range 5 {
+			pub.publish(uint16(i+1), "t/x", fmt.Sprint(i), 2)
+			pub.wantAck(mqtt.Pubrec, uint16(i+1))
+		}
+		for _, c := range append(subs, member) {
+			for i := range 5 {
+				c.wantDeliver(fmt.Sprint(i), 2)
+			}
+			c.silent()
+		}
+		for i := range w.set.shards {
+			it := w.store.Scan(nil, nil)
+			for it.Next() {
+				if it.Key()[2] == 'o' {
+					t.Errorf("shard %d: an outbox record is left", i)
+				}
+			}
+			it.Close()
+		}
+	})
+}
+
 func TestTenantsDoNotMeet(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a, b := w.connect("same", inTenant("one")), w.connect("same", inTenant("two"))

@@ -339,3 +339,14 @@ func each(t *testing.T, f func(t *testing.T, w *world)) {
 	}
 	t.Run("wire", func(t *testing.T) { f(t, newWorld(t, 2, true)) })
 }
+
+// filters are those that the broker holds for a client.
+func (w *world) filters(id string) (out []string) {
+	a := w.set.Ask(&link.Query{Kind: link.QueryClient, Tenant: "acme", ClientID: mqtt.ClientID(id)})
+	for _, c := range a.Clients {
+		for _, s := range c.Subscriptions {
+			out = append(out, s.Filter)
+		}
+	}
+	return out
+}
