@@ -79,9 +79,8 @@ type UpFrame struct {
 	// PacketID is of UpPublish (0 at QoS 0), UpAck, UpSubscribe, UpUnsubscribe
 	// and UpTooLarge.
 	PacketID uint16
-	// Bytes is of UpCredit: the total of Deliver bytes (Message.Size plus
-	// DeliverOverhead each) that the broker may send on this channel since it
-	// was opened.
+	// Bytes is of UpCredit: the total of Deliver bytes (DeliverCost each) that
+	// the broker may send on this channel since it was opened.
 	Bytes   uint64
 	Message mqtt.Message // UpPublish
 
@@ -91,10 +90,6 @@ type UpFrame struct {
 	Unsubscribe []string            // UpUnsubscribe
 	Query       *Query              // UpQuery
 }
-
-// DeliverOverhead is what each Deliver and each Publish count against a window
-// beyond the size of its message, in bytes.
-const DeliverOverhead = 16
 
 // Open asks for a channel: the CONNECT after the gateway has authenticated it.
 type Open struct {
@@ -289,9 +284,8 @@ type DownFrame struct {
 	// DownUnsuback.
 	PacketID uint16
 	Slot     uint16 // DownDeliver: index into Messages
-	// Bytes is of DownWindow and DownOpened: the total of Publish bytes
-	// (Message.Size plus DeliverOverhead each) that the gateway may send on
-	// this channel since it was opened.
+	// Bytes is of DownWindow and DownOpened: the total of UpFrame.Cost that the
+	// gateway may send on this channel since it was opened.
 	Bytes           uint64
 	SubscriptionIDs []uint32          // DownDeliver
 	Reasons         []mqtt.ReasonCode // DownSuback, DownUnsuback
