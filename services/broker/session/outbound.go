@@ -38,6 +38,9 @@ type outbound struct {
 
 type delivery struct {
 	state State
+	// epoch is the connection that it was last sent on: only then does it take
+	// a place in that connection's window.
+	epoch uint32
 	size  uint32
 	seq   uint64
 	order uint64
@@ -101,7 +104,7 @@ func (s *Session) enqueued(e *Event, fx *Effects) {
 	if id == 0 {
 		return
 	}
-	d := delivery{state: SentQoS1, size: uint32(e.Size), seq: e.Seq, order: o.order}
+	d := delivery{state: SentQoS1, epoch: s.epoch, size: uint32(e.Size), seq: e.Seq, order: o.order}
 	if e.QoS == mqtt.ExactlyOnce {
 		d.state = SentQoS2
 	}
@@ -144,6 +147,8 @@ func (s *Session) again(fx *Effects) {
 			continue
 		}
 		o.used++
+		d.epoch = s.epoch
+		o.entries[id] = d
 		switch d.state {
 		case Released:
 			fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: id})
@@ -189,7 +194,7 @@ func (s *Session) ack(e *Event, fx *Effects) {
 // complete forgets a delivery and gives its place in the window back.
 func (s *Session) complete(id uint16, d delivery, fx *Effects) {
 	delete(s.out.entries, id)
-	if s.out.used > 0 {
+	if d.epoch == s.epoch && s.attached {
 		s.out.used--
 	}
 	// The queue is told even for a session that is not stored: it may hold the

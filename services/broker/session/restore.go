@@ -10,6 +10,8 @@ type Stored struct {
 	Expiry uint32
 	// Attached says that a connection was open when the record was written.
 	Attached bool
+	// Durable says that there are records beside this one.
+	Durable  bool
 	Will     *mqtt.Will
 	WillAt   int64
 	ExpireAt int64
@@ -19,7 +21,7 @@ type Stored struct {
 // Stored returns what the session record must hold now.
 func (s *Session) Stored() Stored {
 	return Stored{
-		Expiry: s.expiry, Attached: s.attached, Will: s.will,
+		Expiry: s.expiry, Attached: s.attached, Durable: s.durable, Will: s.will,
 		WillAt: s.willAt, ExpireAt: s.expireAt, NextID: s.out.nextID,
 	}
 }
@@ -29,7 +31,7 @@ func (s *Session) Stored() Stored {
 // through Detach at the moment of the restart.
 func Restore(id uint64, client mqtt.ClientID, r Stored) *Session {
 	s := New(id, client)
-	s.durable, s.recorded = r.Expiry > 0, true
+	s.durable, s.recorded = r.Durable, true
 	s.expiry, s.attached, s.will = r.Expiry, r.Attached, r.Will
 	s.willAt, s.expireAt, s.out.nextID = r.WillAt, r.ExpireAt, r.NextID
 	return s

@@ -11,11 +11,14 @@ import (
 
 // open attaches a channel to its session: the one there is, or a new one.
 func (s *Shard) open(ch *Channel, o *link.Open) {
+	if ch.link.closed() {
+		return // its close has been here already
+	}
 	se := s.sessions[sessKey{ch.tenant, o.ClientID}]
 	present := false
 	if se != nil {
 		s.takeOver(se)
-		if o.CleanStart || !se.Durable() {
+		if o.CleanStart || se.Expiry() == 0 { // [MQTT-3.1.2.11.2]
 			s.step(se, &session.Event{Kind: session.Discard}, nil)
 			se = nil
 		}
@@ -163,5 +166,5 @@ func (s *Shard) finishSession(se *sess) {
 	if s.sessions[sessKey{se.tenant, se.ClientID}] == se {
 		delete(s.sessions, sessKey{se.tenant, se.ClientID})
 	}
-	se.deadline = 0
+	s.due(se)
 }

@@ -8,41 +8,57 @@ import (
 	"github.com/manormq/manor/services/broker/session"
 )
 
-// deadlines is a heap of sessions by when a Tick does something: delayed wills
-// and session expiry. An entry whose session has another deadline by now is
-// skipped, not searched for.
-type deadlines []due
+// deadlines is a heap of the sessions that have a deadline, by when a Tick does
+// something: delayed wills and session expiry. A session stands in it once, at
+// sess.place-1.
+type deadlines []*sess
 
-type due struct {
-	at int64
-	se *sess
+// Len implements heap.Interface.
+func (d deadlines) Len() int { return len(d) }
+
+// Less implements heap.Interface.
+func (d deadlines) Less(i, j int) bool { return d[i].deadline < d[j].deadline }
+
+// Swap implements heap.Interface.
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].place, d[j].place = i+1, j+1
 }
 
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].at < d[j].at }
-func (d deadlines) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-
 // Push implements heap.Interface.
-func (d *deadlines) Push(x any) { *d = append(*d, x.(due)) }
+func (d *deadlines) Push(x any) {
+	se := x.(*sess)
+	*d = append(*d, se)
+	se.place = len(*d)
+}
 
 // Pop implements heap.Interface.
 func (d *deadlines) Pop() any {
 	old := *d
-	x := old[len(old)-1]
-	old[len(old)-1] = due{}
+	se := old[len(old)-1]
+	old[len(old)-1] = nil
 	*d = old[:len(old)-1]
-	return x
+	se.place = 0
+	return se
 }
 
-// due puts the session's deadline into the heap if it has changed.
+// due brings the session's place in the heap up to its deadline.
 func (s *Shard) due(se *sess) {
 	at := se.Deadline()
+	if se.gone {
+		at = 0
+	}
 	if at == se.deadline {
 		return
 	}
 	se.deadline = at
-	if at != 0 {
-		heap.Push(&s.deadlines, due{at, se})
+	switch {
+	case at == 0 && se.place > 0:
+		heap.Remove(&s.deadlines, se.place-1)
+	case at != 0 && se.place > 0:
+		heap.Fix(&s.deadlines, se.place-1)
+	case at != 0:
+		heap.Push(&s.deadlines, se)
 	}
 }
 
@@ -52,17 +68,19 @@ func (s *Shard) schedule() {
 		s.nextDue.Store(0)
 		return
 	}
-	s.nextDue.Store(s.deadlines[0].at)
+	s.nextDue.Store(s.deadlines[0].deadline)
 }
 
 // tick does what is due.
 func (s *Shard) tick() {
-	for len(s.deadlines) > 0 && s.deadlines[0].at <= s.now {
-		d := heap.Pop(&s.deadlines).(due)
-		if d.se.gone || d.se.deadline != d.at {
-			continue
+	for len(s.deadlines) > 0 && s.deadlines[0].deadline <= s.now {
+		se := s.deadlines[0]
+		s.step(se, &session.Event{Kind: session.Tick}, nil)
+		if se.deadline <= s.now && se.place > 0 {
+			// A Tick always moves the deadline; a session that did not would
+			// hold the shard for ever.
+			se.deadline = 0
+			heap.Remove(&s.deadlines, se.place-1)
 		}
-		d.se.deadline = 0
-		s.step(d.se, &session.Event{Kind: session.Tick}, nil)
 	}
 }

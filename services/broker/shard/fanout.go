@@ -52,7 +52,7 @@ type hit struct {
 // and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. It reports
 // whether anything went into the open batch.
 func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) (stored bool) {
-	s.hits, s.judged = s.hits[:0], s.judged[:0]
+	s.hits = s.hits[:0]
 	for i := range lists {
 		if n != 0 && !s.firstTime(lists[i].ID, origin, n) {
 			continue

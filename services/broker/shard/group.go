@@ -69,7 +69,7 @@ func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) bool {
 		pc.home, pc.slot, pc.gen = s, slot, gen
 		stored = true
 	}
-	to.post(item{kind: itemParcel, parcel: pc, size: msg.Size()}, s.run)
+	s.leave(to, item{kind: itemParcel, parcel: pc, size: msg.Size()})
 	return stored
 }
 

@@ -249,7 +249,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
 			keep: f.keep, retain: f.retain, home: s, slot: slot, gen: gen,
 		}
-		s.set.shards[i].post(item{kind: itemParcel, parcel: pc, size: r.msg.Size()}, s.run)
+		s.leave(s.set.shards[i], item{kind: itemParcel, parcel: pc, size: r.msg.Size()})
 	}
 	if q.waits == 0 {
 		s.finishPending(slot)

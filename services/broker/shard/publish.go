@@ -56,8 +56,6 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 	var reason mqtt.ReasonCode
 	wait := p.Token != 0
 	own, others := &s.fans[s.index], uint64(0)
-	// Retained first, matches second: with the mailboxes' order that lets a
-	// subscriber have the message live or retained, never neither.
 	if m.Retain {
 		t.mayRetain.Store(true)
 		part := partition.ChooseBytes(t.cell, m.Topic)
@@ -89,7 +87,9 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 			to := member.Session.shard()
 			f := &s.fans[to.index]
 			f.direct = append(f.direct, direct{member.Session, member.Sub})
-			f.durable = f.durable || member.Durable
+			// Whoever is chosen may have gone on arrival, and a member that is
+			// stored get the message in its place.
+			f.durable = f.durable || g.Durable()
 			if to != s {
 				others |= 1 << to.index
 			}
@@ -150,7 +150,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 			waits++
 		}
 		f.reset()
-		to.post(item{kind: itemParcel, parcel: pc, size: own.Size()}, s.run)
+		s.leave(to, item{kind: itemParcel, parcel: pc, size: own.Size()})
 	}
 	if !wait {
 		return
@@ -183,7 +183,8 @@ func (s *Shard) accept(p *parcel) {
 	s.serial++
 	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain}
 	stored := false
-	if p.keep {
+	s.judged = s.judged[:0]
+	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
 		p.reason = s.retain(p.tenant, p.retain, p.msg, p.expireAt, p.limits)
 		stored = !p.reason.Failed()
 	}
@@ -208,5 +209,5 @@ func (s *Shard) reply(p *parcel) {
 		s.answered(p.slot, p.gen, p.reason, p.hit)
 		return
 	}
-	p.home.post(it, s.run)
+	s.leave(p.home, it)
 }

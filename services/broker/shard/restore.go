@@ -31,6 +31,7 @@ func (st *Set) restore() error {
 			}
 		}
 	}
+	st.raiseNumbers()
 	for _, s := range st.shards {
 		if err := s.resendOutbox(st.store); err != nil {
 			return err
@@ -45,6 +46,20 @@ func (st *Set) restore() error {
 	r.noted = 0
 	runs.Put(r)
 	return nil
+}
+
+// raiseNumbers keeps a partition from giving a number to a second publish that
+// another partition has applied already.
+func (st *Set) raiseNumbers() {
+	for _, s := range st.shards {
+		for _, p := range s.spaces {
+			for origin, n := range p.applied {
+				if from := st.shardOf(origin).spaces[origin]; from != nil {
+					from.last.N = max(from.last.N, n)
+				}
+			}
+		}
+	}
 }
 
 // loseConnections ends the connections that sessions had when the last run of

@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/manormq/manor/infra/link"
@@ -73,6 +74,9 @@ type replay struct {
 	cursor cursor
 	page   []*retain.Retained
 	busy   bool
+	// behind is how many shards have not yet said that whatever they matched
+	// before this subscription's route was there has left them.
+	behind int
 }
 
 // cursor is a place in the retained messages of a shard.
@@ -101,11 +105,39 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 		} else {
 			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.cell, sub.Filter))}
 		}
+		s.begin(se, r)
+	}
+}
+
+// begin puts a replay in its place: a new one of a filter takes the place of
+// the unfinished one, so there are never more than subscriptions.
+//
+// A publisher either sees the new route or has matched before it was there. In
+// the second case its message is on its way to the retained messages at the
+// latest when its turn ends, and every shard is asked to answer behind that:
+// the message comes live or retained, never neither.
+func (s *Shard) begin(se *sess, r *replay) {
+	at := slices.IndexFunc(se.replays, func(x *replay) bool { return x.sub.Filter == r.sub.Filter })
+	if at < 0 {
 		se.replays = append(se.replays, r)
+	} else {
+		se.replays[at] = r
 	}
-	if len(se.replays) > 0 {
-		s.replay(se)
+	r.behind = len(s.set.shards)
+	for _, from := range s.set.shards {
+		s.leave(from, item{kind: itemCall, call: func() {
+			from.leave(s, item{kind: itemCall, call: func() {
+				if r.behind--; r.behind == 0 {
+					s.replay(se)
+				}
+			}})
+		}})
 	}
+}
+
+// stopReplay ends the replay of a filter that is unsubscribed.
+func (s *Shard) stopReplay(se *sess, filter string) {
+	se.replays = slices.DeleteFunc(se.replays, func(r *replay) bool { return r.sub.Filter == filter })
 }
 
 // replay goes on with the session's first replay as far as its windows and its
@@ -113,7 +145,7 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 func (s *Shard) replay(se *sess) {
 	for len(se.replays) > 0 {
 		r := se.replays[0]
-		if r.busy || se.ch == nil || r.epoch != se.Epoch() {
+		if r.busy || r.behind > 0 || se.ch == nil || r.epoch != se.Epoch() {
 			return
 		}
 		for len(r.page) > 0 {
@@ -129,9 +161,7 @@ func (s *Shard) replay(se *sess) {
 		}
 		r.busy = true
 		from := r.shards[0]
-		// Always through the mailbox, also of this shard: its order is what
-		// makes a retained message visible that was published before.
-		from.post(item{kind: itemCall, call: func() { from.page(se, r) }}, s.run)
+		s.leave(from, item{kind: itemCall, call: func() { from.page(se, r) }})
 		return
 	}
 }
@@ -202,11 +232,11 @@ func (s *Shard) page(se *sess, r *replay) {
 	}
 	done := at.part >= len(t.cell)
 	home := se.shard()
-	home.post(item{kind: itemCall, call: func() {
+	s.leave(home, item{kind: itemCall, call: func() {
 		r.busy, r.page, r.cursor = false, found, at
 		if done {
 			r.shards, r.cursor = r.shards[1:], cursor{}
 		}
 		home.replay(se)
-	}}, s.run)
+	}})
 }

@@ -44,6 +44,7 @@ func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
 	for i, f := range ev.Filter {
 		if o.Reasons[i] == mqtt.Success {
 			s.removeRoute(se, f)
+			s.stopReplay(se, f)
 		}
 	}
 }

@@ -94,6 +94,7 @@ var errRecord = errors.New("shard: stored record is not readable")
 const (
 	sessionAttached = 1 << 0
 	sessionWill     = 1 << 1
+	sessionDurable  = 1 << 2
 )
 
 // appendSession encodes the session record: version, flags, sid, expiry,
@@ -106,6 +107,9 @@ func appendSession(dst []byte, se *sess) []byte {
 	}
 	if r.Will != nil {
 		flags |= sessionWill
+	}
+	if r.Durable {
+		flags |= sessionDurable
 	}
 	dst = append(dst, recordVersion, flags)
 	dst = binary.BigEndian.AppendUint64(dst, se.ID)
@@ -152,7 +156,7 @@ func parseSession(b []byte) (sessionRecord, error) {
 		return r, errRecord
 	}
 	flags := b[1]
-	r.Attached = flags&sessionAttached != 0
+	r.Attached, r.Durable = flags&sessionAttached != 0, flags&sessionDurable != 0
 	r.sid = binary.BigEndian.Uint64(b[2:])
 	r.Expiry = binary.BigEndian.Uint32(b[10:])
 	r.WillAt = int64(binary.BigEndian.Uint64(b[14:]))

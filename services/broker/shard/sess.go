@@ -37,8 +37,10 @@ type sess struct {
 	hit  int
 	// touched is the ticket of the batch that the queue last appended to.
 	touched uint64
-	// deadline is the one that stands in the shard's heap.
+	// deadline and place are where the session stands in the shard's heap;
+	// place 0 is nowhere.
 	deadline int64
+	place    int
 	// groups is how many shared subscriptions the session has.
 	groups  int
 	replays []*replay

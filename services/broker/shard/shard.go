@@ -81,6 +81,12 @@ type Shard struct {
 	pending []pending
 	free    []uint32
 
+	// outgoing is what this turn leaves for other shards (and for this one's
+	// next turn). It is posted once the turn's batch is with the committer,
+	// which writes in that order: so no other shard's commit can be on disk
+	// without the one that it came from.
+	outgoing []outgoing
+
 	outs      []*out
 	serial    uint64
 	entries   []*route.Entry[*sess]
@@ -275,11 +281,26 @@ func (s *Shard) drain() int {
 func (s *Shard) end(r *run) {
 	s.grantWindows()
 	s.submit()
+	for i := range s.outgoing {
+		s.outgoing[i].to.post(s.outgoing[i].item, r)
+		s.outgoing[i] = outgoing{}
+	}
+	s.outgoing = s.outgoing[:0]
 	for _, o := range s.outs {
 		o.hand(r)
 	}
 	s.schedule()
 }
 
-// Call runs f in a turn of the shard, soon.
+// outgoing is an item on its way to a shard's mailbox.
+type outgoing struct {
+	to   *Shard
+	item item
+}
+
+// leave posts it to a shard when this turn ends. What is left for one shard
+// keeps its order.
+func (s *Shard) leave(to *Shard, it item) { s.outgoing = append(s.outgoing, outgoing{to, it}) }
+
+// call runs f in a turn of the shard, soon.
 func (s *Shard) call(f func()) { s.post(item{kind: itemCall, call: f}, nil) }
