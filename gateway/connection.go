@@ -59,6 +59,9 @@ type connection struct {
 	// owed is how many bytes of answers, which need no credit, were appended
 	// since the socket had last taken everything.
 	owed int
+	// largest is the most that was appended at once, which the socket's backlog
+	// may have on top.
+	largest int
 	// paused: the reading goroutine waits on wake. stalled: because of owed.
 	paused  bool
 	stalled bool
@@ -94,7 +97,7 @@ func (g *Gateway) newConnection(in *listener.Conn) *connection {
 	c.lastRead.Store(now)
 	cfg := in.Listener.Config()
 	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()
-	in.Socket.Async(c.progress)
+	in.Socket.Async(c.progress, c.overrun)
 	g.registry.add(c)
 	return c
 }
@@ -200,6 +203,28 @@ func (c *connection) progress() {
 	c.mu.Unlock()
 	if !told {
 		c.gw.flush()
+	}
+}
+
+// overrun is called when the socket was closed because its backlog was too
+// large, which credit and maxOwed let no client come to. It is under the
+// socket's mutex, perhaps under mu too.
+func (c *connection) overrun(backlog int) {
+	cfg := c.in.Listener.Config()
+	c.gw.metrics.overruns.Inc()
+	c.gw.log.Warn("connection closed: more waits for its socket than may",
+		"listener", cfg.Label(), "peer", c.in.Peer.String(), "bytes", backlog)
+}
+
+// appendedLocked notes that n bytes were appended to out at once; owed says
+// that they needed no credit.
+func (c *connection) appendedLocked(n int, owed bool) {
+	if owed {
+		c.owed += n
+	}
+	if n > c.largest {
+		c.largest = n
+		c.in.Socket.Bound(listener.DefaultBound + n)
 	}
 }
 

@@ -24,6 +24,7 @@ const (
 	mDropped
 	mPaused
 	mBacklog
+	mOverruns
 	mLinks
 )
 
@@ -41,6 +42,7 @@ var Metrics = []telemetry.Metric{
 	mDropped:     {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
 	mPaused:      {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
 	mBacklog:     {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it, when last looked."},
+	mOverruns:    {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:       {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
 }
 
@@ -48,7 +50,7 @@ type metrics struct {
 	accepted, refused, connects, disconnects, dropped *prometheus.CounterVec
 	packets                                           [16]prometheus.Counter
 	drops                                             [conn.DropPayload + 1]prometheus.Counter
-	deliveries, bytesIn, bytesOut, paused             prometheus.Counter
+	deliveries, bytesIn, bytesOut, paused, overruns   prometheus.Counter
 	slow                                              prometheus.Gauge
 }
 
@@ -63,6 +65,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		bytesIn:     Metrics[mBytesIn].Counter(r),
 		bytesOut:    Metrics[mBytesOut].Counter(r),
 		paused:      Metrics[mPaused].Counter(r),
+		overruns:    Metrics[mOverruns].Counter(r),
 		slow:        Metrics[mBacklog].Gauge(r),
 	}
 	packets := Metrics[mPackets].CounterVec(r)

@@ -198,7 +198,7 @@ func (c *connection) apply(fx *conn.Effects) (send bool) {
 	c.borrowOut()
 	before := len(c.out.b)
 	c.out.b = c.m.Apply(c.out.b, fx)
-	c.owed += len(c.out.b) - before
+	c.appendedLocked(len(c.out.b)-before, true)
 	switch {
 	case fx.Close.Ended:
 		if !c.reported {

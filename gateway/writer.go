@@ -86,9 +86,7 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	before := len(c.out.b)
 	out, r := c.m.Receive(c.out.b, b, f)
 	c.out.b = out
-	if f.Kind != link.DownDeliver {
-		c.owed += len(out) - before
-	}
+	c.appendedLocked(len(out)-before, f.Kind != link.DownDeliver)
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		c.warnOut = max(c.warnOut, warnDue)

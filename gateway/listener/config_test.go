@@ -42,7 +42,7 @@ func TestSocketKeepsBacklog(t *testing.T) {
 	moved := make(chan struct{}, 100)
 	closed := false
 	s := NewSocket(a, func() { closed = true })
-	s.Async(func() { moved <- struct{}{} })
+	s.Async(func() { moved <- struct{}{} }, nil)
 	for range 3 {
 		if n, err := s.Write(make([]byte, 100_000)); n != 100_000 || err != nil {
 			t.Fatalf("Write = %d, %v", n, err)

@@ -14,17 +14,21 @@ import (
 // goroutine that waits for the kernel exists only while there is one. TLS and
 // WebSocket lie above it, so that they do not block either.
 //
-// The Socket does not bound its backlog: who writes asks Backlog and grants
-// the source of the bytes accordingly (gateway/conn.CreditWindow).
+// Who writes asks Backlog and grants the source of the bytes accordingly
+// (gateway/conn.CreditWindow). The Socket has the last word: it closes a
+// connection whose backlog grows beyond what Bound allows.
 type Socket struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection is not a kernel's
 
 	// progress is called, without locks held, when the backlog has shrunk.
 	progress func()
+	// overrun is called, under mu, when the backlog is too large, once.
+	overrun func(backlog int)
 
 	mu       sync.Mutex
 	async    bool
+	bound    int  // of the backlog, in bytes
 	shut     bool // half close when the backlog is gone
 	draining bool
 	backlog  []byte
@@ -42,9 +46,16 @@ type Socket struct {
 	onClose func()
 }
 
+// DefaultBound is the largest backlog of a Socket that was told no other, in
+// bytes.
+const DefaultBound = 4 << 20
+
+// ErrOverrun says that the peer does not take what is written.
+var ErrOverrun = errors.New("listener: more waits for the socket than may")
+
 // NewSocket wraps c. onClose may be nil.
 func NewSocket(c net.Conn, onClose func()) *Socket {
-	s := &Socket{Conn: c, onClose: onClose}
+	s := &Socket{Conn: c, onClose: onClose, bound: DefaultBound}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
@@ -55,11 +66,21 @@ func NewSocket(c net.Conn, onClose func()) *Socket {
 }
 
 // Async ends the time of blocking writes, in which handshakes are made.
-// progress may be nil.
-func (s *Socket) Async(progress func()) {
+// progress and overrun may be nil. overrun hears of the backlog for which the
+// connection was closed; it is called from within Write and must not call the
+// Socket.
+func (s *Socket) Async(progress func(), overrun func(backlog int)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.async, s.progress = true, progress
+	s.async, s.progress, s.overrun = true, progress, overrun
+}
+
+// Bound allows a backlog of n bytes. A Write that leads beyond it closes the
+// connection and fails with ErrOverrun.
+func (s *Socket) Bound(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bound = n
 }
 
 // Backlog is how many bytes wait for the kernel.
@@ -98,6 +119,14 @@ func (s *Socket) Write(p []byte) (int, error) {
 		n = s.n
 	}
 	if n < len(p) {
+		if waits := len(s.backlog) - s.off + len(p) - n; waits > s.bound {
+			s.err = ErrOverrun
+			_ = s.Conn.Close() // ends drain and the reader
+			if s.overrun != nil {
+				s.overrun(waits)
+			}
+			return 0, s.err
+		}
 		s.backlog = append(s.backlog, p[n:]...)
 		if !s.draining {
 			s.draining = true

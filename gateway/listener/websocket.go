@@ -18,6 +18,10 @@ import (
 // Path is where MQTT over WebSocket is served.
 const Path = "/mqtt"
 
+// pongBacklog is how many bytes may wait for the socket when a ping is to be
+// answered.
+const pongBacklog = 64 << 10
+
 // subprotocols that MQTT over WebSocket may be called by [MQTT-6.0.0-3];
 // mqttv3.1 is what 3.1 clients say.
 var subprotocols = []string{"mqtt", "mqttv3.1"}
@@ -55,6 +59,10 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		// MQTT brings its own credentials: a foreign page gains nothing by a
 		// browser that connects for it.
 		InsecureSkipVerify: true,
+		// Pongs are written from within Read, where nobody counts them. Who
+		// sends pings and takes no pongs gets none; RFC 6455 §5.5.3 lets a
+		// pong stand for the pings before it.
+		OnPingReceived: func(context.Context, []byte) bool { return s.Backlog() <= pongBacklog },
 	})
 	if err != nil {
 		l.opts.Refused(l, "upgrade")
