@@ -33,10 +33,16 @@ type Entry struct {
 }
 
 // Size is what an entry counts against queue limits, in bytes.
-func (e *Entry) Size() int { return e.Message.Size() + entryOverhead }
+func (e *Entry) Size() int {
+	return e.Message.Size() + len(e.Group) + idCost*len(e.IDs) + entryOverhead
+}
 
 // entryOverhead is about what an entry costs beyond its message.
 const entryOverhead = 64
+
+// idCost is the most that a Subscription Identifier takes in a packet, with the
+// identifier of its property, in bytes.
+const idCost = 5
 
 var errEntry = errors.New("queue: stored entry is not readable")
 

@@ -3,8 +3,10 @@
 package queue
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/services/broker/partition"
@@ -34,6 +36,13 @@ type Queue struct {
 	stored   uint64
 	// committed is the first seq that may not be readable from the store yet.
 	committed uint64
+	// tail are the entries in the store alone whose batch is not committed yet.
+	tail []*Entry
+	// taken are seqs in the store alone that were taken out of the middle, for
+	// another member of their group; load passes over them.
+	taken map[uint64]struct{}
+	// bad are seqs that the store could not give back; see TakeBad.
+	bad []uint64
 	// spilled are the entries of a queue without durability that have been
 	// written: they are deleted when taken.
 	spilled bool
@@ -89,6 +98,7 @@ func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
 		q.stored = q.next
 	} else {
 		q.spilled = true
+		q.tail = append(q.tail, e)
 	}
 	q.count++
 	q.bytes += int64(size)
@@ -99,6 +109,14 @@ func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
 func (q *Queue) Committed(seq uint64) bool {
 	waiting := len(q.mem) == 0 && q.count > 0
 	q.committed = max(q.committed, seq)
+	n := 0
+	for n < len(q.tail) && q.tail[n].Seq < q.committed {
+		q.tail[n] = nil
+		n++
+	}
+	if q.tail = q.tail[n:]; len(q.tail) == 0 {
+		q.tail = nil
+	}
 	return waiting
 }
 
@@ -111,7 +129,7 @@ func (q *Queue) Waits() bool {
 // Head returns the entry at the head without taking it; nil if the queue is
 // empty or Waits.
 func (q *Queue) Head() (*Entry, error) {
-	if len(q.mem) == 0 && q.count > 0 && q.stored < q.committed {
+	for len(q.mem) == 0 && q.count > 0 && q.stored < q.committed {
 		if err := q.load(); err != nil {
 			return nil, err
 		}
@@ -135,14 +153,20 @@ func (q *Queue) load() error {
 			return fmt.Errorf("queue of session %d: %w", q.sid, partition.ErrBadKey)
 		}
 		seq := be64(rest)
+		n++
+		q.stored = seq + 1
+		if _, gone := q.taken[seq]; gone {
+			delete(q.taken, seq)
+			continue
+		}
 		e, err := q.space.parse(seq, it.Value())
 		if err != nil {
-			return fmt.Errorf("queue of session %d: %w", q.sid, err)
+			q.bad = append(q.bad, seq)
+			q.count--
+			continue
 		}
 		q.mem = append(q.mem, e)
 		q.memBytes += e.Size()
-		q.stored = seq + 1
-		n++
 	}
 	if err := it.Err(); err != nil {
 		return fmt.Errorf("queue of session %d: %w", q.sid, err)
@@ -151,11 +175,22 @@ func (q *Queue) load() error {
 		// Nothing lies between: what is left is not committed yet, or the
 		// count was wrong, which a later Append must not build on.
 		q.stored = q.committed
-		if q.committed == q.next {
-			q.count, q.bytes, q.memBytes = 0, 0, 0
-		}
+	}
+	if len(q.mem) == 0 && q.stored >= q.next {
+		q.count, q.bytes, q.memBytes, q.taken = 0, 0, 0, nil
 	}
 	return nil
+}
+
+// TakeBad returns how many entries the store could not give back since the last
+// call, and deletes what is left of them. They are lost to this session.
+func (q *Queue) TakeBad(b *kv.Batch) int {
+	n := len(q.bad)
+	for _, seq := range q.bad {
+		b.Delete(q.key(seq))
+	}
+	q.bad = nil
+	return n
 }
 
 func be64(b []byte) (v uint64) {
@@ -166,14 +201,14 @@ func be64(b []byte) (v uint64) {
 }
 
 // Take takes the head off: it was handed to the session. A stored entry stays
-// in the store until Release. hold keeps the message in memory for a queue
-// that is not stored, so that another member of a shared group may have it.
+// in the store until Release. hold keeps the message in memory as well, so that
+// another member of a shared group may have it at any time.
 func (q *Queue) Take(hold bool, b *kv.Batch) *Entry {
 	e := q.pop()
 	if !q.durable && q.spilled {
 		b.Delete(q.key(e.Seq))
 	}
-	if e.body != 0 || !q.durable && hold {
+	if e.body != 0 || hold {
 		if q.flying == nil {
 			q.flying = make(map[uint64]*Entry)
 		}
@@ -236,43 +271,70 @@ func (q *Queue) Reload(seq uint64) (*Entry, error) {
 	return q.space.get(q.sid, seq)
 }
 
-// TakeGroup takes every waiting entry of a shared group out of the queue, for
-// another member. It reads the whole queue.
-func (q *Queue) TakeGroup(group string, b *kv.Batch) ([]*Entry, error) {
-	var out []*Entry
-	keep := q.mem[:0:0]
-	for {
-		for _, e := range q.mem {
-			if e.Group != group {
-				keep = append(keep, e)
+// TakeGroup takes up to limit waiting entries of a shared group out of the
+// queue, for another member. more says that there may be others. Entries of
+// other groups stay where they are, in memory or in the store.
+func (q *Queue) TakeGroup(group string, limit int, b *kv.Batch) (out []*Entry, more bool, err error) {
+	take := func(e *Entry) bool {
+		if e.Group != group || len(out) == limit {
+			return false
+		}
+		out = append(out, e)
+		q.count--
+		q.bytes -= int64(e.Size())
+		if q.durable || q.spilled {
+			b.Delete(q.key(e.Seq))
+		}
+		if e.body != 0 {
+			q.space.refer(b, e.body, -1)
+		}
+		return true
+	}
+	q.mem = slices.DeleteFunc(q.mem, func(e *Entry) bool {
+		if take(e) {
+			q.memBytes -= e.Size()
+			return true
+		}
+		return false
+	})
+	start := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, q.stored)
+	end := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, q.committed)
+	if q.stored < q.committed && (q.durable || q.spilled) {
+		it := q.space.store.Scan(start, end)
+		defer it.Close()
+		for len(out) < limit && it.Next() {
+			seq := be64(it.Key()[11:])
+			if _, gone := q.taken[seq]; gone || !bytes.Contains(it.Value(), []byte(group)) {
 				continue
 			}
-			out = append(out, e)
-			size := e.Size()
-			q.count--
-			q.bytes -= int64(size)
-			if q.durable || q.spilled {
-				b.Delete(q.key(e.Seq))
+			e, err := q.space.parse(seq, it.Value())
+			if err != nil {
+				continue // load counts it
 			}
-			if e.body != 0 {
-				q.space.refer(b, e.body, -1)
+			if take(e) {
+				q.miss(seq)
 			}
 		}
-		q.mem, q.memBytes = nil, 0
-		if q.stored >= q.committed || q.stored >= q.next {
-			break
-		}
-		if err := q.load(); err != nil {
-			q.mem = keep
-			return out, err
+		if err := it.Err(); err != nil {
+			return out, false, fmt.Errorf("queue of session %d: %w", q.sid, err)
 		}
 	}
-	// Only the head's window stays in memory.
-	q.mem = keep
-	for _, e := range keep {
-		q.memBytes += e.Size()
+	q.tail = slices.DeleteFunc(q.tail, func(e *Entry) bool {
+		if take(e) {
+			q.miss(e.Seq)
+			return true
+		}
+		return false
+	})
+	return out, len(out) == limit, nil
+}
+
+// miss notes that the store may still show seq for a while, though it is gone.
+func (q *Queue) miss(seq uint64) {
+	if q.taken == nil {
+		q.taken = make(map[uint64]struct{})
 	}
-	return out, nil
+	q.taken[seq] = struct{}{}
 }
 
 // Wipe deletes everything that the queue has in the store.
@@ -285,7 +347,7 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 			q.space.refer(b, e.body, -1)
 		}
 	}
-	for _, e := range q.mem {
+	for _, e := range slices.Concat(q.mem, q.tail) {
 		if e.body != 0 {
 			q.space.refer(b, e.body, -1)
 		}
@@ -296,25 +358,26 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 	for seq := q.committed; seq < q.next; seq++ {
 		b.Delete(q.key(seq))
 	}
-	q.flying, q.mem, q.count, q.bytes = nil, nil, 0, 0
-	return wipeStored(q.space, q.sid, waiting, q.committed, b)
+	q.flying, q.mem, q.tail, q.count, q.bytes = nil, nil, nil, 0, 0
+	return wipeStored(q.space, q.sid, waiting, q.committed, q.taken, b)
 }
 
 // WipeStored deletes the stored entries of a session that no longer exists,
 // when a broker starts.
 func WipeStored(space *Space, sid uint64, b *kv.Batch) error {
-	return wipeStored(space, sid, 0, ^uint64(0), b)
+	return wipeStored(space, sid, 0, ^uint64(0), nil, b)
 }
 
 // wipeStored deletes the keys below end and releases the bodies from seq
 // waiting on.
-func wipeStored(space *Space, sid, waiting, end uint64, b *kv.Batch) error {
+func wipeStored(space *Space, sid, waiting, end uint64, taken map[uint64]struct{}, b *kv.Batch) error {
 	start := partition.KeyU64U64(nil, space.part, partition.KindQueue, sid, 0)
 	it := space.store.Scan(start, partition.KeyU64U64(nil, space.part, partition.KindQueue, sid, end))
 	defer it.Close()
 	for it.Next() {
 		e, err := parseEntry(it.Value())
-		if err == nil && e.body != 0 && be64(it.Key()[11:]) >= waiting {
+		seq := be64(it.Key()[11:])
+		if _, gone := taken[seq]; err == nil && e.body != 0 && seq >= waiting && !gone {
 			space.refer(b, e.body, -1)
 		}
 		b.Delete(it.Key())
@@ -362,7 +425,15 @@ func (q *Queue) RestoreEntry(seq uint64, value []byte, flying bool) error {
 			return err
 		}
 		size += m.Size()
+	} else {
+		q.bad = append(q.bad, seq)
+		q.miss(seq)
+		if q.count == 0 {
+			q.stored = seq + 1
+		}
+		return nil
 	}
+	size += len(e.Group) + idCost*len(e.IDs)
 	q.count++
 	q.bytes += int64(size)
 	return nil

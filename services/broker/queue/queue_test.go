@@ -117,6 +117,7 @@ func (s *subject) append(p string, shared bool) {
 		s.body++
 		body = s.body
 		s.space.PutBody(&s.batch, body, m)
+		defer s.space.Settle(&s.batch, body)
 	}
 	s.q.Append(&Entry{Message: m, QoS: 1, IDs: []uint32{7, 300}}, body, &s.batch)
 	s.waiting = append(s.waiting, p)

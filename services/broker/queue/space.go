@@ -44,12 +44,16 @@ func (s *Space) Restore() error {
 	return it.Err()
 }
 
-// PutBody stores m under id, for entries appended in the same batch.
+// PutBody stores m under id, for entries appended in the same batch. It is held
+// until Settle, whatever becomes of the entries meanwhile.
 func (s *Space) PutBody(b *kv.Batch, id uint64, m *mqtt.Message) {
 	s.buf = AppendMessage(s.buf[:0], m)
 	b.Put(partition.KeyU64(nil, s.part, partition.KindBody, id), s.buf)
-	s.counts[id] = 0
+	s.counts[id] = 1
 }
+
+// Settle ends the hold of PutBody: a body that no entry refers to goes.
+func (s *Space) Settle(b *kv.Batch, id uint64) { s.refer(b, id, -1) }
 
 func (s *Space) refer(b *kv.Batch, id uint64, by int32) {
 	n := uint32(int64(s.counts[id]) + int64(by))

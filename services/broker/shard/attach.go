@@ -114,7 +114,7 @@ func (s *Shard) closeChannel(se *sess, c *link.Close) {
 	s.unbind(se)
 	s.step(se, &ev, nil)
 	if !se.gone {
-		s.regroup(se, false)
+		s.regroup(se)
 	}
 }
 
@@ -148,9 +148,8 @@ func (s *Shard) finishSession(se *sess) {
 		return
 	}
 	s.unbind(se)
-	if se.groups > 0 {
-		s.regroup(se, true)
-	}
+	se.ending = true
+	s.regroup(se)
 	for _, sub := range se.Subscriptions() {
 		s.removeRoute(se, sub.Filter)
 	}

@@ -180,6 +180,7 @@ func (l *Link) closed() bool {
 // postFrame leaves a copy of f in the mailbox.
 func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
 	c := *f
+	size := f.Cost()
 	switch f.Kind {
 	case link.UpPublish:
 		c.Message = f.Message.Clone()
@@ -191,6 +192,7 @@ func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
 		o := *f.Open
 		if o.Will != nil {
 			o.Will = &mqtt.Will{Message: o.Will.Message.Clone(), Delay: o.Will.Delay}
+			size += o.Will.Message.Size()
 		}
 		c.Open = &o
 	case link.UpClose:
@@ -199,5 +201,5 @@ func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
 	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery:
 		// nothing but numbers, or answered by the link
 	}
-	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: c.Message.Size()}, r)
+	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: size}, r)
 }

@@ -27,10 +27,14 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	// A session that ends with its connection, has nothing waiting and room in
 	// its windows needs no copy of the message.
 	if !se.Durable() && group == "" && se.waiting() == 0 && se.Ready() {
-		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: v.msg.Size() + link.DeliverOverhead}
+		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: link.DeliverCost(v.msg.Size(), len(ids))}
 		s.through = queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
 		s.stepEntry(se, &ev, nil, &s.through)
 		s.through = queue.Entry{}
+		return false
+	}
+	if v.expireAt != 0 && s.now >= v.expireAt {
+		s.drop(se, dropExpired)
 		return false
 	}
 	q := se.queueOf()
@@ -38,16 +42,15 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		Message: v.keep(), QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Group: group, Serial: v.serial,
 	}
 	if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
-		s.drop(se, dropQueueFull)
-		return false
+		s.dropExpired(se)
+		if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
+			s.drop(se, dropQueueFull)
+			return false
+		}
 	}
 	var body uint64
 	if share && se.Durable() {
-		if v.bodyIn != se.space {
-			v.bodyIn, v.body = se.space, s.next(se.space)
-			se.space.queues.PutBody(s.batch, v.body, e.Message)
-		}
-		body = v.body
+		body = s.bodyFor(se.space, e.Message)
 	}
 	before := s.batch.Len()
 	q.Append(e, body, s.batch)
@@ -64,7 +67,7 @@ func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 		s.stats.Unhandled.Add(1)
 		return
 	}
-	if !se.TakeCredit(v.msg.Size() + link.DeliverOverhead) {
+	if !se.TakeCredit(link.DeliverCost(v.msg.Size(), len(ids))) {
 		s.drop(se, dropSlow)
 		return
 	}
@@ -87,27 +90,66 @@ func (s *Shard) pump(se *sess) {
 
 func (s *Shard) pumpQueue(se *sess) {
 	for se.queue.Len() > 0 && se.Ready() {
-		e, err := se.queue.Head()
-		if err != nil {
-			s.set.log.Error("queue cannot be read from the store",
-				slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
-			return
-		}
+		e := s.head(se)
 		if e == nil {
 			return // the batch that holds it is on its way to the store
 		}
 		size := int64(e.Size())
 		if e.ExpireAt != 0 && s.now >= e.ExpireAt {
-			se.queue.Drop(s.batch)
-			s.left(se, size)
-			s.drop(se, dropExpired)
+			s.expire(se, e)
 			continue
 		}
-		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: e.Message.Size() + link.DeliverOverhead}
+		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
 		se.queue.Take(e.Group != "", s.batch)
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)
 	}
+}
+
+// head is the entry at the head of a queue; nil if there is none, or if it
+// cannot be read yet. What the store cannot give back is counted and passed
+// over, so that it does not hold up what comes behind it.
+func (s *Shard) head(se *sess) *queue.Entry {
+	before, size := se.queue.Len(), se.queue.Bytes()
+	e, err := se.queue.Head()
+	if err != nil {
+		s.set.log.Error("queue cannot be read from the store",
+			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
+		return nil
+	}
+	se.tenant.queueMessages.Add(se.queue.Len() - before)
+	se.tenant.queueBytes.Add(se.queue.Bytes() - size)
+	for range se.queue.TakeBad(s.batch) {
+		s.drop(se, dropUnreadable)
+	}
+	return e
+}
+
+func (s *Shard) expire(se *sess, e *queue.Entry) {
+	se.queue.Drop(s.batch)
+	s.left(se, int64(e.Size()))
+	s.drop(se, dropExpired)
+}
+
+// dropExpired makes room in a full queue.
+func (s *Shard) dropExpired(se *sess) {
+	for e := s.head(se); e != nil && e.ExpireAt != 0 && s.now >= e.ExpireAt; e = s.head(se) {
+		s.expire(se, e)
+	}
+}
+
+// bodyFor returns the stored body of the message that is being fanned out, in
+// the partition p.
+func (s *Shard) bodyFor(p *space, m *mqtt.Message) uint64 {
+	for _, b := range s.bodies {
+		if b.in == p {
+			return b.id
+		}
+	}
+	id := s.next(p)
+	p.queues.PutBody(s.batch, id, m)
+	s.bodies = append(s.bodies, storedBody{p, id})
+	return id
 }
 
 func (s *Shard) left(se *sess, size int64) {

@@ -20,9 +20,12 @@ type view struct {
 	expireAt int64
 	from     *sess
 	retain   bool
-	// body is the stored body of this message in a partition.
-	body   uint64
-	bodyIn *space
+}
+
+// storedBody is the body of the message that is being fanned out.
+type storedBody struct {
+	in *space
+	id uint64
 }
 
 // keep returns the message in memory of its own.
@@ -86,6 +89,10 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 		}
 		h.se, h.ids = nil, nil
 	}
+	for _, b := range s.bodies {
+		b.in.queues.Settle(s.batch, b.id)
+	}
+	s.bodies = s.bodies[:0]
 	for i := range to {
 		if n != 0 && !s.firstTime(to[i].se.space.id, origin, n) {
 			continue

@@ -28,10 +28,10 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 	if se == nil {
 		return // the session was taken over or refused; the close is on its way
 	}
+	s.consume(ch, f)
 	switch f.Kind {
 	case link.UpPublish:
 		s.stats.QueueIn.Add(1)
-		s.consume(ch, &f.Message)
 		ev := session.Event{Kind: session.Publish, QoS: f.Message.QoS, Packet: f.PacketID}
 		s.step(se, &ev, &f.Message)
 	case link.UpAck:

@@ -27,12 +27,11 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 	return s.enqueue(se, v, min(sub.QoS, v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
 }
 
-// toAnother gives v to another member of the group. It reports whether
-// something went into the open batch.
+// toAnother gives v to another member of the group, if se was stored rather to
+// one that is stored too. It reports whether something went into the open batch.
 func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
-	g := s.groupOf(se, filter)
-	if g != nil {
-		if m, _, ok := g.Pick(se); ok {
+	if g := s.groupOf(se, filter); g != nil {
+		if m, _, ok := s.successor(g, se); ok {
 			return s.handOver(se, m, v)
 		}
 	}
@@ -40,6 +39,18 @@ func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
 	s.set.log.Warn("message for a shared subscription without members dropped",
 		slog.String("tenant", se.tenant.id), slog.String("filter", filter))
 	return false
+}
+
+// successor is who takes the messages of a member over. While a stored member
+// lives, only another stored one does: what was acknowledged stays stored.
+func (s *Shard) successor(g *share.Group[*sess], se *sess) (m share.Member[*sess], online, ok bool) {
+	if !se.Durable() {
+		return g.Pick(se)
+	}
+	if m, online, ok = g.PickDurable(se); ok || !se.ending && !se.gone {
+		return m, online, ok
+	}
+	return g.Pick(se)
 }
 
 // handOver gives v, which was for se, to member m. Between shards the message
@@ -77,36 +88,61 @@ func (s *Shard) groupOf(se *sess, filter string) (g *share.Group[*sess]) {
 	return se.tenant.routes.Group(filter, shareRest(filter))
 }
 
+// regroupPage is how many waiting messages of a member are handed over in one
+// turn; the rest follows in later ones.
+const regroupPage = 256
+
 // regroup gives what a member that has gone had not acknowledged to the other
 // members of its groups: what waited, and what was in flight at QoS 1. QoS 2 in
 // flight stays with its session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. A session that
 // lives on keeps its messages unless another member has a connection.
-func (s *Shard) regroup(se *sess, ended bool) {
+func (s *Shard) regroup(se *sess) {
 	if se.groups == 0 || se.queue == nil {
 		return
 	}
+	again := false
 	s.eachGroup(se, func(g *share.Group[*sess], key string) {
-		if _, online, ok := g.Pick(se); !ok || !ended && !online {
-			return
-		}
-		entries := s.takeInflight(se, key)
-		waiting, err := se.queue.TakeGroup(key, s.batch)
-		for _, e := range waiting {
-			s.left(se, int64(e.Size()))
-		}
-		if err != nil {
-			s.set.log.Error("queue cannot be read to hand its shared messages over",
-				slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
-		}
-		for _, e := range append(entries, waiting...) {
-			s.stats.Redelivered.Add(1)
-			s.serial++
-			m := *e.Message
-			m.QoS = e.QoS
-			v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
-			s.toAnother(se, key, &v)
+		for more := true; more; {
+			if _, online, ok := s.successor(g, se); !ok || !se.ending && !online {
+				return
+			}
+			more = s.regroupSome(se, key)
+			if more && !se.ending {
+				again = true
+				return
+			}
 		}
 	})
+	if again {
+		s.call(func() {
+			if se.ch == nil && !se.gone {
+				s.regroup(se)
+			}
+		})
+	}
+}
+
+// regroupSome hands over what is in flight and one page of what waits, and
+// reports whether there may be more.
+func (s *Shard) regroupSome(se *sess, key string) (more bool) {
+	entries := s.takeInflight(se, key)
+	waiting, more, err := se.queue.TakeGroup(key, regroupPage, s.batch)
+	if err != nil {
+		s.set.log.Error("queue cannot be read to hand its shared messages over",
+			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
+	}
+	for _, e := range waiting {
+		s.left(se, int64(e.Size()))
+	}
+	for _, e := range append(entries, waiting...) {
+		s.stats.Redelivered.Add(1)
+		s.serial++
+		m := *e.Message
+		m.QoS = e.QoS
+		v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
+		s.toAnother(se, key, &v)
+	}
+	return more
 }
 
 // takeInflight takes the QoS 1 deliveries of a group out of the session.

@@ -105,9 +105,13 @@ func (r *run) flush(g link.Gateway) {
 	r.gateways = append(r.gateways, g)
 }
 
-// consume counts a publish of a channel against its window.
-func (s *Shard) consume(ch *Channel, m *mqtt.Message) {
-	ch.taken += uint64(m.Size() + link.DeliverOverhead)
+// consume counts a frame of a channel against its window.
+func (s *Shard) consume(ch *Channel, f *link.UpFrame) {
+	cost := f.Cost()
+	if cost == 0 {
+		return
+	}
+	ch.taken += uint64(cost)
 	if !ch.due && ch.taken+windowSize/2 > ch.granted {
 		ch.due = true
 		s.windows = append(s.windows, ch)

@@ -177,7 +177,7 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 		ids = []uint32{r.sub.ID}
 	}
 	if qos == mqtt.AtMostOnce {
-		if !se.TakeCredit(m.Message.Size() + link.DeliverOverhead) {
+		if !se.TakeCredit(link.DeliverCost(m.Message.Size(), len(ids))) {
 			return false
 		}
 		s.deliverTo(se.ch, link.DownFrame{Retain: true, SubscriptionIDs: ids}, &m.Message, m.ExpireAt, 0)

@@ -44,7 +44,9 @@ type sess struct {
 	// groups is how many shared subscriptions the session has.
 	groups  int
 	replays []*replay
-	gone    bool
+	// ending says that the session is over and gives away what it can; gone,
+	// that it is forgotten.
+	ending, gone bool
 }
 
 type sessKey struct {

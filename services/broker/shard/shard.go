@@ -92,6 +92,7 @@ type Shard struct {
 	entries   []*route.Entry[*sess]
 	hits      []hit
 	judged    []judgement
+	bodies    []storedBody
 	windows   []*Channel
 	deadlines deadlines
 	nextDue   atomic.Int64

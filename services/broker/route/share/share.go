@@ -101,14 +101,21 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 
 // Pick chooses a member other than except, in turn: one that is connected, else
 // one that outlives its connection.
-func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) {
+func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) { return g.choose(except, false) }
+
+// PickDurable chooses as Pick does, among those that outlive their connection.
+func (g *Group[S]) PickDurable(except S) (m Member[S], online, ok bool) {
+	return g.choose(except, true)
+}
+
+func (g *Group[S]) choose(except S, durable bool) (m Member[S], online, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m, ok = g.pick(0, g.mu.online, true, except); ok {
+	if m, ok = g.pick(0, g.mu.online, durable, except); ok {
 		return m, true, true
 	}
 	if g.mu.durable > 0 {
-		m, ok = g.pick(g.mu.online, len(g.mu.members), false, except)
+		m, ok = g.pick(g.mu.online, len(g.mu.members), true, except)
 	}
 	return m, false, ok
 }
@@ -127,12 +134,12 @@ func (g *Group[S]) Len() int {
 	return len(g.mu.members)
 }
 
-func (g *Group[S]) pick(from, to int, connected bool, except S) (Member[S], bool) {
+func (g *Group[S]) pick(from, to int, durable bool, except S) (Member[S], bool) {
 	n := to - from
 	for range n {
 		g.mu.turn++
 		m := g.mu.members[from+g.mu.turn%n]
-		if m.Session != except && (connected || m.Durable) {
+		if m.Session != except && (m.Durable || !durable) {
 			return m, true
 		}
 	}
