@@ -61,7 +61,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	switch f.Kind {
 	case link.DownDeliver:
 		m := &b.Messages[f.Slot]
-		c.delivered += uint64(m.Size()) + link.DeliverOverhead
+		c.delivered += uint64(link.DeliverCost(m.Size(), len(f.SubscriptionIDs)))
 		dst, r.TooLarge = c.deliver(dst, m, f)
 	case link.DownAck:
 		return c.ack(dst, f)
