@@ -179,18 +179,21 @@ func (c *connection) wait(ready func() bool) bool {
 const maxOwed = 256 << 10
 
 // stall waits while too many answers wait for the socket. The keep alive goes
-// on meanwhile, so that a client that never reads again is ended by it.
-func (c *connection) stall() {
+// on meanwhile, so that a client that never reads again is ended by it. It
+// reports whether the connection goes on.
+func (c *connection) stall() (goesOn bool) {
 	c.mu.Lock()
 	c.stalled = c.owed > maxOwed
-	stalled := c.stalled
+	stalled, ending := c.stalled, c.ending
 	c.mu.Unlock()
-	if stalled {
-		c.wait(func() bool { return c.owed <= maxOwed })
-		c.mu.Lock()
-		c.stalled = false
-		c.mu.Unlock()
+	if !stalled {
+		return !ending
 	}
+	goesOn = c.wait(func() bool { return c.owed <= maxOwed })
+	c.mu.Lock()
+	c.stalled = false
+	c.mu.Unlock()
+	return goesOn
 }
 
 // progress is called when the socket has taken some of its backlog.

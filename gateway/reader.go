@@ -65,7 +65,6 @@ func (c *connection) took(r *reading, n int) bool {
 		used := c.consume(r.b[:r.n+n])
 		r.n = copy(r.b, r.b[used:r.n+n])
 		r.fit(&c.gw.busy, n, full)
-		c.stall()
 	}
 	return !c.isEnding()
 }
@@ -123,7 +122,29 @@ func (r *reading) release(pool *sync.Pool) {
 }
 
 // consume handles the whole packets at the front of b and returns their length.
+// It waits while one of them may not be handled yet.
 func (c *connection) consume(b []byte) (used int) {
+	for {
+		n, goesOn := c.turn(b[used:])
+		used += n
+		if !c.stall() || !goesOn || used == len(b) {
+			return used
+		}
+		next := packet.Type(b[used] >> 4)
+		if c.m.MayRead(next) {
+			continue
+		}
+		c.gw.metrics.paused.Inc()
+		if !c.wait(func() bool { return c.m.MayRead(next) }) {
+			return used
+		}
+	}
+}
+
+// turn handles whole packets at the front of b and brings about their effects.
+// goesOn is set when it has stopped before a packet that may not be handled
+// yet, or because that is enough at once.
+func (c *connection) turn(b []byte) (used int, goesOn bool) {
 	t, _ := c.gw.turns.Get().(*turn)
 	defer func() {
 		c.send(t)
@@ -135,17 +156,12 @@ func (c *connection) consume(b []byte) (used int) {
 			n, ok := c.connect(t, rest)
 			used += n
 			if !ok || n == 0 {
-				return used
+				return used, false
 			}
 			continue
 		}
-		if !c.m.MayRead(packet.Type(rest[0] >> 4)) {
-			c.send(t)
-			c.gw.metrics.paused.Inc()
-			if !c.wait(func() bool { return c.m.MayRead(packet.PUBLISH) }) {
-				return used
-			}
-			continue
+		if t.fx.Full() || !c.m.MayRead(packet.Type(rest[0]>>4)) {
+			return used, true
 		}
 		t.fx.Channel = c.channel
 		n, err := t.decoder.Decode(rest, c.version(), c.m.PacketMax(), &t.packet)
@@ -154,7 +170,7 @@ func (c *connection) consume(b []byte) (used int) {
 			errors.As(err, &e)
 			t.packets[0]++
 			if !c.m.Malformed(&t.packet, e, &t.fx) {
-				return used
+				return used, false
 			}
 		} else if n > 0 {
 			t.packets[t.packet.Type]++
@@ -162,10 +178,10 @@ func (c *connection) consume(b []byte) (used int) {
 		}
 		used += n
 		if n == 0 || t.fx.Close.Ended {
-			return used
+			return used, false
 		}
 	}
-	return used
+	return used, false
 }
 
 // send brings about the effects gathered in t, and empties it.

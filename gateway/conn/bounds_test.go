@@ -3,6 +3,7 @@
 package conn_test
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -54,5 +55,137 @@ func TestSubscriptionIdentifiersCountAgainstCredit(t *testing.T) {
 	}
 	if total, ok := c.Credit(0); !ok || total != used+conn.CreditWindow {
 		t.Errorf("when the socket has taken all, %d is granted (%v), expected %d", total, ok, used+conn.CreditWindow)
+	}
+}
+
+// Publishes that are refused wait for the answers of those before them, which
+// the broker gives when it can: the client waits too, instead of being told at
+// any cost of memory.
+func TestRefusedPublishesThatWaitAreBounded(t *testing.T) {
+	grant, err := tenancy.NewGrant(1, []string{"ok"}, []string{"#"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := accepted(t, 1<<40, grant, nil)
+	var fx conn.Effects
+	publish := func(topic string, id uint16) {
+		p := packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{PacketID: id, Message: mqtt.Message{Topic: []byte(topic), QoS: 1}}}
+		c.Handle(&p, &fx)
+		if out := c.Apply(nil, &fx); len(out) > 0 {
+			t.Fatal("a publish is answered before those before it")
+		}
+		fx.Reset()
+	}
+	publish("ok", 1)
+	n := 0
+	for ; c.MayRead(packet.PUBLISH); n++ {
+		if n > 10_000 {
+			t.Fatalf("%d answers wait", n)
+		}
+		publish("no", 2)
+	}
+	out, r := c.Receive(nil, nil, &link.DownFrame{Kind: link.DownAck, Ack: mqtt.Puback, PacketID: 1})
+	if !r.Resume || !c.MayRead(packet.PUBLISH) {
+		t.Error("the client is not read again when the broker has answered")
+	}
+	var dec packet.Decoder
+	got := 0
+	for p := (packet.Packet{}); len(out) > 0; got++ {
+		size, err := dec.Decode(out, packet.V5, 0, &p)
+		if err != nil || p.Type != packet.PUBACK {
+			t.Fatal(p.Type, err)
+		}
+		out = out[size:]
+	}
+	if got != n+1 {
+		t.Errorf("%d PUBACKs, expected %d", got, n+1)
+	}
+}
+
+// A SUBSCRIBE of which the broker decides one filter keeps the reasons for all
+// others.
+func TestRefusedFiltersThatWaitAreBounded(t *testing.T) {
+	grant, err := tenancy.NewGrant(1, []string{"ok"}, []string{"ok"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := accepted(t, 1<<40, grant, nil)
+	subs := []mqtt.Subscription{{Filter: "ok"}}
+	for range 1000 {
+		subs = append(subs, mqtt.Subscription{Filter: "no"})
+	}
+	id := uint16(0)
+	for c.MayRead(packet.SUBSCRIBE) {
+		if id++; id > 1000 {
+			t.Fatal("the reasons of 1000 times 1000 filters wait")
+		}
+		var fx conn.Effects
+		c.Handle(&packet.Packet{Type: packet.SUBSCRIBE, Subscribe: &packet.Subscribe{PacketID: id, Subscriptions: append([]mqtt.Subscription(nil), subs...)}}, &fx)
+		c.Apply(nil, &fx)
+	}
+	for ; id > 0; id-- {
+		if _, r := c.Receive(nil, nil, &link.DownFrame{Kind: link.DownSuback, PacketID: id, Reasons: []mqtt.ReasonCode{0}}); !r.Resume {
+			t.Fatal("the client is not read again when the broker has answered")
+		}
+	}
+	if !c.MayRead(packet.SUBSCRIBE) {
+		t.Error("the client may not subscribe though nothing waits")
+	}
+}
+
+// The topics of aliases outlive their packets: all of them together are
+// bounded, each way.
+func TestTopicAliasesAreBoundedInBytes(t *testing.T) {
+	c, _ := accepted(t, 1<<40, tenancy.DefaultGrant(), nil)
+	kept, closed := 0, conn.Close{}
+	for alias := uint16(1); alias <= 128 && !closed.Ended; alias++ {
+		var fx conn.Effects
+		topic := bytes.Repeat([]byte{'a' + byte(alias%16)}, 60_000)
+		c.Handle(&packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{
+			Message: mqtt.Message{Topic: topic}, TopicAlias: alias, HasTopicAlias: true,
+		}}, &fx)
+		kept, closed = kept+len(topic), fx.Close
+	}
+	if !closed.Ended || closed.Reason != mqtt.QuotaExceeded || kept > 128<<10 {
+		t.Errorf("%d bytes of topics came and the connection ended with %v %v %q", kept, closed.Ended, closed.Reason, closed.Text)
+	}
+
+	// Replacing an alias gives back what it had.
+	c, _ = accepted(t, 1<<40, tenancy.DefaultGrant(), nil)
+	for i := range 100 {
+		var fx conn.Effects
+		c.Handle(&packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{
+			Message: mqtt.Message{Topic: bytes.Repeat([]byte{'a' + byte(i%16)}, 60_000)}, TopicAlias: 1, HasTopicAlias: true,
+		}}, &fx)
+		if fx.Close.Ended {
+			t.Fatalf("the %d. topic of one alias ended the connection: %s", i+1, fx.Close.Text)
+		}
+	}
+}
+
+// Outgoing aliases keep topics too.
+func TestOutgoingTopicAliasesAreBoundedInBytes(t *testing.T) {
+	c := &conn.Conn{}
+	p := &packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true, TopicAliasMaximum: 64}
+	c.Connect(p)
+	if _, r := c.Accept(p, conn.Admission{Identity: &tenancy.Identity{Tenant: &tenancy.Tenant{ID: "acme", Limits: tenancy.NoLimits()}, Grant: tenancy.DefaultGrant()}}); r.Reason.Failed() {
+		t.Fatal(r.Text)
+	}
+	c.Receive(nil, nil, &link.DownFrame{Kind: link.DownOpened, Bytes: 1 << 20})
+	kept := 0
+	for i := range 64 {
+		topic := append(bytes.Repeat([]byte("a"), 60_000), '/', byte('0'+i/10), byte('0'+i%10))
+		out, _ := c.Receive(nil, &link.Down{Messages: []mqtt.Message{{Topic: topic}}}, &link.DownFrame{Kind: link.DownDeliver})
+		var dec packet.Decoder
+		var q packet.Packet
+		if _, err := dec.Decode(out, packet.V5, 0, &q); err != nil {
+			t.Fatal(err)
+		}
+		if q.Publish.HasTopicAlias {
+			kept += len(topic)
+		}
+	}
+	if kept == 0 || kept > 64<<10 {
+		t.Errorf("the aliases keep %d bytes of topics", kept)
 	}
 }

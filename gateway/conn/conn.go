@@ -17,9 +17,10 @@ import (
 //
 // Memory bound of a connection: a frame may be sent while the counter is below
 // what is granted, so at most CreditWindow and one packet wait for a socket
-// that takes nothing, whatever is published to it; and a connection holds at
-// most one packet, of at most the tenant's packet_size, that has not come
-// whole.
+// that takes nothing, whatever is published to it. Beyond that a connection
+// holds at most one packet, of at most the tenant's packet_size, that has not
+// come whole; maxHeld of answers that wait for the broker's; aliasBytes of the
+// topics of its aliases, each way; and what its shell owes to the socket.
 const CreditWindow = 512 << 10
 
 const (
@@ -28,6 +29,21 @@ const (
 	aliasesOut = 64
 	// aliasesIn is announced when the tenant has no limit, for the same reason.
 	aliasesIn = 128
+	// aliasBytes bounds the topics of all aliases of a connection, each way. A
+	// client that was announced more than aliasesIn has aliasShare for each.
+	aliasBytes = 64 << 10
+	aliasShare = aliasBytes / aliasesIn
+	// maxHeld is how many bytes of answers of our own may wait for answers of
+	// the broker before the client is not read.
+	maxHeld = 64 << 10
+	// answerSize is about what an answer takes.
+	answerSize = 64
+)
+
+// When Effects are full.
+const (
+	fullFrames = 1024
+	fullBytes  = 64 << 10
 )
 
 type phase uint8
@@ -59,14 +75,16 @@ type Conn struct {
 
 	// The inbound half.
 
-	aliases   [][]byte // topics by alias-1
-	sent      uint64   // Publish bytes sent to the broker
-	forwarded [2]uint32
+	aliases    [][]byte // topics by alias-1
+	aliasBytes int      // of those topics
+	sent       uint64   // what was sent to the broker, in link.UpFrame.Cost
+	forwarded  [2]uint32
 
 	// The outbound half.
 
 	phase     phase
 	out       map[string]uint16 // aliases by topic
+	outBytes  int               // of those topics
 	outMax    uint16
 	delivered uint64 // Deliver bytes that came
 	granted   uint64 // the last UpCredit
@@ -77,6 +95,7 @@ type Conn struct {
 
 	window   atomic.Uint64
 	inflight atomic.Int32
+	holding  atomic.Int64 // bytes of held and subacks
 	answered [2]atomic.Uint32
 }
 
@@ -163,6 +182,12 @@ func (fx *Effects) frame(kind link.UpKind) *link.UpFrame {
 	return &fx.Up.Frames[len(fx.Up.Frames)-1]
 }
 
+// Full reports whether fx is to be brought about before more packets are
+// handled, so that what a large read leads to does not gather.
+func (fx *Effects) Full() bool {
+	return len(fx.Up.Frames) >= fullFrames || len(fx.out)+answerSize*len(fx.answers) >= fullBytes
+}
+
 func (fx *Effects) close(reason mqtt.ReasonCode, text string) {
 	if !fx.Close.Ended {
 		fx.Close = ended(link.CloseLost, reason, text)
@@ -185,18 +210,25 @@ func (c *Conn) KeepAlive() time.Duration {
 // Grant is what the client may do.
 func (c *Conn) Grant() *tenancy.Grant { return c.grant }
 
-// MayRead reports whether the next packet, of that type, may be handled. A
-// PUBLISH must wait while the broker's window is used up, and in 3.x, where
-// nobody told the client a Receive Maximum, while that many are unanswered. It
-// belongs to the inbound half.
+// MayRead reports whether the next packet, of that type, may be handled. What
+// leads to frames for the broker must wait while the broker's window is used
+// up; what may lead to answers of our own, while too many of those wait for the
+// broker's; and a PUBLISH in 3.x, where nobody told the client a Receive
+// Maximum, while that many are unanswered. It belongs to the inbound half.
 func (c *Conn) MayRead(t packet.Type) bool {
-	if t != packet.PUBLISH {
+	switch t {
+	case packet.PUBLISH, packet.SUBSCRIBE:
+		if c.holding.Load() > maxHeld {
+			return false
+		}
+	case packet.UNSUBSCRIBE, packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
+	default:
 		return true
 	}
 	if c.sent >= c.window.Load() {
 		return false
 	}
-	if c.version == packet.V5 {
+	if t != packet.PUBLISH || c.version == packet.V5 {
 		return true
 	}
 	unanswered := c.forwarded[0] - c.answered[0].Load() + c.forwarded[1] - c.answered[1].Load()

@@ -30,6 +30,7 @@ import (
 //	raw HEX                      bytes of the client
 //	deliver|ack|suback|...       frames of the broker
 //	credit backlog=N             what the gateway would grant now
+//	mayread                      which packets may be handled now
 //	keepalive                    how long the client may be silent
 //
 // Lines of the output begin with "up" for frames to the broker, "out" for
@@ -125,7 +126,7 @@ func (s *script) line(line string) {
 	case "keepalive":
 		fmt.Fprintf(&s.out, "keepalive %v\n", s.c.KeepAlive())
 	case "mayread":
-		fmt.Fprintf(&s.out, "mayread PUBLISH=%v PUBREL=%v\n", s.c.MayRead(packet.PUBLISH), s.c.MayRead(packet.PUBREL))
+		fmt.Fprintf(&s.out, "mayread PUBLISH=%v PUBREL=%v SUBSCRIBE=%v PINGREQ=%v\n", s.c.MayRead(packet.PUBLISH), s.c.MayRead(packet.PUBREL), s.c.MayRead(packet.SUBSCRIBE), s.c.MayRead(packet.PINGREQ))
 	case "goodbye":
 		s.packets(s.c.Goodbye(nil, conn.Close{Ended: true, Reason: mqtt.ReasonCode(a.int("reason")), Text: a.kv["text"]}))
 	default:

@@ -23,11 +23,13 @@ func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
 		f := fx.frame(link.UpAck)
 		f.Ack = mqtt.AckKind(p.Type-packet.PUBACK) + mqtt.Puback
 		f.PacketID, f.Reason = p.Ack.PacketID, p.Ack.Reason
+		c.charge(f)
 	case packet.SUBSCRIBE:
 		c.subscribe(p.Subscribe, fx)
 	case packet.UNSUBSCRIBE:
 		f := fx.frame(link.UpUnsubscribe)
 		f.PacketID, f.Unsubscribe = p.Unsubscribe.PacketID, p.Unsubscribe.Filters
+		c.charge(f)
 	case packet.PINGREQ:
 		fx.out = packet.AppendPingresp(fx.out) // [MQTT-3.12.4-1]
 	case packet.DISCONNECT:
@@ -81,10 +83,14 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 		}
 		c.forwarded[m.QoS-1]++
 	}
-	c.sent += uint64(m.Size()) + link.DeliverOverhead
 	f := fx.frame(link.UpPublish)
 	f.PacketID, f.Dup, f.Message = p.PacketID, p.Dup, *m
+	c.charge(f)
 }
+
+// charge counts a frame against the broker's window. As on every channel, what
+// is begun within the window may end beyond it.
+func (c *Conn) charge(f *link.UpFrame) { c.sent += uint64(f.Cost()) }
 
 // resolve learns and replaces topic aliases [MQTT-3.3.2-8 to -12].
 func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
@@ -104,9 +110,15 @@ func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
 	for len(c.aliases) < a {
 		c.aliases = append(c.aliases, nil)
 	}
-	if !bytes.Equal(c.aliases[a-1], p.Message.Topic) {
-		c.aliases[a-1] = bytes.Clone(p.Message.Topic)
+	if bytes.Equal(c.aliases[a-1], p.Message.Topic) {
+		return true
 	}
+	c.aliasBytes += len(p.Message.Topic) - len(c.aliases[a-1])
+	if hi := max(aliasBytes, aliasShare*int(c.aliasMax)); c.aliasBytes > hi {
+		fx.close(mqtt.QuotaExceeded, fmt.Sprintf("the topics of all topic aliases have more than %d bytes", hi))
+		return false
+	}
+	c.aliases[a-1] = bytes.Clone(p.Message.Topic)
 	return true
 }
 
@@ -129,6 +141,7 @@ func (c *Conn) answer(p *packet.Publish, reason mqtt.ReasonCode, text string, fx
 		a.typ, a.after = packet.PUBREC, c.forwarded[1]
 	}
 	fx.answers = append(fx.answers, a)
+	c.holding.Add(answerSize)
 }
 
 // topicBeyondLimits checks a name or filter against the tenant's quotas
@@ -192,9 +205,11 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 		if len(granted) == 0 {
 			return
 		}
+		c.holding.Add(reasonsSize(reasons))
 	}
 	f := fx.frame(link.UpSubscribe)
 	f.PacketID, f.Subscribe = p.PacketID, granted
+	c.charge(f)
 }
 
 func (c *Conn) checkSubscription(filter string) mqtt.ReasonCode {

@@ -17,7 +17,7 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 	dst = append(dst, fx.out...)
 	for _, a := range fx.answers {
 		if len(c.held) == 0 && c.due(a) {
-			dst = c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+			dst = c.appendAnswer(dst, a)
 		} else {
 			c.held = append(c.held, a)
 		}
@@ -30,10 +30,21 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 		if c.subacks == nil {
 			c.subacks = map[uint16][]mqtt.ReasonCode{}
 		}
+		if old, ok := c.subacks[s.id]; ok { // a client that uses an identifier twice
+			c.holding.Add(-reasonsSize(old))
+		}
 		c.subacks[s.id] = s.reasons
 	}
 	return dst
 }
+
+func (c *Conn) appendAnswer(dst []byte, a answer) []byte {
+	c.holding.Add(-answerSize)
+	return c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+}
+
+// reasonsSize is about what the reasons of a SUBACK take.
+func reasonsSize(reasons []mqtt.ReasonCode) int64 { return int64(answerSize + len(reasons)) }
 
 func (c *Conn) due(a answer) bool {
 	return int32(c.answered[a.typ-packet.PUBACK].Load()-a.after) >= 0
@@ -69,6 +80,8 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		reasons := f.Reasons
 		if mine, ok := c.subacks[f.PacketID]; ok {
 			delete(c.subacks, f.PacketID)
+			c.holding.Add(-reasonsSize(mine))
+			r.Resume = true
 			reasons = merge(mine, reasons)
 		}
 		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons)
@@ -99,7 +112,7 @@ func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []by
 	if c.outMax > 0 && c.version == packet.V5 {
 		if a, ok := c.out[string(m.Topic)]; ok {
 			d.TopicAlias, d.HasTopicAlias, d.OmitTopic = a, true, true
-		} else if len(c.out) < int(c.outMax) {
+		} else if len(c.out) < int(c.outMax) && c.outBytes+len(m.Topic) <= aliasBytes {
 			d.TopicAlias, d.HasTopicAlias, learn = uint16(len(c.out)+1), true, true
 		}
 	}
@@ -118,6 +131,7 @@ func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []by
 			c.out = map[string]uint16{}
 		}
 		c.out[string(m.Topic)] = d.TopicAlias
+		c.outBytes += len(m.Topic)
 	}
 	return packet.AppendPublish(dst, c.version, m, d), false
 }
@@ -139,9 +153,9 @@ func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 		c.answered[kind].Add(1)
 		r.Resume = c.version != packet.V5
 		for len(c.held) > 0 && c.due(c.held[0]) {
-			a := c.held[0]
+			dst = c.appendAnswer(dst, c.held[0])
 			c.held = c.held[1:]
-			dst = c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+			r.Resume = true
 		}
 		if len(c.held) == 0 {
 			c.held = nil

@@ -2,8 +2,9 @@
 
 package link
 
-// DeliverOverhead is what each Deliver, each Publish and each filter of a
-// Subscribe or Unsubscribe count against a window beyond their bytes, in bytes.
+// DeliverOverhead is what each Deliver, each Publish, each filter of a Subscribe
+// or Unsubscribe and each Ack count against a window beyond their bytes, in
+// bytes.
 const DeliverOverhead = 16
 
 // identifierCost is what a Subscription Identifier of a Deliver counts: its
@@ -17,8 +18,8 @@ const identifierCost = 5
 func DeliverCost(size, ids int) int { return size + DeliverOverhead + identifierCost*ids }
 
 // Cost is what f counts against the window of its channel, in bytes: a Publish
-// its message, a Subscribe and an Unsubscribe their filters; every other frame
-// counts nothing. Both ends count with it, the gateway when it sends and the
+// its message, a Subscribe and an Unsubscribe their filters, an Ack its
+// overhead. Frames of which a client cannot send any number count nothing. Both ends count with it, the gateway when it sends and the
 // broker when it has done the work.
 func (f *UpFrame) Cost() int {
 	switch f.Kind {
@@ -36,7 +37,9 @@ func (f *UpFrame) Cost() int {
 			n += len(filter)
 		}
 		return n
-	case UpOpen, UpAck, UpCredit, UpTooLarge, UpClose, UpQuery:
+	case UpAck:
+		return DeliverOverhead
+	case UpOpen, UpCredit, UpTooLarge, UpClose, UpQuery:
 	}
 	return 0
 }

@@ -22,7 +22,8 @@ func TestCost(t *testing.T) {
 		"publish":     {link.UpFrame{Kind: link.UpPublish, Message: message}, 9 + link.DeliverOverhead},
 		"subscribe":   {link.UpFrame{Kind: link.UpSubscribe, Subscribe: []mqtt.Subscription{{Filter: "a/b"}, {Filter: "#"}}}, 4 + 2*link.DeliverOverhead},
 		"unsubscribe": {link.UpFrame{Kind: link.UpUnsubscribe, Unsubscribe: []string{"a/b", "c"}}, 4 + 2*link.DeliverOverhead},
-		"ack":         {link.UpFrame{Kind: link.UpAck, PacketID: 7}, 0},
+		"ack":         {link.UpFrame{Kind: link.UpAck, PacketID: 7}, link.DeliverOverhead},
+		"credit":      {link.UpFrame{Kind: link.UpCredit, Bytes: 1 << 40}, 0},
 	} {
 		if got := tc.f.Cost(); got != tc.want {
 			t.Errorf("%s costs %d, expected %d", name, got, tc.want)

@@ -93,6 +93,13 @@ func (c *channel) write(f link.UpFrame) {
 	c.send.Lock()
 	defer c.send.Unlock()
 	f.Channel = c.id
+	if f.Kind == link.UpAck {
+		// The broker counts it. It does not wait for the window: a publish that
+		// was begun is seen to its end, and inFlight bounds those.
+		c.mu.Lock()
+		c.sent += uint64(f.Cost())
+		c.mu.Unlock()
+	}
 	c.up.Frames = append(c.up.Frames[:0], f)
 	if err := c.broker.Send(&c.up); err != nil {
 		c.end(errs.New(errs.Unavailable, "the link to the broker was lost: %w", err))
@@ -110,11 +117,11 @@ func (c *channel) publish(ctx context.Context, m *mqtt.Message) (mqtt.ReasonCode
 	// The place of a publish whose caller gives up stays taken until its
 	// acknowledgement comes: see forgo.
 	release := func() { <-c.places }
-	if err := c.window(ctx, uint64(m.Size()+link.DeliverOverhead)); err != nil {
+	frame := link.UpFrame{Kind: link.UpPublish, Message: *m}
+	if err := c.window(ctx, uint64(frame.Cost())); err != nil {
 		release()
 		return 0, err
 	}
-	frame := link.UpFrame{Kind: link.UpPublish, Message: *m}
 	if m.QoS == mqtt.AtMostOnce {
 		defer release()
 		c.write(frame)
