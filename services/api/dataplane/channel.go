@@ -32,9 +32,12 @@ type channel struct {
 	tenant   string
 	revision uint64
 	places   chan struct{} // holds one token per publish in flight
+	gone     chan struct{} // closed when the channel is retired or has ended
+	once     sync.Once     // closes gone
 
-	send sync.Mutex
-	up   link.Up // guarded by send
+	send   sync.Mutex
+	up     link.Up // guarded by send
+	closed bool    // guarded by send; the broker was told, nothing may follow
 
 	mu      sync.Mutex
 	opened  bool                     // guarded by mu
@@ -58,6 +61,7 @@ func newChannel(p *Plane, b link.Broker, id link.Channel, t *tenancy.Tenant) *ch
 	return &channel{
 		plane: p, broker: b, id: id, tenant: t.ID, revision: t.Revision,
 		places:  make(chan struct{}, inFlight),
+		gone:    make(chan struct{}),
 		changed: make(chan struct{}),
 		waiting: map[uint16]chan ackOrErr{},
 		used:    time.Now(),
@@ -92,6 +96,10 @@ func grantRevision(t *tenancy.Tenant) uint64 {
 func (c *channel) write(f link.UpFrame) {
 	c.send.Lock()
 	defer c.send.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = f.Kind == link.UpClose
 	f.Channel = c.id
 	if f.Kind == link.UpAck {
 		// The broker counts it. It does not wait for the window: a publish that
@@ -111,6 +119,11 @@ func (c *channel) write(f link.UpFrame) {
 func (c *channel) publish(ctx context.Context, m *mqtt.Message) (mqtt.ReasonCode, error) {
 	select {
 	case c.places <- struct{}{}:
+	case <-c.gone: // retire takes all places
+		if err := c.why(); err != nil {
+			return 0, err
+		}
+		return 0, errRetired
 	case <-ctx.Done():
 		return 0, errs.New(errs.Unavailable, "too many publishes of the tenant are waiting: %w", ctx.Err())
 	}
@@ -253,6 +266,9 @@ func (c *channel) receive(f *link.DownFrame) {
 		}
 	case link.DownRefused, link.DownClose:
 		c.end(errs.New(errs.Unavailable, "the broker ended the API's channel: %s (%s)", f.Text, f.Reason))
+		// The broker keeps the channel until it is closed from here, too, and
+		// must not be called from within Receive.
+		go c.close()
 	default: // nothing is subscribed
 	}
 }
@@ -279,6 +295,7 @@ func (c *channel) end(err error) {
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
+	c.once.Do(func() { close(c.gone) })
 	c.plane.forget(c)
 	for _, acks := range waiting {
 		select {
@@ -302,13 +319,19 @@ func (c *channel) retire() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
+	c.once.Do(func() { close(c.gone) })
 	go func() {
 		for range inFlight { // every place free, or the channel ended
 			c.places <- struct{}{}
 		}
-		c.write(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
+		c.close()
 		c.plane.forget(c)
 	}()
+}
+
+// close tells the broker that the channel is not used any more.
+func (c *channel) close() {
+	c.write(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
 }
 
 func (c *channel) idleSince(t time.Time) bool {

@@ -293,6 +293,93 @@ func TestPublish_GivenUp(t *testing.T) {
 	}
 }
 
+// TestPublish_Retired holds that a publish which got hold of its channel just
+// before that was retired takes the next one, and does not wait for a place
+// that nobody gives back.
+func TestPublish_Retired(t *testing.T) {
+	p, dialled := start(t, 1<<20)
+	acme := tenant("acme", 1)
+	if _, err := p.Publish(t.Context(), acme, message("a", "1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	b := <-dialled
+	p.mu.Lock()
+	c := p.tenants["acme"]
+	p.mu.Unlock()
+	c.retire()
+	eventually(t, "the channel closed", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.closed == 1
+	})
+	m := message("a", "2", 1)
+	if _, err := c.publish(t.Context(), &m); !errors.Is(err, errRetired) {
+		t.Errorf("got %v, want errRetired", err)
+	}
+	// Publish goes on by itself.
+	p.mu.Lock()
+	p.tenants["acme"] = c
+	p.mu.Unlock()
+	done := make(chan error, 1)
+	go func() {
+		_, err := p.Publish(t.Context(), tenant("acme", 2), message("a", "3", 1))
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the publish waits")
+	}
+}
+
+// TestChannel_EndedByBroker holds that a channel which the broker ends is closed
+// from here too, once and with nothing behind it: the broker keeps it until
+// then.
+func TestChannel_EndedByBroker(t *testing.T) {
+	for _, kind := range []link.DownKind{link.DownClose, link.DownRefused} {
+		p, dialled := start(t, 1<<20)
+		if _, err := p.Publish(t.Context(), tenant("acme", 1), message("a", "1", 1)); err != nil {
+			t.Fatal(err)
+		}
+		b := <-dialled
+		p.mu.Lock()
+		c := p.tenants["acme"]
+		p.mu.Unlock()
+		b.gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: kind, Channel: c.id, Reason: mqtt.AdministrativeAction}}})
+		eventually(t, "the channel closed", func() bool {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.closed == 1
+		})
+		m := message("a", "2", 0)
+		if _, err := c.publish(t.Context(), &m); !errs.Is(err, errs.Unavailable) {
+			t.Errorf("on the ended channel: %v, want Unavailable", err)
+		}
+		c.close()
+		c.write(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrel, PacketID: 1})
+		if _, err := p.Publish(t.Context(), tenant("acme", 1), message("a", "3", 1)); err != nil {
+			t.Error(err)
+		}
+		b.mu.Lock()
+		if len(b.open) != 1 || b.closed != 1 || b.released != 0 {
+			t.Errorf("%d channels are open, %d were closed, %d frames followed", len(b.open), b.closed, b.released)
+		}
+		b.mu.Unlock()
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("there is still not: %s", what)
+		}
+	}
+}
+
 func TestQuery(t *testing.T) {
 	p, _ := start(t, 1<<20)
 	a, err := p.Query(t.Context(), link.Query{Kind: link.QueryUsage, Tenant: "acme"})
