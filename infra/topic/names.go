@@ -18,6 +18,22 @@ type Names[T any] struct {
 	n    int
 }
 
+// Compare is the order of Names: negative if a comes before b.
+func Compare(a, b []byte) int {
+	for i := 0; i < len(a) && i < len(b); i++ {
+		switch x, y := a[i], b[i]; {
+		case x == y:
+		case x == '/':
+			return -1 // a's level is the shorter one
+		case y == '/':
+			return 1
+		default:
+			return int(x) - int(y)
+		}
+	}
+	return len(a) - len(b)
+}
+
 // A leaf stands for the levels on the way to it; name is set where a name
 // ends.
 type leaf[T any] struct {

@@ -372,3 +372,22 @@ func BenchmarkSnapshotWith(b *testing.B) {
 		s.With("wide/new", 1)
 	}
 }
+
+// Compare orders names as Names visits them.
+func TestCompare(t *testing.T) {
+	var names topic.Names[int]
+	for i, n := range []string{"a", "a/b", "a!", "a!/x", "a/", "a//", "/a", "/", "b", "a/b/c", "a/b!", "$x", "ab", "ab/c"} {
+		names.Put(n, i)
+	}
+	last := ""
+	names.All(func(name string, _ int) bool {
+		if last != "" && (topic.Compare([]byte(last), []byte(name)) >= 0 || topic.Compare([]byte(name), []byte(last)) <= 0) {
+			t.Errorf("%q is visited before %q", last, name)
+		}
+		if topic.Compare([]byte(name), []byte(name)) != 0 {
+			t.Errorf("%q differs from itself", name)
+		}
+		last = name
+		return true
+	})
+}

@@ -65,6 +65,9 @@ func (q *Queue) Len() int64 { return q.count }
 // Bytes is their size.
 func (q *Queue) Bytes() int64 { return q.bytes }
 
+// InMemory is how many bytes of the queue are in memory.
+func (q *Queue) InMemory() int { return q.memBytes }
+
 // Next is the seq that the next Append will give.
 func (q *Queue) Next() uint64 { return q.next }
 

@@ -95,6 +95,16 @@ func (s *Space) Match(tenant, filter, after string, visit func(name string, r *R
 	}
 }
 
+// Each visits every retained message of a tenant.
+func (s *Space) Each(tenant string, visit func(name string, r *Retained)) {
+	if t := s.tenants[tenant]; t != nil {
+		t.All(func(name string, r *Retained) bool {
+			visit(name, r)
+			return true
+		})
+	}
+}
+
 // Restore reads the partition's retained messages, and calls f for each.
 func (s *Space) Restore(store kv.Store, f func(tenant string, r *Retained)) error {
 	start, end := partition.Range(s.part, partition.KindRetained)

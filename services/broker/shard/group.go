@@ -62,7 +62,7 @@ func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) bool {
 	}
 	msg := v.keep()
 	pc := &parcel{
-		tenant: se.tenant, msg: msg, expireAt: v.expireAt, limits: *se.limits,
+		tenant: se.tenant, msg: msg, expireAt: v.expireAt,
 		direct: []direct{{m.Session, m.Sub}},
 	}
 	stored := false

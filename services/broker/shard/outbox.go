@@ -245,7 +245,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 		}
 		q.waits++
 		pc := &parcel{
-			tenant: t, msg: r.msg, expireAt: r.expireAt, limits: unlimited, origin: p.id, n: n,
+			tenant: t, msg: r.msg, expireAt: r.expireAt, origin: p.id, n: n,
 			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
 			keep: f.keep, retain: f.retain, home: s, slot: slot, gen: gen,
 		}

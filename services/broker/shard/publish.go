@@ -3,7 +3,6 @@
 package shard
 
 import (
-	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/route"
@@ -22,7 +21,6 @@ type parcel struct {
 	retain   partition.ID
 	keep     bool
 	from     *sess // for No Local; compared, never read
-	limits   link.Limits
 	expireAt int64
 	// origin and n number an exact publish; n is 0 for all others.
 	origin partition.ID
@@ -42,9 +40,44 @@ type direct struct {
 	sub mqtt.Subscription
 }
 
-// publish routes a message: it is matched once, delivered in this shard and
-// sent once to each other shard that has a receiver.
+// publish routes a message, unless it is to be retained and the tenant has as
+// much as it may: then it is refused as a whole, and nobody gets it.
 func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
+	if !m.Retain || !nearRetainLimit(se.tenant, m, se.limits) {
+		s.route(se, m, p)
+		return
+	}
+	part := partition.ChooseBytes(se.tenant.cell, m.Topic)
+	to := s.set.shardOf(part)
+	if to == s {
+		s.retained(se, m, p, s.mayRetain(se.tenant, part, m, se.limits))
+		return
+	}
+	own, limits, again := m.Clone(), se.limits, *p
+	if again.Will != nil {
+		again.Will = &own
+	}
+	s.leave(to, item{kind: itemCall, size: own.Size(), call: func() {
+		ok := to.mayRetain(se.tenant, part, &own, limits)
+		to.leave(s, item{kind: itemCall, size: own.Size(), call: func() { s.retained(se, &own, &again, ok) }})
+	}})
+}
+
+// retained goes on with a publish that had to ask whether it may be retained.
+func (s *Shard) retained(se *sess, m *mqtt.Message, p *session.Publication, ok bool) {
+	if ok {
+		s.route(se, m, p)
+		return
+	}
+	s.drop(se, dropRetainedFull)
+	if p.Token != 0 && !se.gone {
+		s.settled(se, p.Token, p.Packet, mqtt.QuotaExceeded, true)
+	}
+}
+
+// route matches a message once, delivers it in this shard and sends it once to
+// each other shard that has a receiver.
+func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	t := se.tenant
 	s.serial++
 	serial := s.serial
@@ -53,14 +86,13 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 		expireAt = s.now + int64(m.Expiry)*1000
 	}
 	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain}
-	var reason mqtt.ReasonCode
 	wait := p.Token != 0
 	own, others := &s.fans[s.index], uint64(0)
 	if m.Retain {
 		t.mayRetain.Store(true)
 		part := partition.ChooseBytes(t.cell, m.Topic)
 		if to := s.set.shardOf(part); to == s {
-			reason = s.retain(t, part, m, expireAt, *se.limits)
+			s.retain(t, part, m, expireAt)
 		} else {
 			f := &s.fans[to.index]
 			f.retain, f.keep = part, true
@@ -101,21 +133,21 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 		stored = s.fanOut(&v, own.lists, own.direct, 0, 0)
 	}
 	own.reset()
-	if m.Retain && !reason.Failed() {
+	if m.Retain {
 		stored = true
 	}
 	if others == 0 && (!wait || !stored && !p.Exact) {
 		if wait {
-			s.settled(se, p.Token, p.Packet, reason, matched)
+			s.settled(se, p.Token, p.Packet, mqtt.Success, matched)
 		}
 		return
 	}
-	s.publishFar(se, m, p, &v, others, stored, reason, matched)
+	s.publishFar(se, m, p, &v, others, stored, matched)
 }
 
 // publishFar sends a publish to other shards, and notes what its
 // acknowledgement waits for.
-func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, stored bool, reason mqtt.ReasonCode, matched bool) {
+func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, stored, matched bool) {
 	wait := p.Token != 0
 	var slot, gen uint32
 	var waits int32
@@ -141,7 +173,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		}
 		f := &s.fans[to.index]
 		pc := &parcel{
-			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt, limits: *se.limits,
+			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt,
 			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
 			retain: f.retain, keep: f.keep, origin: se.space.id, n: n,
 		}
@@ -156,7 +188,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		return
 	}
 	q := &s.pending[slot]
-	q.waits, q.se, q.token, q.reason, q.hit, q.exact, q.part = waits, se, p.Token, reason, matched, n, se.space
+	q.waits, q.se, q.token, q.hit, q.exact, q.part = waits, se, p.Token, matched, n, se.space
 	q.packet = p.Packet
 	if waits == 0 {
 		s.finishPending(slot)
@@ -185,8 +217,8 @@ func (s *Shard) accept(p *parcel) {
 	stored := false
 	s.judged = s.judged[:0]
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
-		p.reason = s.retain(p.tenant, p.retain, p.msg, p.expireAt, p.limits)
-		stored = !p.reason.Failed()
+		s.retain(p.tenant, p.retain, p.msg, p.expireAt)
+		stored = true
 	}
 	p.hit = len(p.lists)+len(p.direct) > 0
 	if s.fanOut(&v, p.lists, p.direct, p.origin, p.n) {

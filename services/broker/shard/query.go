@@ -3,7 +3,6 @@
 package shard
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -63,15 +62,9 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 		}
 		a.Found = true
 		for _, s := range st.shards {
-			s.ask(func() { s.retained(t, q.Filter, q.Cursor, a) })
+			s.ask(func() { s.listRetained(t, q.Filter, q.Cursor, limit, a) })
 		}
-		slices.SortFunc(a.Retained, func(x, y link.RetainedInfo) int {
-			return cmp.Compare(string(x.Message.Topic), string(y.Message.Topic))
-		})
-		if len(a.Retained) > limit {
-			a.Retained = a.Retained[:limit]
-			a.Next = string(a.Retained[limit-1].Message.Topic)
-		}
+		cutRetained(a, limit)
 	default:
 		a.Error = "this broker does not know the question; it may be older than the asker"
 	}
@@ -135,15 +128,21 @@ func (s *Shard) clients(t *Tenant, cursor string, limit int, a *link.Answer) {
 	}
 }
 
-// retained adds the retained messages after cursor.
-func (s *Shard) retained(t *Tenant, filter, cursor string, a *link.Answer) {
+// maxAnswer bounds the retained messages of an Answer, in bytes: the first one
+// is in it whatever its size.
+const maxAnswer = 4 << 20
+
+// listRetained adds the first limit+1 retained messages after cursor of each
+// partition, as far as they can be in the answer.
+func (s *Shard) listRetained(t *Tenant, filter, cursor string, limit int, a *link.Answer) {
 	for _, id := range t.cell {
 		p := s.spaces[id]
 		if p == nil {
 			continue
 		}
-		p.retain.Match(t.id, filter, "", func(name string, r *retain.Retained) bool {
-			if name <= cursor || r.Expired(s.now) {
+		n, size := 0, 0
+		p.retain.Match(t.id, filter, cursor, func(_ string, r *retain.Retained) bool {
+			if r.Expired(s.now) {
 				return true
 			}
 			m := r.Message
@@ -151,7 +150,29 @@ func (s *Shard) retained(t *Tenant, filter, cursor string, a *link.Answer) {
 				m.HasExpiry, m.Expiry = true, uint32((r.ExpireAt-s.now)/1000)
 			}
 			a.Retained = append(a.Retained, link.RetainedInfo{Message: m, StoredAt: r.StoredAt})
-			return true
+			n++
+			size += m.Size()
+			return n <= limit && size <= maxAnswer
 		})
+	}
+}
+
+// cutRetained puts what the partitions gave in the order of topic.Names, and
+// cuts it to limit and maxAnswer.
+func cutRetained(a *link.Answer, limit int) {
+	slices.SortFunc(a.Retained, func(x, y link.RetainedInfo) int {
+		return topic.Compare(x.Message.Topic, y.Message.Topic)
+	})
+	n, size := 0, 0
+	for n < len(a.Retained) && n < limit {
+		size += a.Retained[n].Message.Size()
+		if n > 0 && size > maxAnswer {
+			break
+		}
+		n++
+	}
+	if n < len(a.Retained) {
+		a.Retained = a.Retained[:n]
+		a.Next = string(a.Retained[n-1].Message.Topic)
 	}
 }

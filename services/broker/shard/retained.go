@@ -15,10 +15,67 @@ import (
 	"github.com/manormq/manor/services/broker/session"
 )
 
+// mayRetain reports whether the retained message of m's topic, in a partition
+// of this shard, fits the tenant's limits. It is asked before the message is
+// routed, and only when the tenant is near them.
+func (s *Shard) mayRetain(t *Tenant, part partition.ID, m *mqtt.Message, limits *link.Limits) bool {
+	s.sweep(t)
+	count, grow := int64(1), int64(m.Size())
+	if old := s.spaces[part].retain.Get(t.id, string(m.Topic)); old != nil && !old.Expired(s.now) {
+		count, grow = 0, grow-int64(old.Message.Size())
+	}
+	return (limits.Retained < 0 || count == 0 || t.retained.Load() < limits.Retained) &&
+		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+grow <= limits.RetainedBytes)
+}
+
+// nearRetainLimit reports whether mayRetain has to be asked about m.
+func nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits) bool {
+	return len(m.Payload) > 0 &&
+		(limits.Retained >= 0 && t.retained.Load() >= limits.Retained ||
+			limits.RetainedBytes >= 0 && t.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes)
+}
+
+// sweepEvery is how often, in milliseconds, a tenant at its limits has its
+// expired retained messages looked for.
+const sweepEvery = 1000
+
+// sweep deletes the tenant's expired retained messages in every shard: here at
+// once, elsewhere soon.
+func (s *Shard) sweep(t *Tenant) {
+	last := t.swept.Load()
+	if s.now-last < sweepEvery || !t.swept.CompareAndSwap(last, s.now) {
+		return
+	}
+	for _, to := range s.set.shards {
+		if to != s {
+			s.leave(to, item{kind: itemCall, call: func() { to.sweepOwn(t) }})
+		}
+	}
+	s.sweepOwn(t)
+}
+
+func (s *Shard) sweepOwn(t *Tenant) {
+	var names []string
+	for _, id := range t.cell {
+		p := s.spaces[id]
+		if p == nil {
+			continue
+		}
+		names = names[:0]
+		p.retain.Each(t.id, func(name string, r *retain.Retained) {
+			if r.Expired(s.now) {
+				names = append(names, name)
+			}
+		})
+		for _, name := range names {
+			s.forgetExpired(p, t, name)
+		}
+	}
+}
+
 // retain sets or deletes the retained message of m's topic in a partition of
-// this shard [MQTT-3.3.1-5, -6]. It returns 0x97 if the tenant has as much as
-// it may.
-func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64, limits link.Limits) mqtt.ReasonCode {
+// this shard [MQTT-3.3.1-5, -6].
+func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64) {
 	p := s.spaces[part]
 	name := string(m.Topic)
 	if len(m.Payload) == 0 {
@@ -26,7 +83,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 			t.retained.Add(-1)
 			t.retainedBytes.Add(-int64(old.Message.Size()))
 		}
-		return mqtt.Success
+		return
 	}
 	size := int64(m.Size())
 	old := p.retain.Get(t.id, name)
@@ -34,17 +91,11 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	if old != nil {
 		count, grow = 0, size-int64(old.Message.Size())
 	}
-	if limits.Retained >= 0 && count > 0 && t.retained.Load() >= limits.Retained ||
-		limits.RetainedBytes >= 0 && grow > 0 && t.retainedBytes.Load()+grow > limits.RetainedBytes {
-		s.stats.dropped(dropRetainedFull)
-		return mqtt.QuotaExceeded
-	}
 	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now}
 	r.Message.HasExpiry = false
 	p.retain.Put(t.id, r, s.batch)
 	t.retained.Add(count)
 	t.retainedBytes.Add(grow)
-	return mqtt.Success
 }
 
 // forgetExpired deletes an expired retained message.

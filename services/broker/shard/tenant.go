@@ -22,6 +22,8 @@ type Tenant struct {
 	// matches, a subscriber reads it after its route is there: who reads false
 	// has nothing to ask for.
 	mayRetain atomic.Bool
+	// swept is when expired retained messages were last looked for.
+	swept atomic.Int64
 
 	connections, sessions, subscriptions atomic.Int64
 	queueMessages, queueBytes            atomic.Int64
