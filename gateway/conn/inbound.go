@@ -168,8 +168,13 @@ func beyondLimits[S ~string | ~[]byte](t S, length, levels, levelLength int64) b
 	return false
 }
 
+// maxFilters bounds the filters of a SUBSCRIBE whatever the tenant may: with
+// short ones, what the gateway sends to the broker is larger than the packet,
+// and a batch of the link holds hardly more than the largest packet.
+const maxFilters = 1 << 16
+
 func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
-	if hi := c.limits.SubscriptionsRequest; hi >= 0 && int64(len(p.Subscriptions)) > hi {
+	if hi := within(c.limits.SubscriptionsRequest, maxFilters); int64(len(p.Subscriptions)) > min(hi, maxFilters) {
 		reasons := make([]mqtt.ReasonCode, len(p.Subscriptions))
 		for i := range reasons {
 			reasons[i] = mqtt.QuotaExceeded

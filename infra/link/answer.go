@@ -9,6 +9,30 @@ import (
 // Answers are for people: they are rare, and their encoding is plain rather
 // than small.
 
+// maxAnswer is the largest answer that is sent, in bytes by size; instead of a
+// larger one the asker has an error. One retained message of any size fits.
+const maxAnswer = 256<<20 + 64<<10
+
+// size is what the encoding of a takes, or some bytes more.
+func (a *Answer) size() int {
+	const lengths = 32 // of what follows, each
+	n := 128 + len(a.Error) + len(a.Next)
+	for i := range a.Clients {
+		c := &a.Clients[i]
+		n += clientLeast + lengths + len(c.ClientID)
+		for _, label := range [...]string{c.Labels.Protocol, c.Labels.Listener, c.Labels.Username, c.Labels.Peer, c.Labels.Gateway} {
+			n += len(label)
+		}
+		for j := range c.Subscriptions {
+			n += lengths + len(c.Subscriptions[j].Filter)
+		}
+	}
+	for i := range a.Retained {
+		n += retainedLeast + lengths + a.Retained[i].Message.Size()
+	}
+	return n
+}
+
 // appendAnswer appends
 //
 //	id u64 | usage | error | next | clients | retained

@@ -45,7 +45,8 @@ func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count,
 			}
 			var body int
 			dst, body = open(dst, wireDeliver, 0, 0)
-			for ; next < end; next++ {
+			// Subscription Identifiers can make entries as large as messages.
+			for run := next; next < end && (next == run || len(dst)-body < softBatch); next++ {
 				f := &b.Frames[next]
 				dst = appendDeliver(dst, f, e.slots[f.Slot]-1)
 			}
@@ -123,6 +124,9 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 		dst, body = open(dst, wireEnd, 0, f.Channel)
 		dst = append(append(dst, byte(f.Reason)), f.Text...)
 	case DownAnswer:
+		if f.Answer.size() > maxAnswer {
+			return appendAnswer(dst, &Answer{ID: f.Answer.ID, Error: "the answer is too large; ask for less at a time"})
+		}
 		return appendAnswer(dst, f.Answer)
 	case DownGoaway:
 		dst, body = open(dst, wireGoaway, 0, 0)

@@ -83,7 +83,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			}
 			s.Logger.Info("link opened", slog.String("gateway", conn.Peer()), slog.Any("peer", conn.RemoteAddr()))
 			err = Accept(ctx, conn, s.Attach)
-			s.Logger.Info("link ended", slog.String("gateway", conn.Peer()), slog.Any("error", err))
+			level := slog.LevelInfo
+			if errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrOverrun) {
+				level = slog.LevelError // a bound of this end did not hold
+			}
+			s.Logger.Log(ctx, level, "link ended", slog.String("gateway", conn.Peer()), slog.Any("error", err))
 		})
 	}
 }
@@ -135,8 +139,9 @@ type downlink struct {
 	encoder DownEncoder // guarded by conn: used inside Append only
 }
 
-// Receive implements Gateway: it encodes b behind what waits already. When the
-// connection has ended there is nobody to tell; Accept closes the broker's end.
+// Receive implements Gateway: it encodes b behind what waits already. A batch
+// that cannot be queued has ended the connection, and Accept says why and closes
+// the broker's end; so does it when there is nobody to tell any more.
 func (d *downlink) Receive(b *Down) {
 	for first := 0; first < len(b.Frames); {
 		err := d.conn.Append(func(dst []byte) (out []byte, count int) {

@@ -34,6 +34,8 @@ var (
 	ErrClosed = errors.New("wire: connection closed here")
 	// ErrMalformed says that the other end sent what is no batch.
 	ErrMalformed = errors.New("wire: malformed batch")
+	// ErrTooLarge says that a batch to send was larger than Config.MaxBatch.
+	ErrTooLarge = errors.New("wire: batch too large")
 	// ErrOverrun says that more is queued than Config.MaxPending.
 	ErrOverrun = errors.New("wire: the other end does not take what is sent")
 )
@@ -141,8 +143,9 @@ func (c *Conn) Pending() int {
 
 // Append queues one batch, which frames appends to the buffer that it is given;
 // it returns the buffer and how many frames there are. Append never waits for
-// the network; nothing is written before Flush. It may be called concurrently;
-// frames runs under a lock and must not call c.
+// the network; nothing is written before Flush. A batch that cannot be queued
+// ends the connection, so that none is ever missing between two others. Append
+// may be called concurrently; frames runs under a lock and must not call c.
 func (c *Conn) Append(frames func(dst []byte) (out []byte, count int)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,8 +156,9 @@ func (c *Conn) Append(frames func(dst []byte) (out []byte, count int)) error {
 	out, count := frames(append(c.pending, make([]byte, HeaderSize)...))
 	size := len(out) - start
 	if size > c.config.MaxBatch || count > math.MaxUint16 {
-		c.pending = out[:start]
-		return fmt.Errorf("%w: %d frames in %d bytes to send, at most %d in %d", ErrMalformed, count, size, math.MaxUint16, c.config.MaxBatch)
+		err := fmt.Errorf("%w: %d frames in %d bytes to send, at most %d in %d", ErrTooLarge, count, size, math.MaxUint16, c.config.MaxBatch)
+		c.end(err)
+		return err
 	}
 	if size == HeaderSize {
 		c.pending = out[:start]

@@ -14,7 +14,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	if ch.link.closed() {
 		return // its close has been here already
 	}
-	se := s.sessions[sessKey{ch.tenant, o.ClientID}]
+	se := s.session(ch.tenant, o.ClientID)
 	present := false
 	if se != nil {
 		s.takeOver(se)
@@ -135,7 +135,7 @@ func (s *Shard) create(ch *Channel, o *link.Open) *sess {
 	p := s.spaces[ch.part]
 	se := &sess{tenant: ch.tenant, space: p}
 	se.Session = *session.New(s.sid(p, o), o.ClientID)
-	s.sessions[sessKey{ch.tenant, o.ClientID}] = se
+	s.put(se)
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)
 	}
@@ -162,8 +162,6 @@ func (s *Shard) finishSession(se *sess) {
 		se.tenant.queueBytes.Add(-se.queue.Bytes())
 	}
 	s.wipe(se)
-	if s.sessions[sessKey{se.tenant, se.ClientID}] == se {
-		delete(s.sessions, sessKey{se.tenant, se.ClientID})
-	}
+	s.remove(se)
 	s.due(se)
 }

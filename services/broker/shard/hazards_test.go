@@ -257,11 +257,7 @@ func TestReplays_OneForEachSubscription(t *testing.T) {
 	w.settle()
 	ch := make(chan int, 1)
 	w.set.shards[0].call(func() {
-		for k, se := range w.set.shards[0].sessions {
-			if k.client == "c" {
-				ch <- len(se.replays)
-			}
-		}
+		ch <- len(w.set.shards[0].session(w.set.Tenant("acme"), "c").replays)
 	})
 	if n := <-ch; n > 100 {
 		t.Fatalf("%d replays wait for one session with one subscription", n)
@@ -343,11 +339,7 @@ func TestShared_HandOverKeepsTheWindow(t *testing.T) {
 	w.settle()
 	ch := make(chan int, 1)
 	w.set.shards[0].call(func() {
-		for k, se := range w.set.shards[0].sessions {
-			if k.client == "a" {
-				ch <- se.queue.InMemory()
-			}
-		}
+		ch <- w.set.shards[0].session(w.set.Tenant("acme"), "a").queue.InMemory()
 	})
 	if n := <-ch; n > 2*queue.WindowLimit {
 		t.Fatalf("%d bytes are in memory after the hand-over", n)

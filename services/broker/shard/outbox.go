@@ -212,7 +212,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 	}
 	for _, d := range r.direct {
 		to := s.set.shardOf(d.part)
-		member := to.sessions[sessKey{t, d.client}]
+		member := to.session(t, d.client)
 		if member == nil {
 			s.set.log.Warn("member of a shared subscription that a message was for has gone",
 				slog.String("tenant", t.id), slog.String("client_id", string(d.client)))
@@ -236,7 +236,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 	slot, gen := s.newPending()
 	q := &s.pending[slot]
 	q.exact, q.part, q.packet, q.hit = n, p, r.packet, true
-	q.se = s.sessions[sessKey{t, r.client}]
+	q.se = s.session(t, r.client)
 	q.token = session.Restored
 	for i := range fans {
 		f := &fans[i]

@@ -82,7 +82,7 @@ func (s *Shard) ask(f func()) {
 }
 
 func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
-	se := s.sessions[sessKey{t, q.ClientID}]
+	se := s.session(t, q.ClientID)
 	if se == nil {
 		return
 	}
@@ -117,14 +117,14 @@ func (se *sess) info() link.ClientInfo {
 // clients adds the first limit+1 sessions after cursor.
 func (s *Shard) clients(t *Tenant, cursor string, limit int, a *link.Answer) {
 	var ids []string
-	for k := range s.sessions {
-		if k.tenant == t && string(k.client) > cursor {
-			ids = append(ids, string(k.client))
+	for id := range s.sessions[t] {
+		if string(id) > cursor {
+			ids = append(ids, string(id))
 		}
 	}
 	slices.Sort(ids)
 	for _, id := range ids[:min(len(ids), limit+1)] {
-		a.Clients = append(a.Clients, s.sessions[sessKey{t, mqtt.ClientID(id)}].info())
+		a.Clients = append(a.Clients, s.session(t, mqtt.ClientID(id)).info())
 	}
 }
 

@@ -65,13 +65,15 @@ func (st *Set) raiseNumbers() {
 // loseConnections ends the connections that sessions had when the last run of
 // the broker ended.
 func (s *Shard) loseConnections() {
-	for _, se := range s.sessions {
-		if se.Attached() {
-			se.disconnectedAt = s.now
-			s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
-			continue
+	for _, of := range s.sessions {
+		for _, se := range of {
+			if se.Attached() {
+				se.disconnectedAt = s.now
+				s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
+				continue
+			}
+			s.due(se)
 		}
-		s.due(se)
 	}
 }
 
@@ -136,7 +138,7 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
 		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
 		se.Session = *session.Restore(r.sid, mqtt.ClientID(client), r.Stored)
-		s.sessions[sessKey{t, se.ClientID}] = se
+		s.put(se)
 		bySid[r.sid] = se
 		if se.Durable() {
 			t.sessions.Add(1)
@@ -221,7 +223,7 @@ func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
 		if err != nil {
 			return err
 		}
-		if se := s.sessions[sessKey{s.set.Tenant(o.tenant), o.client}]; se != nil && o.packet != 0 {
+		if se := s.session(s.set.Tenant(o.tenant), o.client); se != nil && o.packet != 0 {
 			se.RestoreUnsettled(o.packet)
 		}
 		return nil

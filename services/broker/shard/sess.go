@@ -49,9 +49,27 @@ type sess struct {
 	ending, gone bool
 }
 
-type sessKey struct {
-	tenant *Tenant
-	client mqtt.ClientID
+// session is the tenant's session of that client id, or nil.
+func (s *Shard) session(t *Tenant, id mqtt.ClientID) *sess { return s.sessions[t][id] }
+
+func (s *Shard) put(se *sess) {
+	of := s.sessions[se.tenant]
+	if of == nil {
+		of = make(map[mqtt.ClientID]*sess)
+		s.sessions[se.tenant] = of
+	}
+	of[se.ClientID] = se
+}
+
+// remove forgets the session, unless another one has its client id by now.
+func (s *Shard) remove(se *sess) {
+	of := s.sessions[se.tenant]
+	if of[se.ClientID] != se {
+		return
+	}
+	if delete(of, se.ClientID); len(of) == 0 {
+		delete(s.sessions, se.tenant)
+	}
 }
 
 // space is a partition of this shard: what it has in memory.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
@@ -86,7 +87,7 @@ func New(c Config) (*Set, error) {
 		s := &Shard{
 			set: st, index: i,
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
-			spaces: make(map[partition.ID]*space), sessions: make(map[sessKey]*sess),
+			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			batch: new(kv.Batch), ticket: 1, now: c.Now(),
 			fans: make([]fan, c.Shards),

@@ -53,7 +53,7 @@ type Shard struct {
 	stats              Stats
 
 	spaces   map[partition.ID]*space
-	sessions map[sessKey]*sess
+	sessions map[*Tenant]map[mqtt.ClientID]*sess
 	limits   map[link.Limits]*link.Limits
 	origins  map[link.Labels]*link.Labels
 	passing  uint64
