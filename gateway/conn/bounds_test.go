@@ -133,6 +133,29 @@ func TestRefusedFiltersThatWaitAreBounded(t *testing.T) {
 	}
 }
 
+// With hundreds of thousands of short filters, what goes to the broker is larger
+// than the packet, and perhaps than any batch of the link.
+func TestSubscribeOfTooManyFiltersIsRefused(t *testing.T) {
+	c, _ := accepted(t, 1<<40, tenancy.DefaultGrant(), nil)
+	subs := make([]mqtt.Subscription, 1<<16+1)
+	for i := range subs {
+		subs[i].Filter = "a"
+	}
+	var fx conn.Effects
+	c.Handle(&packet.Packet{Type: packet.SUBSCRIBE, Subscribe: &packet.Subscribe{PacketID: 1, Subscriptions: subs}}, &fx)
+	if len(fx.Up.Frames) > 0 {
+		t.Error("the broker is asked")
+	}
+	var dec packet.Decoder
+	var p packet.Packet
+	if _, err := dec.Decode(c.Apply(nil, &fx), packet.V5, 0, &p); err != nil || p.Type != packet.SUBACK {
+		t.Fatal(p.Type, err)
+	}
+	if len(p.Suback.Reasons) != len(subs) || p.Suback.Reasons[0] != mqtt.QuotaExceeded {
+		t.Errorf("%d reasons, the first %v", len(p.Suback.Reasons), p.Suback.Reasons[0])
+	}
+}
+
 // The topics of aliases outlive their packets: all of them together are
 // bounded, each way.
 func TestTopicAliasesAreBoundedInBytes(t *testing.T) {

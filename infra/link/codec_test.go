@@ -64,6 +64,61 @@ func TestDown_EveryFrameCrosses(t *testing.T) {
 	}
 }
 
+// Subscription Identifiers can make the deliveries of one small message larger
+// than any batch: they are cut too.
+func TestDown_SubscriptionIdentifiersAreCut(t *testing.T) {
+	ids := make([]uint32, 2000)
+	for i := range ids {
+		ids[i] = 200_000_000 + uint32(i)
+	}
+	b := link.Down{Messages: []mqtt.Message{{Topic: []byte("t")}}}
+	for ch := range link.Channel(1000) {
+		b.Frames = append(b.Frames, link.DownFrame{Kind: link.DownDeliver, Channel: ch, SubscriptionIDs: ids})
+	}
+	pieces, counts := encodeDown(&b)
+	next := link.Channel(0)
+	for i, p := range pieces {
+		if len(p) > 1<<20 {
+			t.Errorf("piece %d has %d bytes", i, len(p))
+		}
+		var got link.Down
+		if err := link.DecodeDown(p, counts[i], &got); err != nil {
+			t.Fatal(err)
+		}
+		for j := range got.Frames {
+			f := &got.Frames[j]
+			if f.Channel != next || len(f.SubscriptionIDs) != len(ids) || string(got.Messages[f.Slot].Topic) != "t" {
+				t.Fatalf("piece %d: delivery %d is of channel %d with %d identifiers, want channel %d", i, j, f.Channel, len(f.SubscriptionIDs), next)
+			}
+			next++
+		}
+	}
+	if next != 1000 {
+		t.Errorf("%d deliveries crossed", next)
+	}
+}
+
+// An answer that no batch can hold does not end the link of everybody: who
+// asked hears that it is too large.
+func TestDown_AnswerTooLargeIsAnError(t *testing.T) {
+	a := &link.Answer{ID: 7, Found: true}
+	payload := make([]byte, 1<<20)
+	for range 300 {
+		a.Retained = append(a.Retained, link.RetainedInfo{Message: mqtt.Message{Topic: []byte("t"), Payload: payload}})
+	}
+	pieces, counts := encodeDown(&link.Down{Frames: []link.DownFrame{{Kind: link.DownAnswer, Answer: a}}})
+	if len(pieces) != 1 || len(pieces[0]) > 1<<10 {
+		t.Fatalf("%d pieces, the first of %d bytes", len(pieces), len(pieces[0]))
+	}
+	var got link.Down
+	if err := link.DecodeDown(pieces[0], counts[0], &got); err != nil {
+		t.Fatal(err)
+	}
+	if r := got.Frames[0].Answer; r.ID != 7 || r.Error == "" || r.Found {
+		t.Errorf("the answer is %+v", r)
+	}
+}
+
 func TestDown_AMessageCrossesOncePerBatch(t *testing.T) {
 	b := link.Down{Messages: []mqtt.Message{{Topic: []byte("unused"), Payload: make([]byte, 5000)}, {Topic: []byte("t"), Payload: make([]byte, 1000)}}}
 	for ch := range link.Channel(10_000) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/link/linktest"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -56,6 +57,51 @@ func TestLink_TCP(t *testing.T) {
 		return linktest.Link{Broker: b, Cut: stop}
 	})
 }
+
+// A batch that the broker cannot send does not vanish: both ends of the link
+// hear that it has ended.
+func TestLink_BatchTooLargeEndsTheLink(t *testing.T) {
+	a, b := wire.Pipe()
+	var broker *wire.Conn
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() { broker, err = wire.New(t.Context(), b, wire.Config{Node: "broker-1", MaxBatch: 1 << 10}) })
+	gateway, gerr := wire.New(t.Context(), a, wire.Config{Node: "gateway-1"})
+	if wg.Wait(); err != nil || gerr != nil {
+		t.Fatal(err, gerr)
+	}
+	gws := make(chan link.Gateway, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- link.Accept(context.Background(), broker, func(gw link.Gateway, _ string) link.Broker {
+			gws <- gw
+			return noBroker{}
+		})
+	}()
+	lost := make(chan error, 1)
+	_ = link.Connect(gateway, &lostGateway{lost: lost})
+	(<-gws).Receive(&link.Down{
+		Messages: []mqtt.Message{{Topic: []byte("t"), Payload: make([]byte, 1<<10)}},
+		Frames:   []link.DownFrame{{Kind: link.DownDeliver}},
+	})
+	for name, c := range map[string]chan error{"Accept": ended, "Lost": lost} {
+		select {
+		case err := <-c:
+			if name == "Accept" && !errors.Is(err, wire.ErrTooLarge) {
+				t.Errorf("%s: %v, want ErrTooLarge", name, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s does not hear of it", name)
+		}
+	}
+}
+
+// lostGateway hears of the end of its link only.
+type lostGateway struct{ lost chan error }
+
+func (*lostGateway) Receive(*link.Down) {}
+func (*lostGateway) Flush()             {}
+func (g *lostGateway) Lost(err error)   { g.lost <- err }
 
 func TestDial_StrangersAreRefused(t *testing.T) {
 	ca, other := newAuthority(t), newAuthority(t)

@@ -215,6 +215,26 @@ func TestConn_AnnouncedSizeIsNotAllocated(t *testing.T) {
 	}
 }
 
+// What was appended is sent or the connection ends: no batch is missing between
+// two others.
+func TestConn_BatchTooLargeEndsTheConnection(t *testing.T) {
+	a, b := pair(t, Config{Node: "a", MaxBatch: 100}, Config{Node: "b"})
+	_, ended := run(t, a)
+	_, other := run(t, b)
+	if err := a.Append(text(strings.Repeat("x", 93))); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Append of more than MaxBatch: %v, want ErrTooLarge", err)
+	}
+	if err := <-ended; !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Run: %v, want ErrTooLarge", err)
+	}
+	if err := <-other; err == nil {
+		t.Error("the other end does not hear of it")
+	}
+	if err := a.Append(text("x")); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Append afterwards: %v, want ErrTooLarge", err)
+	}
+}
+
 func TestConn_OverrunEndsTheConnection(t *testing.T) {
 	a, _ := pair(t, Config{Node: "a", MaxPending: 1 << 20}, Config{Node: "b"})
 	var err error
