@@ -134,18 +134,27 @@ func (st *Set) Run(ctx context.Context) error {
 }
 
 // rest does what is left in the mailboxes when the workers have ended, such as
-// the closes of the links.
+// the closes of the links. It goes round a bounded number of times: nobody
+// feeds the shards any more but they themselves.
 func (st *Set) rest() {
-	r := runs.Get().(*run)
-	for _, s := range st.shards {
-		select {
-		case <-s.handover:
-			s.turn(nil, nil, r)
-		default:
-			r.noted |= 1 << s.index
+	for range 64 {
+		r := runs.Get().(*run)
+		for _, s := range st.shards {
+			select {
+			case <-s.handover:
+				s.turn(nil, nil, r)
+			default:
+			}
+			if s.mailBytes.Load() > 0 {
+				r.noted |= 1 << s.index
+			}
+		}
+		done := r.noted == 0
+		st.finish(r)
+		if done {
+			return
 		}
 	}
-	st.finish(r)
 }
 
 // tickEvery is how late a delayed will or the end of a session may come.

@@ -195,16 +195,24 @@ func (s *Shard) work(ctx context.Context) error {
 	}
 }
 
-// finish runs the shards that r noted and flushes the gateways. It ends: what
-// turns beyond turnTime leave goes to the workers.
+// finishRounds is how often finish goes round the shards: parcels, answers to
+// them, and what follows from those.
+const finishRounds = 4
+
+// finish runs the shards that r noted and flushes the gateways. Others may keep
+// the shards busy for ever, so what is noted after a few rounds goes to the
+// workers: the sockets wait for nobody.
 func (st *Set) finish(r *run) {
-	for r.noted != 0 {
+	for round := 0; r.noted != 0; round++ {
 		for i, s := range st.shards {
-			if r.noted&(1<<i) != 0 {
-				r.noted &^= 1 << i
-				if s.acquire() {
-					s.turn(nil, nil, r)
-				}
+			if r.noted&(1<<i) == 0 {
+				continue
+			}
+			r.noted &^= 1 << i
+			if round >= finishRounds {
+				s.wakeUp()
+			} else if s.acquire() {
+				s.turn(nil, nil, r)
 			}
 		}
 	}
