@@ -38,7 +38,7 @@ func Restore(id uint64, client mqtt.ClientID, r Stored) *Session {
 }
 
 // RestoreSubscription gives a restored session a subscription back.
-func (s *Session) RestoreSubscription(sub mqtt.Subscription) { s.subs = append(s.subs, sub) }
+func (s *Session) RestoreSubscription(sub mqtt.Subscription) { s.add(sub) }
 
 // RestoreInbound gives a restored session a QoS 2 identifier back. What was
 // stored is committed, so a duplicate is answered at once.

@@ -26,6 +26,8 @@ type Session struct {
 	expireAt int64
 
 	subs []mqtt.Subscription
+	// index says where a filter stands in subs, once there are many.
+	index map[string]int
 
 	out outbound
 	// in is made with the first publish above QoS 0: most sessions only listen.

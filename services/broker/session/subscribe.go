@@ -21,7 +21,7 @@ func (s *Session) subscribe(e *Event, fx *Effects) {
 		case isNew && e.Limit >= 0 && int64(len(s.subs)) >= e.Limit:
 			reason = mqtt.QuotaExceeded
 		case isNew:
-			s.subs = append(s.subs, *sub)
+			s.add(*sub)
 			s.save(fx, Record{Kind: PutSubscription, Sub: sub})
 		default:
 			s.subs[at] = *sub
@@ -42,13 +42,50 @@ func (s *Session) unsubscribe(e *Event, fx *Effects) {
 			out.Reasons = append(out.Reasons, mqtt.NoSubscriptionExisted)
 			continue
 		}
-		s.subs = slices.Delete(s.subs, at, at+1)
+		s.drop(at)
 		s.save(fx, Record{Kind: DeleteSubscription, Filter: f})
 		out.Reasons = append(out.Reasons, mqtt.Success)
 	}
 	fx.Send = append(fx.Send, out)
 }
 
+// indexFrom is how many subscriptions are found by looking at each.
+const indexFrom = 16
+
+// find returns where filter stands in subs, or -1.
 func (s *Session) find(filter string) int {
+	if s.index != nil {
+		if at, ok := s.index[filter]; ok {
+			return at
+		}
+		return -1
+	}
 	return slices.IndexFunc(s.subs, func(x mqtt.Subscription) bool { return x.Filter == filter })
+}
+
+func (s *Session) add(sub mqtt.Subscription) {
+	s.subs = append(s.subs, sub)
+	switch {
+	case s.index != nil:
+		s.index[sub.Filter] = len(s.subs) - 1
+	case len(s.subs) > indexFrom:
+		s.index = make(map[string]int, 2*indexFrom)
+		for i := range s.subs {
+			s.index[s.subs[i].Filter] = i
+		}
+	}
+}
+
+// drop takes the subscription at a place out; the last one takes its place.
+func (s *Session) drop(at int) {
+	last := len(s.subs) - 1
+	delete(s.index, s.subs[at].Filter)
+	if at != last {
+		s.subs[at] = s.subs[last]
+		if s.index != nil {
+			s.index[s.subs[at].Filter] = at
+		}
+	}
+	s.subs[last] = mqtt.Subscription{}
+	s.subs = s.subs[:last]
 }
