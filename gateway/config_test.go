@@ -32,6 +32,7 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"cert_file":              func(l *listener.Config) { l.Kind = listener.MQTTS },
 		"3.1, 3.1.1 or 5":        func(l *listener.Config) { l.Versions = []string{"4"} },
 		"10.0.0.0/8":             func(l *listener.Config) { l.TrustedProxies = []string{"everyone"} },
+		"expected another one":   func(l *listener.Config) { l.Name = "api" },
 		"max_connections":        func(l *listener.Config) { l.MaxConnections = -1 },
 	} {
 		c := testConfig(t, noBroker{})

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
 )
 
 // The kinds of listener.
@@ -51,6 +52,9 @@ func (c *Config) Label() string {
 func (c *Config) Validate() error {
 	if !slices.Contains([]string{MQTT, MQTTS, WS, WSS}, c.Kind) {
 		return errs.New(errs.Invalid, "listener %s: kind: expected mqtt, mqtts, ws or wss, found %q", c.Label(), c.Kind)
+	}
+	if c.Name == link.ListenerAPI {
+		return errs.New(errs.Invalid, "listener %s: name: expected another one, this is what the API's own connections are labelled with", c.Label())
 	}
 	if _, _, err := net.SplitHostPort(c.Address); err != nil {
 		return errs.New(errs.Invalid, "listener %s: address: expected host:port, found %q", c.Label(), c.Address)

@@ -125,10 +125,14 @@ type Limits struct {
 	Sessions       int64 // sessions with an expiry of the tenant
 }
 
+// ListenerAPI is the Listener of the API's own channels, by which they are told
+// from those of devices. No listener of a gateway has that name.
+const ListenerAPI = "api"
+
 // Labels describe a connection to people.
 type Labels struct {
 	Protocol string `json:"protocol"` // "3.1", "3.1.1" or "5"
-	Listener string `json:"listener"` // the listener's name
+	Listener string `json:"listener"` // the listener's name, or ListenerAPI
 	Username string `json:"username,omitempty"`
 	Peer     string `json:"peer"` // the true address, after PROXY and X-Forwarded-For
 	Gateway  string `json:"gateway"`

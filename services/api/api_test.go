@@ -467,7 +467,7 @@ func TestClients(t *testing.T) {
 	f := newFixture(t)
 	key := f.signUp("acme")
 	f.data.answer.Clients = []link.ClientInfo{
-		{ClientID: "$api-x-1"},
+		{ClientID: "$api-x-1", Labels: link.Labels{Listener: link.ListenerAPI}},
 		{
 			ClientID: "c1", Connected: true, ConnectedAt: 1000, Labels: link.Labels{Username: "u", Protocol: "5"},
 			Subscriptions: []mqtt.Subscription{{Filter: "a/#", QoS: 1}},
@@ -505,6 +505,23 @@ func TestClients(t *testing.T) {
 	f.data.answer = link.Answer{}
 	f.want(f.do("GET", "/v1/tenants/acme/clients/none", key, ""), 404, "client_not_found")
 	f.want(f.do("DELETE", "/v1/tenants/acme/clients/$api-x-1", key, ""), 404, "client_not_found")
+	// Our own channel is not there; a device that has such an id is.
+	f.data.answer = link.Answer{Found: true, Clients: []link.ClientInfo{{ClientID: "$api-x-1", Labels: link.Labels{Listener: link.ListenerAPI}}}}
+	f.want(f.do("GET", "/v1/tenants/acme/clients/$api-x-1", key, ""), 404, "client_not_found")
+	f.want(f.do("DELETE", "/v1/tenants/acme/clients/$api-x-1", key, ""), 404, "client_not_found")
+	if q := f.data.queries[len(f.data.queries)-1]; q.Kind != link.QueryClient {
+		t.Errorf("our own channel was kicked: %+v", q)
+	}
+	f.data.answer.Clients[0].Labels.Listener = "mqtts"
+	v = f.want(f.do("GET", "/v1/tenants/acme/clients", key, ""), 200, "")
+	if len(v["items"].([]any)) != 1 {
+		t.Errorf("a device hides behind its client id: %v", v)
+	}
+	f.want(f.do("GET", "/v1/tenants/acme/clients/$api-x-1", key, ""), 200, "")
+	f.want(f.do("DELETE", "/v1/tenants/acme/clients/$api-x-1", key, ""), 204, "")
+	if q := f.data.queries[len(f.data.queries)-1]; q.Kind != link.QueryKick {
+		t.Errorf("the device was not kicked: %+v", q)
+	}
 	f.data.err = errs.New(errs.Unavailable, "away")
 	r := f.do("GET", "/v1/tenants/acme/clients", key, "")
 	f.want(r, 503, "unavailable")

@@ -85,7 +85,7 @@ func (s *Server) listClients(ctx context.Context, in *listClientsInput) (*listCl
 	}
 	out := &listClientsOutput{Body: ClientList{Items: []Client{}, Next: writeCursor(a.Next)}}
 	for i := range a.Clients {
-		if !dataplane.Own(a.Clients[i].ClientID) {
+		if !dataplane.Own(&a.Clients[i]) {
 			out.Body.Items = append(out.Body.Items, clientBody(&a.Clients[i]))
 		}
 	}
@@ -119,12 +119,14 @@ func unixMilli(ms int64) *time.Time {
 // client asks about one client, and does what kind says.
 func (s *Server) client(ctx context.Context, id string, q link.Query) (*link.Answer, error) {
 	missing := errs.Coded(errs.NotFound, "client_not_found", "there is no client %q", id)
-	if dataplane.Own(id) {
-		return nil, missing
-	}
 	q.Tenant, q.ClientID = tenantOf(ctx).ID, mqtt.ClientID(id)
+	if q.Kind != link.QueryClient && dataplane.MayBeOwn(id) {
+		if _, err := s.client(ctx, id, link.Query{Kind: link.QueryClient}); err != nil {
+			return nil, err
+		}
+	}
 	a, err := s.cfg.Data.Query(ctx, q)
-	if err == nil && !a.Found {
+	if err == nil && (!a.Found || len(a.Clients) > 0 && dataplane.Own(&a.Clients[0])) {
 		err = missing
 	}
 	return a, err

@@ -81,7 +81,7 @@ func (c *channel) open(t *tenancy.Tenant, client string) {
 			ReceiveMaximum: inFlight, Retained: l.RetainedMessages, RetainedBytes: l.RetainedBytes, Sessions: l.PersistentSessions,
 		},
 		GrantRevision: grantRevision(t),
-		Labels:        link.Labels{Protocol: "5", Listener: "api", Gateway: c.plane.cfg.Name},
+		Labels:        link.Labels{Protocol: "5", Listener: link.ListenerAPI, Gateway: c.plane.cfg.Name},
 	}})
 }
 

@@ -22,11 +22,17 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// clientPrefix begins the client ids of the API's own channels.
+// clientPrefix begins the client ids of the API's own channels. A device may
+// choose one that begins so too.
 const clientPrefix = "$api-"
 
-// Own reports whether the client id is of one of the API's own channels.
-func Own(id string) bool { return strings.HasPrefix(id, clientPrefix) }
+// Own reports whether the session is one of the API's own channels. It goes by
+// the label, which no device can choose.
+func Own(c *link.ClientInfo) bool { return c.Labels.Listener == link.ListenerAPI }
+
+// MayBeOwn reports whether the client id could be of one of the API's own
+// channels.
+func MayBeOwn(id string) bool { return strings.HasPrefix(id, clientPrefix) }
 
 // Config says what a Plane stands on.
 type Config struct {
