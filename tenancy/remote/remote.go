@@ -208,8 +208,12 @@ func (d *Directory) askTenant(ctx context.Context, id string) (*knownTenant, err
 	if err != nil {
 		return nil, err
 	}
-	d.cache.setTenant(k)
-	return d.cache.tenant(id), nil
+	// It is not kept: the watch tells of every tenant, and may have told that
+	// this one is gone while it was on its way here.
+	if known := d.cache.tenant(id); known != nil && known.record.Revision > k.record.Revision {
+		return known, nil
+	}
+	return k, nil
 }
 
 // askTimeout bounds a question to the bus while a client waits.
