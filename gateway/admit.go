@@ -74,15 +74,16 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
-	tenant, username, r := g.tenantOf(ctx, c, p)
+	named, username, r := g.tenantOf(ctx, c, p)
 	if r.Reason.Failed() {
 		return r
 	}
 	before := g.changes.Load()
-	id, r := g.identify(ctx, c, tenant, username, p)
+	id, r := g.identify(ctx, c, named, username, p)
 	if r.Reason.Failed() {
 		return r
 	}
+	tenant := id.Tenant
 	c.username = id.Username // before enter, which makes it known to others
 	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: "the quota connections is reached"}
@@ -141,15 +142,20 @@ func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 }
 
 // tenantOf applies the rules by which a connection's tenant is found; the
-// listener has applied the first three. username has lost its prefix.
+// listener has applied the first three. username has lost its prefix. A prefix
+// that names no tenant gives a tenant of that id and nothing else, with which
+// nobody is authenticated: to a stranger that is no different from a wrong
+// password.
 func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect) (t *tenancy.Tenant, username string, r conn.Refusal) {
 	if t = c.in.Tenant; t != nil {
-		return g.active(t, p.Username)
+		return t, p.Username, r
 	}
-	if prefix, name, ok := strings.Cut(p.Username, ":"); ok && p.HasUsername {
+	prefix, name, ok := strings.Cut(p.Username, ":")
+	named := ok && p.HasUsername
+	if named {
 		t, err := g.cfg.Directory.Tenant(ctx, prefix)
 		if err == nil {
-			return g.active(t, name)
+			return t, name, r
 		}
 		if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Invalid) {
 			return nil, "", refusal(err)
@@ -160,7 +166,10 @@ func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect
 		if err != nil {
 			return nil, "", refusal(err)
 		}
-		return g.active(t, p.Username)
+		return t, p.Username, r
+	}
+	if named {
+		return &tenancy.Tenant{ID: prefix}, name, r
 	}
 	return nil, "", conn.Refusal{
 		Reason: mqtt.NotAuthorized,
@@ -168,12 +177,7 @@ func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect
 	}
 }
 
-func (g *Gateway) active(t *tenancy.Tenant, username string) (*tenancy.Tenant, string, conn.Refusal) {
-	if !t.Active() {
-		return nil, "", conn.Refusal{Reason: mqtt.Banned, Text: "the tenant is not active"}
-	}
-	return t, username, conn.Refusal{}
-}
+var inactive = conn.Refusal{Reason: mqtt.Banned, Text: "the tenant is not active"}
 
 // mayBeAnonymous reports whether the listener lets clients in without
 // credentials.
@@ -184,6 +188,9 @@ func (g *Gateway) mayBeAnonymous(c *connection) bool {
 
 func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant, username string, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
 	if t.ID == g.cfg.Anonymous && g.mayBeAnonymous(c) && !p.HasPassword {
+		if !t.Active() {
+			return nil, inactive
+		}
 		grant := t.Grant
 		if grant == nil {
 			grant = tenancy.DefaultGrant()
@@ -197,6 +204,8 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 	switch {
 	case err == nil:
 		return id, conn.Refusal{}
+	case errs.CodeOf(err) == tenancy.CodeTenantInactive:
+		return nil, inactive
 	case !p.HasUsername && (errs.Is(err, errs.Denied) || errs.Is(err, errs.NotFound)):
 		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
 	}

@@ -80,11 +80,17 @@ func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy
 	return d.Tenant(ctx, id)
 }
 
-func (d *fakeDirectory) Authenticate(_ context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
-	if string(a.Password) != "secret" {
+func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	t, err := d.Tenant(ctx, a.Tenant.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case string(a.Password) != "secret":
 		return nil, errs.New(errs.Denied, "wrong password")
+	case !t.Active():
+		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
-	return &tenancy.Identity{Tenant: a.Tenant, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
 }
 
 func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {

@@ -163,6 +163,42 @@ func TestNoTenantIsRefusedInEveryVersion(t *testing.T) {
 	}
 }
 
+// Without the password nobody learns which tenants there are, and how they are.
+func TestStrangersDoNotLearnWhichTenantsExist(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	w.dir.edit("beta", func(t *tenancy.Tenant) { t.State = tenancy.StateSuspended })
+	for _, v := range []packet.Version{packet.V31, packet.V311, packet.V5} {
+		var first *packet.Connack
+		for _, c := range []struct{ user, password string }{
+			{"acme:dev", "wrong"},
+			{"acme:dev", ""},
+			{"beta:dev", "wrong"},
+			{"beta:dev", ""},
+			{"nobody:dev", "wrong"},
+			{"nobody:dev", ""},
+			{"nobody:dev", "secret"},
+			{"No Tenant:dev", "secret"},
+		} {
+			p := hello("x")
+			p.Version, p.Username = v, c.user
+			p.Password, p.HasPassword = []byte(c.password), c.password != ""
+			k := w.dial("mqtt").connect(p)
+			if first == nil {
+				first = k
+			}
+			if k.Reason != mqtt.BadUserNameOrPassword || k.Reason != first.Reason || k.ReasonString != first.ReasonString {
+				t.Errorf("%v: %+v: CONNACK %v %q, acme hears %v %q", v, c, k.Reason, k.ReasonString, first.Reason, first.ReasonString)
+			}
+		}
+	}
+	p := hello("x")
+	p.Username = "beta:dev"
+	if k := w.dial("mqtt").connect(p); k.Reason != mqtt.Banned {
+		t.Errorf("a suspended tenant's own device: CONNACK %v", k.Reason)
+	}
+}
+
 func TestUnknownSNIIsRefused(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

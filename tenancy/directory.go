@@ -11,8 +11,9 @@ import (
 // concurrent use.
 //
 // Errors carry an errs.Kind: NotFound for a tenant, host or credential that
-// does not exist, Denied for a wrong password or a tenant that is not active,
-// Unavailable when the answer is not known and cannot be had now.
+// does not exist, Denied for a wrong password or, with CodeTenantInactive, a
+// tenant that is not active, Unavailable when the answer is not known and cannot
+// be had now.
 type Directory interface {
 	// Tenant returns the tenant of that id. The result is shared and must not
 	// be changed.
@@ -20,14 +21,20 @@ type Directory interface {
 	// TenantByHost returns the tenant that the hostname belongs to. The host
 	// has no port; case does not matter.
 	TenantByHost(ctx context.Context, host string) (*Tenant, error)
-	// Authenticate decides about a CONNECT. It may take tens of milliseconds
-	// when a password has to be hashed.
+	// Authenticate decides about a CONNECT. Of the attempt's tenant only the id
+	// is read, and it need not exist. It may take tens of milliseconds when a
+	// password has to be hashed; a tenant, a username and a password that are
+	// wrong take the same time, and only who has the right password hears that
+	// the tenant is not active.
 	Authenticate(ctx context.Context, a Attempt) (*Identity, error)
 	// Watch calls f for every change that live connections must hear of, until
 	// ctx is done. Calls come one at a time, within 2 s of the change; f must
 	// not block.
 	Watch(ctx context.Context, f func(Change)) error
 }
+
+// CodeTenantInactive is the Code of the error of a tenant that is not active.
+const CodeTenantInactive = "tenant_inactive"
 
 // Attempt is one CONNECT that wants to be let in.
 type Attempt struct {

@@ -90,7 +90,7 @@ func (s *Server) publish(ctx context.Context, in *publishInput) (*publishOutput,
 		return nil, err
 	}
 	if !t.Active() {
-		return nil, errs.Coded(errs.Denied, "tenant_inactive", "the tenant %s is %s", t.ID, t.State)
+		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
 	m, err := message(&in.Body)
 	if err != nil {

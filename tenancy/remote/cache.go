@@ -8,6 +8,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/manormq/manor/tenancy"
 )
@@ -28,7 +29,18 @@ type realm struct {
 	// meanwhile are in deleted, by name, with their revisions.
 	readers int
 	deleted map[string]uint64
+	// doubts limits how often the bus is asked about names that are not among
+	// all of them; nil until it is first.
+	doubts *rate.Limiter
 }
+
+// Of a tenant whose credentials are held whole, the bus is asked about a name
+// that is not among them only so often: the watch tells of new ones anyway,
+// some milliseconds later.
+const (
+	doubtsPerSecond = 10
+	doubtsAtOnce    = 20
+)
 
 // cache is what a Directory keeps. It is safe for concurrent use.
 type cache struct {
@@ -110,6 +122,30 @@ func (c *cache) credential(tenant, username string) (cred tenancy.Credential, ok
 	wanted = !r.wanted
 	r.wanted = true
 	return cred, ok, wanted
+}
+
+// find looks a credential up. whole says that all of the tenant's are here.
+func (c *cache) find(tenant, username string) (cred tenancy.Credential, ok, whole bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	r := c.realms[tenant]
+	if r == nil {
+		return cred, false, false
+	}
+	cred, ok = r.names[username]
+	return cred, ok, r.whole
+}
+
+// mayDoubt reports whether the bus may be asked about a name though all of the
+// tenant's are here.
+func (c *cache) mayDoubt(tenant string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.realm(tenant)
+	if r.doubts == nil {
+		r.doubts = rate.NewLimiter(doubtsPerSecond, doubtsAtOnce)
+	}
+	return r.doubts.AllowN(now, 1)
 }
 
 // loadLater takes back that the tenant is being read whole.

@@ -24,6 +24,9 @@ import (
 // credential as it is now. It is called concurrently.
 type Verifier interface {
 	Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error)
+	// Refuse takes as long as Verify of a wrong password; id names what was not
+	// found.
+	Refuse(ctx context.Context, id string, password []byte) error
 }
 
 // Defaults of Config.
@@ -230,35 +233,48 @@ func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Ten
 
 // Authenticate implements tenancy.Directory.
 func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
-	// The attempt's tenant may be from before a change.
-	t, err := d.Tenant(ctx, a.Tenant.ID)
-	if err != nil {
-		return nil, err
-	}
 	switch {
-	case !t.Active():
-		return nil, errs.Coded(errs.Denied, "tenant_inactive", "the tenant %s is %s", t.ID, t.State)
 	case !a.HasUsername || a.Username == "":
 		return nil, errs.Coded(errs.Denied, "username_missing", "expected a user name and a password")
 	case !a.HasPassword:
 		return nil, errs.Coded(errs.Denied, "password_missing", "expected a password")
 	}
-	c, err := d.credential(ctx, t.ID, a.Username)
+	// The attempt's tenant may be from before a change.
+	t, err := d.Tenant(ctx, a.Tenant.ID)
+	if errs.Is(err, errs.NotFound) {
+		return nil, d.refuse(ctx, a.Tenant.ID, &a, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.credential(ctx, t.ID, &a)
 	if err != nil {
 		return nil, err
 	}
 	ok, err := d.cfg.Verifier.Verify(ctx, c.ID, c.Revision, c.Hash, a.Password)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !ok {
+	case !ok:
 		return nil, errs.Coded(errs.Denied, "password_wrong", "the password is wrong")
+	case !t.Active(): // what only who has the password is told
+		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: t.Grant}, nil
 }
 
-// credential returns a credential from what is kept, else from the bus.
-func (d *Directory) credential(ctx context.Context, tenant, username string) (tenancy.Credential, error) {
+// refuse takes the time of a wrong password and returns why.
+func (d *Directory) refuse(ctx context.Context, tenant string, a *tenancy.Attempt, why error) error {
+	if err := d.cfg.Verifier.Refuse(ctx, "no "+tenant+" "+a.Username, a.Password); err != nil {
+		return err
+	}
+	return why
+}
+
+// credential returns a credential from what is kept, else from the bus. That
+// there is none takes the time of a wrong password.
+func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.Attempt) (tenancy.Credential, error) {
+	username := a.Username
 	c, ok, wanted := d.cache.credential(tenant, username)
 	if wanted {
 		select {
@@ -271,6 +287,30 @@ func (d *Directory) credential(ctx context.Context, tenant, username string) (te
 		return c, nil
 	}
 	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
+	_, _, whole := d.cache.find(tenant, username)
+	if !whole {
+		c, err := d.askCredential(ctx, tenant, username, missing)
+		if errs.Is(err, errs.NotFound) {
+			err = d.refuse(ctx, tenant, a, err)
+		}
+		return c, err
+	}
+	if err := d.refuse(ctx, tenant, a, missing); !errs.Is(err, errs.NotFound) {
+		return c, err
+	}
+	// It may have been made a moment ago, and told of meanwhile.
+	if c, ok, whole = d.cache.find(tenant, username); ok {
+		return c, nil
+	}
+	if whole && !d.cache.mayDoubt(tenant, d.now()) {
+		return c, missing
+	}
+	return d.askCredential(ctx, tenant, username, missing)
+}
+
+// askCredential asks the bus about a credential that is not kept. The error is
+// missing if there is none.
+func (d *Directory) askCredential(ctx context.Context, tenant, username string, missing error) (c tenancy.Credential, err error) {
 	if tenancy.ValidUsername(username) != nil {
 		return c, missing
 	}
@@ -301,7 +341,8 @@ func (d *Directory) credential(ctx context.Context, tenant, username string) (te
 	if c, err = tenancy.DecodeCredential(e.Value, uint64(e.Revision)); err != nil {
 		return c, err
 	}
-	if c, ok = d.cache.read(tenant, c); !ok {
+	c, ok := d.cache.read(tenant, c)
+	if !ok {
 		return c, missing
 	}
 	d.markDirty()

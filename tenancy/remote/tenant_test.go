@@ -14,13 +14,18 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// slowBucket does something between an answer of the bus and its arrival.
+// slowBucket does something before a question to the bus, and between an answer
+// and its arrival.
 type slowBucket struct {
 	bus.Bucket
+	before  func()
 	between func(e bus.Entry)
 }
 
 func (b *slowBucket) Get(ctx context.Context, key string) (bus.Entry, error) {
+	if b.before != nil {
+		b.before()
+	}
 	e, err := b.Bucket.Get(ctx, key)
 	if err == nil && b.between != nil {
 		b.between(e)

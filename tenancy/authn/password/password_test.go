@@ -85,6 +85,48 @@ func TestCheckHash_Refuses(t *testing.T) {
 	}
 }
 
+// TestRefuse holds that what does not exist costs the same as a wrong password
+// of any kind, the first time and when it is repeated.
+func TestRefuse(t *testing.T) {
+	v := verifier(t, 0)
+	ctx := t.Context()
+	_, generated, err := Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := v.Hash(ctx, "correct horse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := func(hash string) func(id, password string) error {
+		return func(id, password string) error {
+			ok, err := v.Verify(ctx, id, 1, hash, []byte(password))
+			if ok {
+				t.Error("a wrong password is right")
+			}
+			return err
+		}
+	}
+	for name, refuse := range map[string]func(id, password string) error{
+		"nobody":    func(id, password string) error { return v.Refuse(ctx, id, []byte(password)) },
+		"generated": wrong(generated),
+		"chosen":    wrong(chosen),
+	} {
+		for _, c := range []struct {
+			id, password string
+			hashed       uint64
+		}{{"a", "x", 1}, {"a", "x", 0}, {"a", "y", 1}, {"b", "x", 1}} {
+			before := v.Hashed()
+			if err := refuse(name+c.id, c.password); err != nil {
+				t.Fatal(err)
+			}
+			if got := v.Hashed() - before; got != c.hashed {
+				t.Errorf("%s: %s with %s took %d hashes, want %d", name, c.id, c.password, got, c.hashed)
+			}
+		}
+	}
+}
+
 // TestVerifier_Storm holds that ten thousand reconnections with one password
 // hash once, and that a new password is not taken for the old one.
 func TestVerifier_Storm(t *testing.T) {

@@ -29,6 +29,8 @@ type Verifier struct {
 	answer *lru.Cache[[sha256.Size]byte, bool]
 	// slots holds one token per core for slow hashes.
 	slots chan struct{}
+	// nobody is a slow hash of no password.
+	nobody string
 
 	hashed     atomic.Uint64
 	remembered atomic.Uint64
@@ -45,6 +47,9 @@ func NewVerifier(size int) (*Verifier, error) {
 		return nil, errs.New(errs.Internal, "random bits: %w", err)
 	}
 	var err error
+	if v.nobody, err = hashChosen(v.key[:]); err != nil {
+		return nil, err
+	}
 	if v.answer, err = lru.New[[sha256.Size]byte, bool](size); err != nil {
 		return nil, errs.New(errs.Internal, "verify cache: %w", err)
 	}
@@ -53,11 +58,29 @@ func NewVerifier(size int) (*Verifier, error) {
 
 // Verify reports whether the password has that hash. id and revision name the
 // credential as it is now, so that an answer is not taken for one about another
-// password. The error is Unavailable if ctx ended while others were hashing.
+// password. The error is Unavailable if ctx ended while others were hashing. A
+// wrong password takes as long as Refuse, whatever kind of hash there is.
 func (v *Verifier) Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error) {
 	if !slow(hash) {
-		return matches(hash, password)
+		ok, err := matches(hash, password)
+		if ok || err != nil {
+			return ok, err
+		}
+		return false, v.Refuse(ctx, id, password)
 	}
+	return v.verify(ctx, id, revision, hash, password)
+}
+
+// Refuse takes as long as Verify of a wrong password, the first time and when
+// it is repeated, so that a stranger does not learn which credentials exist. id
+// names what was not found. The error is that of Verify.
+func (v *Verifier) Refuse(ctx context.Context, id string, password []byte) error {
+	_, err := v.verify(ctx, id, 0, v.nobody, password)
+	return err
+}
+
+// verify is Verify for slow hashes.
+func (v *Verifier) verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error) {
 	name := v.name(id, revision, password)
 	if ok, known := v.answer.Get(name); known {
 		v.remembered.Add(1)

@@ -338,6 +338,15 @@ func testState(t *testing.T, s *store.Store, d tenancy.Directory) {
 	})
 	_, err := Attempt(ctx, d, "acme", "default", secret)
 	wantKind(t, err, errs.Denied)
+	if errs.CodeOf(err) != tenancy.CodeTenantInactive {
+		t.Errorf("with the right password: %v, want code %s", err, tenancy.CodeTenantInactive)
+	}
+	// A stranger does not learn that there is such a tenant.
+	for _, name := range []string{"default", "nobody"} {
+		if _, err := Attempt(ctx, d, "acme", name, "wrong"); err == nil || errs.CodeOf(err) == tenancy.CodeTenantInactive {
+			t.Errorf("%s with a wrong password: %v", name, err)
+		}
+	}
 	if _, err := s.SetState(ctx, "acme", tenancy.StateDeleted); err != nil {
 		t.Fatal(err)
 	}
