@@ -160,11 +160,12 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 			continue
 		}
-		if t.fx.Full() || !c.m.MayRead(packet.Type(rest[0]>>4)) {
+		next := packet.Type(rest[0] >> 4)
+		if t.fx.Full() || !c.m.MayRead(next) {
 			return used, true
 		}
 		t.fx.Channel = c.channel
-		n, err := t.decoder.Decode(rest, c.version(), c.m.PacketMax(), &t.packet)
+		n, err := t.decoder.Decode(rest, c.version(), c.m.PacketMax(next), &t.packet)
 		if err != nil {
 			var e *packet.Error
 			errors.As(err, &e)

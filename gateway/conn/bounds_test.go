@@ -4,6 +4,7 @@ package conn_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -210,5 +211,57 @@ func TestOutgoingTopicAliasesAreBoundedInBytes(t *testing.T) {
 	}
 	if kept == 0 || kept > 64<<10 {
 		t.Errorf("the aliases keep %d bytes of topics", kept)
+	}
+}
+
+// A tenant without a limit of packets has one of all but PUBLISH: what they are
+// decoded to is many times their size.
+func TestPacketMax(t *testing.T) {
+	for _, tc := range []struct {
+		size             int64
+		publish, control int
+	}{{-1, 0, 8 << 20}, {1 << 30, 1 << 30, 8 << 20}, {1 << 10, 1 << 10, 1 << 10}} {
+		c, _ := accepted(t, 1<<20, tenancy.DefaultGrant(), func(l *tenancy.Limits) { l.PacketSize = tc.size })
+		if got := c.PacketMax(packet.PUBLISH); got != tc.publish {
+			t.Errorf("packet_size %d: a PUBLISH has at most %d bytes, expected %d", tc.size, got, tc.publish)
+		}
+		if got := c.PacketMax(packet.SUBSCRIBE); got != tc.control {
+			t.Errorf("packet_size %d: a SUBSCRIBE has at most %d bytes, expected %d", tc.size, got, tc.control)
+		}
+	}
+	// The header is enough to be refused.
+	c, _ := accepted(t, 1<<20, tenancy.DefaultGrant(), nil)
+	var dec packet.Decoder
+	var p packet.Packet
+	_, err := dec.Decode([]byte{0x82, 0xFF, 0xFF, 0xFF, 0x7F}, packet.V5, c.PacketMax(packet.SUBSCRIBE), &p)
+	var e *packet.Error
+	if !errors.As(err, &e) || e.Reason != mqtt.PacketTooLarge {
+		t.Errorf("a SUBSCRIBE of 256 MiB: %v", err)
+	}
+}
+
+// What a large read of small packets leads to is brought about in pieces.
+func TestEffectsFillUp(t *testing.T) {
+	grant, err := tenancy.NewGrant(1, []string{"ok"}, []string{"#"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]packet.Packet{
+		"frames":  {Type: packet.PUBACK, Ack: packet.Ack{PacketID: 1}},
+		"bytes":   {Type: packet.PINGREQ},
+		"answers": {Type: packet.PUBLISH, Publish: packet.Publish{PacketID: 1, Message: mqtt.Message{Topic: []byte("no"), QoS: 1}}},
+	} {
+		c, _ := accepted(t, 1<<40, grant, nil)
+		var fx conn.Effects
+		n := 0
+		for ; !fx.Full(); n++ {
+			if n > 100_000 {
+				t.Fatalf("%s: not full after %d packets", name, n)
+			}
+			c.Handle(&p, &fx)
+		}
+		if fx.Reset(); n == 0 || fx.Full() {
+			t.Errorf("%s: full after %d packets, and still after Reset", name, n)
+		}
 	}
 }

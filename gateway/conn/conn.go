@@ -36,6 +36,9 @@ const (
 	// maxHeld is how many bytes of answers of our own may wait for answers of
 	// the broker before the client is not read.
 	maxHeld = 64 << 10
+	// controlMax bounds every packet but PUBLISH, in bytes, however large those
+	// of the tenant may be: decoded, short filters take ten times their bytes.
+	controlMax = 8 << 20
 	// answerSize is about what an answer takes.
 	answerSize = 64
 )
@@ -197,9 +200,14 @@ func (fx *Effects) close(reason mqtt.ReasonCode, text string) {
 // Version is that of the CONNECT; 0 before it.
 func (c *Conn) Version() packet.Version { return c.version }
 
-// PacketMax is the largest packet that the client may send, in bytes; 0 before
-// Accept.
-func (c *Conn) PacketMax() int { return c.packetMax }
+// PacketMax is the largest packet of that type that the client may send, in
+// bytes; 0 is no limit.
+func (c *Conn) PacketMax(t packet.Type) int {
+	if t != packet.PUBLISH && (c.packetMax == 0 || c.packetMax > controlMax) {
+		return controlMax
+	}
+	return c.packetMax
+}
 
 // KeepAlive is how long the connection may be silent: one and a half times the
 // keep alive in force [MQTT-3.1.2-22]. 0 is for ever.

@@ -223,7 +223,7 @@ func (s *script) in(b []byte) {
 	var dec packet.Decoder
 	var p packet.Packet
 	fx := conn.Effects{Channel: 1}
-	if n, err := dec.Decode(b, s.v, s.c.PacketMax(), &p); err != nil {
+	if n, err := dec.Decode(b, s.v, s.c.PacketMax(packet.Type(b[0]>>4)), &p); err != nil {
 		var e *packet.Error
 		errors.As(err, &e)
 		s.c.Malformed(&p, e, &fx)
