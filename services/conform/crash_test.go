@@ -294,13 +294,23 @@ func (a *author) acknowledged(c *Client, p Packet) error {
 	return nil
 }
 
+// connect opens a clean session; what was killed may not be back yet.
+func (a *author) connect() (c *Client, err error) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if c, _, err = Connect(a.addrs[0], "", "", "", true); err == nil {
+			return c, nil
+		}
+	}
+	return nil, err
+}
+
 // checkRetained looks whether the retained value is the last acknowledged or a
 // later one.
 func (a *author) checkRetained() {
 	if a.ackedRetained == 0 {
 		return
 	}
-	c, _, err := Connect(a.addrs[0], "", "", "", true)
+	c, err := a.connect()
 	if err != nil {
 		a.t.Error(err)
 		return
