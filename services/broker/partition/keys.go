@@ -126,19 +126,7 @@ func ParseLast(b []byte) (Last, error) {
 // (highest random weight) hashing: growing the list by one moves 1/(m+1) of
 // the names and no other. The list must not be empty. The weights are FNV-1a
 // with a final mix, so they are the same on every broker and for ever.
-func Choose(list []ID, name string) ID {
-	h := fnv64(name)
-	best, at := uint64(0), list[0]
-	for _, p := range list {
-		if w := mix(h ^ mix(uint64(p)+0x9E3779B97F4A7C15)); w >= best {
-			best, at = w, p
-		}
-	}
-	return at
-}
-
-// ChooseBytes is Choose for a name that is a view.
-func ChooseBytes(list []ID, name []byte) ID {
+func Choose[T string | []byte](list []ID, name T) ID {
 	h := fnv64(name)
 	best, at := uint64(0), list[0]
 	for _, p := range list {

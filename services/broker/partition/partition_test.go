@@ -36,8 +36,8 @@ func TestChooseMovesLittle(t *testing.T) {
 			}
 			moved++
 		}
-		if b := ChooseBytes(longer, []byte(name)); b != after {
-			t.Fatalf("ChooseBytes %d, Choose %d", b, after)
+		if b := Choose(longer, []byte(name)); b != after {
+			t.Fatalf("%d for bytes, %d for a string", b, after)
 		}
 	}
 	if moved < n/9*8/10 || moved > n/9*12/10 {

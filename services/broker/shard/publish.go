@@ -47,7 +47,7 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 		s.route(se, m, p)
 		return
 	}
-	part := partition.ChooseBytes(se.tenant.cell, m.Topic)
+	part := partition.Choose(se.tenant.cell, m.Topic)
 	to := s.set.shardOf(part)
 	if to == s {
 		s.retained(se, m, p, s.mayRetain(se.tenant, part, m, se.limits))
@@ -90,7 +90,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	own, others := &s.fans[s.index], uint64(0)
 	if m.Retain {
 		t.mayRetain.Store(true)
-		part := partition.ChooseBytes(t.cell, m.Topic)
+		part := partition.Choose(t.cell, m.Topic)
 		if to := s.set.shardOf(part); to == s {
 			s.retain(t, part, m, expireAt)
 		} else {
