@@ -160,7 +160,7 @@ func strayEnviron(fields []field, src Sources) error {
 		if !strings.HasPrefix(name, "MANOR_") || known[name] {
 			continue
 		}
-		if best, d := nearest(name, names); d <= 2 {
+		if best, d := Nearest(name, names); d <= 2 {
 			return errs.New(errs.Invalid, "environment: %s is not known; did you mean %s?", name, best)
 		}
 		if src.Warn != nil {
@@ -232,7 +232,7 @@ func unknownKeys(known map[string]bool, prefix string, m map[string]any) error {
 				all = append(all, k)
 			}
 			slices.Sort(all)
-			best, _ := nearest(key, all)
+			best, _ := Nearest(key, all)
 			return errs.New(errs.Invalid, "the key %q is not known; did you mean %q?", key, best)
 		}
 		if free {
@@ -258,9 +258,9 @@ func unknownKeys(known map[string]bool, prefix string, m map[string]any) error {
 	return nil
 }
 
-// nearest returns the candidate with the smallest edit distance to s; the first
+// Nearest returns the candidate with the smallest edit distance to s; the first
 // of several.
-func nearest(s string, candidates []string) (best string, distance int) {
+func Nearest(s string, candidates []string) (best string, distance int) {
 	distance = 1 << 30
 	for _, c := range candidates {
 		if d := editDistance(s, c); d < distance {

@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -120,10 +121,12 @@ func New(cfg Config) (*Server, error) {
 	if s.openAPI, err = document(s.api.OpenAPI()); err != nil {
 		return nil, err
 	}
-	r.Get("/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+	described := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(s.openAPI) // the client is gone if this fails
-	})
+	}
+	r.Get("/v1/openapi.json", described)
+	r.Head("/v1/openapi.json", described)
 	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
 		if isAPI(req) {
 			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", req.URL.Path)))
@@ -132,11 +135,29 @@ func New(cfg Config) (*Server, error) {
 		cfg.Console.ServeHTTP(w, req)
 	})
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
-		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", req.Method+" is not possible here")
+		allowed := allow(r, req)
+		w.Header().Set("Allow", allowed)
+		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", req.Method+" is not possible here, only "+allowed)
 		writeProblem(w, p)
 	})
 	s.handler = s.guard(s.idempotent(r))
 	return s, nil
+}
+
+// allow lists the methods that the path of a request has, as the Allow header
+// wants it.
+func allow(r chi.Routes, req *http.Request) string {
+	path := req.URL.RawPath
+	if path == "" {
+		path = req.URL.Path
+	}
+	var methods []string
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		if r.Match(chi.NewRouteContext(), m, path) {
+			methods = append(methods, m)
+		}
+	}
+	return strings.Join(methods, ", ")
 }
 
 // Handler returns the routes, for tests and for processes that serve them

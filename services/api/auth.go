@@ -81,8 +81,8 @@ func tenantOf(ctx context.Context) *tenancy.TenantRecord {
 // etag writes a revision as an entity tag.
 func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
 
-// ifMatch reads an If-Match header: 0 for none and for *.
-func ifMatch(header string) (uint64, error) {
+// ifMatch reads an If-Match header about what is named: 0 for none and for *.
+func ifMatch(header, what string) (uint64, error) {
 	if header == "" || header == "*" {
 		return 0, nil
 	}
@@ -90,7 +90,7 @@ func ifMatch(header string) (uint64, error) {
 	text, ok2 := strings.CutSuffix(text, `"`)
 	revision, err := strconv.ParseUint(text, 10, 64)
 	if !ok || !ok2 || err != nil || revision == 0 {
-		return 0, errs.Coded(errs.Conflict, "revision_mismatch", "the thing is not at the ETag %s", header)
+		return 0, errs.Coded(errs.Conflict, "revision_mismatch", "the %s is not at the ETag %s", what, header)
 	}
 	return revision, nil
 }

@@ -3,8 +3,11 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
+	"hash/crc32"
 	"net/http"
 	"time"
 
@@ -64,7 +67,9 @@ type (
 
 func (s *Server) credentialRoutes() {
 	const base = "/v1/tenants/{tenant}/credentials"
-	register(s, operation("create-credential", http.MethodPost, base, "Credentials", "Make a credential"), s.createCredential)
+	op := operation("create-credential", http.MethodPost, base, "Credentials", "Make a credential")
+	describeDryRun(s, &op, CreatedCredential{})
+	register(s, op, s.createCredential)
 	register(s, operation("list-credentials", http.MethodGet, base, "Credentials", "List credentials in order of their usernames"), s.listCredentials)
 	register(s, operation("delete-credential", http.MethodDelete, base+"/{username}", "Credentials",
 		"Delete a credential; its clients are disconnected within 2 s"), s.deleteCredential)
@@ -125,14 +130,14 @@ func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) 
 
 func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput) (*struct{}, error) {
 	t := tenantOf(ctx)
-	rev, err := ifMatch(in.IfMatch)
+	rev, err := ifMatch(in.IfMatch, "credential "+in.Username)
 	if err != nil {
 		return nil, err
 	}
 	if in.DryRun {
 		c, err := s.store.Credential(ctx, t.ID, in.Username)
 		if err == nil && rev != 0 && c.Revision != rev {
-			err = errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, rev)
+			err = errs.Coded(errs.Conflict, "revision_mismatch", "the credential %s is at revision %d, not %d", in.Username, c.Revision, rev)
 		}
 		return nil, err
 	}
@@ -143,20 +148,28 @@ func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput
 	return nil, nil
 }
 
-// A cursor is the last name of the page before, in base64url: nothing that a
-// client should make by itself.
+// A cursor is the last name of the page before, in base64url and after a
+// checksum: nothing that a client should make by itself.
 func writeCursor(name string) *string {
 	if name == "" {
 		return nil
 	}
-	c := base64.RawURLEncoding.EncodeToString([]byte(name))
+	c := base64.RawURLEncoding.EncodeToString(append(cursorSum(name), name...))
 	return &c
 }
 
 func readCursor(cursor string) (string, error) {
-	b, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil {
+	if cursor == "" {
+		return "", nil
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || len(b) <= crc32.Size || !bytes.Equal(b[:crc32.Size], cursorSum(string(b[crc32.Size:]))) {
 		return "", errs.Coded(errs.Invalid, "cursor_invalid", "expected the next of an earlier page as cursor")
 	}
-	return string(b), nil
+	return string(b[crc32.Size:]), nil
+}
+
+// cursorSum tells cursors of ours from guesses; it keeps no secret.
+func cursorSum(name string) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE([]byte("manor cursor 1 "+name)))
 }

@@ -3,6 +3,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"net/http"
@@ -102,16 +103,45 @@ func (s *Server) publish(ctx context.Context, in *publishInput) (*publishOutput,
 	if in.DryRun {
 		return &publishOutput{Body: PublishAnswer{Reason: mqtt.Success.String()}}, nil
 	}
+	if m.QoS == mqtt.AtMostOnce && s.refusal(ctx, t, &m) != nil {
+		// At QoS 0 nobody would hear of it. The broker decides: a replacement,
+		// or what is expired by now, may make room.
+		m.QoS = mqtt.AtLeastOnce
+	}
 	code, err := s.cfg.Data.Publish(ctx, t, m)
 	switch {
 	case err != nil:
 		return nil, err
 	case code == mqtt.QuotaExceeded:
+		if e := s.refusal(ctx, t, &m); e != nil {
+			return nil, e
+		}
 		return nil, errs.New(errs.Quota, "a quota of the tenant refuses the message")
 	case code.Failed():
 		return nil, errs.Coded(errs.Denied, "publish_refused", "the broker refuses the message: %s", code)
 	}
 	return &publishOutput{Body: PublishAnswer{ReasonCode: int(code), Reason: code.String()}}, nil
+}
+
+// refusal returns the quota that may refuse a new retained message, or nil if
+// none would; also if the brokers do not say.
+func (s *Server) refusal(ctx context.Context, t *tenancy.Tenant, m *mqtt.Message) *tenancy.ExceededError {
+	count, size := t.Limits.RetainedMessages, t.Limits.RetainedBytes
+	if !m.Retain || len(m.Payload) == 0 || count < 0 && size < 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, usageTimeout)
+	defer cancel()
+	a, err := s.cfg.Data.Query(ctx, link.Query{Kind: link.QueryUsage, Tenant: t.ID})
+	switch {
+	case err != nil:
+		s.log.Warn("usage is not known", "tenant", t.ID, "error", err)
+	case count >= 0 && a.Usage.Retained >= count:
+		return &tenancy.ExceededError{Quota: "retained_messages", Limit: count, Usage: a.Usage.Retained}
+	case size >= 0 && a.Usage.RetainedBytes+int64(m.Size()) > size:
+		return &tenancy.ExceededError{Quota: "retained_bytes", Limit: size, Usage: a.Usage.RetainedBytes}
+	}
+	return nil
 }
 
 // message makes a Message of the request.
@@ -172,12 +202,21 @@ func mayPublish(t *tenancy.Tenant, m *mqtt.Message) error {
 		{"packet_size", t.Limits.PacketSize, m.Size()},
 		{"topic_length", t.Limits.TopicLength, len(m.Topic)},
 		{"topic_levels", t.Limits.TopicLevels, topic.Levels(m.Topic)},
+		{"topic_level_length", t.Limits.TopicLevelLength, longestLevel(m.Topic)},
 	} {
 		if q.limit >= 0 && int64(q.usage) > q.limit {
 			return &tenancy.ExceededError{Quota: q.name, Limit: q.limit, Usage: int64(q.usage)}
 		}
 	}
 	return nil
+}
+
+// longestLevel is the length of the longest level of a topic, in bytes.
+func longestLevel(name []byte) (n int) {
+	for level := range bytes.SplitSeq(name, []byte("/")) {
+		n = max(n, len(level))
+	}
+	return n
 }
 
 func (s *Server) listRetained(ctx context.Context, in *listRetainedInput) (*listRetainedOutput, error) {

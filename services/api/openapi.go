@@ -96,3 +96,16 @@ func operation(id, method, path, tag, summary string) huma.Operation {
 	}
 	return op
 }
+
+// describeDryRun adds the answer of a dry run to a POST that makes something:
+// 200, with what the body has before anything is made.
+func describeDryRun(s *Server, op *huma.Operation, body any) {
+	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(body), true, "")
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	op.Responses["200"] = &huma.Response{
+		Description: "What a dry run answers: nothing was made.",
+		Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -44,6 +45,12 @@ type QuotaList struct {
 type quotasOutput struct {
 	ETag string `header:"ETag"`
 	Body QuotaList
+}
+
+type overridesOutput struct {
+	ETag        string `header:"ETag"`
+	NotEnforced string `header:"Quotas-Not-Enforced" doc:"The overrides that are kept and hold nowhere yet, with a comma between them; not there if there is none."`
+	Body        QuotaList
 }
 
 type overridesInput struct {
@@ -149,31 +156,47 @@ func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
 	return m
 }
 
-func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*quotasOutput, error) {
+func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*overridesOutput, error) {
 	t := tenantOf(ctx)
-	rev, err := ifMatch(in.IfMatch)
+	rev, err := ifMatch(in.IfMatch, "tenant "+t.ID)
 	if err != nil {
 		return nil, err
+	}
+	for name, v := range in.Body {
+		if err := tenancy.ValidLimit(name, v); err != nil {
+			return nil, knownQuota(err, name)
+		}
 	}
 	if in.DryRun {
 		if rev != 0 && rev != t.Revision {
 			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", t.ID, t.Revision, rev)
 		}
-		for name, v := range in.Body {
-			if err := tenancy.ValidLimit(name, v); err != nil {
-				return nil, err
-			}
-		}
 		t = t.Clone()
 		t.Overrides = in.Body
-		return s.quotas(ctx, t)
+	} else {
+		if t, err = s.store.SetOverrides(ctx, t.ID, rev, in.Body); err != nil {
+			return nil, err
+		}
+		s.log.Info("quota overrides replaced", "tenant", t.ID, "overrides", len(t.Overrides))
 	}
-	t, err = s.store.SetOverrides(ctx, t.ID, rev, in.Body)
+	q, err := s.quotas(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	s.log.Info("quota overrides replaced", "tenant", t.ID, "overrides", len(t.Overrides))
-	return s.quotas(ctx, t)
+	return &overridesOutput{ETag: q.ETag, NotEnforced: notEnforced(t.Overrides), Body: q.Body}, nil
+}
+
+// knownQuota adds to the error about a name that no quota has the name that was
+// meant, if one is near.
+func knownQuota(err error, name string) error {
+	if errs.CodeOf(err) != "quota_unknown" {
+		return err
+	}
+	best, distance := node.Nearest(name, tenancy.QuotaNames())
+	if distance > max(2, len(name)/3) {
+		return err
+	}
+	return errs.Coded(errs.Invalid, "quota_unknown", "there is no quota named %q; did you mean %q?", name, best)
 }
 
 // meters are what GET …/usage can show.

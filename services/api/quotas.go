@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"strings"
+
+	"github.com/manormq/manor/tenancy"
+)
+
+// enforcement says of each quota where it holds, and what happens beyond it; a
+// quota that is not here is kept and shown, but holds nowhere yet. Whoever
+// enforces one more adds it. docs/quotas.md is written from this table.
+var enforcement = map[string]string{
+	"connections":           "gateway, CONNECT: refused with 0x97. Each gateway process counts its own connections",
+	"packet_size":           "gateway, each packet after CONNECT: the connection is closed with 0x95; CONNACK tells Maximum Packet Size. API, publish: 409",
+	"topic_length":          "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",
+	"topic_levels":          "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",
+	"topic_level_length":    "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",
+	"topic_alias_maximum":   "gateway: CONNACK tells it; an alias above it closes the connection with 0x94",
+	"receive_maximum":       "gateway: CONNACK tells it, and more unacknowledged publishes close the connection with 0x93. 3.x clients are not told: the gateway reads no further",
+	"subscriptions_client":  "broker, SUBSCRIBE: 0x97 for each further filter",
+	"subscriptions_request": "gateway, SUBSCRIBE: 0x97 for all of its filters",
+	"wildcard_root":         "gateway, SUBSCRIBE: 0x8F for filters that begin with + or #, if it is 0",
+	"persistent_sessions":   "broker, CONNECT that makes a session with an expiry: refused with 0x97",
+	"session_expiry":        "gateway, CONNECT and DISCONNECT: a longer expiry is cut, and CONNACK tells",
+	"queue_messages":        "broker, for each session: a full queue refuses the new message, and counts it",
+	"queue_bytes":           "broker, for each session: a full queue refuses the new message, and counts it",
+	"retained_messages":     "broker, PUBLISH with retain: refused with 0x97 (QoS 0: counted; 3.x: closed). API, publish: 409",
+	"retained_bytes":        "broker, PUBLISH with retain: refused with 0x97 (QoS 0: counted; 3.x: closed). API, publish: 409",
+	"keep_alive_minimum":    "gateway, CONNECT: MQTT 5 clients are told another keep alive; 3.x clients keep theirs",
+	"keep_alive_maximum":    "gateway, CONNECT: MQTT 5 clients are told another keep alive; 3.x clients keep theirs",
+	"will_delay":            "gateway, CONNECT: a longer delay is cut",
+	"will_size":             "gateway, CONNECT: refused with 0x97",
+	"credentials":           "API, making a credential: 409",
+}
+
+// notEnforced lists the names of overrides that hold nowhere yet, in the order
+// in which quotas are shown.
+func notEnforced(overrides map[string]int64) string {
+	var names []string
+	for _, name := range tenancy.QuotaNames() {
+		if _, ok := overrides[name]; ok && enforcement[name] == "" {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// QuotasDocument is docs/quotas.md.
+func QuotasDocument() []byte {
+	var b strings.Builder
+	b.WriteString("# Quotas\n\n" +
+		"Written by `make generate`. Every quota can be set (`PUT /v1/tenants/{tenant}/quotas/overrides`) and is shown, but not every one holds yet:\n" +
+		"those with \"not yet\" limit nothing today. An answer that sets such a quota names it in the header `Quotas-Not-Enforced`.\n" +
+		"-1 means that there is no limit. A change reaches new connections within 2 s; connections that are open keep the limits that they began with.\n\n" +
+		"| quota | where it holds, and what happens beyond it |\n|---|---|\n")
+	for _, name := range tenancy.QuotaNames() {
+		where := enforcement[name]
+		if where == "" {
+			where = "not yet"
+		}
+		b.WriteString("| `" + name + "` | " + where + " |\n")
+	}
+	return []byte(b.String())
+}
