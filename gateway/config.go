@@ -20,6 +20,9 @@ type Config struct {
 	Name      string
 	Listeners []listener.Config
 	Directory tenancy.Directory
+	// Domain is what tenants' hostnames are below; a TLS client that names just
+	// the domain names no tenant.
+	Domain string
 	// Dialer leads to the broker. Links is how many links are kept to it; 0
 	// means 2, and 1 is enough in one process.
 	Dialer uplink.Dialer

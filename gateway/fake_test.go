@@ -288,7 +288,7 @@ func start(t testing.TB, edit func(w *world, c *gateway.Config)) *world {
 	w.cert, w.key = filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	w.writeCert(1)
 	cfg := gateway.Config{
-		Name: "gw", Directory: w.dir, Dialer: w.broker, Links: 1, Log: telemetry.Discard(), Registerer: w.reg,
+		Name: "gw", Directory: w.dir, Domain: "localhost", Dialer: w.broker, Links: 1, Log: telemetry.Discard(), Registerer: w.reg,
 		ConnectTimeout: 3 * time.Second,
 		Listeners: []listener.Config{
 			{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:0"},
@@ -362,12 +362,19 @@ func (w *world) metric(name string, want ...string) float64 {
 
 // writeCert makes a certificate with that serial number.
 func (w *world) writeCert(serial int64) {
+	c := w.certPair(w.cert, w.key, serial, "*.localhost", "default.test")
+	w.pool = x509.NewCertPool()
+	w.pool.AddCert(c)
+}
+
+// certPair writes a certificate for those names, and its key.
+func (w *world) certPair(certFile, keyFile string, serial int64, names ...string) *x509.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: []string{"*.localhost", "default.test"},
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "test"}, DNSNames: names,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -379,13 +386,12 @@ func (w *world) writeCert(serial int64) {
 		w.t.Fatal(err)
 	}
 	c, _ := x509.ParseCertificate(der)
-	w.pool = x509.NewCertPool()
-	w.pool.AddCert(c)
-	for name, block := range map[string]*pem.Block{w.cert: {Type: "CERTIFICATE", Bytes: der}, w.key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			w.t.Fatal(err)
 		}
 	}
+	return c
 }
 
 func (w *world) tls(host string) *tls.Config {

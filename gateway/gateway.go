@@ -56,7 +56,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.flushers.New = func() any { return &flusher{} }
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{
-		Directory: cfg.Directory, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Directory: cfg.Directory, Domain: cfg.Domain, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()
 			g.metrics.refused.WithLabelValues(c.Label(), why).Inc()

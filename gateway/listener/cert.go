@@ -6,7 +6,9 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,27 +77,42 @@ func (c *certificate) get(now time.Time) *tls.Certificate {
 	return c.current.Load()
 }
 
+// namesNobody reports whether a server name says nothing about the tenant: an
+// address, which RFC 6066 §3 does not allow there and clients send all the same,
+// or the domain that all tenants have in common.
+func (l *Listener) namesNobody(host string) bool {
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	return host == "" || l.opts.Domain != "" && strings.EqualFold(host, strings.Trim(l.opts.Domain, "."))
+}
+
 // tlsConfig serves the certificate to clients that name a tenant's host or
-// none. Any other name is refused with unrecognized_name.
+// nobody's. Any other name is refused with unrecognized_name.
 func (l *Listener) tlsConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
 		NextProtos:                  l.nextProtos(),
 		DynamicRecordSizingDisabled: true, // records of 1 KiB would each be a write
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if hello.ServerName != "" {
+			if !l.namesNobody(hello.ServerName) {
 				ctx, cancel := context.WithTimeout(hello.Context(), l.opts.HandshakeTimeout)
 				defer cancel()
 				_, err := l.opts.Directory.TenantByHost(ctx, hello.ServerName)
 				switch {
 				case errs.Is(err, errs.NotFound), errs.Is(err, errs.Invalid):
 					l.opts.Refused(l, "unknown_sni")
-					l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr())
+					l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr().String())
 					return nil, nil // crypto/tls then sends unrecognized_name
 				case err != nil:
 					l.opts.Refused(l, "directory")
 					l.log.Warn("TLS handshake refused: the directory does not answer", "server_name", hello.ServerName, "error", err)
 					return nil, err
+				}
+				if l.hosts != nil {
+					if pair := l.hosts.get(hello.ServerName, time.Now()); pair != nil {
+						return pair, nil
+					}
 				}
 			}
 			return l.cert.get(time.Now()), nil

@@ -32,6 +32,7 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies" doc:"networks whose PROXY headers and X-Forwarded-For are believed; empty believes any PROXY header and no X-Forwarded-For"`
 	CertFile       string   `yaml:"cert_file" doc:"PEM file with the certificate chain (mqtts, wss); read again when it changes"`
 	KeyFile        string   `yaml:"key_file" doc:"PEM file with the private key"`
+	CertDir        string   `yaml:"cert_dir" doc:"folder with HOST.pem and HOST.key, used for that SNI instead of cert_file; read again when they change; empty is none"`
 }
 
 // TLS reports whether the kind is one with TLS.
@@ -61,6 +62,9 @@ func (c *Config) Validate() error {
 	}
 	if c.TLS() != (c.CertFile != "") || c.TLS() != (c.KeyFile != "") {
 		return errs.New(errs.Invalid, "listener %s: expected cert_file and key_file with mqtts and wss, and only there", c.Label())
+	}
+	if c.CertDir != "" && !c.TLS() {
+		return errs.New(errs.Invalid, "listener %s: expected cert_dir with mqtts and wss only", c.Label())
 	}
 	if c.MaxConnections < 0 {
 		return errs.New(errs.Invalid, "listener %s: max_connections: expected 0 or more, found %d", c.Label(), c.MaxConnections)

@@ -51,7 +51,9 @@ func (c *Conn) Shut() {
 // Options are what listeners of a gateway have in common.
 type Options struct {
 	Directory tenancy.Directory
-	Log       *slog.Logger
+	// Domain is what tenants' hostnames are below. Its own name is no tenant's.
+	Domain string
+	Log    *slog.Logger
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
 	// Handle has the connection until it returns; then it is closed.
@@ -67,6 +69,7 @@ type Listener struct {
 	log     *slog.Logger
 	trusted []netip.Prefix
 	cert    *certificate
+	hosts   *hostCertificates // nil without cert_dir
 	tls     *tls.Config
 	l       net.Listener
 	http    *http.Server
@@ -85,6 +88,11 @@ func New(c Config, o Options) (*Listener, error) {
 		var err error
 		if l.cert, err = loadCertificate(c.CertFile, c.KeyFile, l.log); err != nil {
 			return nil, err
+		}
+		if c.CertDir != "" {
+			if l.hosts, err = newHostCertificates(c.CertDir, l.log); err != nil {
+				return nil, err
+			}
 		}
 		l.tls = l.tlsConfig()
 	}
@@ -219,7 +227,7 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	if t != nil {
 		if err := t.Handshake(); err != nil {
 			l.opts.Refused(l, "tls_handshake")
-			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr(), "error", err)
+			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr().String(), "error", err)
 			return nil
 		}
 	}
@@ -243,12 +251,12 @@ func (l *Listener) readProxy(s *Socket, proxy *proxyproto.Conn) bool {
 	h := proxy.ProxyHeader() // reads
 	if proxy.ProxyHeaderPolicy == proxyproto.REJECT {
 		l.opts.Refused(l, "proxy_untrusted")
-		l.log.Warn("connection closed: not from a trusted proxy", "peer", s.Conn.RemoteAddr())
+		l.log.Warn("connection closed: not from a trusted proxy", "peer", s.Conn.RemoteAddr().String())
 		return false
 	}
 	if h == nil {
 		l.opts.Refused(l, "proxy_header")
-		l.log.Debug("connection closed: expected a PROXY header", "peer", s.Conn.RemoteAddr())
+		l.log.Debug("connection closed: expected a PROXY header", "peer", s.Conn.RemoteAddr().String())
 		return false
 	}
 	return true

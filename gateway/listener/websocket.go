@@ -78,7 +78,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	if t != nil {
 		host = t.ConnectionState().ServerName
 	}
-	if host == "" {
+	if l.namesNobody(host) {
 		host = r.Host
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h

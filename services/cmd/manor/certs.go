@@ -20,6 +20,9 @@ import (
 	"time"
 )
 
+// hostsFolder is the folder, below that of all keys, of tenants' certificates.
+const hostsFolder = "hosts"
+
 // devDomain is the domain of tenants' hostnames in manor dev: names below it
 // are loopback by RFC 6761.
 const devDomain = "localhost"
@@ -27,16 +30,18 @@ const devDomain = "localhost"
 // authority is the CA of one data folder. It makes the certificates of the
 // listeners and of the nodes.
 type authority struct {
-	dir  string // of keys and certificates
-	file string // ca.pem
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	dir   string // of keys and certificates
+	hosts string // in it, those of tenants
+	file  string // ca.pem
+	cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
 }
 
 // openAuthority reads the CA of the data folder, and makes it on first use.
 func openAuthority(data string) (*authority, error) {
 	a := &authority{dir: filepath.Join(data, "pki"), file: filepath.Join(data, "ca.pem")}
-	if err := os.MkdirAll(a.dir, 0o700); err != nil {
+	a.hosts = filepath.Join(a.dir, hostsFolder)
+	if err := os.MkdirAll(a.hosts, 0o700); err != nil {
 		return nil, err
 	}
 	var err error
@@ -106,19 +111,26 @@ func (a *authority) certFile(name string) string { return filepath.Join(a.dir, n
 // makes new ones.
 const leafLife = 397 * 24 * time.Hour
 
-// listeners makes the certificate of the TLS listeners: for localhost, for any
-// name below it, and by name for the given tenants, because OpenSSL and Node.js
-// do not believe a wildcard right below a top-level domain.
-func (a *authority) listeners(tenants []string) (certFile, keyFile string, err error) {
-	names := []string{devDomain, "*." + devDomain}
-	for _, t := range tenants {
-		names = append(names, t+"."+devDomain)
-	}
+// listeners makes the certificate of the TLS listeners for clients that name no
+// tenant: for localhost and any name below it. It names no tenant, because every
+// client sees it.
+func (a *authority) listeners() (certFile, keyFile string, err error) {
 	return a.leaf("listeners", &x509.Certificate{
-		Subject: pkix.Name{CommonName: devDomain}, DNSNames: names,
+		Subject: pkix.Name{CommonName: devDomain}, DNSNames: []string{devDomain, "*." + devDomain},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
+}
+
+// host makes the certificate of one tenant's host, because OpenSSL and Node.js do
+// not believe a wildcard right below a top-level domain.
+func (a *authority) host(tenant string) error {
+	host := tenant + "." + devDomain
+	_, _, err := a.leaf(filepath.Join(hostsFolder, host), &x509.Certificate{
+		Subject: pkix.Name{Organization: []string{"Manor"}}, DNSNames: []string{host},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
+	return err
 }
 
 // node makes the certificate with which a node of that name shows itself on
@@ -138,26 +150,26 @@ func (a *authority) leaf(name string, template *x509.Certificate) (certFile, key
 	if err != nil {
 		return "", "", err
 	}
+	if old, err := os.ReadFile(a.certFile(name)); err == nil && a.stillGood(old, template) {
+		return a.certFile(name), a.keyFile(name), nil
+	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	der, err := a.sign(template, a.cert, &key.PublicKey, leafLife)
 	if err != nil {
 		return "", "", err
 	}
-	if old, err := os.ReadFile(a.certFile(name)); err == nil && sameNames(old, template) {
-		return a.certFile(name), a.keyFile(name), nil
-	}
 	return a.certFile(name), a.keyFile(name), writePEM(a.certFile(name), "CERTIFICATE", der, 0o644)
 }
 
-// sameNames reports whether the certificate in text is good for another month
-// and for the same names as c.
-func sameNames(text []byte, c *x509.Certificate) bool {
+// stillGood reports whether the certificate in text is this CA's, good for another
+// month and for the same names as c.
+func (a *authority) stillGood(text []byte, c *x509.Certificate) bool {
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return false
 	}
 	old, err := x509.ParseCertificate(block.Bytes)
-	return err == nil && time.Until(old.NotAfter) > 30*24*time.Hour && slices.Equal(old.DNSNames, c.DNSNames)
+	return err == nil && old.CheckSignatureFrom(a.cert) == nil && time.Until(old.NotAfter) > 30*24*time.Hour && slices.Equal(old.DNSNames, c.DNSNames)
 }
 
 func (a *authority) sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, life time.Duration) ([]byte, error) {

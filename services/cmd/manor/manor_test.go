@@ -26,7 +26,7 @@ func TestAuthority(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile, err := a.listeners([]string{"acme"})
+	certFile, keyFile, err := a.listeners()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,16 @@ func TestAuthority(t *testing.T) {
 		t.Error("a second start has another CA")
 	}
 	before, _ := os.ReadFile(keyFile)
-	if _, _, err := again.listeners([]string{"acme", "umbrella"}); err != nil {
+	if err := os.Remove(certFile); err != nil {
 		t.Fatal(err)
+	}
+	if _, _, err := again.listeners(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tenant := range []string{"acme", "umbrella"} {
+		if err := again.host(tenant); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if after, _ := os.ReadFile(keyFile); !bytes.Equal(before, after) {
 		t.Error("the key changed with the certificate")
@@ -54,6 +62,16 @@ func TestAuthority(t *testing.T) {
 		if _, err := pair.Leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots}); err != nil {
 			t.Errorf("the certificate is not for %s: %v", name, err)
 		}
+	}
+	if got := pair.Leaf.DNSNames; len(got) != 2 {
+		t.Errorf("every client sees the names %q, expected the domain and its wildcard", got)
+	}
+	own, err := tls.LoadX509KeyPair(filepath.Join(a.hosts, "acme.localhost.pem"), filepath.Join(a.hosts, "acme.localhost.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := own.Leaf.Verify(x509.VerifyOptions{Roots: roots}); err != nil || len(own.Leaf.DNSNames) != 1 || own.Leaf.DNSNames[0] != "acme.localhost" {
+		t.Errorf("a tenant's certificate is for %q: %v", own.Leaf.DNSNames, err)
 	}
 	err = filepath.WalkDir(data, func(file string, d os.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(file, ".key") {

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
@@ -13,36 +12,24 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// maxNames is how many tenants the listeners' certificate names. The wildcard
-// serves the rest, for clients that believe it.
-const maxNames = 500
-
-// certificates is the part that keeps the listeners' certificate good for every
-// tenant: when one signs up, the file is written again, and gateways read it.
+// certificates is the part that makes a certificate for every tenant, as soon as
+// it appears. Gateways find the file at the next handshake.
 func certificates(a *authority, open func(context.Context) (bus.Bucket, error), log *slog.Logger) node.Part {
 	return node.Part{Name: "certificates", Run: func(ctx context.Context) error {
-		var tenants []string
-		synced := false
-		reissue := func() {
-			if _, _, err := a.listeners(tenants); err != nil {
-				log.Error("the listeners' certificate cannot be written", "error", err)
-			}
-		}
+		made := map[string]bool{}
 		for ctx.Err() == nil {
 			bucket, err := open(ctx)
 			if err == nil {
 				err = bucket.Watch(ctx, bus.Watch{}, func(u bus.Update) {
-					switch at, known := slices.BinarySearch(tenants, u.Entry.Key); {
-					case u.Synced:
-						synced = true
-						reissue()
-					case u.Deleted || known || len(tenants) >= maxNames:
-					default:
-						tenants = slices.Insert(tenants, at, u.Entry.Key)
-						if synced {
-							reissue()
-						}
+					tenant := u.Entry.Key
+					if u.Synced || u.Deleted || made[tenant] || tenancy.ValidTenantID(tenant) != nil {
+						return
 					}
+					if err := a.host(tenant); err != nil {
+						log.Error("the certificate of a tenant cannot be written", "tenant", tenant, "error", err)
+						return
+					}
+					made[tenant] = true
 				})
 			}
 			if err != nil && ctx.Err() == nil {

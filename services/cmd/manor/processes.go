@@ -29,13 +29,13 @@ type region struct {
 
 // runProcesses runs the product as the processes of all, in their order, and
 // stops them in reverse. manor dev itself only watches them, makes the anonymous
-// tenant, and keeps the listeners' certificate good for every tenant.
+// tenant, and a certificate for every tenant.
 func runProcesses(ctx context.Context, o *options, all []process, ca *authority, log *slog.Logger, errout io.Writer, ready func()) error {
 	token, secret, err := busToken(o.data)
 	if err != nil {
 		return err
 	}
-	if _, _, err := ca.listeners(nil); err != nil {
+	if _, _, err := ca.listeners(); err != nil {
 		return err
 	}
 	r := &region{options: o, ca: ca, all: all, token: token}
@@ -146,10 +146,10 @@ func (r *region) gateway(config section, p *process, identity section) {
 		config["anonymous"] = r.anonymous
 	}
 	var all []section
-	for _, l := range listeners(r.options, p, certFile, keyFile) {
+	for _, l := range listeners(r.options, p, certFile, keyFile, r.ca.hosts) {
 		s := section{"name": l.Name, "kind": l.Kind, "address": l.Address}
 		if l.TLS() {
-			s.with("cert_file", l.CertFile).with("key_file", l.KeyFile)
+			s.with("cert_file", l.CertFile).with("key_file", l.KeyFile).with("cert_dir", l.CertDir)
 		}
 		all = append(all, s)
 	}

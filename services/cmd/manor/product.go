@@ -72,7 +72,7 @@ func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
 func runProduct(ctx context.Context, o *options, p *process, ca *authority, log *slog.Logger, ready func(*prometheus.Registry)) error {
 	p.PID = os.Getpid()
 	folder := func(name string) string { return filepath.Join(o.data, name) }
-	certFile, keyFile, err := ca.listeners(nil)
+	certFile, keyFile, err := ca.listeners()
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
-		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile), Directory: names, Anonymous: o.anonymous, Links: 1,
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
 		Dialer: uplink.DialerFunc(dial), Log: log, Registerer: registry,
 	})
 	if err != nil {
@@ -179,11 +179,11 @@ func whenWell(health *node.Health, ready func()) node.Part {
 }
 
 // listeners are the four listeners of a gateway in manor dev.
-func listeners(o *options, p *process, certFile, keyFile string) []listener.Config {
+func listeners(o *options, p *process, certFile, keyFile, certDir string) []listener.Config {
 	return []listener.Config{
 		{Name: "mqtt", Kind: listener.MQTT, Address: p.addr(o.bind, "mqtt")},
-		{Name: "mqtts", Kind: listener.MQTTS, Address: p.addr(o.bind, "mqtts"), CertFile: certFile, KeyFile: keyFile},
+		{Name: "mqtts", Kind: listener.MQTTS, Address: p.addr(o.bind, "mqtts"), CertFile: certFile, KeyFile: keyFile, CertDir: certDir},
 		{Name: "ws", Kind: listener.WS, Address: p.addr(o.bind, "ws")},
-		{Name: "wss", Kind: listener.WSS, Address: p.addr(o.bind, "wss"), CertFile: certFile, KeyFile: keyFile},
+		{Name: "wss", Kind: listener.WSS, Address: p.addr(o.bind, "wss"), CertFile: certFile, KeyFile: keyFile, CertDir: certDir},
 	}
 }
