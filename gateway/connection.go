@@ -81,6 +81,9 @@ type connection struct {
 	// passed on (the reading goroutine's), of messages too large for the client.
 	warned  bool
 	warnOut warning
+	// refusedLogged is when the log had the last line about a subscription that
+	// was refused, in Unix milliseconds; the reading goroutine's.
+	refusedLogged int64
 }
 
 // handle is the life of a connection; listeners call it on the goroutine of
@@ -146,6 +149,11 @@ func (c *connection) count(cl conn.Close) {
 func (c *connection) wakeLocked() {
 	if c.paused {
 		c.paused = false
+		if !c.stalled {
+			// It was not read; its silence begins now, not when the goroutine
+			// that is woken gets to run.
+			c.lastRead.Store(time.Now().UnixMilli())
+		}
 		close(c.wake)
 	}
 }

@@ -26,30 +26,33 @@ const (
 	mBacklog
 	mOverruns
 	mLinks
+	mRefusedSubscriptions
 )
 
 // Metrics is the table of the gateway's metrics.
 var Metrics = []telemetry.Metric{
-	mConnections: {Name: "mqtt_gateway_connections", Kind: telemetry.Gauge, Help: "Network connections that are open, after their handshakes."},
-	mAccepted:    {Name: "mqtt_gateway_connections_accepted_total", Kind: telemetry.Counter, Labels: []string{"listener"}, Help: "Network connections that came to MQTT, by listener."},
-	mRefused:     {Name: "mqtt_gateway_connections_refused_total", Kind: telemetry.Counter, Labels: []string{"listener", "reason"}, Help: "Network connections that were closed before MQTT began."},
-	mConnects:    {Name: "mqtt_gateway_connects_total", Kind: telemetry.Counter, Labels: []string{"version", "reason"}, Help: "CONNECT packets that were answered, by the reason code of CONNACK."},
-	mDisconnects: {Name: "mqtt_gateway_disconnects_total", Kind: telemetry.Counter, Labels: []string{"by", "reason"}, Help: "Clients whose connection ended after CONNACK, by who ended it and the reason code."},
-	mPackets:     {Name: "mqtt_gateway_packets_received_total", Kind: telemetry.Counter, Labels: []string{"type"}, Help: "Packets received."},
-	mDeliveries:  {Name: "mqtt_gateway_publish_sent_total", Kind: telemetry.Counter, Help: "PUBLISH packets sent to clients."},
-	mBytesIn:     {Name: "mqtt_gateway_bytes_received_total", Kind: telemetry.Counter, Help: "Bytes received from clients, inside TLS and WebSocket."},
-	mBytesOut:    {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
-	mDropped:     {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
-	mPaused:      {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
-	mBacklog:     {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it, when last looked."},
-	mOverruns:    {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
-	mLinks:       {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
+	mConnections:          {Name: "mqtt_gateway_connections", Kind: telemetry.Gauge, Help: "Network connections that are open, after their handshakes."},
+	mAccepted:             {Name: "mqtt_gateway_connections_accepted_total", Kind: telemetry.Counter, Labels: []string{"listener"}, Help: "Network connections that came to MQTT, by listener."},
+	mRefused:              {Name: "mqtt_gateway_connections_refused_total", Kind: telemetry.Counter, Labels: []string{"listener", "reason"}, Help: "Network connections that were closed before MQTT began."},
+	mConnects:             {Name: "mqtt_gateway_connects_total", Kind: telemetry.Counter, Labels: []string{"version", "reason"}, Help: "CONNECT packets that were answered, by the reason code of CONNACK."},
+	mDisconnects:          {Name: "mqtt_gateway_disconnects_total", Kind: telemetry.Counter, Labels: []string{"by", "reason"}, Help: "Clients whose connection ended after CONNACK, by who ended it and the reason code."},
+	mPackets:              {Name: "mqtt_gateway_packets_received_total", Kind: telemetry.Counter, Labels: []string{"type"}, Help: "Packets received."},
+	mDeliveries:           {Name: "mqtt_gateway_publish_sent_total", Kind: telemetry.Counter, Help: "PUBLISH packets sent to clients."},
+	mBytesIn:              {Name: "mqtt_gateway_bytes_received_total", Kind: telemetry.Counter, Help: "Bytes received from clients, inside TLS and WebSocket."},
+	mBytesOut:             {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
+	mDropped:              {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
+	mPaused:               {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
+	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it, when last looked."},
+	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
+	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
+	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota of that name."},
 }
 
 type metrics struct {
 	accepted, refused, connects, disconnects, dropped *prometheus.CounterVec
 	packets                                           [16]prometheus.Counter
 	drops                                             [conn.DropPayload + 1]prometheus.Counter
+	subscriptions                                     [conn.RefusedFilter + 1]prometheus.Counter
 	deliveries, bytesIn, bytesOut, paused, overruns   prometheus.Counter
 	slow                                              prometheus.Gauge
 }
@@ -75,6 +78,10 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	m.packets[0] = packets.WithLabelValues("malformed")
 	for d := conn.DropDenied; d <= conn.DropPayload; d++ {
 		m.drops[d] = m.dropped.WithLabelValues(d.String())
+	}
+	subscriptions := Metrics[mRefusedSubscriptions].CounterVec(r)
+	for s := conn.RefusedGrants; s <= conn.RefusedFilter; s++ {
+		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.len()) })
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.pool.Up()) })

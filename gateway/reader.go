@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -252,6 +253,7 @@ func (c *connection) countTurn(t *turn) {
 			t.packets[i] = 0
 		}
 	}
+	c.countRefused(&t.fx)
 	for why, n := range t.fx.Drops {
 		if n == 0 {
 			continue
@@ -263,6 +265,38 @@ func (c *connection) countTurn(t *turn) {
 				"tenant", c.tenant, "client_id", c.clientID, "reason", conn.Drop(why).String())
 		}
 	}
+}
+
+// refusalEvery is how often the log has a line about refused subscriptions of
+// one connection.
+const refusalEvery = time.Minute
+
+func (c *connection) countRefused(fx *conn.Effects) {
+	first := &fx.FirstRefused
+	if first.By == conn.NotRefused {
+		return
+	}
+	for by, n := range fx.Refused {
+		if n > 0 {
+			c.gw.metrics.subscriptions[by].Add(float64(n))
+		}
+	}
+	now := time.Now().UnixMilli()
+	if c.refusedLogged != 0 && now-c.refusedLogged < refusalEvery.Milliseconds() {
+		return
+	}
+	c.refusedLogged = now
+	c.gw.log.Warn("subscription refused; further ones of this connection are only counted for a minute",
+		"tenant", c.tenant, "client_id", c.clientID, "reason", first.By.String(), "filter", short(first.Filter), "why", first.Text)
+}
+
+// short cuts what a client sent to a length for the log.
+func short(s string) string {
+	const most = 128
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 func closeFrame(ch link.Channel, cl conn.Close) link.UpFrame {

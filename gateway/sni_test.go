@@ -31,7 +31,8 @@ func helloOf(t *testing.T, name string) []byte {
 	if _, err := io.ReadFull(ours, header); err != nil {
 		t.Fatal(err)
 	}
-	b := append(header, make([]byte, binary.BigEndian.Uint16(header[3:]))...)
+	b := make([]byte, 5+int(binary.BigEndian.Uint16(header[3:])))
+	copy(b, header)
 	if _, err := io.ReadFull(ours, b[5:]); err != nil {
 		t.Fatal(err)
 	}

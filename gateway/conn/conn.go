@@ -41,6 +41,8 @@ const (
 	controlMax = 8 << 20
 	// answerSize is about what an answer takes.
 	answerSize = 64
+	// subackSize is about what a SUBACK takes that refuses one filter and says why.
+	subackSize = 160
 )
 
 // When Effects are full.
@@ -92,7 +94,7 @@ type Conn struct {
 	delivered uint64 // Deliver bytes that came
 	granted   uint64 // the last UpCredit
 	held      []answer
-	subacks   map[uint16][]mqtt.ReasonCode
+	subacks   map[uint16]partSuback
 
 	// Both halves.
 
@@ -154,7 +156,11 @@ type Effects struct {
 	Channel link.Channel
 	// Drops counts PUBLISH packets that were not passed on.
 	Drops [DropPayload + 1]int
-	Close Close
+	// Refused counts subscriptions that were not passed on; FirstRefused is the
+	// first of them.
+	Refused      [RefusedFilter + 1]int
+	FirstRefused RefusedSubscription
+	Close        Close
 
 	out     []byte
 	answers []answer
@@ -166,7 +172,11 @@ type Effects struct {
 type partSuback struct {
 	id      uint16
 	reasons []mqtt.ReasonCode
+	text    string
 }
+
+// size is about what s takes.
+func (s *partSuback) size() int64 { return int64(answerSize + len(s.reasons) + len(s.text)) }
 
 const brokerDecides = 0xFF
 
@@ -177,6 +187,7 @@ func (fx *Effects) Reset() {
 	clear(fx.subacks)
 	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
 	fx.Drops = [DropPayload + 1]int{}
+	fx.Refused, fx.FirstRefused = [RefusedFilter + 1]int{}, RefusedSubscription{}
 	fx.Close, fx.Channel = Close{}, 0
 }
 
@@ -188,7 +199,7 @@ func (fx *Effects) frame(kind link.UpKind) *link.UpFrame {
 // Full reports whether fx is to be brought about before more packets are
 // handled, so that what a large read leads to does not gather.
 func (fx *Effects) Full() bool {
-	return len(fx.Up.Frames) >= fullFrames || len(fx.out)+answerSize*len(fx.answers) >= fullBytes
+	return len(fx.Up.Frames) >= fullFrames || len(fx.out)+answerSize*len(fx.answers)+subackSize*len(fx.subacks) >= fullBytes
 }
 
 func (fx *Effects) close(reason mqtt.ReasonCode, text string) {

@@ -347,6 +347,7 @@ func (s *script) packets(b []byte) {
 			for _, c := range p.Suback.Reasons {
 				fmt.Fprintf(&s.out, " 0x%02X", uint8(c))
 			}
+			show(&s.out, "text", p.Suback.ReasonString != "", p.Suback.ReasonString)
 		case packet.DISCONNECT:
 			fmt.Fprintf(&s.out, " 0x%02X", uint8(p.Disconnect.Reason))
 			show(&s.out, "text", p.Disconnect.ReasonString != "", p.Disconnect.ReasonString)

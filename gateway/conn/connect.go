@@ -14,7 +14,10 @@ import (
 // Refusal is why a CONNECT is not let in; the zero Refusal lets it in.
 type Refusal struct {
 	Reason mqtt.ReasonCode
-	Text   string
+	// Text is what the client is told.
+	Text string
+	// Why is for the log alone, where it says more than Text.
+	Why string
 }
 
 // Connect takes the CONNECT packet, before anything is known about who it is.
@@ -25,7 +28,7 @@ func (c *Conn) Connect(p *packet.Connect) Refusal {
 	c.outMax = min(p.TopicAliasMaximum, aliasesOut)
 	c.connack = &packet.Connack{}
 	if p.HasAuthMethod {
-		return Refusal{mqtt.BadAuthenticationMethod, fmt.Sprintf("the authentication method %.40q is not known; use user name and password", p.AuthMethod)}
+		return Refusal{Reason: mqtt.BadAuthenticationMethod, Text: fmt.Sprintf("the authentication method %.40q is not known; use user name and password", p.AuthMethod)}
 	}
 	return Refusal{}
 }
@@ -125,13 +128,13 @@ func (c *Conn) serverKeepAlive(k *packet.Connack) {
 
 func (c *Conn) checkWill(w *mqtt.Will) Refusal {
 	if !c.grant.MayPublish(w.Message.Topic) {
-		return Refusal{mqtt.NotAuthorized, "the grant of this credential does not allow the will topic"}
+		return Refusal{Reason: mqtt.NotAuthorized, Text: "the grant of this credential does not allow the will topic"}
 	}
-	if c.topicBeyondLimits(w.Message.Topic) {
-		return Refusal{mqtt.TopicNameInvalid, "the will topic is beyond the tenant's limits of length or levels"}
+	if b := beyondLimits(w.Message.Topic, c.limits); b.quota != NotRefused {
+		return Refusal{Reason: mqtt.TopicNameInvalid, Text: "the will topic has " + b.String()}
 	}
 	if hi := c.limits.WillSize; hi >= 0 && int64(len(w.Message.Payload)) > hi {
-		return Refusal{mqtt.QuotaExceeded, fmt.Sprintf("the will payload has %d bytes, the quota will_size allows %d", len(w.Message.Payload), hi)}
+		return Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the will payload has %d bytes, the quota will_size allows %d", len(w.Message.Payload), hi)}
 	}
 	if hi := c.limits.WillDelay; hi >= 0 {
 		w.Delay = uint32(min(int64(w.Delay), hi))

@@ -5,12 +5,10 @@ package conn
 import (
 	"bytes"
 	"fmt"
-	"strings"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
-	"github.com/manormq/manor/infra/topic"
 )
 
 // Handle takes a packet of an accepted client. MayRead must be true for it.
@@ -65,12 +63,12 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	if p.HasTopicAlias && !c.resolve(p, fx) {
 		return
 	}
-	switch {
-	case !c.grant.MayPublish(m.Topic):
+	if !c.grant.MayPublish(m.Topic) {
 		c.refuse(p, DropDenied, mqtt.NotAuthorized, "the grant of this credential does not allow to publish to this topic", fx)
 		return
-	case c.topicBeyondLimits(m.Topic):
-		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic is beyond the tenant's limits of length or levels", fx)
+	}
+	if b := beyondLimits(m.Topic, c.limits); b.quota != 0 {
+		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic has "+b.String(), fx)
 		return
 	}
 	if m.QoS > 0 {
@@ -142,94 +140,6 @@ func (c *Conn) answer(p *packet.Publish, reason mqtt.ReasonCode, text string, fx
 	}
 	fx.answers = append(fx.answers, a)
 	c.holding.Add(answerSize)
-}
-
-// topicBeyondLimits checks a name or filter against the tenant's quotas
-// topic_length, topic_levels and topic_level_length.
-func (c *Conn) topicBeyondLimits(t []byte) bool {
-	return beyondLimits(t, c.limits.TopicLength, c.limits.TopicLevels, c.limits.TopicLevelLength)
-}
-
-func beyondLimits[S ~string | ~[]byte](t S, length, levels, levelLength int64) bool {
-	if length >= 0 && int64(len(t)) > length || levels >= 0 && int64(topic.Levels(t)) > levels {
-		return true
-	}
-	if levelLength < 0 || int64(len(t)) <= levelLength {
-		return false
-	}
-	run := int64(0)
-	for i := range len(t) {
-		if t[i] == '/' {
-			run = 0
-		} else if run++; run > levelLength {
-			return true
-		}
-	}
-	return false
-}
-
-// maxFilters bounds the filters of a SUBSCRIBE whatever the tenant may: with
-// short ones, what the gateway sends to the broker is larger than the packet,
-// and a batch of the link holds hardly more than the largest packet.
-const maxFilters = 1 << 16
-
-func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
-	if hi := within(c.limits.SubscriptionsRequest, maxFilters); int64(len(p.Subscriptions)) > min(hi, maxFilters) {
-		reasons := make([]mqtt.ReasonCode, len(p.Subscriptions))
-		for i := range reasons {
-			reasons[i] = mqtt.QuotaExceeded
-		}
-		fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons})
-		return
-	}
-	var reasons []mqtt.ReasonCode // nil while nothing is refused
-	granted := p.Subscriptions[:0]
-	for i, s := range p.Subscriptions {
-		r := c.checkSubscription(s.Filter)
-		if r != brokerDecides && reasons == nil {
-			reasons = make([]mqtt.ReasonCode, len(p.Subscriptions))
-			for j := range i {
-				reasons[j] = brokerDecides
-			}
-		}
-		if reasons != nil {
-			reasons[i] = r
-		}
-		if r != brokerDecides {
-			continue
-		}
-		if c.bridge {
-			// Loops are prevented and the retain flag is kept for bridges, as
-			// mosquitto and VerneMQ do.
-			s.NoLocal, s.RetainAsPublished = !strings.HasPrefix(s.Filter, topic.SharePrefix), true
-		}
-		granted = append(granted, s)
-	}
-	if reasons != nil {
-		fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons})
-		if len(granted) == 0 {
-			return
-		}
-		c.holding.Add(reasonsSize(reasons))
-	}
-	f := fx.frame(link.UpSubscribe)
-	f.PacketID, f.Subscribe = p.PacketID, granted
-	c.charge(f)
-}
-
-func (c *Conn) checkSubscription(filter string) mqtt.ReasonCode {
-	_, rest, _, err := topic.ParseShare(filter)
-	switch {
-	case err != nil:
-		return mqtt.TopicFilterInvalid
-	case !c.grant.MaySubscribe(filter):
-		return mqtt.NotAuthorized
-	case beyondLimits(rest, c.limits.TopicLength, c.limits.TopicLevels, c.limits.TopicLevelLength):
-		return mqtt.TopicFilterInvalid
-	case c.limits.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#'):
-		return mqtt.TopicFilterInvalid
-	}
-	return brokerDecides
 }
 
 func (c *Conn) disconnect(p *packet.Disconnect, fx *Effects) {

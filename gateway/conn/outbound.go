@@ -24,16 +24,16 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 	}
 	for _, s := range fx.subacks {
 		if !slices.Contains(s.reasons, brokerDecides) {
-			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons)
+			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons, s.text)
 			continue
 		}
 		if c.subacks == nil {
-			c.subacks = map[uint16][]mqtt.ReasonCode{}
+			c.subacks = map[uint16]partSuback{}
 		}
 		if old, ok := c.subacks[s.id]; ok { // a client that uses an identifier twice
-			c.holding.Add(-reasonsSize(old))
+			c.holding.Add(-old.size())
 		}
-		c.subacks[s.id] = s.reasons
+		c.subacks[s.id] = s
 	}
 	return dst
 }
@@ -42,9 +42,6 @@ func (c *Conn) appendAnswer(dst []byte, a answer) []byte {
 	c.holding.Add(-answerSize)
 	return c.appendAck(dst, a.typ, a.id, a.reason, a.text)
 }
-
-// reasonsSize is about what the reasons of a SUBACK take.
-func reasonsSize(reasons []mqtt.ReasonCode) int64 { return int64(answerSize + len(reasons)) }
 
 func (c *Conn) due(a answer) bool {
 	return int32(c.answered[a.typ-packet.PUBACK].Load()-a.after) >= 0
@@ -77,16 +74,16 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	case link.DownAck:
 		return c.ack(dst, f)
 	case link.DownSuback:
-		reasons := f.Reasons
+		reasons, text := f.Reasons, ""
 		if mine, ok := c.subacks[f.PacketID]; ok {
 			delete(c.subacks, f.PacketID)
-			c.holding.Add(-reasonsSize(mine))
+			c.holding.Add(-mine.size())
 			r.Resume = true
-			reasons = merge(mine, reasons)
+			reasons, text = merge(mine.reasons, reasons), mine.text
 		}
-		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons)
+		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text)
 	case link.DownUnsuback:
-		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons)
+		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, "")
 	case link.DownWindow:
 		c.window.Store(f.Bytes)
 		r.Resume = true
@@ -191,8 +188,11 @@ func (c *Conn) appendAck(dst []byte, t packet.Type, id uint16, reason mqtt.Reaso
 	return packet.AppendAck(dst, c.version, t, &a, int(c.limit))
 }
 
-func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt.ReasonCode) []byte {
+func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt.ReasonCode, text string) []byte {
 	s := packet.Suback{PacketID: id, Reasons: reasons}
+	if !c.noProblem { // [MQTT-3.1.2-29]
+		s.ReasonString = text
+	}
 	if t == packet.SUBACK {
 		return packet.AppendSuback(dst, c.version, &s, int(c.limit))
 	}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package conn
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/tenancy"
+)
+
+// Refused is what a subscription was refused by.
+type Refused uint8
+
+// What refuses subscriptions: the grants, quotas by their names, and filters
+// that are none.
+const (
+	NotRefused Refused = iota
+	RefusedGrants
+	RefusedRequest
+	RefusedLength
+	RefusedLevels
+	RefusedLevelLength
+	RefusedWildcard
+	RefusedFilter
+)
+
+func (r Refused) String() string {
+	return [...]string{
+		"none", "grants", "subscriptions_request", "topic_length", "topic_levels", "topic_level_length", "wildcard_root", "filter",
+	}[r]
+}
+
+// RefusedSubscription is a subscription that was not passed on, for the log.
+type RefusedSubscription struct {
+	By     Refused
+	Filter string
+	Text   string
+}
+
+// beyond is how a topic is beyond a quota; the zero beyond is within all.
+type beyond struct {
+	quota        Refused // RefusedLength, RefusedLevels or RefusedLevelLength
+	has, allowed int64
+}
+
+// String continues "the topic has".
+func (b beyond) String() string {
+	what := map[Refused]string{
+		RefusedLength: "bytes", RefusedLevels: "levels", RefusedLevelLength: "bytes in a level",
+	}[b.quota]
+	return fmt.Sprintf("%d %s, the quota %s allows %d", b.has, what, b.quota, b.allowed)
+}
+
+// beyondLimits checks a name or filter against the tenant's quotas
+// topic_length, topic_levels and topic_level_length.
+func beyondLimits[S ~string | ~[]byte](t S, l *tenancy.Limits) beyond {
+	if hi := l.TopicLength; hi >= 0 && int64(len(t)) > hi {
+		return beyond{RefusedLength, int64(len(t)), hi}
+	}
+	if hi := l.TopicLevels; hi >= 0 {
+		if n := int64(topic.Levels(t)); n > hi {
+			return beyond{RefusedLevels, n, hi}
+		}
+	}
+	hi := l.TopicLevelLength
+	if hi < 0 || int64(len(t)) <= hi {
+		return beyond{}
+	}
+	run, longest := int64(0), int64(0)
+	for i := range len(t) {
+		if t[i] == '/' {
+			run = 0
+			continue
+		}
+		run++
+		longest = max(longest, run)
+	}
+	if longest > hi {
+		return beyond{RefusedLevelLength, longest, hi}
+	}
+	return beyond{}
+}
+
+// maxFilters bounds the filters of a SUBSCRIBE whatever the tenant may: with
+// short ones, what the gateway sends to the broker is larger than the packet,
+// and a batch of the link holds hardly more than the largest packet.
+const maxFilters = 1 << 16
+
+func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
+	if c.tooManyFilters(p, fx) {
+		return
+	}
+	part := partSuback{id: p.PacketID} // without reasons while nothing is refused
+	granted := p.Subscriptions[:0]
+	for i, s := range p.Subscriptions {
+		reason, by := c.checkSubscription(s.Filter)
+		if by != NotRefused && part.reasons == nil {
+			part.reasons = make([]mqtt.ReasonCode, len(p.Subscriptions))
+			for j := range i {
+				part.reasons[j] = brokerDecides
+			}
+			part.text = c.refusedText(s.Filter, by)
+			fx.refused(by, s.Filter, part.text)
+			if len(p.Subscriptions) > 1 {
+				part.text = fmt.Sprintf("subscription %d: %s", i+1, part.text)
+			}
+		}
+		if part.reasons != nil {
+			part.reasons[i] = reason
+		}
+		if by != NotRefused {
+			fx.Refused[by]++
+			continue
+		}
+		if c.bridge {
+			// Loops are prevented and the retain flag is kept for bridges, as
+			// mosquitto and VerneMQ do.
+			s.NoLocal, s.RetainAsPublished = !strings.HasPrefix(s.Filter, topic.SharePrefix), true
+		}
+		granted = append(granted, s)
+	}
+	if part.reasons != nil {
+		fx.subacks = append(fx.subacks, part)
+		if len(granted) == 0 {
+			return
+		}
+		c.holding.Add(part.size())
+	}
+	f := fx.frame(link.UpSubscribe)
+	f.PacketID, f.Subscribe = p.PacketID, granted
+	c.charge(f)
+}
+
+// tooManyFilters refuses a SUBSCRIBE as a whole if it has more filters than it
+// may.
+func (c *Conn) tooManyFilters(p *packet.Subscribe, fx *Effects) bool {
+	hi := min(within(c.limits.SubscriptionsRequest, maxFilters), maxFilters)
+	n := len(p.Subscriptions)
+	if int64(n) <= hi {
+		return false
+	}
+	reasons := make([]mqtt.ReasonCode, n)
+	for i := range reasons {
+		reasons[i] = mqtt.QuotaExceeded
+	}
+	text := fmt.Sprintf("%d subscriptions in one request, the quota %s allows %d", n, RefusedRequest, hi)
+	fx.refused(RefusedRequest, p.Subscriptions[0].Filter, text)
+	fx.Refused[RefusedRequest] += n
+	fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons, text})
+	return true
+}
+
+// refused notes the first subscription that is.
+func (fx *Effects) refused(by Refused, filter, text string) {
+	if fx.FirstRefused.By == NotRefused {
+		fx.FirstRefused = RefusedSubscription{by, filter, text}
+	}
+}
+
+// checkSubscription returns brokerDecides, or a reason and what refuses.
+func (c *Conn) checkSubscription(filter string) (mqtt.ReasonCode, Refused) {
+	_, rest, _, err := topic.ParseShare(filter)
+	switch {
+	case err != nil:
+		return mqtt.TopicFilterInvalid, RefusedFilter
+	case !c.grant.MaySubscribe(filter):
+		return mqtt.NotAuthorized, RefusedGrants
+	}
+	if b := beyondLimits(rest, c.limits); b.quota != NotRefused {
+		return mqtt.TopicFilterInvalid, b.quota
+	}
+	if c.limits.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#') {
+		return mqtt.TopicFilterInvalid, RefusedWildcard
+	}
+	return brokerDecides, NotRefused
+}
+
+// refusedText says why checkSubscription refuses a filter.
+func (c *Conn) refusedText(filter string, by Refused) string {
+	_, rest, _, err := topic.ParseShare(filter)
+	switch {
+	case err != nil:
+		return err.Error()
+	case by == RefusedGrants:
+		return "the grant of this credential does not allow to subscribe to this filter"
+	case by == RefusedWildcard:
+		return fmt.Sprintf("the filter begins with a wildcard, the quota %s is %d", by, c.limits.WildcardRoot)
+	}
+	return "the filter has " + beyondLimits(rest, c.limits).String()
+}
