@@ -7,11 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/manormq/manor/infra/errs"
 )
 
 // TestScenarios runs every scenario for a moment against mosquitto, which is a
@@ -33,8 +36,8 @@ func TestScenarios(t *testing.T) {
 		"pairs": "-n 5", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
 		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500",
 	} {
+		// One after the other: a scenario that fills mosquitto leaves another nothing.
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			var out bytes.Buffer
 			args := append([]string{"-s", name, "-addr", b.addr, "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
 			if err := Main(t.Context(), "", args, &out, &out); err != nil {
@@ -79,6 +82,36 @@ func TestOptions_Validate(t *testing.T) {
 	}
 	if err := Main(t.Context(), "", []string{"-h"}, &out, &out); !errors.Is(err, flag.ErrHelp) || !strings.Contains(out.String(), "-inflight") {
 		t.Errorf("-h: %v", err)
+	}
+}
+
+// TestMain_FailsWithTheScenario refuses every connection.
+func TestMain_FailsWithTheScenario(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = nc.Write([]byte{pktConnack, 2, 0, 5})
+			_, _ = nc.Read(make([]byte, 1<<10))
+			_ = nc.Close()
+		}
+	}()
+	var out bytes.Buffer
+	err = Main(t.Context(), "", []string{"-s", "pairs", "-n", "1", "-addr", ln.Addr().String(), "-dur", "10ms", "-warm", "1ms"}, &out, &out)
+	var res Result
+	if jerr := json.Unmarshal(out.Bytes(), &res); jerr != nil {
+		t.Fatal(jerr)
+	}
+	const want = "not authorized (return code 5)"
+	if !strings.Contains(res.Error, want) || err == nil || !strings.Contains(err.Error(), want) || errs.KindOf(err) == errs.Invalid {
+		t.Errorf("got %v with %s, want %q", err, &out, want)
 	}
 }
 

@@ -31,14 +31,36 @@ func (o *Options) open(i int, id string, clean bool, buffer int) (*client, error
 	_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
 	f, b, err := c.next()
 	_ = nc.SetReadDeadline(time.Time{})
-	if err == nil && (f != pktConnack || len(b) != 2 || b[1] != 0) {
-		err = fmt.Errorf("connect refused: % x % x", f, b)
+	if err == nil {
+		err = refused(f, b)
 	}
 	if err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// refusals are the return codes of an MQTT 3.1.1 CONNACK (§3.2.2.3).
+var refusals = []string{
+	1: "unacceptable protocol version",
+	2: "client identifier rejected",
+	3: "server unavailable, or a quota is reached",
+	4: "bad user name or password",
+	5: "not authorized",
+}
+
+// refused is the error of what came instead of a CONNACK that accepts.
+func refused(first byte, body []byte) error {
+	switch {
+	case first != pktConnack || len(body) != 2:
+		return fmt.Errorf("expected CONNACK, got a packet that begins with %#02x and has %d bytes", first, len(body))
+	case body[1] == 0:
+		return nil
+	case int(body[1]) < len(refusals):
+		return fmt.Errorf("connection refused: %s (return code %d)", refusals[body[1]], body[1])
+	}
+	return fmt.Errorf("connection refused with the unknown return code %d", body[1])
 }
 
 // dial connects to addr. On loopback connections beyond 20,000 have further

@@ -16,7 +16,7 @@ import (
 // Main is the command line of manor bench: one run, whose result it writes to
 // out as a line of JSON, or with "compare" as first argument a comparison.
 // program is the path of manor. The error is flag.ErrHelp after a request for
-// help, which went to errout.
+// help, which went to errout; a scenario that fails is an error after its line.
 func Main(ctx context.Context, program string, args []string, out, errout io.Writer) error {
 	if len(args) > 0 && args[0] == "compare" {
 		c := Comparison{Program: program}
@@ -33,7 +33,13 @@ func Main(ctx context.Context, program string, args []string, out, errout io.Wri
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(res)
+	if err := json.NewEncoder(out).Encode(res); err != nil {
+		return err
+	}
+	if res.Error != "" {
+		return errs.New(errs.Unavailable, "scenario %s: %s", res.Scenario, res.Error)
+	}
+	return nil
 }
 
 // parse reads args into the flags that declare declares.

@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/leveldb"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -51,6 +52,10 @@ func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*B
 		}
 	}
 	if b.store, err = leveldb.Open(filepath.Join(c.Data, "store"), leveldb.Options{}); err != nil {
+		if errors.Is(err, kv.ErrCorrupt) {
+			err = fmt.Errorf("%w: put a copy of the folder %s back, or move it away to begin without sessions, queues and retained messages",
+				err, filepath.Join(c.Data, "store"))
+		}
 		return nil, fmt.Errorf("open the broker's store: %w", err)
 	}
 	if err := b.restore(sync, reg); err != nil {
@@ -71,7 +76,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 		return err
 	}
 	if b.config.Listen != "" {
-		if b.listener, err = net.Listen("tcp", b.config.Listen); err != nil {
+		if b.listener, err = node.Listen(context.Background(), b.config.Listen, "broker.listen", node.PortPatience); err != nil {
 			return fmt.Errorf("listen for links: %w", err)
 		}
 	}

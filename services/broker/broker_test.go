@@ -5,6 +5,8 @@ package broker
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +139,20 @@ func TestRefusals(t *testing.T) {
 				_ = b.Close()
 			}
 		}
+	}
+}
+
+// What is wrong with a store is said with what to do about it.
+func TestBrokenStore(t *testing.T) {
+	c := config(t)
+	_, stop := run(t, c, nil)
+	stop()
+	if err := os.Remove(filepath.Join(c.Data, "store", "CURRENT")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(c, "test", slog.New(slog.DiscardHandler), nil)
+	if err == nil || !strings.Contains(err.Error(), "move it away") || !strings.Contains(err.Error(), c.Data) {
+		t.Errorf("a store without CURRENT: %v", err)
 	}
 }
 

@@ -3,13 +3,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -109,18 +112,35 @@ func (o *options) layout() []process {
 	return all
 }
 
-// checkPorts returns an error that names the first port that is in use.
-func (o *options) checkPorts(all []process) error {
+// checkPorts returns an error that names the first port that is in use. Ports
+// that outgoing connections take too are waited for.
+func (o *options) checkPorts(ctx context.Context, all []process) error {
 	for i := range all {
 		for name := range all[i].Ports {
-			ln, err := net.Listen("tcp", all[i].local(name))
+			patience := time.Duration(0)
+			if all[i].Ports[name] >= node.EphemeralPort {
+				patience = node.PortPatience
+			}
+			ln, err := node.Listen(ctx, all[i].local(name), "--listen-offset", patience)
 			if err != nil {
-				return errs.New(errs.Unavailable, "port %d (%s of %s) cannot be used: %w; choose others with --listen-offset", all[i].Ports[name], name, all[i].Name, err)
+				return errs.New(errs.Unavailable, "%s of %s: %w", name, all[i].Name, err)
 			}
 			_ = ln.Close()
 		}
 	}
 	return nil
+}
+
+// host is where clients on this machine find what listens at bind.
+func (o *options) host() string {
+	switch ip, err := netip.ParseAddr(o.bind); {
+	case err != nil || !ip.IsUnspecified():
+		return o.bind
+	case ip.Is4():
+		return "127.0.0.1"
+	default:
+		return "::1"
+	}
 }
 
 // addr is the address of one of the process's ports that clients use.

@@ -40,7 +40,11 @@ func dev() *cobra.Command {
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err := runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if err == nil && !o.json {
+				fmt.Fprintf(cmd.OutOrStdout(), "stopped; data kept in %s\n", o.data)
+			}
+			return err
 		},
 	}
 	f := c.Flags()

@@ -152,6 +152,38 @@ func TestLayout_Processes(t *testing.T) {
 	}
 }
 
+// What listens everywhere is reported where it can be reached.
+func TestReport_BindToAll(t *testing.T) {
+	for bind, want := range map[string]string{"0.0.0.0": "http://127.0.0.1:8080", "::": "http://[::1]:8080", "192.0.2.7": "http://192.0.2.7:8080"} {
+		o := &options{data: "d", bind: bind}
+		var b bytes.Buffer
+		r := newReport(o, "d/ca.pem", o.layout())
+		if err := r.write(&b, o, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if r.API != want || strings.Contains(b.String(), "0.0.0.0") || strings.Contains(b.String(), "[::]") {
+			t.Errorf("--bind %s: %s in\n%s", bind, r.API, &b)
+		}
+	}
+}
+
+func TestCheckPorts(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := ln.Addr().(*net.TCPAddr).Port
+	all := []process{{Name: "broker-1", Ports: map[string]int{"link": port}}}
+	if port < node.EphemeralPort {
+		_ = ln.Close()
+		t.Skip("this system takes ports elsewhere")
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = ln.Close() })
+	if err := (&options{}).checkPorts(t.Context(), all); err != nil {
+		t.Errorf("a port that is free soon: %v", err)
+	}
+}
+
 func TestReport_ExampleIsWhole(t *testing.T) {
 	for _, o := range []*options{
 		{data: "d", bind: "127.0.0.1", anonymous: "bench"},

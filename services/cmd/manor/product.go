@@ -53,7 +53,7 @@ func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
 		return err
 	}
 	all := o.layout()
-	if err := o.checkPorts(all); err != nil {
+	if err := o.checkPorts(ctx, all); err != nil {
 		return err
 	}
 	ready := func() {

@@ -24,7 +24,7 @@ func newReport(o *options, ca string, all []process) report {
 	for i := range all {
 		p := &all[i]
 		if p.Ports["api"] != 0 {
-			r.API = "http://" + p.addr(o.bind, "api")
+			r.API = "http://" + p.addr(o.host(), "api")
 		}
 		if p.Ports["operator"] == portOperator+o.offset {
 			r.Operator = "http://" + p.local("operator")
@@ -48,8 +48,8 @@ func (r report) write(w io.Writer, o *options, took time.Duration) error {
 		if first == 0 {
 			first = p.Ports["mqtt"]
 		}
-		fmt.Fprintf(w, "  %-10s mqtt://%s   mqtts://TENANT.%s:%d\n", p.Name, p.addr(o.bind, "mqtt"), devDomain, p.Ports["mqtts"])
-		fmt.Fprintf(w, "  %-10s ws://%s/mqtt   wss://TENANT.%s:%d/mqtt\n", "", p.addr(o.bind, "ws"), devDomain, p.Ports["wss"])
+		fmt.Fprintf(w, "  %-10s mqtt://%s   mqtts://TENANT.%s:%d\n", p.Name, p.addr(o.host(), "mqtt"), devDomain, p.Ports["mqtts"])
+		fmt.Fprintf(w, "  %-10s ws://%s/mqtt   wss://TENANT.%s:%d/mqtt\n", "", p.addr(o.host(), "ws"), devDomain, p.Ports["wss"])
 	}
 	fmt.Fprintf(w, "  %-10s %s/v1   (described by %s/v1/openapi.json)\n", "API", r.API, r.API)
 	fmt.Fprintf(w, "  %-10s %s/status\n  %-10s %s\n", "operator", r.Operator, "CA", r.CA)
@@ -65,7 +65,7 @@ func (r report) write(w io.Writer, o *options, took time.Duration) error {
 		}
 	}
 	_, err := strings.NewReplacer(
-		"@API", r.API, "@HOST", o.bind, "@MQTTS", fmt.Sprint(tls), "@MQTT", fmt.Sprint(first), "@CA", r.CA,
+		"@API", r.API, "@HOST", o.host(), "@MQTTS", fmt.Sprint(tls), "@MQTT", fmt.Sprint(first), "@CA", r.CA,
 	).WriteString(w, example)
 	return err
 }
