@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ import (
 // whether the client was let in.
 func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	p := &t.packet
+	t.tenant, t.username = "", ""
 	n, err := t.decoder.Decode(b, 0, c.gw.cfg.ConnectSize, p)
 	if err != nil {
 		var e *packet.Error
@@ -32,7 +34,7 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 			c.m.ConnectFailed(p.Connect.Version)
 		}
 		c.mu.Unlock()
-		c.refuse(conn.Refusal{Reason: e.Reason, Text: e.Type.String() + ": " + e.Text})
+		c.refuse(t, conn.Refusal{Reason: e.Reason, Text: e.Type.String() + ": " + e.Text})
 		return 0, false
 	}
 	if n == 0 {
@@ -46,7 +48,7 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 		r = c.admit(t, p.Connect)
 	}
 	if r.Reason.Failed() {
-		c.refuse(r)
+		c.refuse(t, r)
 		return n, false
 	}
 	// The client may send on before CONNACK, but what it may do is known only
@@ -54,10 +56,14 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	return n, c.wait(func() bool { return c.opened })
 }
 
-func (c *connection) refuse(r conn.Refusal) {
+func (c *connection) refuse(t *turn, r conn.Refusal) {
 	cfg := c.in.Listener.Config()
-	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(),
-		"tenant", c.tenant, "client_id", c.clientID, "reason", r.Reason.String(), "why", r.Text)
+	why := r.Why
+	if why == "" {
+		why = r.Text
+	}
+	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(), "tenant", short(t.tenant),
+		"username", short(t.username), "client_id", short(c.clientID), "reason", r.Reason.String(), "why", why)
 	c.end(conn.Close{Ended: true, Reason: r.Reason, Text: r.Text})
 	c.gw.flush()
 }
@@ -75,6 +81,10 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
 	named, username, r := g.tenantOf(ctx, c, p)
+	t.username = username
+	if named != nil {
+		t.tenant = named.ID
+	}
 	if r.Reason.Failed() {
 		return r
 	}
@@ -86,7 +96,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	tenant := id.Tenant
 	c.username = id.Username // before enter, which makes it known to others
 	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
-		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: "the quota connections is reached"}
+		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections)}
 	}
 	c.tenant = tenant.ID
 	if g.changes.Load() != before {
@@ -180,10 +190,11 @@ func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect
 var inactive = conn.Refusal{Reason: mqtt.Banned, Text: "the tenant is not active"}
 
 // mayBeAnonymous reports whether the listener lets clients in without
-// credentials.
+// credentials. A browser opens WebSockets to this machine for any page, so that
+// a page from elsewhere has to show credentials.
 func (g *Gateway) mayBeAnonymous(c *connection) bool {
 	cfg := c.in.Listener.Config()
-	return g.cfg.Anonymous != "" && !cfg.TLS()
+	return g.cfg.Anonymous != "" && !cfg.TLS() && !c.in.ForeignOrigin
 }
 
 func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant, username string, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
@@ -206,6 +217,8 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 		return id, conn.Refusal{}
 	case errs.CodeOf(err) == tenancy.CodeTenantInactive:
 		return nil, inactive
+	case !p.HasUsername && c.in.ForeignOrigin && t.ID == g.cfg.Anonymous:
+		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "a web page from another origin needs a user name and a password"}
 	case !p.HasUsername && (errs.Is(err, errs.Denied) || errs.Is(err, errs.NotFound)):
 		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
 	}
@@ -217,12 +230,12 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 func refusal(err error) conn.Refusal {
 	switch errs.KindOf(err) {
 	case errs.Denied, errs.NotFound, errs.Invalid, errs.Conflict:
-		return conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "bad user name or password"}
+		return conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "bad user name or password", Why: err.Error()}
 	case errs.Quota:
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: err.Error()}
 	case errs.Unavailable:
-		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "credentials cannot be checked now"}
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "credentials cannot be checked now", Why: err.Error()}
 	case errs.Internal:
 	}
-	return conn.Refusal{Reason: mqtt.UnspecifiedError, Text: "internal error"}
+	return conn.Refusal{Reason: mqtt.UnspecifiedError, Text: "internal error", Why: err.Error()}
 }

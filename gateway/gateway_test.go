@@ -335,6 +335,36 @@ func TestWebSocketNeedsSubprotocolAndBinary(t *testing.T) {
 	}
 }
 
+// A browser connects to this machine for whatever page asks it to.
+func TestAnonymousNeedsCredentialsFromForeignPages(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(_ *world, c *gateway.Config) { c.Anonymous = "acme" })
+	for _, c := range []struct {
+		origin, user string
+		want         mqtt.ReasonCode
+	}{
+		{"", "", mqtt.Success},
+		{"http://" + w.addr("ws"), "", mqtt.Success},
+		{"https://evil.example", "", mqtt.NotAuthorized},
+		{"null", "", mqtt.NotAuthorized},
+		{"https://evil.example", "acme:dev", mqtt.Success},
+	} {
+		header := http.Header{}
+		if c.origin != "" {
+			header.Set("Origin", c.origin)
+		}
+		p := hello("x")
+		if c.user == "" {
+			p.HasUsername, p.HasPassword, p.Password = false, false, nil
+		} else {
+			p.Username = c.user
+		}
+		if k := w.ws("ws", "", header).connect(p); k.Reason != c.want {
+			t.Errorf("origin %q, user %q: CONNACK %v %q", c.origin, c.user, k.Reason, k.ReasonString)
+		}
+	}
+}
+
 func TestMaxConnections(t *testing.T) {
 	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.Listeners[0].MaxConnections = 2 })

@@ -26,6 +26,8 @@ type turn struct {
 	packet  packet.Packet
 	fx      conn.Effects
 	packets [16]int
+	// tenant and username that a CONNECT claims.
+	tenant, username string
 }
 
 // reading is the buffer of a reading goroutine.

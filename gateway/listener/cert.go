@@ -79,12 +79,12 @@ func (c *certificate) get(now time.Time) *tls.Certificate {
 
 // namesNobody reports whether a server name says nothing about the tenant: an
 // address, which RFC 6066 §3 does not allow there and clients send all the same,
-// or the domain that all tenants have in common.
+// or a name that all tenants have in common: the domain's, or localhost.
 func (l *Listener) namesNobody(host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
-	return host == "" || l.opts.Domain != "" && strings.EqualFold(host, strings.Trim(l.opts.Domain, "."))
+	return host == "" || strings.EqualFold(host, "localhost") || l.opts.Domain != "" && strings.EqualFold(host, strings.Trim(l.opts.Domain, "."))
 }
 
 // tlsConfig serves the certificate to clients that name a tenant's host or

@@ -30,6 +30,9 @@ type Conn struct {
 	Tenant *tenancy.Tenant
 	// Peer is the true address, after PROXY and X-Forwarded-For.
 	Peer netip.AddrPort
+	// ForeignOrigin says that a browser connects for a web page that came from
+	// another host than this one (RFC 6454 §7).
+	ForeignOrigin bool
 
 	ws *websocket.Conn
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -57,7 +58,8 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols: subprotocols,
 		// MQTT brings its own credentials: a foreign page gains nothing by a
-		// browser that connects for it.
+		// browser that connects for it. Where none are needed, ForeignOrigin
+		// is looked at.
 		InsecureSkipVerify: true,
 		// Pongs are written from within Read, where nobody counts them. Who
 		// sends pings and takes no pongs gets none; RFC 6455 §5.5.3 lets a
@@ -73,7 +75,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	_ = s.SetDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c := &Conn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), Socket: s, Listener: l, Peer: l.peer(r), ws: ws}
+	c := &Conn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), Socket: s, Listener: l, Peer: l.peer(r), ForeignOrigin: foreign(r), ws: ws}
 	host := ""
 	if t != nil {
 		host = t.ConnectionState().ServerName
@@ -89,6 +91,17 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.opts.Handle(c)
+}
+
+// foreign reports whether a request comes from a web page of another host.
+// Programs that are no browsers send no Origin.
+func foreign(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
 // peer is the address of the client: the connection's, unless that is a
