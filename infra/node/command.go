@@ -84,6 +84,7 @@ func Command(r Role) *cobra.Command {
 		Args:  cobra.NoArgs,
 		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), r.Name, Version()) },
 	})
+	StrictUsage(root)
 	return root
 }
 

@@ -80,6 +80,11 @@ func LoadConfig(cfg any, src Sources) error {
 			mapstructure.TextUnmarshallerHookFunc(),
 		),
 	}
+	for _, f := range fields {
+		if f.typ.Kind() == reflect.Slice && f.value.IsValid() && k.Exists(f.key) {
+			f.value.SetZero() // a list is set as a whole, and its entries have no defaults
+		}
+	}
 	if err := k.UnmarshalWithConf("", cfg, koanf.UnmarshalConf{Tag: "yaml", DecoderConfig: dec}); err != nil {
 		return errs.New(errs.Invalid, "configuration: %w", err)
 	}

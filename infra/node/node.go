@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -34,6 +36,20 @@ func DefaultConfig(operator string) Config {
 		Operator:     OperatorConfig{Listen: operator},
 		DrainTimeout: 20 * time.Second,
 	}
+}
+
+// Validate says what is wrong with the common section. A role's own Validate
+// hides it and must call it.
+func (c *Config) Validate() error {
+	var p Problems
+	_, err := telemetry.NewLogger(io.Discard, c.Log)
+	p.Add("", err)
+	if c.Operator.Listen != "" {
+		_, _, err := net.SplitHostPort(c.Operator.Listen)
+		p.Expect(err == nil, "operator.listen: expected host:port, found %q", c.Operator.Listen)
+	}
+	p.Expect(c.DrainTimeout >= 0, "drain_timeout: expected 0s or more, found %v", c.DrainTimeout)
+	return p.Err()
 }
 
 // NodeName returns the configured name, or the host's.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"net/http/pprof"
 	"os"
 	"runtime"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -67,7 +70,7 @@ func NewOperator(cfg OperatorConfig, name, role string, log *slog.Logger, reg *p
 	r := o.router
 	r.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		Registry: reg,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog: scrapeLog{log},
 		// One broken collector must not hide the other metrics.
 		ErrorHandling: promhttp.ContinueOnError,
 	}))
@@ -86,6 +89,20 @@ func NewOperator(cfg OperatorConfig, name, role string, log *slog.Logger, reg *p
 	r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	r.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return o
+}
+
+// scrapeLog hears of what hinders a scrape. A client that went away hinders
+// itself alone.
+type scrapeLog struct{ log *slog.Logger }
+
+func (l scrapeLog) Println(v ...any) {
+	for _, a := range v {
+		if err, ok := a.(error); ok && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+			l.log.Debug("a scrape of the metrics was given up by its client", "error", err)
+			return
+		}
+	}
+	l.log.Warn("metrics", "error", strings.TrimSpace(fmt.Sprintln(v...)))
 }
 
 // Mount adds a handler for everything below path, such as "/api/v1".

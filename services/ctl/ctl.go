@@ -8,12 +8,15 @@
 package ctl
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,18 +37,34 @@ func New(program string) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errs.New(errs.Invalid, "%w", err) })
+	root.PersistentFlags().StringP("output", "o", "human", "how results are written: human or json")
 	root.AddCommand(version(), config(program), benchmark(program))
 	return root
 }
 
-// ExitCode is the exit code for what a command returned: 0, 2 for what the
-// caller must correct, 1 for the rest.
-func ExitCode(err error) int {
-	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
-		return 2
+// JSON reports whether -o asks for JSON. The error is Invalid.
+func JSON(cmd *cobra.Command) (bool, error) {
+	switch o, err := cmd.Flags().GetString("output"); {
+	case err != nil:
+		return false, err
+	case o == "human" || o == "json":
+		return o == "json", nil
+	default:
+		return false, errs.New(errs.Invalid, "--output: expected human or json, found %q", o)
 	}
-	return node.ExitCode(err)
+}
+
+// write writes v as a line of JSON with -o json, else human.
+func write(cmd *cobra.Command, v any, human string) error {
+	asJSON, err := JSON(cmd)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), human)
+	return err
 }
 
 func version() *cobra.Command {
@@ -54,8 +73,7 @@ func version() *cobra.Command {
 		Short: "print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "manor", node.Version())
-			return err
+			return write(cmd, map[string]string{"name": "manor", "version": node.Version()}, "manor "+node.Version())
 		},
 	}
 }
@@ -81,14 +99,7 @@ func config(program string) *cobra.Command {
 			if !ok {
 				return errs.New(errs.Invalid, "--role: expected gateway, broker or tenancy, found %q", role)
 			}
-			daemon := exec.CommandContext(cmd.Context(), filepath.Join(filepath.Dir(program), name), "config", "check", args[0])
-			daemon.Stdout, daemon.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			err := daemon.Run()
-			var exit *exec.ExitError
-			if errors.As(err, &exit) && exit.ExitCode() == 2 {
-				return errs.New(errs.Invalid, "%s is not valid", args[0])
-			}
-			return err
+			return checkFile(cmd, filepath.Join(filepath.Dir(program), name), role, args[0])
 		},
 	}
 	check.Flags().StringVar(&role, "role", "", "whose configuration it is: gateway, broker or tenancy (by its sections)")
@@ -96,6 +107,35 @@ func config(program string) *cobra.Command {
 	c.AddCommand(check)
 	return c
 }
+
+// checkFile has the role's own program look at a file.
+func checkFile(cmd *cobra.Command, daemon, role, file string) error {
+	said, err := exec.CommandContext(cmd.Context(), daemon, "config", "check", file).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) {
+		return fmt.Errorf("%s: %w: %s", daemon, err, said)
+	}
+	text := strings.TrimSpace(string(said))
+	result := struct {
+		File  string `json:"file"`
+		Role  string `json:"role"`
+		Valid bool   `json:"valid"`
+		Error string `json:"error,omitempty"`
+	}{File: file, Role: role, Valid: err == nil}
+	if err != nil {
+		result.Error = text
+	}
+	if werr := write(cmd, result, text); werr != nil {
+		return werr
+	}
+	if err != nil {
+		return errs.New(errs.Invalid, "%s is not valid", file)
+	}
+	return nil
+}
+
+// telling are the sections that tell roles apart.
+var telling = []string{"listeners", "endpoints", "default_plan", "broker", "nats"}
 
 // roleOf finds out from the sections of a file whose configuration it is.
 func roleOf(file string) (string, error) {
@@ -116,9 +156,16 @@ func roleOf(file string) (string, error) {
 	case has("broker") && !has("nats"):
 		return "broker", nil
 	}
-	return "", errs.New(errs.Invalid, "%s does not show whose configuration it is: say so with --role", file)
+	var hints strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(sections)) {
+		if best, far := node.Nearest(name, telling); far > 0 && far <= 2 {
+			fmt.Fprintf(&hints, "; for %q, did you mean %q?", name, best)
+		}
+	}
+	return "", errs.New(errs.Invalid, "%s does not show whose configuration it is: say so with --role%s", file, hints.String())
 }
 
+// benchmark has no use for -o: one run is JSON, and a comparison a table.
 func benchmark(program string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "bench [flags] | bench compare [flags]",

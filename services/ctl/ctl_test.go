@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/manormq/manor/infra/node"
 )
 
 func run(args ...string) (out string, code int) {
 	root := New("/nowhere/manor")
+	node.StrictUsage(root)
 	var b bytes.Buffer
 	root.SetOut(&b)
 	root.SetErr(&b)
@@ -20,13 +23,17 @@ func run(args ...string) (out string, code int) {
 	if err != nil {
 		b.WriteString(err.Error())
 	}
-	return b.String(), ExitCode(err)
+	return b.String(), node.ExitCode(err)
 }
 
 func TestCommands(t *testing.T) {
 	dir := t.TempDir()
 	both := filepath.Join(dir, "both.yaml")
 	if err := os.WriteFile(both, []byte("broker: {}\nnats: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	misspelt := filepath.Join(dir, "misspelt.yaml")
+	if err := os.WriteFile(misspelt, []byte("listenrs: []\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	broken := filepath.Join(dir, "broken.yaml")
@@ -43,7 +50,14 @@ func TestCommands(t *testing.T) {
 		{"bench --help", 0, "-window"},
 		{"bench -h", 0, "-window"},
 		{"bench compare -h", 0, "-save"},
+		{"version -o json", 0, `"name":"manor"`},
+		{"version -o yaml", 2, "expected human or json"},
 		{"nonsense", 2, "unknown command"},
+		{"verion", 2, "did you mean version?"},
+		{"config nonsense", 2, "unknown command"},
+		{"config check", 2, "accepts 1 arg(s)"},
+		{"version now", 2, "manor version --help"},
+		{"config check " + misspelt, 2, `for "listenrs", did you mean "listeners"?`},
 		{"version --nonsense", 2, "unknown flag"},
 		{"bench -s nonsense", 2, "no scenario"},
 		{"bench -n x", 2, "invalid value"},

@@ -15,8 +15,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -144,6 +147,24 @@ func (d *Directory) touch() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.contact = now
+}
+
+// Metrics is the table of the directory's metrics.
+var Metrics = []telemetry.Metric{
+	{Name: "mqtt_directory_age_seconds", Kind: telemetry.Gauge, Help: "How long ago the control plane was last heard of; -1 if never. Beyond 24 h nobody is let in."},
+	{Name: "mqtt_directory_credentials", Kind: telemetry.Gauge, Help: "Credentials that are kept, with which devices are let in without the control plane."},
+}
+
+// Register registers the Metrics.
+func (d *Directory) Register(r prometheus.Registerer) {
+	Metrics[0].GaugeFunc(r, func() float64 {
+		contact := d.Contact()
+		if contact.IsZero() {
+			return -1
+		}
+		return d.now().Sub(contact).Seconds()
+	})
+	Metrics[1].GaugeFunc(r, func() float64 { return float64(d.Kept()) })
 }
 
 // Kept is how many credentials are kept.

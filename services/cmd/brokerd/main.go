@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,10 +22,11 @@ type config struct {
 
 // Validate is called once the configuration is loaded.
 func (c *config) Validate() error {
-	if c.Broker.Listen == "" {
-		return errors.New("broker.listen: an address for the gateways' links is expected, such as 127.0.0.1:44054")
-	}
-	return c.Broker.Validate()
+	var p node.Problems
+	p.Add("", c.Config.Validate())
+	p.Expect(c.Broker.Listen != "", "broker.listen: expected an address for the gateways' links, such as 127.0.0.1:44054")
+	p.Add("broker.", c.Broker.Validate())
+	return p.Err()
 }
 
 func main() {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -49,28 +50,20 @@ func defaults() *config {
 
 // Validate is called once the configuration is loaded.
 func (c *config) Validate() error {
-	switch {
-	case c.Data == "":
-		return errs.New(errs.Invalid, "data: expected a folder")
-	case c.Domain == "":
-		return errs.New(errs.Invalid, "domain: expected a domain such as eu.mqtt.example")
-	case c.Broker.Address == "":
-		return errs.New(errs.Invalid, "broker.address: expected host:port")
-	case c.Broker.Cert == "" || c.Broker.Key == "" || c.Broker.CA == "":
-		return errs.New(errs.Invalid, "broker: links need cert, key and ca")
-	case c.Broker.Links < 1 || c.Broker.Links > 16:
-		return errs.New(errs.Invalid, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
-	case len(c.NATS.URLs) == 0:
-		return errs.New(errs.Invalid, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
-	case len(c.Listeners) == 0:
-		return errs.New(errs.Invalid, "listeners: expected at least one")
-	}
+	var p node.Problems
+	p.Add("", c.Config.Validate())
+	p.Expect(c.Data != "", "data: expected a folder")
+	p.Expect(c.Domain != "", "domain: expected a domain such as eu.mqtt.example")
+	p.Expect(c.ConnectTimeout > 0, "connect_timeout: expected a duration above 0 such as 10s, found %v", c.ConnectTimeout)
+	p.Expect(c.Broker.Address != "", "broker.address: expected host:port")
+	p.Expect(c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "", "broker: expected cert, key and ca, which links need")
+	p.Expect(c.Broker.Links >= 1 && c.Broker.Links <= 16, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
+	p.Expect(len(c.NATS.URLs) > 0, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
+	p.Expect(len(c.Listeners) > 0, "listeners: expected at least one")
 	for i := range c.Listeners {
-		if err := c.Listeners[i].Validate(); err != nil {
-			return err
-		}
+		p.Add(fmt.Sprintf("listeners[%d]: ", i), c.Listeners[i].Validate())
 	}
-	return nil
+	return p.Err()
 }
 
 func (c *natsConfig) token() (string, error) {

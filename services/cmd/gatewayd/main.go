@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/uplink"
@@ -34,6 +35,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "gatewayd:", err)
 		os.Exit(node.ExitCode(err))
 	}
+}
+
+// controlPlane says how the control plane is doing, for /status.json: gateways
+// do without it, so that their health does not show it.
+func controlPlane(control *nats.Bus, directory *remote.Directory) any {
+	return struct {
+		Connected   bool      `json:"connected"`
+		Heard       time.Time `json:"last_heard_at"`
+		Credentials int       `json:"credentials_known"`
+	}{control.Connected(), directory.Contact().UTC(), directory.Kept()}
 }
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
@@ -79,7 +90,9 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	health := &node.Health{}
 	health.Register("link", edge.Healthy)
 	health.Register("directory", directory.Check)
+	directory.Register(registry)
 	operator := node.NewOperator(c.Operator, c.NodeName(), "gateway", log, registry, health)
+	operator.Detail("control_plane", func() any { return controlPlane(control, directory) })
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(),
 		node.Part{Name: "directory", Run: directory.Run},

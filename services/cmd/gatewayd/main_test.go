@@ -20,6 +20,9 @@ func TestConfig(t *testing.T) {
 		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: tcp, address: '127.0.0.1:0'}]", "mqtt, mqtts, ws or wss"},
 		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: mqtt, addr: '127.0.0.1:0'}]", "address"},
 		{"broker: {cert: a, key: b, ca: c, links: 99}", "1 to 16"},
+		{"broker: {cert: a, key: b, ca: c, links: 99}\nlog: {level: loud}", "log.level"},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: ws, address: '127.0.0.1:0'}, {kind: wss, address: '127.0.0.1:0'}]", "listeners[1]: listener wss://127.0.0.1:0"},
+		{"broker: {cert: a, key: b, ca: c}\nlisteners: [{kind: tcp, address: '127.0.0.1:0'}]", "listener tcp://127.0.0.1:0"},
 	} {
 		file := filepath.Join(t.TempDir(), "gatewayd.yaml")
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {

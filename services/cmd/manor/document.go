@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+
+	"github.com/manormq/manor/tenancy/remote"
 )
 
 // metricsDocument is the hidden command that writes docs/metrics.md: it runs
@@ -39,6 +41,7 @@ func metricsDocument() *cobra.Command {
 			ctx, stop := context.WithCancel(cmd.Context())
 			defer stop()
 			return runProduct(ctx, o, &p, ca, slog.New(slog.DiscardHandler), func(r *prometheus.Registry) {
+				new(remote.Directory).Register(r) // only gatewayd has it
 				writeMetrics(cmd.OutOrStdout(), r)
 				stop()
 			})
@@ -67,5 +70,5 @@ func writeMetrics(w io.Writer, r *prometheus.Registry) {
 	}
 	slices.Sort(lines)
 	fmt.Fprint(w, "# Metrics\n\nWritten by `make generate`. Every role serves them at `/metrics` of its operator listener, with the Go runtime's (`go_*`)\n"+
-		"and the process's (`process_*`). In `manor dev` one process has all of them.\n\n| metric | labels | meaning |\n|---|---|---|\n", strings.Join(lines, ""))
+		"and the process's (`process_*`). In `manor dev` one process has all but `mqtt_directory_*`, which `gatewayd` has.\n\n| metric | labels | meaning |\n|---|---|---|\n", strings.Join(lines, ""))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/ctl"
 )
 
@@ -21,11 +22,12 @@ func main() {
 	if err == nil {
 		root := ctl.New(self)
 		root.AddCommand(dev(), natsServer(), metricsDocument())
+		node.StrictUsage(root)
 		err = root.ExecuteContext(context.Background())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "manor:", err)
-		os.Exit(ctl.ExitCode(err))
+		os.Exit(node.ExitCode(err))
 	}
 }
 
@@ -37,10 +39,15 @@ func dev() *cobra.Command {
 		Short: "run the whole product on this machine",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			asJSON, err := ctl.JSON(cmd)
+			if err != nil {
+				return err
+			}
+			o.json = o.json || asJSON
 			if err := o.validate(); err != nil {
 				return err
 			}
-			err := runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err = runDev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 			if err == nil && !o.json {
 				fmt.Fprintf(cmd.OutOrStdout(), "stopped; data kept in %s\n", o.data)
 			}
@@ -54,7 +61,7 @@ func dev() *cobra.Command {
 	f.StringVar(&o.anonymous, "anonymous", "", "tenant (made if missing, with no quota) that clients without credentials are let into on the plain listeners; loopback only")
 	f.IntVar(&o.brokers, "brokers", 0, "broker processes; 0 runs everything in one process")
 	f.IntVar(&o.gateways, "gateways", 0, "gateway processes; 0 runs everything in one process")
-	f.BoolVar(&o.json, "json", false, "print one line of JSON, once all listeners accept, and nothing else")
+	f.BoolVar(&o.json, "json", false, "print one line of JSON, once all listeners accept, and nothing else (as -o json)")
 	f.BoolVar(&o.noRestart, "no-restart", false, "do not start a process again that dies")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error; lines go to standard error")
 	return c

@@ -55,24 +55,18 @@ func defaults() *config {
 
 // Validate is called once the configuration is loaded.
 func (c *config) Validate() error {
-	if _, err := tenancy.PlanByName(c.DefaultPlan); err != nil {
-		return errs.New(errs.Invalid, "default_plan: %w", err)
-	}
-	switch {
-	case c.Listen == "":
-		return errs.New(errs.Invalid, "listen: expected host:port")
-	case (c.TLS.Cert == "") != (c.TLS.Key == ""):
-		return errs.New(errs.Invalid, "tls: expected both cert and key, or neither")
-	case c.Region == "" || c.Domain == "":
-		return errs.New(errs.Invalid, "region and domain: expected both")
-	case c.Broker.Address == "" || c.Broker.Cert == "" || c.Broker.Key == "" || c.Broker.CA == "":
-		return errs.New(errs.Invalid, "broker: links need address, cert, key and ca")
-	case len(c.NATS.URLs) == 0:
-		return errs.New(errs.Invalid, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
-	case c.NATS.Replicas != 1 && c.NATS.Replicas != 3 && c.NATS.Replicas != 5:
-		return errs.New(errs.Invalid, "nats.replicas: expected 1, 3 or 5, found %d", c.NATS.Replicas)
-	}
-	return nil
+	var p node.Problems
+	p.Add("", c.Config.Validate())
+	_, err := tenancy.PlanByName(c.DefaultPlan)
+	p.Add("default_plan: ", err)
+	p.Expect(c.Listen != "", "listen: expected host:port")
+	p.Expect((c.TLS.Cert == "") == (c.TLS.Key == ""), "tls: expected both cert and key, or neither")
+	p.Expect(c.Region != "" && c.Domain != "", "region and domain: expected both")
+	p.Expect(c.Broker.Address != "" && c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "",
+		"broker: expected address, cert, key and ca, which links need")
+	p.Expect(len(c.NATS.URLs) > 0, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
+	p.Expect(c.NATS.Replicas == 1 || c.NATS.Replicas == 3 || c.NATS.Replicas == 5, "nats.replicas: expected 1, 3 or 5, found %d", c.NATS.Replicas)
+	return p.Err()
 }
 
 // token reads what the NATS servers ask for.
