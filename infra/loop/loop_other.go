@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package loop
+
+import (
+	"context"
+	"io"
+)
+
+// Loop cannot be made on this system.
+type Loop struct{}
+
+// Source cannot be made on this system.
+type Source struct{}
+
+// New fails with ErrUnsupported.
+func New(_, _ func()) (*Loop, error) { return nil, ErrUnsupported }
+
+// Add is never called.
+func (*Loop) Add(int, Handler) (*Source, error) { return nil, ErrUnsupported }
+
+// Buffer is never called.
+func (*Loop) Buffer() []byte { return nil }
+
+// Len is never called.
+func (*Loop) Len() int { return 0 }
+
+// Run is never called.
+func (*Loop) Run(context.Context) error { return ErrUnsupported }
+
+// WantRead is never called.
+func (*Source) WantRead(bool) {}
+
+// WantWrite is never called.
+func (*Source) WantWrite(bool) {}
+
+// Wake is never called.
+func (*Source) Wake() {}
+
+// Remove is never called.
+func (*Source) Remove() {}
+
+// Read is never called.
+func Read(int, []byte) (int, error) { return 0, io.EOF }
+
+// Write is never called.
+func Write(int, []byte) (int, error) { return 0, io.ErrClosedPipe }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loop
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls here never wait, so that Go's scheduler need not hear of them. It
+// would wake its monitor thread at the first one after each sleep, which costs
+// more than reading and writing a message (docs/bench).
+
+// Read reads what is there from a descriptor in non-blocking mode: 0 and no
+// error if nothing is, io.EOF at the end of the stream.
+func Read(fd int, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		switch {
+		case errno == 0 && n == 0:
+			return 0, io.EOF
+		case errno == 0:
+			return int(n), nil
+		case errno == unix.EAGAIN:
+			return 0, nil
+		case errno != unix.EINTR:
+			return 0, os.NewSyscallError("read", errno)
+		}
+	}
+}
+
+// Write writes what a descriptor in non-blocking mode takes at once, which may
+// be nothing.
+func Write(fd int, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		switch {
+		case errno == 0:
+			return int(n), nil
+		case errno == unix.EAGAIN:
+			return 0, nil
+		case errno != unix.EINTR:
+			return 0, os.NewSyscallError("write", errno)
+		}
+	}
+}
+
+// poll takes the events that are there.
+func poll(fd int, events []unix.EpollEvent) (int, error) {
+	for {
+		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		switch {
+		case errno == 0:
+			return int(n), nil
+		case errno != unix.EINTR && !errors.Is(errno, unix.EAGAIN):
+			return 0, os.NewSyscallError("epoll_pwait", errno)
+		}
+	}
+}
