@@ -30,6 +30,9 @@ type Config struct {
 	// Anonymous is the id of the tenant of clients that name none, on the
 	// listeners without TLS; empty is none.
 	Anonymous string
+	// Loops is how many event loops share the connections without TLS; 0 is one
+	// for each processor.
+	Loops int
 	// ConnectTimeout bounds each handshake, and the time from the first byte of
 	// MQTT until CONNACK; 0 means 10 s.
 	ConnectTimeout time.Duration

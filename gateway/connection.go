@@ -11,6 +11,7 @@ import (
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 )
@@ -62,10 +63,16 @@ type connection struct {
 	// largest is the most that was appended at once, which the socket's backlog
 	// may have on top.
 	largest int
-	// paused: the reading goroutine waits on wake. stalled: because of owed.
+	// paused: what was read waits until wakeLocked, which closes wake or wakes
+	// the source. stalled: because of owed.
 	paused  bool
 	stalled bool
 	wake    chan struct{}
+	// source: an event loop has the socket, and owns the inbound half.
+	source *loop.Source
+	// lingerUntil is when a client that was told goodbye has had its time, in
+	// Unix milliseconds; on a loop.
+	lingerUntil int64
 	// sending: the reading goroutine is in Send, and looks at ending after it.
 	sending bool
 
@@ -75,6 +82,9 @@ type connection struct {
 	goodbye  conn.Close
 	told     bool
 	reported bool
+
+	// rest is what was read of a packet that has not come whole; the loop's.
+	rest *rest
 
 	tooLarge []uint16 // packet ids of which the broker must hear
 	// warnings of this connection that the log has: of publishes that were not
@@ -90,8 +100,9 @@ type connection struct {
 // each.
 func (g *Gateway) handle(in *listener.Conn) {
 	c := g.newConnection(in)
-	c.read()
-	c.finish()
+	if moved := c.read(); !moved {
+		c.finish()
+	}
 }
 
 func (g *Gateway) newConnection(in *listener.Conn) *connection {
@@ -147,13 +158,19 @@ func (c *connection) count(cl conn.Close) {
 }
 
 func (c *connection) wakeLocked() {
-	if c.paused {
-		c.paused = false
-		if !c.stalled {
-			// It was not read; its silence begins now, not when the goroutine
-			// that is woken gets to run.
-			c.lastRead.Store(time.Now().UnixMilli())
-		}
+	if !c.paused {
+		return
+	}
+	c.paused = false
+	if !c.stalled {
+		// It was not read; its silence begins now, not when who is woken gets to
+		// run.
+		c.lastRead.Store(time.Now().UnixMilli())
+	}
+	c.stalled = false
+	if c.source != nil {
+		c.source.Wake()
+	} else {
 		close(c.wake)
 	}
 }
@@ -186,22 +203,28 @@ func (c *connection) wait(ready func() bool) bool {
 // sends and does not read is not read either.
 const maxOwed = 256 << 10
 
-// stall waits while too many answers wait for the socket. The keep alive goes
-// on meanwhile, so that a client that never reads again is ended by it. It
-// reports whether the connection goes on.
-func (c *connection) stall() (goesOn bool) {
+// pause reports whether b, which was read, may not be handled yet: too many
+// answers wait for the socket, or the broker's window is used up. Then c is
+// paused until somebody calls wakeLocked. The keep alive goes on in the first
+// case, so that a client that never reads again is ended by it.
+func (c *connection) pause(b []byte) bool {
 	c.mu.Lock()
-	c.stalled = c.owed > maxOwed
-	stalled, ending := c.stalled, c.ending
-	c.mu.Unlock()
-	if !stalled {
-		return !ending
+	defer c.mu.Unlock()
+	if c.ending || !c.opened {
+		return false
 	}
-	goesOn = c.wait(func() bool { return c.owed <= maxOwed })
-	c.mu.Lock()
-	c.stalled = false
-	c.mu.Unlock()
-	return goesOn
+	stalled := c.owed > maxOwed
+	if !stalled {
+		if len(b) == 0 || c.m.MayRead(packet.Type(b[0]>>4)) {
+			return false
+		}
+		c.gw.metrics.paused.Inc()
+	}
+	c.paused, c.stalled = true, stalled
+	if c.source == nil {
+		c.wake = make(chan struct{})
+	}
+	return true
 }
 
 // progress is called when the socket has taken some of its backlog.

@@ -4,15 +4,16 @@
 // and keeps nothing that must outlive them. It joins listeners, the connection
 // machine of gateway/conn and the links of gateway/uplink.
 //
-// Goroutines: one a connection, which reads; one a listener, one a link, one
-// sweeper for all timeouts, one for the directory's changes. Nobody waits for a
-// socket to take bytes, but a goroutine of listener.Socket while there is a
-// backlog. What the broker delivers is encoded on the broker's goroutine
+// Goroutines: an event loop for each processor, which has the plain connections
+// from CONNACK on; one a connection before that, and for those with TLS, PROXY or
+// WebSocket; one a listener, one a link, one sweeper for all timeouts, one for
+// the directory's changes. Nobody waits for a socket to take bytes, but a
+// goroutine of listener.Socket while one that no loop has is behind. What the broker delivers is encoded on the broker's goroutine
 // (Receive) and written by it (Flush), without a hand-over.
 //
 // Locks: a connection's mutex guards its outbound half, and is taken before
-// the Socket's and that of the list of dirty connections. Nobody calls a broker while holding either; sockets are closed
-// under it.
+// the Socket's, a loop's and that of the list of dirty connections. Nobody calls
+// a broker while holding either; sockets are closed under it.
 //
 // It must not know services: the broker is what a link.Broker says.
 package gateway

@@ -31,6 +31,9 @@ type Gateway struct {
 	turns     sync.Pool // *turn
 	outputs   sync.Pool // *output
 	busy      sync.Pool // *[busyBuffer]byte
+	rests     sync.Pool // *rest
+	loops     loops
+	loopsDone sync.WaitGroup
 
 	dirty struct {
 		mu   sync.Mutex
@@ -53,6 +56,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.turns.New = func() any { return &turn{} }
 	g.outputs.New = func() any { return &output{b: make([]byte, 0, outBuffer)} }
 	g.busy.New = func() any { return new([busyBuffer]byte) }
+	g.rests.New = func() any { return &rest{} }
 	g.flushers.New = func() any { return &flusher{} }
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{
@@ -69,6 +73,10 @@ func New(cfg Config) (*Gateway, error) {
 			return nil, err
 		}
 		g.listeners = append(g.listeners, l)
+	}
+	if err := g.newLoops(); err != nil {
+		g.closeListeners()
+		return nil, err
 	}
 	g.metrics = newMetrics(cfg.Registerer, g)
 	return g, nil
@@ -105,6 +113,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer closeLinks()
 	var wg, linkWG sync.WaitGroup
 	linkWG.Go(func() { g.pool.Run(links) })
+	g.runLoops(links)
 	wg.Go(func() { g.sweep(ctx) })
 	wg.Go(func() { g.watch(ctx) })
 	for _, l := range g.listeners {
@@ -123,6 +132,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.waitEmpty(context.Background(), lingerTime+time.Second)
 	closeLinks()
 	linkWG.Wait()
+	g.loopsDone.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

@@ -38,15 +38,19 @@ type reading struct {
 	n    int    // bytes of a packet that has not come whole, at the front of b
 }
 
-// read reads and handles until the connection ends. Its frame is small, as
-// listener.Listener.serve says.
-func (c *connection) read() {
+// read reads and handles until the connection ends, or an event loop has taken
+// it. Its frame is small, as listener.Listener.serve says.
+func (c *connection) read() (moved bool) {
 	r := &reading{}
 	r.b = r.idle[:]
+	defer r.release(&c.gw.busy)
 	for {
 		n, err := c.in.Read(r.b[r.n:])
 		if !c.took(r, n) || err != nil {
 			break
+		}
+		if c.move(r.b[:r.n]) {
+			return true
 		}
 	}
 	// The client was told goodbye, and the socket has a deadline: bytes that
@@ -56,19 +60,27 @@ func (c *connection) read() {
 			break
 		}
 	}
-	r.release(&c.gw.busy)
+	return false
 }
 
 // took handles n bytes that were read, and reports whether to go on.
 func (c *connection) took(r *reading, n int) bool {
-	if n > 0 {
-		c.lastRead.Store(time.Now().UnixMilli())
-		c.gw.metrics.bytesIn.Add(float64(n))
-		full := r.n+n == len(r.b)
-		used := c.consume(r.b[:r.n+n])
-		r.n = copy(r.b, r.b[used:r.n+n])
-		r.fit(&c.gw.busy, n, full)
+	if n == 0 {
+		return !c.isEnding()
 	}
+	c.lastRead.Store(time.Now().UnixMilli())
+	c.gw.metrics.bytesIn.Add(float64(n))
+	full := r.n+n == len(r.b)
+	r.n += n
+	for {
+		used, paused := c.consume(r.b[:r.n])
+		r.n = copy(r.b, r.b[used:r.n])
+		if !paused {
+			break
+		}
+		<-c.wake
+	}
+	r.fit(&c.gw.busy, n, full)
 	return !c.isEnding()
 }
 
@@ -125,21 +137,17 @@ func (r *reading) release(pool *sync.Pool) {
 }
 
 // consume handles the whole packets at the front of b and returns their length.
-// It waits while one of them may not be handled yet.
-func (c *connection) consume(b []byte) (used int) {
+// paused says that it has stopped before one that may not be handled yet: the
+// rest is to be given to it again when c is woken.
+func (c *connection) consume(b []byte) (used int, paused bool) {
 	for {
+		if c.pause(b[used:]) {
+			return used, true
+		}
 		n, goesOn := c.turn(b[used:])
 		used += n
-		if !c.stall() || !goesOn || used == len(b) {
-			return used
-		}
-		next := packet.Type(b[used] >> 4)
-		if c.m.MayRead(next) {
-			continue
-		}
-		c.gw.metrics.paused.Inc()
-		if !c.wait(func() bool { return c.m.MayRead(next) }) {
-			return used
+		if !goesOn || used == len(b) || c.isEnding() {
+			return used, false
 		}
 	}
 }
@@ -200,9 +208,9 @@ func (c *connection) send(t *turn) {
 	t.fx.Reset()
 	t.decoder.Reset()
 	c.mu.Lock()
-	dirty := c.dirty
+	alone := c.dirty && c.source == nil // a loop flushes once for all
 	c.mu.Unlock()
-	if dirty {
+	if alone {
 		c.gw.flush()
 	}
 }

@@ -49,6 +49,9 @@ func (c *connection) timeout(now int64) {
 	silence := c.silence.Load()
 	switch {
 	case c.ending:
+		if c.source != nil && c.told && now >= c.lingerUntil {
+			c.source.Wake()
+		}
 	case !c.opened:
 		if now-c.started > c.gw.cfg.ConnectTimeout.Milliseconds() {
 			cl := conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the broker does not answer"}

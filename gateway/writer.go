@@ -62,8 +62,14 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 	}
 }
 
-// Flush implements uplink.Handler.
-func (h *fromBroker) Flush() { (*Gateway)(h).flush() }
+// Flush implements uplink.Handler. A loop that is in a batch flushes at its end,
+// for all.
+func (h *fromBroker) Flush() {
+	g := (*Gateway)(h)
+	if g.loops.busy.Load() == 0 {
+		g.flush()
+	}
+}
 
 // Lost implements uplink.Handler: nothing is resumed silently, the clients come
 // back by themselves.
@@ -192,8 +198,8 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 	if c.out != nil && len(c.out.b) > 0 {
 		c.gw.metrics.bytesOut.Add(float64(len(c.out.b)))
 		if _, err := c.in.Write(c.out.b); err != nil {
-			// The reading goroutine finds out and ends.
-			_ = c.in.Socket.Close()
+			// Who reads finds out and ends.
+			c.in.Socket.Abort()
 		}
 	}
 	c.releaseOut()
@@ -207,7 +213,7 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 	if last {
 		c.told = true
 		c.in.Shut()
-		_ = c.in.Socket.SetReadDeadline(time.Now().Add(lingerTime))
+		c.lingerLocked()
 	}
 	if c.link == nil {
 		return warn
@@ -230,4 +236,16 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))
 	}
 	return warn
+}
+
+// lingerLocked gives the client time to hang up, if it was told something.
+func (c *connection) lingerLocked() {
+	if c.source == nil {
+		_ = c.in.Socket.SetReadDeadline(time.Now().Add(lingerTime))
+		return
+	}
+	if !c.goodbye.ByClient {
+		c.lingerUntil = time.Now().Add(lingerTime).UnixMilli()
+	}
+	c.source.Wake()
 }

@@ -6,5 +6,6 @@
 // (Socket) and says as much about the tenant as the network told.
 //
 // Each listener owns one accepting goroutine, and one goroutine a connection,
-// on which it calls Options.Handle. It must not know MQTT packets.
+// on which it calls Options.Handle and which ends when an event loop takes the
+// connection over (Socket.Move). It must not know MQTT packets.
 package listener

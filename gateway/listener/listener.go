@@ -59,7 +59,8 @@ type Options struct {
 	Log    *slog.Logger
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
-	// Handle has the connection until it returns; then it is closed.
+	// Handle has the connection until it returns; then it is closed unless an
+	// event loop has it.
 	Handle func(c *Conn)
 	// Refused hears of connections that were closed without Handle.
 	Refused func(l *Listener, why string)
@@ -214,6 +215,9 @@ func layers(c net.Conn) (s *Socket, proxy *proxyproto.Conn, t *tls.Conn) {
 func (l *Listener) serve(c net.Conn) {
 	if conn := l.handshake(c); conn != nil {
 		l.opts.Handle(conn)
+		if conn.Socket.Moved() {
+			return
+		}
 	}
 	_ = c.Close()
 }

@@ -7,12 +7,15 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/manormq/manor/infra/loop"
 )
 
 // Socket is the lowest layer of a connection. After Async its writes do not
 // block: what the kernel does not take at once stays in a backlog, and a
 // goroutine that waits for the kernel exists only while there is one. TLS and
-// WebSocket lie above it, so that they do not block either.
+// WebSocket lie above it, so that they do not block either. After Move an event
+// loop waits instead, and the Socket is its own descriptor.
 //
 // Who writes asks Backlog and grants the source of the bytes accordingly
 // (gateway/conn.CreditWindow). The Socket has the last word: it closes a
@@ -44,6 +47,9 @@ type Socket struct {
 
 	once    sync.Once
 	onClose func()
+
+	source *loop.Source // nil before Move
+	fd     int          // after Move; -1 when closed, which is done on the loop
 }
 
 // DefaultBound is the largest backlog of a Socket that was told no other, in
@@ -105,7 +111,15 @@ func (s *Socket) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	n := 0
-	if !s.draining && s.raw != nil {
+	switch {
+	case s.draining:
+	case s.source != nil:
+		var err error
+		if n, err = loop.Write(s.fd, p); err != nil {
+			s.err = err
+			return 0, err
+		}
+	case s.raw != nil:
 		s.p, s.n, s.werr = p, 0, nil
 		err := s.raw.Write(s.attempt)
 		s.p = nil
@@ -121,7 +135,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	if n < len(p) {
 		if waits := len(s.backlog) - s.off + len(p) - n; waits > s.bound {
 			s.err = ErrOverrun
-			_ = s.Conn.Close() // ends drain and the reader
+			s.abort()
 			if s.overrun != nil {
 				s.overrun(waits)
 			}
@@ -130,7 +144,11 @@ func (s *Socket) Write(p []byte) (int, error) {
 		s.backlog = append(s.backlog, p[n:]...)
 		if !s.draining {
 			s.draining = true
-			go s.drain()
+			if s.source != nil {
+				s.source.WantWrite(true)
+			} else {
+				go s.drain()
+			}
 		}
 	}
 	return len(p), nil
@@ -175,17 +193,22 @@ func (s *Socket) drain() {
 		s.mu.Unlock()
 		n, err := s.block(p)
 		s.mu.Lock()
-		if s.off += n; s.off > len(s.backlog)/2 && s.off < len(s.backlog) {
-			s.backlog = append([]byte(nil), s.backlog[s.off:]...)
-			s.off = 0
-		}
-		if err != nil {
-			s.err = err
-		}
+		s.tookLocked(n, err)
 		s.mu.Unlock()
 		if progress != nil && err == nil {
 			progress()
 		}
+	}
+}
+
+// tookLocked notes that the kernel took n bytes of the backlog.
+func (s *Socket) tookLocked(n int, err error) {
+	if s.off += n; s.off > len(s.backlog)/2 && s.off < len(s.backlog) {
+		s.backlog = append([]byte(nil), s.backlog[s.off:]...)
+		s.off = 0
+	}
+	if err != nil {
+		s.err = err
 	}
 }
 
@@ -220,14 +243,36 @@ func (s *Socket) Shut() {
 }
 
 func (s *Socket) closeWrite() {
+	if s.source != nil {
+		_ = syscall.Shutdown(s.fd, syscall.SHUT_WR)
+		return
+	}
 	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite() // the connection is about to be closed anyway
 	}
 }
 
-// Close closes the connection at once; a backlog is lost.
+// Abort breaks the connection: whoever reads finds its end, and then closes it.
+func (s *Socket) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abort()
+}
+
+// abort is Abort under mu.
+func (s *Socket) abort() {
+	switch {
+	case s.source == nil:
+		_ = s.Conn.Close()
+	case s.fd >= 0:
+		_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)
+	}
+}
+
+// Close closes the connection at once; a backlog is lost. After Move it must be
+// called on the loop, which may be reading the descriptor else.
 func (s *Socket) Close() error {
-	err := s.Conn.Close()
+	err := s.close()
 	s.once.Do(func() {
 		if s.onClose != nil {
 			s.onClose()

@@ -21,6 +21,7 @@ type config struct {
 	Domain         string            `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
 	Anonymous      string            `yaml:"anonymous" doc:"tenant of clients that name none and bring no password, on the plain listeners; for development; empty is none"`
 	ConnectTimeout time.Duration     `yaml:"connect_timeout" doc:"how long handshakes, and CONNECT, may take each"`
+	Loops          int               `yaml:"loops" doc:"event loops that share the connections without TLS; 0 is one for each processor"`
 	Broker         brokerConfig      `yaml:"broker"`
 	NATS           natsConfig        `yaml:"nats"`
 	Listeners      []listener.Config `yaml:"listeners"`
@@ -55,6 +56,7 @@ func (c *config) Validate() error {
 	p.Expect(c.Data != "", "data: expected a folder")
 	p.Expect(c.Domain != "", "domain: expected a domain such as eu.mqtt.example")
 	p.Expect(c.ConnectTimeout > 0, "connect_timeout: expected a duration above 0 such as 10s, found %v", c.ConnectTimeout)
+	p.Expect(c.Loops >= 0 && c.Loops <= 256, "loops: expected 0 to 256, found %d", c.Loops)
 	p.Expect(c.Broker.Address != "", "broker.address: expected host:port")
 	p.Expect(c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "", "broker: expected cert, key and ca, which links need")
 	p.Expect(c.Broker.Links >= 1 && c.Broker.Links <= 16, "broker.links: expected 1 to 16, found %d", c.Broker.Links)

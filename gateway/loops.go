@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/infra/loop"
+)
+
+// loops are the event loops of a gateway, which have the connections whose bytes
+// on the socket are MQTT, from CONNACK on. Before that, and where there is TLS,
+// PROXY or WebSocket, a connection has a goroutine.
+type loops struct {
+	all  []*loop.Loop
+	next atomic.Uint32
+	// busy counts the loops that are in a batch, at whose end they flush.
+	busy atomic.Int32
+}
+
+// newLoops makes a loop for each processor; none where the system has none.
+func (g *Gateway) newLoops() error {
+	n := g.cfg.Loops
+	if n == 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	for range n {
+		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() {
+			g.loops.busy.Add(-1)
+			g.flush()
+		})
+		if errors.Is(err, loop.ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		g.loops.all = append(g.loops.all, l)
+	}
+	return nil
+}
+
+// rest is what is kept of a packet that has not come whole.
+type rest struct{ b []byte }
+
+// restMax is the largest rest whose memory is used again.
+const restMax = 4 << 10
+
+// move gives c to a loop, with what was read and not handled, and reports
+// whether it has.
+func (c *connection) move(left []byte) bool {
+	g := c.gw
+	if len(g.loops.all) == 0 || !c.in.Movable() {
+		return false
+	}
+	l := g.loops.all[g.loops.next.Add(1)%uint32(len(g.loops.all))]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.opened || c.ending {
+		return false
+	}
+	c.keep(left)
+	source, err := c.in.Socket.Move(l, c)
+	if err != nil {
+		c.keep(nil)
+		return false
+	}
+	c.source = source
+	return true
+}
+
+// Readable implements loop.Handler.
+func (c *connection) Readable(l *loop.Loop) {
+	b, had := c.front(l.Buffer())
+	n, err := c.in.Socket.ReadNow(b[had:])
+	if n > 0 && !c.isEnding() {
+		c.lastRead.Store(time.Now().UnixMilli())
+		c.gw.metrics.bytesIn.Add(float64(n))
+		c.handle(b[:had+n], had > 0)
+	}
+	if err != nil {
+		c.finish()
+	}
+}
+
+// Writable implements loop.Handler.
+func (c *connection) Writable(*loop.Loop) { c.in.Socket.Drain() }
+
+// Woken implements loop.Handler: c is paused no longer, or ends.
+func (c *connection) Woken(l *loop.Loop) {
+	c.mu.Lock()
+	source, ending, paused := c.source, c.ending, c.paused
+	over := ending && c.told && time.Now().UnixMilli() >= c.lingerUntil
+	c.mu.Unlock()
+	switch {
+	case over:
+		c.finish()
+	case ending:
+		source.WantRead(true) // until the client has hung up
+	case !paused:
+		source.WantRead(true)
+		b, had := c.front(l.Buffer())
+		c.handle(b[:had], true)
+	}
+}
+
+// handle handles what was read and keeps the rest. again says that part of it
+// was read before.
+func (c *connection) handle(b []byte, again bool) {
+	used, paused := c.consume(b)
+	if paused {
+		c.mu.Lock()
+		source := c.source
+		if c.paused { // else it was woken already, and Woken comes
+			source.WantRead(false)
+		}
+		c.mu.Unlock()
+	}
+	if again || used < len(b) {
+		c.keep(b[used:])
+	}
+}
+
+// front returns memory to read into, and how much of it is taken at its front by
+// what was read before.
+func (c *connection) front(buffer []byte) (b []byte, had int) {
+	if c.rest == nil {
+		return buffer, 0
+	}
+	had = len(c.rest.b)
+	if had <= len(buffer)/2 {
+		copy(buffer, c.rest.b)
+		return buffer, had
+	}
+	// A packet larger than that: its memory grows as it comes, so that a header
+	// alone costs nothing.
+	if cap(c.rest.b)-had < len(buffer)/2 {
+		grown := make([]byte, had, 2*cap(c.rest.b)+len(buffer))
+		copy(grown, c.rest.b)
+		c.rest.b = grown
+	}
+	return c.rest.b[:cap(c.rest.b)], had
+}
+
+// keep keeps left, which may be a part of rest.
+func (c *connection) keep(left []byte) {
+	if len(left) == 0 {
+		if c.rest != nil && cap(c.rest.b) <= restMax {
+			c.gw.rests.Put(c.rest)
+		}
+		c.rest = nil
+		return
+	}
+	if c.rest == nil {
+		c.rest, _ = c.gw.rests.Get().(*rest)
+	}
+	if cap(c.rest.b) >= len(left) {
+		c.rest.b = c.rest.b[:len(left)]
+	} else {
+		c.rest.b = make([]byte, len(left))
+	}
+	copy(c.rest.b, left)
+}
+
+// runLoops runs the loops until ctx is done.
+func (g *Gateway) runLoops(ctx context.Context) {
+	for _, l := range g.loops.all {
+		g.loopsDone.Go(func() {
+			if err := l.Run(ctx); err != nil {
+				g.log.Error("an event loop has ended", "error", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"bytes"
+	"runtime"
+	"testing"
+
+	"github.com/manormq/manor/infra/packet"
+)
+
+// A connection without TLS has no goroutine: an event loop has it.
+func TestLoopsHaveTheConnections(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("event loops need epoll")
+	}
+	w := start(t, nil)
+	before := runtime.NumGoroutine()
+	const n = 200
+	var clients []*client
+	for range n {
+		c := w.dial("mqtt")
+		c.connect(hello(""))
+		clients = append(clients, c)
+	}
+	// Of the test's own clients each has one.
+	w.eventually("connections keep their goroutines", func() bool { return runtime.NumGoroutine() < before+n+n/4 })
+	if got := w.gw.Connections(); got != n {
+		t.Errorf("%d connections", got)
+	}
+	for _, c := range clients[:10] {
+		c.send(&packet.Packet{Type: packet.PINGREQ})
+		c.want(packet.PINGRESP)
+	}
+}
+
+// Packets come in pieces of every size, larger than a loop's buffer too.
+func TestLoopsPutPiecesTogether(t *testing.T) {
+	w := start(t, nil)
+	c := w.dial("mqtt")
+	c.connect(hello("pieces"))
+	c.subscribe("a/#")
+	for _, size := range []int{10, 5_000, 60_000, 70_000, 900_000} {
+		payload := string(bytes.Repeat([]byte("x"), size))
+		b := packet.Append(nil, c.v, publish("a/b", payload, 1), 0)
+		for _, piece := range []int{1, 3, 1_000, 33_000} {
+			if size/piece > 2_000 {
+				continue
+			}
+			for at := 0; at < len(b); at += piece {
+				c.write(b[at:min(len(b), at+piece)])
+			}
+			deliver, ack := false, false
+			for !deliver || !ack {
+				switch p := c.next(); {
+				case p == nil:
+					t.Fatalf("%d bytes in pieces of %d: the connection ended", size, piece)
+				case p.Type == packet.PUBLISH:
+					deliver = string(p.Publish.Message.Payload) == payload
+				case p.Type == packet.PUBACK:
+					ack = true
+				}
+			}
+		}
+	}
+}
