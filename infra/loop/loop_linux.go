@@ -4,6 +4,7 @@ package loop
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -162,8 +163,11 @@ func (s *Source) Wake() {
 }
 
 func (l *Loop) wake() {
-	one := [8]byte{7: 1}
-	_, _ = Write(l.waker, one[:]) // it can only be full, which wakes too
+	// Nobody reads the counter, since each write is an edge. It is full, and would
+	// wake nobody, after 2^64 of these.
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = Write(l.waker, one[:])
 }
 
 // Remove ends the watch; no method of the handler is called after it returned on

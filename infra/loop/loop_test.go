@@ -147,7 +147,7 @@ func TestWake(t *testing.T) {
 	w := start(t)
 	_, e := w.pair()
 	source := e.source.Load()
-	const n = 200
+	const n = 2000
 	for i := range n {
 		source.Wake()
 		if i%2 == 0 {
