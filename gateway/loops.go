@@ -12,9 +12,9 @@ import (
 	"github.com/manormq/manor/infra/loop"
 )
 
-// loops are the event loops of a gateway, which have the connections whose bytes
-// on the socket are MQTT, from CONNACK on. Before that, and where there is TLS,
-// PROXY or WebSocket, a connection has a goroutine.
+// loops are the event loops of a gateway, which have the connections with MQTT or
+// TLS on the socket, from CONNACK on. Before that, and where there is PROXY or
+// WebSocket, a connection has a goroutine.
 type loops struct {
 	all  []*loop.Loop
 	next atomic.Uint32
@@ -70,22 +70,40 @@ func (c *connection) move(left []byte) bool {
 		return false
 	}
 	c.source = source
+	if c.in.Layered() {
+		source.Wake() // for what TLS holds already
+	}
 	return true
 }
 
 // Readable implements loop.Handler.
 func (c *connection) Readable(l *loop.Loop) {
-	b, had := c.front(l.Buffer())
-	n, err := c.in.Socket.ReadNow(b[had:])
-	if n > 0 && !c.isEnding() {
-		c.lastRead.Store(time.Now().UnixMilli())
-		c.gw.metrics.bytesIn.Add(float64(n))
-		c.handle(b[:had+n], had > 0)
+	// TLS gives a record at a time, and the loop does not see what is left. It is
+	// others' turn after a few all the same.
+	for range layeredReads {
+		b, had := c.front(l.Buffer())
+		n, err := c.in.ReadNow(b[had:])
+		paused := false
+		if n > 0 && !c.isEnding() {
+			c.lastRead.Store(time.Now().UnixMilli())
+			c.gw.metrics.bytesIn.Add(float64(n))
+			paused = c.handle(b[:had+n], had > 0)
+		}
+		if err != nil {
+			c.finish()
+			return
+		}
+		if n == 0 || paused || !c.in.Layered() {
+			return
+		}
 	}
-	if err != nil {
-		c.finish()
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.source.Wake()
 }
+
+// layeredReads is how often a connection with TLS is read at once.
+const layeredReads = 8
 
 // Writable implements loop.Handler.
 func (c *connection) Writable(*loop.Loop) { c.in.Socket.Drain() }
@@ -101,16 +119,19 @@ func (c *connection) Woken(l *loop.Loop) {
 		c.finish()
 	case ending:
 		source.WantRead(true) // until the client has hung up
+		c.Readable(l)
 	case !paused:
 		source.WantRead(true)
 		b, had := c.front(l.Buffer())
-		c.handle(b[:had], true)
+		if !c.handle(b[:had], true) && c.in.Layered() {
+			c.Readable(l)
+		}
 	}
 }
 
 // handle handles what was read and keeps the rest. again says that part of it
-// was read before.
-func (c *connection) handle(b []byte, again bool) {
+// was read before. It reports whether c is paused.
+func (c *connection) handle(b []byte, again bool) (paused bool) {
 	used, paused := c.consume(b)
 	if paused {
 		c.mu.Lock()
@@ -123,6 +144,7 @@ func (c *connection) handle(b []byte, again bool) {
 	if again || used < len(b) {
 		c.keep(b[used:])
 	}
+	return paused
 }
 
 // front returns memory to read into, and how much of it is taken at its front by

@@ -3,10 +3,12 @@
 package listener
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/manormq/manor/infra/loop"
 )
@@ -14,12 +16,65 @@ import (
 // errStays says that a Socket is of no use to an event loop, or not now.
 var errStays = errors.New("listener: the connection stays with its goroutine")
 
-// Movable reports whether the bytes of MQTT are those of the socket, so that an
-// event loop may have it.
+// Movable reports whether an event loop may have the connection: nothing or TLS
+// alone lies above its socket.
 func (c *Conn) Movable() bool {
-	s, ok := c.Conn.(*Socket)
-	return ok && s.raw != nil
+	if c.Socket.raw == nil {
+		return false
+	}
+	top := c.Conn
+	if t, ok := top.(*tls.Conn); ok {
+		top = t.NetConn()
+	}
+	return top == net.Conn(c.Socket)
 }
+
+// Layered reports whether bytes may wait above the socket, of which a loop does
+// not hear: they must be read until there are none.
+func (c *Conn) Layered() bool { return c.Conn != net.Conn(c.Socket) }
+
+// ReadNow reads what is there, after Move: 0 and no error if nothing is, io.EOF
+// at the end.
+func (c *Conn) ReadNow(p []byte) (int, error) {
+	if !c.Layered() {
+		return loop.Read(c.Socket.fd, p)
+	}
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, errDry) {
+		err = nil
+	}
+	return n, err
+}
+
+// errDry says that nothing is there to be read now. crypto/tls goes on after an
+// error that is temporary, with what it has of a record.
+var errDry net.Error = dry{}
+
+type dry struct{}
+
+func (dry) Error() string   { return "listener: nothing to read now" }
+func (dry) Timeout() bool   { return true }
+func (dry) Temporary() bool { return true }
+
+// polled is what a Socket has in place of a net.Conn after Move. There are no
+// deadlines, because nothing waits.
+type polled struct{ s *Socket }
+
+func (p polled) Read(b []byte) (int, error) {
+	n, err := loop.Read(p.s.fd, b)
+	if n == 0 && err == nil {
+		err = errDry
+	}
+	return n, err
+}
+
+func (p polled) Write(b []byte) (int, error)    { return p.s.Write(b) }
+func (polled) Close() error                     { return nil }
+func (polled) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (polled) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (polled) SetDeadline(time.Time) error      { return nil }
+func (polled) SetReadDeadline(time.Time) error  { return nil }
+func (polled) SetWriteDeadline(time.Time) error { return nil }
 
 // Moved reports whether an event loop has the socket.
 func (s *Socket) Moved() bool {
@@ -30,8 +85,8 @@ func (s *Socket) Moved() bool {
 
 // Move gives the socket to a loop that calls h from then on, perhaps before
 // Move returns. Of the Socket's methods Write, Backlog, Bound, Shut and Abort
-// may be called as before, ReadNow, Drain and Close on the loop only, and none of
-// the net.Conn's. An error leaves everything as it was.
+// may be called as before, Read, Drain and Close on the loop only. Layers above
+// may hold bytes already. An error leaves everything as it was.
 func (s *Socket) Move(l *loop.Loop, h loop.Handler) (*loop.Source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,12 +109,9 @@ func (s *Socket) Move(l *loop.Loop, h loop.Handler) (*loop.Source, error) {
 		return nil, err
 	}
 	_ = s.Conn.Close() // the copy keeps the connection
-	s.source, s.Conn, s.raw, s.attempt = source, nil, nil, nil
+	s.source, s.Conn, s.raw, s.attempt = source, polled{s}, nil, nil
 	return source, nil
 }
-
-// ReadNow reads what is there: 0 and no error if nothing is, io.EOF at the end.
-func (s *Socket) ReadNow(p []byte) (int, error) { return loop.Read(s.fd, p) }
 
 // Drain writes some of the backlog.
 func (s *Socket) Drain() {
