@@ -27,7 +27,7 @@ func TestScenarios(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	b, err := startMosquitto(t.Context(), path)
+	b, err := startMosquitto(t.Context(), path, "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestScenarios(t *testing.T) {
 		// One after the other: a scenario that fills mosquitto leaves another nothing.
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			args := append([]string{"-s", name, "-addr", b.addr, "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
+			args := append([]string{"-s", name, "-addr", b.addrs[overTCP], "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
 			if err := Main(t.Context(), "", args, &out, &out); err != nil {
 				t.Fatal(err, &out)
 			}

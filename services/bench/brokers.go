@@ -4,12 +4,14 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,18 +23,31 @@ import (
 
 // broker is a broker that runs as processes of ours.
 type broker struct {
-	name string
-	addr string
-	pids []int
-	stop func()
+	name  string
+	addrs map[string]string // by transport
+	// login are the generator's arguments where clients need a credential.
+	login []string
+	dir   string
+	pids  []int
+	stop  func()
+}
+
+// arguments are the generator's to reach b over a transport.
+func (b *broker) arguments(transport string) []string {
+	args := []string{"-addr", b.addrs[transport], "-t", transport}
+	if transport == overTLS || transport == overWSS {
+		args = append(args, b.login...)
+	}
+	return args
 }
 
 // startTime is how long a broker may take to accept connections.
 const startTime = 30 * time.Second
 
-// startMosquitto starts Debian's mosquitto on a free loopback port, with
-// unlimited queues and nothing on disk.
-func startMosquitto(ctx context.Context, path string) (*broker, error) {
+// startMosquitto starts Debian's mosquitto on free loopback ports, with unlimited
+// queues and nothing on disk. With TLS it uses a copy of the certificate in the
+// two files; none if they are empty.
+func startMosquitto(ctx context.Context, path, cert, key string) (*broker, error) {
 	dir, err := os.MkdirTemp("", "mosquitto")
 	if err != nil {
 		return nil, err
@@ -41,22 +56,38 @@ func startMosquitto(ctx context.Context, path string) (*broker, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	port, err := freePort(0)
-	if err != nil {
-		return nil, err
+	b := &broker{name: "mosquitto", addrs: map[string]string{}}
+	conf := "allow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest none\n"
+	for _, transport := range []string{overTCP, overWS, overTLS} {
+		port, err := freePort(0)
+		if err != nil {
+			return nil, err
+		}
+		settings := ""
+		switch {
+		case transport == overWS:
+			settings = "protocol websockets\n"
+		case transport == overTLS && cert == "":
+			continue
+		case transport == overTLS:
+			settings = fmt.Sprintf("certfile %s/cert.pem\nkeyfile %s/key.pem\n", dir, dir)
+			if err := errors.Join(copyFile(cert, dir+"/cert.pem"), copyFile(key, dir+"/key.pem")); err != nil {
+				return nil, err
+			}
+		}
+		b.addrs[transport] = fmt.Sprintf("127.0.0.1:%d", port)
+		conf += fmt.Sprintf("listener %d 127.0.0.1\n%s", port, settings)
 	}
-	conf := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest none\n", port)
 	file := filepath.Join(dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, path, "-c", file)
-	b := &broker{name: "mosquitto", addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	if err := b.run(cmd, dir); err != nil {
 		return nil, err
 	}
 	for end := time.Now().Add(startTime); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.DialTimeout("tcp", b.addr, time.Second)
+		c, err := net.DialTimeout("tcp", b.addrs[overTCP], time.Second)
 		if err == nil {
 			_ = c.Close()
 			return b, nil
@@ -66,6 +97,15 @@ func startMosquitto(ctx context.Context, path string) (*broker, error) {
 			return nil, fmt.Errorf("mosquitto does not accept connections: %w", err)
 		}
 	}
+}
+
+// copyFile makes a copy that every user of this machine may read.
+func copyFile(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, 0o644)
 }
 
 // run starts cmd and has stop end it and remove dir.
@@ -90,6 +130,7 @@ func (b *broker) run(cmd *exec.Cmd, dir string) error {
 
 // devLine is the part of manor dev's --json line that is read here.
 type devLine struct {
+	API       string `json:"api"`
 	Processes []struct {
 		Role  string         `json:"role"`
 		PID   int            `json:"pid"`
@@ -114,7 +155,7 @@ func startManor(ctx context.Context, path string, args []string) (*broker, error
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{name: "manor"}
+	b := &broker{name: "manor", addrs: map[string]string{}, dir: dir}
 	if err := b.run(cmd, dir); err != nil {
 		return nil, err
 	}
@@ -133,15 +174,48 @@ func startManor(ctx context.Context, path string, args []string) (*broker, error
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
 	for _, p := range line.Processes {
 		b.pids = append(b.pids, p.PID)
-		if port := p.Ports["mqtt"]; port != 0 && b.addr == "" {
-			b.addr = fmt.Sprintf("127.0.0.1:%d", port)
+		for transport, name := range map[string]string{overTCP: "mqtt", overTLS: "mqtts", overWS: "ws", overWSS: "wss"} {
+			if port := p.Ports[name]; port != 0 && b.addrs[transport] == "" {
+				b.addrs[transport] = fmt.Sprintf("127.0.0.1:%d", port)
+			}
 		}
 	}
-	if b.addr == "" {
+	if b.addrs[overTCP] == "" {
 		b.stop()
 		return nil, errors.New("manor dev has no MQTT port")
 	}
+	if b.login, err = signUp(ctx, line.API); err != nil {
+		b.stop()
+		return nil, err
+	}
 	return b, nil
+}
+
+// signUp makes a tenant and returns the generator's arguments to connect with
+// its credential.
+func signUp(ctx context.Context, api string) ([]string, error) {
+	const body = `{"organization":"Bench","email":"bench@bench.example","password":"correct-horse-battery","tenant":"bench-tls"}`
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, api+"/v1/signup", strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var answer struct {
+		Credential struct {
+			Username string `json:"username"`
+			Password string `json:"password"`
+		} `json:"credential"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Credential.Password == "" {
+		return nil, fmt.Errorf("sign up for a tenant: %s: %w", resp.Status, err)
+	}
+	_, name, _ := strings.Cut(answer.Credential.Username, ":")
+	return []string{"-user", "bench-tls:" + cmp.Or(name, answer.Credential.Username), "-pass", answer.Credential.Password}, nil
 }
 
 // freePort returns a loopback port that was free a moment ago: want, or any if

@@ -19,7 +19,7 @@ type client struct {
 
 // open connects client i of that name, and waits for its CONNACK.
 func (o *Options) open(i int, id string, clean bool, buffer int) (*client, error) {
-	nc, err := dial(o.Addr, i)
+	nc, err := o.dial(i)
 	if err != nil {
 		return nil, err
 	}
@@ -61,17 +61,6 @@ func refused(first byte, body []byte) error {
 		return fmt.Errorf("connection refused: %s (return code %d)", refusals[body[1]], body[1])
 	}
 	return fmt.Errorf("connection refused with the unknown return code %d", body[1])
-}
-
-// dial connects to addr. On loopback connections beyond 20,000 have further
-// source addresses, since an address has only so many ports.
-func dial(addr string, i int) (net.Conn, error) {
-	d := net.Dialer{Timeout: 20 * time.Second}
-	host, _, _ := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); i >= 20000 && ip.IsLoopback() && ip.To4() != nil {
-		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/20000))}
-	}
-	return d.Dial("tcp", addr)
 }
 
 // packet returns the next whole packet that has been read: first byte and

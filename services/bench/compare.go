@@ -4,6 +4,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,29 +44,40 @@ func (c *Comparison) Flags(fs *flag.FlagSet) {
 
 // row is one line of the comparison.
 type row struct {
-	name    string
-	args    string   // of the generator
-	figures []string // what is shown, in order
+	name      string
+	args      string   // of the generator
+	figures   []string // what is shown, in order
+	transport string   // tcp if empty
 }
 
 // rows are the scenarios that are compared.
 var rows = []row{
-	{"q0-64", "-s pairs", []string{"cpu_us", "rate", "peak_rss_mb"}},
-	{"q0-1K", "-s pairs -size 1024", []string{"cpu_us", "rate"}},
-	{"q1-64", "-s pairs -qos 1", []string{"cpu_us", "rate"}},
-	{"q2-64", "-s pairs -qos 2", []string{"cpu_us", "rate"}},
-	{"fanin50", "-s fanin", []string{"cpu_us", "rate"}},
-	{"fanout1", "-s fanout -subs 1", []string{"cpu_us", "rate"}},
-	{"fanout10", "-s fanout -subs 10", []string{"cpu_us", "rate"}},
-	{"fanout100", "-s fanout -subs 100 -window 50", []string{"cpu_us", "rate"}},
-	{"fanout500", "-s fanout -subs 500 -window 20", []string{"cpu_us", "rate", "peak_rss_mb"}},
-	{"shared50x10", "-s shared", []string{"cpu_us", "rate"}},
-	{"q0-20k/s", "-s pairs -rate 20000", []string{"cpu_us", "p50_us", "p99_us"}},
-	{"q1-5k/s", "-s pairs -qos 1 -rate 5000", []string{"cpu_us", "p50_us", "p99_us"}},
-	{"idle10k", "-s idle -n 10000 -subs 1 -conc 64", []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s"}},
-	{"offline1000x100", "-s offline -n 1000 -msgs 100", []string{"enqueue_cpu_us", "drain_cpu_us", "enqueue_per_s", "drain_per_s", "queued_rss_mb"}},
-	{"retained100k", "-s retained -topics 100000", []string{"store_cpu_us", "replay_cpu_us", "rss_bytes_per_topic", "replay_ms"}},
-	{"wild100k", "-s wild -subs 100000", []string{"cpu_us", "subscribe_cpu_us", "rss_bytes_per_sub"}},
+	{"q0-64", "-s pairs", []string{"cpu_us", "rate", "peak_rss_mb"}, ""},
+	{"q0-1K", "-s pairs -size 1024", []string{"cpu_us", "rate"}, ""},
+	{"q1-64", "-s pairs -qos 1", []string{"cpu_us", "rate"}, ""},
+	{"q2-64", "-s pairs -qos 2", []string{"cpu_us", "rate"}, ""},
+	{"q1-1K", "-s pairs -qos 1 -size 1024", []string{"cpu_us", "rate"}, ""},
+	{"q2-1K", "-s pairs -qos 2 -size 1024", []string{"cpu_us", "rate"}, ""},
+	{"q1-64-kept", "-s pairs -qos 1 -persist", []string{"cpu_us", "rate"}, ""},
+	{"q2-64-kept", "-s pairs -qos 2 -persist", []string{"cpu_us", "rate"}, ""},
+	{"fanin50", "-s fanin", []string{"cpu_us", "rate"}, ""},
+	{"fanout1", "-s fanout -subs 1", []string{"cpu_us", "rate"}, ""},
+	{"fanout10", "-s fanout -subs 10", []string{"cpu_us", "rate"}, ""},
+	{"fanout100", "-s fanout -subs 100 -window 50", []string{"cpu_us", "rate"}, ""},
+	{"fanout500", "-s fanout -subs 500 -window 20", []string{"cpu_us", "rate", "peak_rss_mb"}, ""},
+	{"shared50x10", "-s shared", []string{"cpu_us", "rate"}, ""},
+	{"q0-20k/s", "-s pairs -rate 20000", []string{"cpu_us", "p50_us", "p99_us"}, ""},
+	{"q1-5k/s", "-s pairs -qos 1 -rate 5000", []string{"cpu_us", "p50_us", "p99_us"}, ""},
+	{"fanout500-40/s", "-s fanout -subs 500 -rate 40", []string{"cpu_us", "p50_us", "p99_us"}, ""},
+	{"q1-5k/s-kept", "-s pairs -qos 1 -rate 5000 -persist", []string{"cpu_us", "p50_us", "p99_us"}, ""},
+	{"idle10k", "-s idle -n 10000 -subs 1 -conc 64", []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s"}, ""},
+	{"offline1000x100", "-s offline -n 1000 -msgs 100", []string{"enqueue_cpu_us", "drain_cpu_us", "enqueue_per_s", "drain_per_s", "queued_rss_mb"}, ""},
+	{"retained100k", "-s retained -topics 100000", []string{"store_cpu_us", "replay_cpu_us", "rss_bytes_per_topic", "replay_ms"}, ""},
+	{"wild100k", "-s wild -subs 100000", []string{"cpu_us", "subscribe_cpu_us", "rss_bytes_per_sub"}, ""},
+	{"q0-64-tls", "-s pairs", []string{"cpu_us", "rate"}, overTLS},
+	{"q0-20k/s-tls", "-s pairs -rate 20000", []string{"cpu_us", "p50_us", "p99_us"}, overTLS},
+	{"idle5k-tls", "-s idle -n 5000 -subs 1 -conc 64", []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s"}, overTLS},
+	{"q0-64-ws", "-s pairs", []string{"cpu_us", "rate"}, overWS},
 }
 
 func rowNames() string {
@@ -126,7 +138,7 @@ func (c Comparison) row(ctx context.Context, r row, mosquitto string, w io.Write
 		return err
 	}
 	defer ours.stop()
-	theirs, err := startMosquitto(ctx, mosquitto)
+	theirs, err := startMosquitto(ctx, mosquitto, filepath.Join(ours.dir, "pki", "listeners.pem"), filepath.Join(ours.dir, "pki", "listeners.key"))
 	if err != nil {
 		return err
 	}
@@ -167,7 +179,8 @@ func (c Comparison) row(ctx context.Context, r row, mosquitto string, w io.Write
 // the memory of another.
 func (c Comparison) generate(ctx context.Context, b *broker, r row) (*Result, error) {
 	pids := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(b.pids)), ","), "[]")
-	args := append([]string{"bench", "-addr", b.addr, "-pid", pids, "-label", b.name}, strings.Fields(r.args)...)
+	args := append([]string{"bench", "-pid", pids, "-label", b.name}, strings.Fields(r.args)...)
+	args = append(args, b.arguments(cmp.Or(r.transport, overTCP))...)
 	cmd := exec.CommandContext(ctx, c.Program, args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

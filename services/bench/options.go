@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"net"
@@ -35,6 +36,12 @@ type Options struct {
 	Msgs      int           // messages for each session (offline)
 	Topics    int           // topics (retained)
 	Buffer    int           // a subscriber's read buffer, bytes
+	Transport string        // tcp, tls, ws or wss; empty is tcp
+	Host      string        // named to the broker by SNI and Host; empty is that of Addr
+	CA        string        // PEM file to verify the broker with; empty verifies nothing
+	Persist   bool          // subscribers have sessions that outlive their connections
+
+	tls *tls.Config
 }
 
 // Flags declares the options on fs, with their defaults.
@@ -58,6 +65,10 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&o.Msgs, "msgs", 100, "messages for each session (offline)")
 	fs.IntVar(&o.Topics, "topics", 100000, "topics (retained)")
 	fs.IntVar(&o.Buffer, "buf", 64<<10, "a subscriber's read buffer, bytes")
+	fs.StringVar(&o.Transport, "t", overTCP, "transport: tcp|tls|ws|wss")
+	fs.StringVar(&o.Host, "host", "", "name of the broker in SNI and Host (that of -addr)")
+	fs.StringVar(&o.CA, "ca", "", "PEM file with the CA of the broker's certificate; without it nothing is verified")
+	fs.BoolVar(&o.Persist, "persist", false, "subscribers (not those of idle, offline and retained) have persistent sessions")
 	fs.StringVar(&o.User, "user", "", "user name")
 	fs.StringVar(&o.Pass, "pass", "", "password")
 }
@@ -80,6 +91,9 @@ func (o *Options) Validate() error {
 	}
 	if !slices.Contains(Scenarios(), o.Scenario) {
 		return fmt.Errorf("-s: %q is no scenario; there are %s", o.Scenario, strings.Join(Scenarios(), ", "))
+	}
+	if !slices.Contains([]string{"", overTCP, overTLS, overWS, overWSS}, o.Transport) {
+		return fmt.Errorf("-t: want tcp, tls, ws or wss, not %q", o.Transport)
 	}
 	if o.QoS < 0 || o.QoS > 2 {
 		return fmt.Errorf("-qos: want 0 to 2, not %d", o.QoS)

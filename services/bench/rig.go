@@ -26,7 +26,7 @@ func (r *rig) group(fan, window int) *group {
 }
 
 func (r *rig) subscriber(i int, g *group, name string, filters ...string) error {
-	c, err := r.o.open(i, name, true, r.o.Buffer)
+	c, err := r.o.open(i, name, !r.o.Persist, r.o.Buffer)
 	if err != nil {
 		return err
 	}

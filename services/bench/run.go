@@ -30,6 +30,9 @@ func Run(o Options) (*Result, error) {
 	if err := o.Validate(); err != nil {
 		return nil, errs.New(errs.Invalid, "%w", err)
 	}
+	if err := o.prepare(); err != nil {
+		return nil, errs.New(errs.Invalid, "%w", err)
+	}
 	res := &Result{Label: o.Label, Scenario: o.Scenario, Extra: map[string]float64{}}
 	if err := raiseFiles(uint64(o.connections() + 64)); err != nil {
 		return nil, err
