@@ -57,7 +57,8 @@ func startMosquitto(ctx context.Context, path, cert, key string) (*broker, error
 		return nil, err
 	}
 	b := &broker{name: "mosquitto", addrs: map[string]string{}}
-	conf := "allow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest none\n"
+	var conf strings.Builder
+	conf.WriteString("allow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest none\n")
 	for _, transport := range []string{overTCP, overWS, overTLS} {
 		port, err := freePort(0)
 		if err != nil {
@@ -76,10 +77,10 @@ func startMosquitto(ctx context.Context, path, cert, key string) (*broker, error
 			}
 		}
 		b.addrs[transport] = fmt.Sprintf("127.0.0.1:%d", port)
-		conf += fmt.Sprintf("listener %d 127.0.0.1\n%s", port, settings)
+		fmt.Fprintf(&conf, "listener %d 127.0.0.1\n%s", port, settings)
 	}
 	file := filepath.Join(dir, "mosquitto.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, path, "-c", file)
