@@ -10,28 +10,27 @@ import (
 	"github.com/manormq/manor/infra/packet"
 )
 
-// A connection without TLS has no goroutine: an event loop has it.
+// A connection with nothing or TLS on its socket has no goroutine: an event loop
+// has it.
 func TestLoopsHaveTheConnections(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("event loops need epoll")
 	}
 	w := start(t, nil)
-	before := runtime.NumGoroutine()
-	const n = 200
-	var clients []*client
-	for range n {
-		c := w.dial("mqtt")
-		c.connect(hello(""))
-		clients = append(clients, c)
-	}
-	// Of the test's own clients each has one.
-	w.eventually("connections keep their goroutines", func() bool { return runtime.NumGoroutine() < before+n+n/4 })
-	if got := w.gw.Connections(); got != n {
-		t.Errorf("%d connections", got)
-	}
-	for _, c := range clients[:10] {
-		c.send(&packet.Packet{Type: packet.PINGREQ})
-		c.want(packet.PINGRESP)
+	for _, listener := range []string{"mqtt", "mqtts"} {
+		before := runtime.NumGoroutine()
+		const n = 200
+		var clients []*client
+		for range n {
+			c := w.any(listener, "acme.localhost")
+			c.mustConnect(hello(""))
+			clients = append(clients, c)
+		}
+		w.eventually("connections keep their goroutines", func() bool { return runtime.NumGoroutine() < before+n/4 })
+		for _, c := range clients[:10] {
+			c.send(&packet.Packet{Type: packet.PINGREQ})
+			c.want(packet.PINGRESP)
+		}
 	}
 }
 
