@@ -40,16 +40,14 @@ func (c *Conn) ReadNow(p []byte) (int, error) {
 		return loop.Read(c.Socket.fd, p)
 	}
 	n, err := c.Conn.Read(p)
-	if errors.Is(err, errDry) {
+	if errors.Is(err, dry{}) {
 		err = nil
 	}
 	return n, err
 }
 
-// errDry says that nothing is there to be read now. crypto/tls goes on after an
-// error that is temporary, with what it has of a record.
-var errDry net.Error = dry{}
-
+// dry is the error that says that nothing is there to be read now. crypto/tls
+// goes on after an error that is temporary, with what it has of a record.
 type dry struct{}
 
 func (dry) Error() string   { return "listener: nothing to read now" }
@@ -63,7 +61,7 @@ type polled struct{ s *Socket }
 func (p polled) Read(b []byte) (int, error) {
 	n, err := loop.Read(p.s.fd, b)
 	if n == 0 && err == nil {
-		err = errDry
+		err = dry{}
 	}
 	return n, err
 }
