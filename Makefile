@@ -8,14 +8,16 @@ TOOLS          = bin/tools
 TIME          ?= 60s
 ROUNDS        ?= 5
 RUNS          ?= 3
+NATS_SERVER    = v2.15.2
+MOCHI          = v2.7.9
 # The packages that own goroutines: the race detector looks at these.
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test race fuzz lint arch check bench crash nightly generate deps fmt clean
+.PHONY: help build dev test race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
 
 help: ## print the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 build: ## build every main into bin/
 	$(GO) build -o bin/ ./services/cmd/...
@@ -54,6 +56,9 @@ check: lint arch ## what every commit passes: lint, structure, short tests
 bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 keeps the table in docs/bench
 	bin/manor bench compare -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
 
+bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare with nats-server and mochi-mqtt too, RUNS (3) interleaved runs; SAVE=1 keeps the table
+	bin/manor bench compare -peers mosquitto,nats,mochi -tools $(TOOLS) -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
+
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
 
@@ -77,6 +82,16 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
 	@mv $(TOOLS)/golangci-lint $@
+
+$(TOOLS)/nats-server:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/nats-io/nats-server/v2@$(NATS_SERVER)
+
+# mochi-mqtt's program is called cmd.
+$(TOOLS)/mochi:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/mochi-mqtt/server/v2/cmd@$(MOCHI)
+	@mv $(TOOLS)/cmd $@
 
 $(TOOLS)/gofumpt-$(GOFUMPT):
 	@mkdir -p $(TOOLS)

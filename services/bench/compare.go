@@ -26,6 +26,11 @@ type Comparison struct {
 	Program string
 	// Runs is how often each row is measured on each broker, in turn.
 	Runs int
+	// Peers are mosquitto, nats and mochi, comma separated; the ratio is to the
+	// first.
+	Peers string
+	// Tools is the folder with nats-server and mochi.
+	Tools string
 	// Only are the names of the rows to measure; all if empty.
 	Only string
 	// Dev are further arguments of manor dev, separated by spaces.
@@ -37,6 +42,8 @@ type Comparison struct {
 // Flags declares the options on fs, with their defaults.
 func (c *Comparison) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&c.Runs, "runs", 3, "interleaved runs of each row")
+	fs.StringVar(&c.Peers, "peers", "mosquitto", "brokers to compare with, comma separated: mosquitto, nats, mochi")
+	fs.StringVar(&c.Tools, "tools", "bin/tools", "folder with nats-server and mochi (make bench-peers builds them)")
 	fs.StringVar(&c.Only, "only", "", "rows to measure, comma separated (all): "+rowNames())
 	fs.StringVar(&c.Dev, "dev", "", `further arguments of manor dev, such as "--brokers 1 --gateways 2"`)
 	fs.StringVar(&c.Save, "save", "", "folder to keep the table in, as DATE-COMMIT.txt")
@@ -99,7 +106,7 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 			return errs.New(errs.Invalid, "-only: %q is no row; there are %s", name, rowNames())
 		}
 	}
-	mosquitto, err := findMosquitto()
+	peers, err := c.peers()
 	if err != nil {
 		return err
 	}
@@ -109,15 +116,21 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	var table bytes.Buffer
 	w := io.MultiWriter(out, &table)
 	commit := versionOf(ctx, "git", "rev-parse", "--short", "HEAD")
-	fmt.Fprintf(w, "manor %s against %s, %s\n", commit, versionOf(ctx, mosquitto, "-h"), time.Now().UTC().Format(time.DateOnly))
+	fmt.Fprintf(w, "manor %s, %s\n", commit, time.Now().UTC().Format(time.DateOnly))
+	for _, p := range peers {
+		fmt.Fprintf(w, "against %s\n", p.version(ctx))
+	}
 	fmt.Fprintf(w, "%s\nmedian of %d interleaved runs on loopback, generator on the same machine; manor dev %s\n", machine(), c.Runs, c.Dev)
-	fmt.Fprintf(w, "ratio: manor / mosquitto; below 1 is better, except for rates (…/s)\n\n")
-	fmt.Fprintf(w, "%-16s %-20s %12s %12s %8s\n", "scenario", "figure", "manor", "mosquitto", "ratio")
+	fmt.Fprintf(w, "ratio: manor / %s; below 1 is better, except for rates (…/s)\n\n%-16s %-20s %12s", peers[0].name, "scenario", "figure", "manor")
+	for _, p := range peers {
+		fmt.Fprintf(w, " %12s", p.name)
+	}
+	fmt.Fprintf(w, " %8s\n", "ratio")
 	for _, r := range rows {
 		if c.Only != "" && !strings.Contains(","+c.Only+",", ","+r.name+",") {
 			continue
 		}
-		if err := c.row(ctx, r, mosquitto, w); err != nil {
+		if err := c.row(ctx, r, peers, w); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 	}
@@ -127,30 +140,41 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	if err := os.MkdirAll(c.Save, 0o755); err != nil {
 		return err
 	}
-	file := filepath.Join(c.Save, fmt.Sprintf("%s-%s.txt", time.Now().UTC().Format(time.DateOnly), commit))
+	kind := ""
+	if len(peers) > 1 {
+		kind = "-peers"
+	}
+	file := filepath.Join(c.Save, fmt.Sprintf("%s-%s%s.txt", time.Now().UTC().Format(time.DateOnly), commit, kind))
 	return os.WriteFile(file, table.Bytes(), 0o644)
 }
 
 // row measures one row and writes its lines.
-func (c Comparison) row(ctx context.Context, r row, mosquitto string, w io.Writer) error {
+func (c Comparison) row(ctx context.Context, r row, peers []peer, w io.Writer) error {
 	ours, err := startManor(ctx, c.Program, strings.Fields(c.Dev))
 	if err != nil {
 		return err
 	}
 	defer ours.stop()
-	theirs, err := startMosquitto(ctx, mosquitto, filepath.Join(ours.dir, "pki", "listeners.pem"), filepath.Join(ours.dir, "pki", "listeners.key"))
-	if err != nil {
-		return err
+	brokers := []*broker{ours}
+	for _, p := range peers {
+		b, err := p.start(ctx, ours.dir)
+		if err != nil {
+			return err
+		}
+		defer b.stop()
+		brokers = append(brokers, b)
 	}
-	defer theirs.stop()
-	results := map[*broker][]*Result{}
+	results := make([][]*Result, len(brokers))
 	for range c.Runs {
-		for _, b := range []*broker{ours, theirs} {
+		for i, b := range brokers {
+			if b.addrs[cmp.Or(r.transport, overTCP)] == "" {
+				continue
+			}
 			res, err := c.generate(ctx, b, r)
 			if err != nil {
 				return err
 			}
-			results[b] = append(results[b], res)
+			results[i] = append(results[i], res)
 		}
 	}
 	for i, figure := range r.figures {
@@ -158,17 +182,20 @@ func (c Comparison) row(ctx context.Context, r row, mosquitto string, w io.Write
 		if i == 0 {
 			name = r.name
 		}
-		a, b := median(results[ours], figure), median(results[theirs], figure)
-		ratio := "-"
-		if b != 0 {
-			ratio = fmt.Sprintf("%.2f", a/b)
+		fmt.Fprintf(w, "%-16s %-20s", name, figure)
+		for i := range brokers {
+			fmt.Fprintf(w, " %12s", number(median(results[i], figure)))
 		}
-		fmt.Fprintf(w, "%-16s %-20s %12s %12s %8s\n", name, figure, number(a), number(b), ratio)
+		ratio := "-"
+		if b := median(results[1], figure); b != 0 {
+			ratio = fmt.Sprintf("%.2f", median(results[0], figure)/b)
+		}
+		fmt.Fprintf(w, " %8s\n", ratio)
 	}
-	for _, b := range []*broker{ours, theirs} {
-		for i, res := range results[b] {
+	for i, b := range brokers {
+		for n, res := range results[i] {
 			if res.Lost > 0 || res.Error != "" {
-				fmt.Fprintf(w, "%-16s %s, run %d: %d lost %s\n", "", b.name, i+1, res.Lost, res.Error)
+				fmt.Fprintf(w, "%-16s %s, run %d: %d lost %s\n", "", b.name, n+1, res.Lost, res.Error)
 			}
 		}
 	}

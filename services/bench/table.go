@@ -27,22 +27,28 @@ func (res *Result) figure(name string) float64 {
 	return res.Extra[name]
 }
 
-// median is the middle of one figure over several results.
+// median is the middle of one figure over several results; 0 without any.
 func median(all []*Result, figure string) float64 {
 	var values []float64
 	for _, res := range all {
 		values = append(values, res.figure(figure))
 	}
 	slices.Sort(values)
+	if len(values) == 0 {
+		return 0
+	}
 	if n := len(values); n%2 == 0 {
 		return (values[n/2-1] + values[n/2]) / 2
 	}
 	return values[len(values)/2]
 }
 
-// number prints v with three digits that mean something.
+// number prints v with three digits that mean something; 0 is what was not
+// measured.
 func number(v float64) string {
 	switch {
+	case v == 0:
+		return "-"
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:
