@@ -35,9 +35,7 @@ func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
 			return s.handOver(se, m, v)
 		}
 	}
-	s.stats.dropped(dropNoMember)
-	s.set.log.Warn("message for a shared subscription without members dropped",
-		slog.String("tenant", se.tenant.id), slog.String("filter", filter))
+	s.drop(se, dropNoMember)
 	return false
 }
 
