@@ -14,6 +14,7 @@ import (
 func FuzzScript(f *testing.F) {
 	f.Add([]byte{0, 3, 1, 1, 9, 100, 4, 1, 4, 1, 5, 1, 2, 0, 0, 3, 9, 50})
 	f.Add([]byte{0, 2, 9, 255, 4, 2, 4, 2, 6, 1, 8, 1, 3, 0, 7, 5, 10, 1})
+	f.Add([]byte("0290X0X12001B\x0290")) // PUBREC before the message is sent again
 	f.Fuzz(func(t *testing.T, script []byte) {
 		s := New(1, "c")
 		var (
@@ -87,7 +88,11 @@ func FuzzScript(f *testing.F) {
 					sent += 10
 					inflight[o.Packet] = true
 				case OutAck:
-					if o.Ack == mqtt.Pubrel && o.Reason == 0 {
+					// A client may send PUBREC for what was not sent again yet. The
+					// answer takes no place: only PUBLISH packets that were sent on
+					// this connection are counted [MQTT-3.3.4-9].
+					answer := e.Kind == Ack && e.Ack == mqtt.Pubrec && e.Packet == o.Packet
+					if o.Ack == mqtt.Pubrel && o.Reason == 0 && !answer {
 						inflight[o.Packet] = true
 					}
 				default:
