@@ -61,6 +61,7 @@ var ErrOverrun = errors.New("listener: more waits for the socket than may")
 
 // NewSocket wraps c. onClose may be nil.
 func NewSocket(c net.Conn, onClose func()) *Socket {
+	c = loop.Quiet(c)
 	s := &Socket{Conn: c, onClose: onClose, bound: DefaultBound}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -123,7 +124,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 		s.p, s.n, s.werr = p, 0, nil
 		err := s.raw.Write(s.attempt)
 		s.p = nil
-		if err == nil && s.werr != nil && !errors.Is(s.werr, syscall.EAGAIN) {
+		if err == nil {
 			err = s.werr
 		}
 		if err != nil {
@@ -155,18 +156,8 @@ func (s *Socket) Write(p []byte) (int, error) {
 }
 
 func (s *Socket) writeOnce(fd uintptr) bool {
-	s.n, s.werr = write(fd, s.p)
+	s.n, s.werr = loop.Write(int(fd), s.p)
 	return true
-}
-
-// write is one write(2); n is never negative.
-func write(fd uintptr, p []byte) (int, error) {
-	for {
-		n, err := syscall.Write(int(fd), p)
-		if !errors.Is(err, syscall.EINTR) {
-			return max(n, 0), err
-		}
-	}
 }
 
 // chunk is how much the drain goroutine offers the kernel at a time, so that
@@ -219,8 +210,8 @@ func (s *Socket) block(p []byte) (n int, err error) {
 	}
 	var werr error
 	err = s.raw.Write(func(fd uintptr) bool {
-		n, werr = write(fd, p)
-		return !errors.Is(werr, syscall.EAGAIN)
+		n, werr = loop.Write(int(fd), p)
+		return n > 0 || werr != nil
 	})
 	if err == nil {
 		err = werr

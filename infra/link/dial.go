@@ -10,6 +10,7 @@ import (
 	"net"
 	"sync/atomic"
 
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -30,6 +31,7 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
+	nc = loop.Quiet(nc)
 	if tlsConf != nil {
 		if tlsConf.ServerName == "" {
 			host, _, err := net.SplitHostPort(addr)

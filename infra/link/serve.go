@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -93,6 +94,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) introduce(ctx context.Context, nc net.Conn) (*wire.Conn, error) {
+	nc = loop.Quiet(nc)
 	if s.TLS != nil {
 		nc = tls.Server(nc, s.TLS)
 	}
