@@ -258,7 +258,7 @@ func (c *connection) appendedLocked(n int, owed bool) {
 	}
 	if n > c.largest {
 		c.largest = n
-		c.in.Socket.Bound(listener.DefaultBound + n)
+		c.in.Socket.Bound(loop.DefaultBound + n)
 	}
 }
 

@@ -8,7 +8,7 @@
 // from CONNACK on; one a connection before that, and for those with TLS, PROXY or
 // WebSocket; one a listener, one a link, one sweeper for all timeouts, one for
 // the directory's changes. Nobody waits for a socket to take bytes, but a
-// goroutine of listener.Socket while one that no loop has is behind. What the broker delivers is encoded on the broker's goroutine
+// goroutine of loop.Socket while one that no loop has is behind. What the broker delivers is encoded on the broker's goroutine
 // (Receive) and written by it (Flush), without a hand-over.
 //
 // Locks: a connection's mutex guards its outbound half, and is taken before

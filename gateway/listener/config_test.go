@@ -6,6 +6,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/manormq/manor/infra/loop"
 )
 
 func TestForwardedFor(t *testing.T) {
@@ -41,7 +43,7 @@ func TestSocketKeepsBacklog(t *testing.T) {
 	defer b.Close()
 	moved := make(chan struct{}, 100)
 	closed := false
-	s := NewSocket(a, func() { closed = true })
+	s := loop.NewSocket(a, func() { closed = true })
 	s.Async(func() { moved <- struct{}{} }, nil)
 	for range 3 {
 		if n, err := s.Write(make([]byte, 100_000)); n != 100_000 || err != nil {

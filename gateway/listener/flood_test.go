@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 )
@@ -29,7 +30,7 @@ func (nobody) TenantByHost(context.Context, string) (*tenancy.Tenant, error) {
 // who it is, makes the gateway keep little; when it takes them again, it is
 // answered.
 func TestWebSocketPingFlood(t *testing.T) {
-	sockets := make(chan *Socket, 1)
+	sockets := make(chan *loop.Socket, 1)
 	l, err := New(Config{Kind: WS, Address: "127.0.0.1:0"}, Options{
 		Directory: nobody{}, Log: telemetry.Discard(), HandshakeTimeout: 10 * time.Second,
 		Handle: func(c *Conn) {
@@ -104,17 +105,17 @@ func TestWebSocketPingFlood(t *testing.T) {
 func TestSocketOverrunCloses(t *testing.T) {
 	a, b := net.Pipe()
 	defer b.Close()
-	s := NewSocket(a, nil)
+	s := loop.NewSocket(a, nil)
 	overruns := 0
 	s.Async(nil, func(int) { overruns++ })
 	s.Bound(100_000)
 	if _, err := s.Write(make([]byte, 100_000)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Write([]byte{1}); !errors.Is(err, ErrOverrun) {
+	if _, err := s.Write([]byte{1}); !errors.Is(err, loop.ErrOverrun) {
 		t.Errorf("Write beyond the bound: %v", err)
 	}
-	if _, err := s.Write([]byte{1}); !errors.Is(err, ErrOverrun) {
+	if _, err := s.Write([]byte{1}); !errors.Is(err, loop.ErrOverrun) {
 		t.Errorf("Write after the overrun: %v", err)
 	}
 	if overruns != 1 {

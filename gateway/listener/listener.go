@@ -17,6 +17,7 @@ import (
 	"github.com/pires/go-proxyproto"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -24,7 +25,7 @@ import (
 type Conn struct {
 	// Conn is the top layer. Its writes do not block.
 	net.Conn
-	Socket   *Socket
+	Socket   *loop.Socket
 	Listener *Listener
 	// Tenant is what SNI, Host, PROXY or the listener say; nil if nothing.
 	Tenant *tenancy.Tenant
@@ -177,12 +178,12 @@ func (a acceptor) Accept() (net.Conn, error) {
 			_ = c.Close()
 			continue
 		}
-		return l.wrap(NewSocket(c, func() { l.open.Add(-1) })), nil
+		return l.wrap(loop.NewSocket(c, func() { l.open.Add(-1) })), nil
 	}
 }
 
 // wrap puts PROXY and TLS above the socket. Neither reads yet.
-func (l *Listener) wrap(s *Socket) net.Conn {
+func (l *Listener) wrap(s *loop.Socket) net.Conn {
 	var c net.Conn = s
 	if l.cfg.ProxyProtocol {
 		policy := proxyproto.REQUIRE
@@ -198,14 +199,14 @@ func (l *Listener) wrap(s *Socket) net.Conn {
 }
 
 // layers takes wrap apart again.
-func layers(c net.Conn) (s *Socket, proxy *proxyproto.Conn, t *tls.Conn) {
+func layers(c net.Conn) (s *loop.Socket, proxy *proxyproto.Conn, t *tls.Conn) {
 	if x, ok := c.(*tls.Conn); ok {
 		t, c = x, x.NetConn()
 	}
 	if x, ok := c.(*proxyproto.Conn); ok {
 		proxy, c = x, x.Raw()
 	}
-	s, _ = c.(*Socket)
+	s, _ = c.(*loop.Socket)
 	return s, proxy, t
 }
 
@@ -254,7 +255,7 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 
 // readProxy reads the PROXY header and reports whether it was one that is
 // believed.
-func (l *Listener) readProxy(s *Socket, proxy *proxyproto.Conn) bool {
+func (l *Listener) readProxy(s *loop.Socket, proxy *proxyproto.Conn) bool {
 	h := proxy.ProxyHeader() // reads
 	if proxy.ProxyHeaderPolicy == proxyproto.REJECT {
 		l.opts.Refused(l, "proxy_untrusted")

@@ -10,7 +10,6 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -31,7 +30,8 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
-	nc = loop.Quiet(nc)
+	config := wire.Config{Node: nodeName}
+	nc = socket(nc, &config)
 	if tlsConf != nil {
 		if tlsConf.ServerName == "" {
 			host, _, err := net.SplitHostPort(addr)
@@ -44,7 +44,7 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string
 		}
 		nc = tls.Client(nc, tlsConf)
 	}
-	conn, err := wire.New(ctx, nc, wire.Config{Node: nodeName})
+	conn, err := wire.New(ctx, nc, config)
 	if err != nil {
 		return nil, fmt.Errorf("dial broker %s: %w", addr, err)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -94,11 +93,12 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) introduce(ctx context.Context, nc net.Conn) (*wire.Conn, error) {
-	nc = loop.Quiet(nc)
+	config := wire.Config{Node: s.name()}
+	nc = socket(nc, &config)
 	if s.TLS != nil {
 		nc = tls.Server(nc, s.TLS)
 	}
-	return wire.New(ctx, nc, wire.Config{Node: s.name()})
+	return wire.New(ctx, nc, config)
 }
 
 // name is the node's name, from the certificate if none is set.

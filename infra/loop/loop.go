@@ -4,7 +4,8 @@
 // which waits for all the descriptors that were given to it and calls their
 // handlers, one at a time. A descriptor costs no goroutine, no stack and no
 // buffer. Where the system has no epoll, New fails with ErrUnsupported and the
-// caller keeps a goroutine for each connection. It knows nothing of MQTT.
+// caller keeps a goroutine for each connection. A Socket is a connection whose
+// writes never wait, with a goroutine or on a Loop. It knows nothing of MQTT.
 package loop
 
 import "errors"

@@ -57,6 +57,10 @@ type Config struct {
 	// KeepAlive is how often a ping is sent: 5 s by default. An end that hears
 	// nothing for three of them ends the connection.
 	KeepAlive time.Duration
+	// Direct, if set, is called when the preface has been exchanged: from then on
+	// writes to the connection do not wait, and Flush writes itself instead of
+	// waking a goroutine. What the connection keeps of them must be bounded.
+	Direct func()
 	// Handshake is how long the preface, and TLS before it, may take: 10 s by
 	// default.
 	Handshake time.Duration
@@ -88,6 +92,8 @@ type Conn struct {
 	features uint32
 
 	wake    chan struct{} // capacity 1: the writer has something to do
+	direct  bool          // writes do not wait: Flush writes
+	writing sync.Mutex    // held from taking what is pending until it is written; before mu
 	done    chan struct{} // closed with the first error
 	rtt     atomic.Int64  // nanoseconds; 0 before the first pong
 	sent    atomic.Uint64 // bytes
@@ -112,8 +118,11 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 		_ = nc.Close()
 		return nil, errors.Join(ctx.Err(), err)
 	}
+	if config.Direct != nil {
+		config.Direct()
+	}
 	return &Conn{
-		config: config, nc: nc, r: r, peer: peer, features: features,
+		config: config, nc: nc, r: r, peer: peer, features: features, direct: config.Direct != nil,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), started: time.Now(),
 	}, nil
 }
@@ -174,8 +183,12 @@ func (c *Conn) Append(frames func(dst []byte) (out []byte, count int)) error {
 	return nil
 }
 
-// Flush has the writer write what is queued. It does not wait.
+// Flush has what is queued written. It does not wait.
 func (c *Conn) Flush() {
+	if c.direct {
+		c.writePending()
+		return
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -302,24 +315,31 @@ func (c *Conn) write() {
 		case <-c.done:
 			return
 		}
+		c.writePending()
+	}
+}
+
+// writePending writes what is pending, in the order in which it was queued.
+func (c *Conn) writePending() {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	out := c.pending
+	c.pending, c.spare = c.spare, nil
+	c.mu.Unlock()
+	if len(out) == 0 {
+		return
+	}
+	n, err := c.nc.Write(out)
+	c.sent.Add(uint64(n))
+	if err != nil {
+		c.fail(fmt.Errorf("write to %s: %w", c.peer, err))
+		return
+	}
+	if cap(out) <= keepBuffer {
 		c.mu.Lock()
-		out := c.pending
-		c.pending, c.spare = c.spare, nil
+		c.spare = out[:0]
 		c.mu.Unlock()
-		if len(out) == 0 {
-			continue
-		}
-		n, err := c.nc.Write(out)
-		c.sent.Add(uint64(n))
-		if err != nil {
-			c.fail(fmt.Errorf("write to %s: %w", c.peer, err))
-			return
-		}
-		if cap(out) <= keepBuffer {
-			c.mu.Lock()
-			c.spare = out[:0]
-			c.mu.Unlock()
-		}
 	}
 }
 

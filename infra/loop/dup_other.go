@@ -2,7 +2,7 @@
 
 //go:build !linux
 
-package listener
+package loop
 
 import "syscall"
 

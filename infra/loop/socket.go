@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package listener
+package loop
 
 import (
 	"errors"
 	"net"
 	"sync"
 	"syscall"
-
-	"github.com/manormq/manor/infra/loop"
 )
 
 // Socket is the lowest layer of a connection. After Async its writes do not
@@ -17,9 +15,9 @@ import (
 // WebSocket lie above it, so that they do not block either. After Move an event
 // loop waits instead, and the Socket is its own descriptor.
 //
-// Who writes asks Backlog and grants the source of the bytes accordingly
-// (gateway/conn.CreditWindow). The Socket has the last word: it closes a
-// connection whose backlog grows beyond what Bound allows.
+// Who writes asks Backlog and grants the source of the bytes accordingly. The
+// Socket has the last word: it closes a connection whose backlog grows beyond
+// what Bound allows.
 type Socket struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection is not a kernel's
@@ -48,8 +46,8 @@ type Socket struct {
 	once    sync.Once
 	onClose func()
 
-	source *loop.Source // nil before Move
-	fd     int          // after Move; -1 when closed, which is done on the loop
+	source *Source // nil before Move
+	fd     int     // after Move; -1 when closed, which is done on the loop
 }
 
 // DefaultBound is the largest backlog of a Socket that was told no other, in
@@ -57,11 +55,11 @@ type Socket struct {
 const DefaultBound = 4 << 20
 
 // ErrOverrun says that the peer does not take what is written.
-var ErrOverrun = errors.New("listener: more waits for the socket than may")
+var ErrOverrun = errors.New("loop: more waits for the socket than may")
 
 // NewSocket wraps c. onClose may be nil.
 func NewSocket(c net.Conn, onClose func()) *Socket {
-	c = loop.Quiet(c)
+	c = Quiet(c)
 	s := &Socket{Conn: c, onClose: onClose, bound: DefaultBound}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -116,7 +114,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	case s.draining:
 	case s.source != nil:
 		var err error
-		if n, err = loop.Write(s.fd, p); err != nil {
+		if n, err = Write(s.fd, p); err != nil {
 			s.err = err
 			return 0, err
 		}
@@ -156,7 +154,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 }
 
 func (s *Socket) writeOnce(fd uintptr) bool {
-	s.n, s.werr = loop.Write(int(fd), s.p)
+	s.n, s.werr = Write(int(fd), s.p)
 	return true
 }
 
@@ -210,7 +208,7 @@ func (s *Socket) block(p []byte) (n int, err error) {
 	}
 	var werr error
 	err = s.raw.Write(func(fd uintptr) bool {
-		n, werr = loop.Write(int(fd), p)
+		n, werr = Write(int(fd), p)
 		return n > 0 || werr != nil
 	})
 	if err == nil {

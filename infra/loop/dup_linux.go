@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package listener
+package loop
 
 import "golang.org/x/sys/unix"
 
