@@ -144,6 +144,9 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	if len(peers) > 1 {
 		kind = "-peers"
 	}
+	if strings.Contains(c.Dev, "--brokers") {
+		kind += "-processes"
+	}
 	file := filepath.Join(c.Save, fmt.Sprintf("%s-%s%s.txt", time.Now().UTC().Format(time.DateOnly), commit, kind))
 	return os.WriteFile(file, table.Bytes(), 0o644)
 }
