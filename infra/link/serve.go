@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/wire"
 )
 
@@ -84,7 +85,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			s.Logger.Info("link opened", slog.String("gateway", conn.Peer()), slog.Any("peer", conn.RemoteAddr()))
 			err = Accept(ctx, conn, s.Attach)
 			level := slog.LevelInfo
-			if errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrOverrun) {
+			if errors.Is(err, wire.ErrTooLarge) || errors.Is(err, wire.ErrOverrun) || errors.Is(err, loop.ErrOverrun) {
 				level = slog.LevelError // a bound of this end did not hold
 			}
 			s.Logger.Log(ctx, level, "link ended", slog.String("gateway", conn.Peer()), slog.Any("error", err))

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ type Comparison struct {
 	Peers string
 	// Tools is the folder with nats-server and mochi.
 	Tools string
+	// All measures the rows of moreRows too.
+	All bool
 	// Only are the names of the rows to measure; all if empty.
 	Only string
 	// Dev are further arguments of manor dev, separated by spaces.
@@ -44,6 +47,7 @@ func (c *Comparison) Flags(fs *flag.FlagSet) {
 	fs.IntVar(&c.Runs, "runs", 3, "interleaved runs of each row")
 	fs.StringVar(&c.Peers, "peers", "mosquitto", "brokers to compare with, comma separated: mosquitto, nats, mochi")
 	fs.StringVar(&c.Tools, "tools", "bin/tools", "folder with nats-server and mochi (make bench-peers builds them)")
+	fs.BoolVar(&c.All, "all", false, "measure the rows of persistent sessions, TLS, WebSocket and 1 KiB at QoS 1 and 2 too")
 	fs.StringVar(&c.Only, "only", "", "rows to measure, comma separated (all): "+rowNames())
 	fs.StringVar(&c.Dev, "dev", "", `further arguments of manor dev, such as "--brokers 1 --gateways 2"`)
 	fs.StringVar(&c.Save, "save", "", "folder to keep the table in, as DATE-COMMIT.txt")
@@ -87,6 +91,12 @@ var rows = []row{
 	{"q0-64-ws", "-s pairs", []string{"cpu_us", "rate"}, overWS},
 }
 
+// moreRows are measured with -all only: with them a comparison takes half as long
+// again.
+var moreRows = []string{
+	"q1-1K", "q2-1K", "q1-64-kept", "q2-64-kept", "fanout500-40/s", "q1-5k/s-kept", "q0-64-tls", "q0-20k/s-tls", "idle5k-tls", "q0-64-ws",
+}
+
 func rowNames() string {
 	var names []string
 	for _, r := range rows {
@@ -127,7 +137,8 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(w, " %8s\n", "ratio")
 	for _, r := range rows {
-		if c.Only != "" && !strings.Contains(","+c.Only+",", ","+r.name+",") {
+		named := strings.Contains(","+c.Only+",", ","+r.name+",")
+		if c.Only != "" && !named || c.Only == "" && !c.All && slices.Contains(moreRows, r.name) {
 			continue
 		}
 		if err := c.row(ctx, r, peers, w); err != nil {
