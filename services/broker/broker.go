@@ -70,7 +70,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 		return err
 	}
 	b.shards, err = shard.New(shard.Config{
-		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, Log: b.log,
+		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
 	})
 	if err != nil {
 		return err

@@ -95,8 +95,13 @@ func TestStopAndStart(t *testing.T) {
 				if present {
 					gw.want(t, link.DownDeliver)
 				} else {
+					// Channels have no order among them: the SUBACK comes first.
+					up = []link.UpFrame{{Kind: link.UpSubscribe, Channel: 1, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "t", QoS: 1}}}}
+					if err := l.Send(&link.Up{Frames: up}); err != nil {
+						t.Fatal(err)
+					}
+					gw.want(t, link.DownSuback)
 					up = []link.UpFrame{
-						{Kind: link.UpSubscribe, Channel: 1, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "t", QoS: 1}}},
 						{Kind: link.UpClose, Channel: 1, Close: &link.Close{Cause: link.CloseLost}},
 						{Kind: link.UpOpen, Channel: 2, Open: &link.Open{Tenant: "acme", ClientID: "p", CleanStart: true, ReceiveMaximum: 10, Limits: limits}},
 						{Kind: link.UpPublish, Channel: 2, PacketID: 5, Message: mqtt.Message{Topic: []byte("t"), Payload: []byte("x"), QoS: 1}},

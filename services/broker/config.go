@@ -5,25 +5,27 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/manormq/manor/services/broker/partition"
 )
 
 // Config is the broker's section of a configuration.
 type Config struct {
-	Data       string `yaml:"data" doc:"folder of the store; one process holds it at a time"`
-	Partitions int    `yaml:"partitions" doc:"partitions of the region, 1 to 65535; never changes for a store"`
-	Shards     int    `yaml:"shards" doc:"turns that may run at once, 1 to 64; 0 is one for each processor"`
-	Sync       string `yaml:"sync" doc:"when commits are synced to disk: commit, none, or at the latest after a duration such as 20ms; a killed process loses nothing under any of them, a power cut at most that long"`
-	Listen     string `yaml:"listen" doc:"address for links from gateways; empty accepts none"`
-	Cert       string `yaml:"cert" doc:"PEM file of this node's certificate, for links"`
-	Key        string `yaml:"key" doc:"PEM file of its key"`
-	CA         string `yaml:"ca" doc:"PEM file of the region's CA: gateways must have a certificate of it"`
+	Data       string        `yaml:"data" doc:"folder of the store; one process holds it at a time"`
+	Partitions int           `yaml:"partitions" doc:"partitions of the region, 1 to 65535; never changes for a store"`
+	Shards     int           `yaml:"shards" doc:"turns that may run at once, 1 to 64; 0 is one for each processor"`
+	Sync       string        `yaml:"sync" doc:"when commits are synced to disk: commit, none, or at the latest after a duration such as 20ms; a killed process loses nothing under any of them, a power cut at most that long"`
+	WriteDelay time.Duration `yaml:"write_delay" doc:"how long a QoS 1 message to persistent sessions that are connected stays unwritten, at most twice that: if all of them acknowledge it meanwhile it is never written, and its PUBACK goes then; 0 writes at once"`
+	Listen     string        `yaml:"listen" doc:"address for links from gateways; empty accepts none"`
+	Cert       string        `yaml:"cert" doc:"PEM file of this node's certificate, for links"`
+	Key        string        `yaml:"key" doc:"PEM file of its key"`
+	CA         string        `yaml:"ca" doc:"PEM file of the region's CA: gateways must have a certificate of it"`
 }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms"}
+	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond}
 }
 
 // Validate says what is wrong with c.
@@ -36,6 +38,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Shards < 0 || c.Shards > 64 {
 		return fmt.Errorf("shards: %d is not between 0 and 64", c.Shards)
+	}
+	if c.WriteDelay < 0 || c.WriteDelay > time.Second {
+		return fmt.Errorf("write_delay: %v is not between 0 and 1s", c.WriteDelay)
 	}
 	if _, err := partition.ParseSync(c.Sync); err != nil {
 		return err

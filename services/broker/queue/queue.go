@@ -200,6 +200,25 @@ func be64(b []byte) (v uint64) {
 	return v
 }
 
+// Pass gives e the next seq without keeping it: it was handed to the session at
+// once, and is not stored. The queue must be empty.
+func (q *Queue) Pass(e *Entry) {
+	e.Seq = q.next
+	q.next++
+	q.stored = q.next
+}
+
+// Keep stores an entry of Pass until Release, and holds it in memory for sending
+// it again.
+func (q *Queue) Keep(e *Entry, b *kv.Batch) {
+	if q.flying == nil {
+		q.flying = make(map[uint64]*Entry)
+	}
+	q.flying[e.Seq] = e
+	q.space.buf = appendEntry(q.space.buf[:0], e)
+	b.Put(q.key(e.Seq), q.space.buf)
+}
+
 // Take takes the head off: it was handed to the session. A stored entry stays
 // in the store until Release. hold keeps the message in memory as well, so that
 // another member of a shared group may have it at any time.

@@ -14,7 +14,8 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 	if !q.durable && !q.spilled {
 		return nil
 	}
-	for _, e := range q.flying {
+	for seq, e := range q.flying {
+		b.Delete(q.key(seq)) // of Keep: its batch may be open still
 		if e.body != 0 {
 			q.space.refer(b, e.body, -1)
 		}

@@ -80,7 +80,7 @@ func (o *outbound) allocate() uint16 {
 // worth its while.
 func (s *Session) Ready() bool {
 	o := &s.out
-	return s.attached && len(o.resend) == 0 && o.used < o.window && o.sent < o.granted
+	return s.attached && len(o.resend) == 0 && o.used < o.window && o.sent < o.granted && len(o.entries) < 65535
 }
 
 // TakeCredit takes size bytes for a QoS 0 delivery. It reports false if the

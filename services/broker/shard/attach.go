@@ -22,7 +22,9 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 			s.step(se, &session.Event{Kind: session.Discard}, nil)
 			se = nil
 		}
-		present = se != nil
+		if present = se != nil; present {
+			s.writeAll(se)
+		}
 	}
 	if se == nil {
 		if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
@@ -114,6 +116,7 @@ func (s *Shard) closeChannel(se *sess, c *link.Close) {
 	s.unbind(se)
 	s.step(se, &ev, nil)
 	if !se.gone {
+		s.writeAll(se)
 		s.regroup(se)
 	}
 }
@@ -149,6 +152,7 @@ func (s *Shard) finishSession(se *sess) {
 	}
 	s.unbind(se)
 	se.ending = true
+	s.forgetUnwritten(se)
 	s.regroup(se)
 	for _, sub := range se.Subscriptions() {
 		s.removeRoute(se, sub.Filter)

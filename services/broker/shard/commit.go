@@ -131,7 +131,7 @@ func (s *Shard) resume(w *waiter) {
 	case w.after != nil:
 		w.after()
 	case w.parcel != nil:
-		s.reply(w.parcel)
+		s.arrived(w.parcel)
 	default:
 		s.answered(w.slot, w.gen, 0, false)
 	}

@@ -38,6 +38,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		return false
 	}
 	q := se.queueOf()
+	deferred := qos == mqtt.AtLeastOnce && group == "" && !share && s.mayDefer(se, v)
 	e := &queue.Entry{
 		Message: v.keep(), QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Group: group, Serial: v.serial,
 	}
@@ -47,6 +48,10 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 			s.drop(se, dropQueueFull)
 			return false
 		}
+	}
+	if deferred {
+		s.sendUnwritten(e, se)
+		return false
 	}
 	var body uint64
 	if share && se.Durable() {

@@ -20,6 +20,9 @@ type view struct {
 	expireAt int64
 	from     *sess
 	retain   bool
+	// awaited says that a publisher waits for PUBACK, and would send the message
+	// again if it did not come.
+	awaited bool
 }
 
 // storedBody is the body of the message that is being fanned out.

@@ -29,6 +29,8 @@ type parcel struct {
 	home *Shard // nil if no answer is wanted
 	slot uint32
 	gen  uint32
+	// waits counts what the answer waits for.
+	waits int32
 	// reason and hit are the answer.
 	reason mqtt.ReasonCode
 	hit    bool
@@ -85,8 +87,9 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	if m.HasExpiry {
 		expireAt = s.now + int64(m.Expiry)*1000
 	}
-	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain}
 	wait := p.Token != 0
+	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && !p.Exact}
+	begin := len(s.unwritten.list)
 	own, others := &s.fans[s.index], uint64(0)
 	if m.Retain {
 		t.mayRetain.Store(true)
@@ -136,18 +139,19 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	if m.Retain {
 		stored = true
 	}
-	if others == 0 && (!wait || !stored && !p.Exact) {
+	deferred := s.unwritten.list[begin:]
+	if others == 0 && (!wait || !stored && !p.Exact && len(deferred) == 0) {
 		if wait {
 			s.settled(se, p.Token, p.Packet, mqtt.Success, matched)
 		}
 		return
 	}
-	s.publishFar(se, m, p, &v, others, stored, matched)
+	s.publishFar(se, m, p, &v, others, deferred, stored, matched)
 }
 
 // publishFar sends a publish to other shards, and notes what its
 // acknowledgement waits for.
-func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, stored, matched bool) {
+func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, deferred []*unwritten, stored, matched bool) {
 	wait := p.Token != 0
 	var slot, gen uint32
 	var waits int32
@@ -155,6 +159,10 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		slot, gen = s.newPending()
 		if stored || p.Exact {
 			s.wait(waiter{slot: slot, gen: gen})
+			waits++
+		}
+		for _, u := range deferred {
+			u.slot, u.gen = slot, gen
 			waits++
 		}
 	}
@@ -213,8 +221,8 @@ func (f *fan) reset() {
 // accept does with a parcel what publish does in its own shard.
 func (s *Shard) accept(p *parcel) {
 	s.serial++
-	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain}
-	stored := false
+	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.n == 0}
+	begin, stored := len(s.unwritten.list), false
 	s.judged = s.judged[:0]
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
 		s.retain(p.tenant, p.retain, p.msg, p.expireAt)
@@ -227,11 +235,24 @@ func (s *Shard) accept(p *parcel) {
 	if p.home == nil {
 		return
 	}
+	for _, u := range s.unwritten.list[begin:] {
+		u.parcel = p
+		p.waits++
+	}
 	if stored || p.n != 0 {
 		s.wait(waiter{parcel: p})
-		return
+		p.waits++
 	}
-	s.reply(p)
+	if p.waits == 0 {
+		s.reply(p)
+	}
+}
+
+// arrived notes that one thing that the answer of a parcel waits for has come.
+func (s *Shard) arrived(p *parcel) {
+	if p.waits--; p.waits == 0 {
+		s.reply(p)
+	}
 }
 
 // reply answers a parcel.

@@ -16,6 +16,7 @@ import (
 // save writes the records of a step into the open batch.
 func (s *Shard) save(se *sess, records []session.Record) {
 	p, b := se.space.id, s.batch
+	var unwritten uint16 // the identifier of a delivery that the store does not have
 	for i := range records {
 		r := &records[i]
 		k := s.keyBuf[:0]
@@ -38,19 +39,31 @@ func (s *Shard) save(se *sess, records []session.Record) {
 			k = partition.KeyU64U16(k, p, partition.KindInbound, se.ID, r.Packet)
 			b.Delete(k)
 		case session.PutInflight:
-			k = inflightKey(k, p, se.ID, r.Packet)
-			s.valueBuf = appendInflight(s.valueBuf[:0], r)
-			b.Put(k, s.valueBuf)
+			if u := se.unwritten[r.Seq]; u != nil {
+				u.inflight = *r
+			} else {
+				s.putInflight(se, r)
+			}
 		case session.DeleteInflight:
-			k = inflightKey(k, p, se.ID, r.Packet)
-			b.Delete(k)
+			if r.Packet != unwritten {
+				k = inflightKey(k, p, se.ID, r.Packet)
+				b.Delete(k)
+			}
 		case session.DeleteQueued:
-			if se.queue != nil && r.Seq != 0 {
+			if u := se.unwritten[r.Seq]; u != nil {
+				unwritten = u.inflight.Packet
+				s.acknowledged(u)
+			} else if se.queue != nil && r.Seq != 0 {
 				se.queue.Release(r.Seq, b)
 			}
 		}
 		s.keyBuf = k[:0]
 	}
+}
+
+func (s *Shard) putInflight(se *sess, r *session.Record) {
+	s.valueBuf = appendInflight(s.valueBuf[:0], r)
+	s.batch.Put(inflightKey(nil, se.space.id, se.ID, r.Packet), s.valueBuf)
 }
 
 // inflightKey has the attachment between session and packet identifier; it is

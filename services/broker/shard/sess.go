@@ -41,6 +41,9 @@ type sess struct {
 	// place 0 is nowhere.
 	deadline int64
 	place    int
+	// unwritten are its deliveries that the store does not have, by seq.
+	unwritten map[uint64]*unwritten
+	patience  patience
 	// groups is how many shared subscriptions the session has.
 	groups  int
 	replays []*replay

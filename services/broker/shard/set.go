@@ -33,6 +33,10 @@ type Config struct {
 	Shards int
 	// Sync says when commits are synced to disk.
 	Sync partition.Sync
+	// WriteDelay is for how long a QoS 1 message to a stored session that has a
+	// connection stays unwritten, since the session may acknowledge it; 0 writes
+	// at once. It is kept up to twice as long.
+	WriteDelay time.Duration
 	// Now is the clock, in Unix milliseconds; nil is the system's.
 	Now func() int64
 	Log *slog.Logger
@@ -44,9 +48,11 @@ type Set struct {
 	shards    []*Shard
 	committer *partition.Committer
 	now       func() int64
-	log       *slog.Logger
-	cell      []partition.ID
-	links     atomic.Int64
+	// writeDelay is Config.WriteDelay.
+	writeDelay time.Duration
+	log        *slog.Logger
+	cell       []partition.ID
+	links      atomic.Int64
 
 	mu struct {
 		sync.RWMutex
@@ -76,7 +82,7 @@ func New(c Config) (*Set, error) {
 		c.Now = func() int64 { return time.Now().UnixMilli() }
 	}
 	st := &Set{
-		store: c.Store, now: c.Now, log: c.Log,
+		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.mu.tenants = make(map[string]*Tenant)

@@ -77,6 +77,8 @@ type Shard struct {
 	waiters []waiter
 	first   int // of waiters
 
+	unwritten unwrittens
+
 	fans    []fan
 	pending []pending
 	free    []uint32
@@ -289,6 +291,7 @@ func (s *Shard) drain() int {
 // is handed over, and windows are granted.
 func (s *Shard) end(r *run) {
 	s.grantWindows()
+	s.deferWrites()
 	s.submit()
 	for i := range s.outgoing {
 		s.outgoing[i].to.post(s.outgoing[i].item, r)

@@ -33,10 +33,11 @@ type world struct {
 	// far puts a pipe, and the codec, between the gateways and the broker.
 	far   bool
 	asked uint64
+	delay time.Duration // Config.WriteDelay
 }
 
 func newWorld(t *testing.T, shards int, far bool) *world {
-	w := &world{t: t, store: mem.New(), far: far}
+	w := &world{t: t, store: mem.New(), far: far, delay: 2 * time.Millisecond}
 	w.clock.Store(1_000_000)
 	w.start(shards)
 	t.Cleanup(func() { w.stop() })
@@ -46,7 +47,7 @@ func newWorld(t *testing.T, shards int, far bool) *world {
 func (w *world) start(shards int) {
 	w.t.Helper()
 	set, err := New(Config{
-		Store: w.store, Partitions: 8, Shards: shards, Sync: partition.Sync{Every: -1},
+		Store: w.store, Partitions: 8, Shards: shards, Sync: partition.Sync{Every: -1}, WriteDelay: w.delay,
 		Now: w.clock.Load, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

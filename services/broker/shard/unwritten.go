@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// unwritten is a QoS 1 delivery to a stored session that has been sent and is in
+// memory alone. If the session acknowledges it soon it is never written, and the
+// publisher is answered then; else it is written after the Set's write delay, or
+// when the connection ends, and the publisher is answered after the commit. Until
+// then the publisher has no PUBACK, so a crash loses nothing that it was promised.
+type unwritten struct {
+	se    *sess
+	entry queue.Entry
+	// inflight is what the store must hold of it beside the entry.
+	inflight session.Record
+	// The publish that waits for it: slot of this shard, or parcel of another.
+	slot, gen uint32
+	parcel    *parcel
+	// over says that nothing but its place in the list is left.
+	over bool
+}
+
+// patience is how a session's acknowledgements come: one that is late has the
+// next messages written at once, twice as many each time.
+type patience struct {
+	late uint8 // how often in a row, at most maxLate
+	skip uint8 // messages still to be written at once
+}
+
+const maxLate = 7
+
+func (p *patience) missed() {
+	p.late = min(p.late+1, maxLate)
+	p.skip = 1<<p.late - 1
+}
+
+// unwrittens are those of a shard, oldest first.
+type unwrittens struct {
+	list  []*unwritten
+	first int
+	// settled were acknowledged in the step that is being carried out.
+	settled []*unwritten
+	timer   *time.Timer
+	// armed says that the timer runs; then those before due are written.
+	armed bool
+	due   int
+}
+
+// mayDefer reports whether a QoS 1 message of that publish may be sent to the
+// session before it is written.
+func (s *Shard) mayDefer(se *sess, v *view) bool {
+	if !v.awaited || s.set.writeDelay <= 0 || !se.Durable() || se.waiting() > 0 || !se.Ready() {
+		return false
+	}
+	if se.patience.skip > 0 {
+		se.patience.skip--
+		return false
+	}
+	return true
+}
+
+// sendUnwritten sends e, which mayDefer allows. The caller of fanOut sets what
+// waits for it.
+func (s *Shard) sendUnwritten(e *queue.Entry, se *sess) {
+	u := &unwritten{se: se, entry: *e}
+	se.queueOf().Pass(&u.entry)
+	if se.unwritten == nil {
+		se.unwritten = make(map[uint64]*unwritten)
+	}
+	se.unwritten[u.entry.Seq] = u
+	s.unwritten.list = append(s.unwritten.list, u)
+	ev := session.Event{
+		Kind: session.Enqueued, QoS: mqtt.AtLeastOnce, Seq: u.entry.Seq,
+		Size: link.DeliverCost(u.entry.Message.Size(), len(u.entry.IDs)),
+	}
+	s.stepEntry(se, &ev, nil, &u.entry)
+}
+
+// acknowledged notes that u need not be written any more.
+func (s *Shard) acknowledged(u *unwritten) {
+	delete(u.se.unwritten, u.entry.Seq)
+	u.se.patience.late = 0
+	u.over = true
+	s.unwritten.settled = append(s.unwritten.settled, u)
+}
+
+// settle answers the publishers of what was acknowledged.
+func (s *Shard) settle() {
+	for n := len(s.unwritten.settled); n > 0; n = len(s.unwritten.settled) {
+		u := s.unwritten.settled[n-1]
+		s.unwritten.settled[n-1] = nil
+		s.unwritten.settled = s.unwritten.settled[:n-1]
+		s.stats.Unwritten.Add(1)
+		if u.parcel != nil {
+			s.arrived(u.parcel)
+		} else {
+			s.answered(u.slot, u.gen, 0, false)
+		}
+		*u = unwritten{over: true}
+	}
+}
+
+// write puts u into the open batch, whose commit answers its publisher.
+func (s *Shard) write(u *unwritten) {
+	se := u.se
+	delete(se.unwritten, u.entry.Seq)
+	se.queueOf().Keep(&u.entry, s.batch)
+	s.putInflight(se, &u.inflight)
+	if u.parcel != nil {
+		s.wait(waiter{parcel: u.parcel})
+	} else {
+		s.wait(waiter{slot: u.slot, gen: u.gen})
+	}
+	u.over = true
+}
+
+// writeAll writes what a session that has lost its connection did not
+// acknowledge.
+func (s *Shard) writeAll(se *sess) {
+	if len(se.unwritten) == 0 {
+		return
+	}
+	for _, u := range se.unwritten {
+		s.write(u)
+	}
+	se.unwritten = nil
+}
+
+// forgetUnwritten answers for a session that has ended.
+func (s *Shard) forgetUnwritten(se *sess) {
+	for _, u := range se.unwritten {
+		s.acknowledged(u)
+	}
+	se.unwritten = nil
+}
+
+// deferWrites drops what is over from the head of the list, and has the timer run
+// while there is something in it. It is part of the end of a turn.
+func (s *Shard) deferWrites() {
+	w := &s.unwritten
+	for w.first < len(w.list) && w.list[w.first].over {
+		w.list[w.first] = nil
+		w.first++
+	}
+	if w.first == len(w.list) {
+		w.list, w.first, w.due = w.list[:0], 0, 0
+		return
+	}
+	if w.first > 1024 && w.first > len(w.list)/2 {
+		n := copy(w.list, w.list[w.first:])
+		clear(w.list[n:])
+		w.list, w.due, w.first = w.list[:n], max(0, w.due-w.first), 0
+	}
+	if w.armed {
+		return
+	}
+	w.armed, w.due = true, len(w.list)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(s.set.writeDelay, func() { s.call(s.writeDue) })
+	} else {
+		w.timer.Reset(s.set.writeDelay)
+	}
+}
+
+// writeDue writes what was there already when the timer began to run.
+func (s *Shard) writeDue() {
+	w := &s.unwritten
+	w.armed = false
+	for i := w.first; i < w.due; i++ {
+		if u := w.list[i]; !u.over {
+			u.se.patience.missed()
+			s.write(u)
+		}
+	}
+	w.due = 0
+}
