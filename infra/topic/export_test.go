@@ -3,10 +3,18 @@
 package topic
 
 // Empty reports whether no node is left.
-func (t *Trie[T]) Empty() bool { return t.root == nil && t.n == 0 }
-
-// Empty reports whether no node is left.
-func (s *Snapshot[T]) Empty() bool { return s == nil || s.root == nil && s.n == 0 }
+func (t *Trie[T]) Empty() bool { return t.root.empty() && t.Len() == 0 }
 
 // Empty reports whether no node is left.
 func (t *Names[T]) Empty() bool { return len(t.root.kids) == 0 && t.n == 0 }
+
+// Places counts the places in the table below a first level.
+func (t *Trie[T]) Places(level string) (n int) {
+	var last *bucket[T]
+	for i, table := 0, t.root.kid([]byte(level)).rest.Load().table; i < len(table.buckets); i++ {
+		if b := table.buckets[i].Load(); b != last {
+			n, last = n+len(b.hashes), b
+		}
+	}
+	return n
+}

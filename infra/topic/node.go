@@ -2,162 +2,135 @@
 
 package topic
 
-import "bytes"
+import (
+	"bytes"
+	"sync/atomic"
+)
 
-// A node stands for the levels on the way to it. The wildcards have fields of
-// their own, so that a match looks up one literal level a step.
+// A node stands for the levels on the way to it. Readers go through it while
+// the one writer changes it: whatever changes is an atomic pointer, and a node
+// is reached only once all below it is in place. A node that is taken out
+// stays as it is for the readers that are in it; the writer makes another one
+// if its level comes again.
+//
+// There is one for nearly every filter, so that its size counts: 48 bytes, a
+// size class of the allocator. # has no node, because nothing follows it; a
+// first kid no table, because most nodes that have kids have one.
 type node[T any] struct {
-	kids *table[T]
-	plus *node[T]
-	hash *node[T]
-	v    T
-	set  bool
+	level string
+	v     atomic.Pointer[T] // of the filter that ends here
+	hash  atomic.Pointer[T] // of the filter that goes on with #
+	first atomic.Pointer[node[T]]
+	rest  atomic.Pointer[kids[T]]
 }
 
 func (n *node[T]) empty() bool {
-	return !n.set && n.kids == nil && n.plus == nil && n.hash == nil
+	return n.v.Load() == nil && n.hash.Load() == nil && n.first.Load() == nil && n.rest.Load() == nil
 }
 
-// find returns the node of filter, or nil.
-func (n *node[T]) find(filter string) *node[T] {
-	for more, level := true, ""; more && n != nil; {
-		level, filter, more = cut(filter)
-		n = n.kid(level)
+// update changes the value of filter below n and returns by how much the number
+// of filters grows.
+func (n *node[T]) update(filter string, change func(old *T) *T) int64 {
+	level, tail, more := cut(filter)
+	if level == "#" {
+		return swap(&n.hash, change)
 	}
-	return n
-}
-
-func (n *node[T]) kid(level string) *node[T] {
-	switch level {
-	case "+":
-		return n.plus
-	case "#":
-		return n.hash
+	kid := n.kid([]byte(level))
+	isNew := kid == nil
+	if isNew {
+		kid = &node[T]{level: level}
 	}
-	return n.kids.getString(level)
+	var grown int64
+	if more {
+		grown = kid.update(tail, change)
+	} else {
+		grown = swap(&kid.v, change)
+	}
+	switch empty := kid.empty(); {
+	case isNew && !empty:
+		n.link(kid)
+	case !isNew && empty:
+		n.unlink(kid)
+	}
+	return grown
 }
 
-// withKid returns n with another node (nil: none) at level.
-func (n *node[T]) withKid(level string, kid *node[T], inPlace bool) *node[T] {
-	if !inPlace {
-		c := *n
-		n = &c
+func swap[T any](p *atomic.Pointer[T], change func(old *T) *T) int64 {
+	old := p.Load()
+	v := change(old)
+	if v != old {
+		p.Store(v)
 	}
 	switch {
-	case level == "+":
-		n.plus = kid
-	case level == "#":
-		n.hash = kid
-	case kid == nil:
-		n.kids = n.kids.without(level, inPlace)
-	default:
-		n.kids = n.kids.with(level, kid, inPlace)
+	case old == nil && v != nil:
+		return 1
+	case old != nil && v == nil:
+		return -1
 	}
-	return n
+	return 0
 }
 
-// put returns n with v at filter. Nodes that existed are changed only if
-// inPlace.
-func (n *node[T]) put(filter string, more bool, v T, inPlace bool) *node[T] {
-	if n == nil {
-		n = &node[T]{}
-		inPlace = true
+// kid returns the node of a level that is not #, or nil.
+func (n *node[T]) kid(level []byte) *node[T] {
+	if len(level) == 1 && level[0] == '+' {
+		return n.plus()
 	}
-	if !more {
-		if !inPlace {
-			c := *n
-			n = &c
-		}
-		n.v, n.set = v, true
-		return n
-	}
-	level, tail, more := cut(filter)
-	old := n.kid(level)
-	kid := old.put(tail, more, v, inPlace)
-	if kid == old {
-		return n
-	}
-	return n.withKid(level, kid, inPlace)
+	return n.literal(level)
 }
 
-// drop returns n without a value at filter, which is there; nil if that leaves
-// nothing.
-func (n *node[T]) drop(filter string, more, inPlace bool) *node[T] {
-	if !more {
-		if !inPlace {
-			c := *n
-			n = &c
-		}
-		var zero T
-		n.v, n.set = zero, false
-	} else {
-		level, tail, more := cut(filter)
-		old := n.kid(level)
-		kid := old.drop(tail, more, inPlace)
-		if kid == old {
-			return n
-		}
-		n = n.withKid(level, kid, inPlace)
+func (n *node[T]) plus() *node[T] {
+	if r := n.rest.Load(); r != nil {
+		return r.plus
 	}
-	if n.empty() {
-		return nil
-	}
-	return n
+	return nil
 }
 
-// match visits the values of all filters that match name below n.
-func (n *node[T]) match(name []byte, visit func(v T)) {
+// literal returns the node of a level that is no wildcard, or nil.
+func (n *node[T]) literal(level []byte) *node[T] {
+	if f := n.first.Load(); f != nil && f.level == string(level) {
+		return f
+	}
+	return n.rest.Load().get(level)
+}
+
+// link makes kid, whose level is not there, a kid of n.
+func (n *node[T]) link(kid *node[T]) {
+	if kid.level != "+" && n.first.Load() == nil {
+		n.first.Store(kid)
+		return
+	}
+	n.replaceRest(n.rest.Load().with(kid))
+}
+
+func (n *node[T]) unlink(kid *node[T]) {
+	if n.first.Load() == kid {
+		n.first.Store(nil)
+		return
+	}
+	n.replaceRest(n.rest.Load().without(kid))
+}
+
+func (n *node[T]) replaceRest(r *kids[T]) {
+	if r != n.rest.Load() {
+		n.rest.Store(r)
+	}
+}
+
+// appendMatches appends the values of all filters below n that match name.
+func (n *node[T]) appendMatches(dst []*T, name []byte) []*T {
 	for {
-		if n.hash != nil {
-			visit(n.hash.v)
+		if v := n.hash.Load(); v != nil {
+			dst = append(dst, v)
 		}
 		level, tail, more := bytes.Cut(name, slash)
-		if n.plus != nil {
+		if p := n.plus(); p != nil {
 			if more {
-				n.plus.match(tail, visit)
+				dst = p.appendMatches(dst, tail)
 			} else {
-				n.plus.end(visit)
+				dst = p.appendEnd(dst)
 			}
 		}
-		n = n.kids.get(level)
-		if n == nil {
-			return
-		}
-		if !more {
-			n.end(visit)
-			return
-		}
-		name = tail
-	}
-}
-
-// end visits what matches when the name has no further level: the node itself
-// and # below it [MQTT-4.7.1-2].
-func (n *node[T]) end(visit func(v T)) {
-	if n.set {
-		visit(n.v)
-	}
-	if n.hash != nil {
-		visit(n.hash.v)
-	}
-}
-
-// appendMatches is match into a slice.
-func (n *node[T]) appendMatches(dst []T, name []byte) []T {
-	for {
-		if n.hash != nil {
-			dst = append(dst, n.hash.v)
-		}
-		level, tail, more := bytes.Cut(name, slash)
-		if n.plus != nil {
-			if more {
-				dst = n.plus.appendMatches(dst, tail)
-			} else {
-				dst = n.plus.appendEnd(dst)
-			}
-		}
-		n = n.kids.get(level)
-		if n == nil {
+		if n = n.literal(level); n == nil {
 			return dst
 		}
 		if !more {
@@ -167,70 +140,27 @@ func (n *node[T]) appendMatches(dst []T, name []byte) []T {
 	}
 }
 
-func (n *node[T]) appendEnd(dst []T) []T {
-	if n.set {
-		dst = append(dst, n.v)
+// appendLiteral is appendMatches without the filters that begin with a
+// wildcard.
+func (n *node[T]) appendLiteral(dst []*T, name []byte) []*T {
+	level, tail, more := bytes.Cut(name, slash)
+	switch n = n.literal(level); {
+	case n == nil:
+		return dst
+	case more:
+		return n.appendMatches(dst, tail)
 	}
-	if n.hash != nil {
-		dst = append(dst, n.hash.v)
+	return n.appendEnd(dst)
+}
+
+// appendEnd appends what matches when the name has no further level: the node
+// itself and # below it [MQTT-4.7.1-2].
+func (n *node[T]) appendEnd(dst []*T) []*T {
+	if v := n.v.Load(); v != nil {
+		dst = append(dst, v)
+	}
+	if v := n.hash.Load(); v != nil {
+		dst = append(dst, v)
 	}
 	return dst
-}
-
-// each visits all filters below n, whose own levels are path.
-func (n *node[T]) each(path string, root bool, visit func(filter string, v T) bool) bool {
-	if n == nil {
-		return true
-	}
-	if n.set && !visit(path, n.v) {
-		return false
-	}
-	join := func(level string) string {
-		if root {
-			return level
-		}
-		return path + "/" + level
-	}
-	return n.hash.each(join("#"), false, visit) &&
-		n.plus.each(join("+"), false, visit) &&
-		n.kids.each(func(level string, kid *node[T]) bool { return kid.each(join(level), false, visit) })
-}
-
-// matchRoot is match with the rule of [MQTT-4.7.2-1]: a filter that begins
-// with a wildcard does not match a name that begins with $.
-func (n *node[T]) matchRoot(name []byte, visit func(v T)) {
-	if n == nil {
-		return
-	}
-	if len(name) > 0 && name[0] == '$' {
-		level, tail, more := bytes.Cut(name, slash)
-		switch n = n.kids.get(level); {
-		case n == nil:
-		case more:
-			n.match(tail, visit)
-		default:
-			n.end(visit)
-		}
-		return
-	}
-	n.match(name, visit)
-}
-
-// appendRoot is matchRoot into a slice.
-func (n *node[T]) appendRoot(dst []T, name []byte) []T {
-	if n == nil {
-		return dst
-	}
-	if len(name) > 0 && name[0] == '$' {
-		level, tail, more := bytes.Cut(name, slash)
-		switch n = n.kids.get(level); {
-		case n == nil:
-			return dst
-		case more:
-			return n.appendMatches(dst, tail)
-		default:
-			return n.appendEnd(dst)
-		}
-	}
-	return n.appendMatches(dst, name)
 }

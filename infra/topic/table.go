@@ -2,229 +2,171 @@
 
 package topic
 
-import "math/bits"
+import "sync/atomic"
 
-// A table maps the literal levels below a node to their nodes. It is a hash
-// array mapped trie: 5 bits of the level's hash choose a slot at each depth,
-// so an insert that copies its path copies at most 32 slots a step, however
-// many levels there are. Full hashes that collide end in a table without
-// bitmap that is searched in line.
+// A table holds many nodes by their levels. It is extendible hashing: the high
+// bits of the hash choose a bucket, and a bucket that is full is split alone,
+// so that an insert moves at most as many nodes as a bucket has places however
+// many there are.
+//
+// The writer changes it in place. Readers that have come to a bucket which was
+// split or built anew meanwhile find in it what was there when they began.
 type table[T any] struct {
-	bitmap uint32
-	slots  []slot[T]
+	depth   uint // len(buckets) is 1 << depth
+	live    int  // nodes in it; the writer's
+	buckets []atomic.Pointer[bucket[T]]
 }
 
-// A slot holds a level with its node or, if kid is nil, the next depth.
-type slot[T any] struct {
-	level string
-	kid   *node[T]
-	sub   *table[T]
+// A bucket is open addressing with linear probing from the low bits of the
+// hash. hashes and nodes are apart to have 16 hashes in a cache line, and to
+// spare 4 bytes a place. A hash without node is a place whose node was removed:
+// probing goes on there.
+type bucket[T any] struct {
+	depth      uint   // how many high bits its nodes have in common
+	live, used uint32 // places with a node, and with a hash; the writer's
+	hashes     []atomic.Uint32
+	nodes      []atomic.Pointer[node[T]]
 }
 
 const (
-	tableBits = 5
-	tableMask = 1<<tableBits - 1
-	hashBits  = 64
+	hashBits   = 32
+	bucketMin  = 16
+	bucketMax  = 512
+	bucketBits = 9 // of bucketMax
 )
 
-// hashLevel is FNV-1a with a final mix, because the low bits choose first.
-func hashLevel[S ~string | ~[]byte](s S) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
+func newTable[T any]() *table[T] {
+	t := &table[T]{buckets: make([]atomic.Pointer[bucket[T]], 1)}
+	t.buckets[0].Store(newBucket[T](0, bucketMin))
+	return t
+}
+
+func newBucket[T any](depth uint, places int) *bucket[T] {
+	return &bucket[T]{
+		depth: depth, hashes: make([]atomic.Uint32, places), nodes: make([]atomic.Pointer[node[T]], places),
 	}
-	h ^= h >> 32
-	h *= 0x9E3779B97F4A7C15
-	return h ^ h>>29
 }
 
 // get returns the node of level, or nil.
-func (t *table[T]) get(level []byte) *node[T] {
-	if t == nil {
-		return nil
-	}
-	h := hashLevel(level)
-	for shift := 0; ; shift += tableBits {
-		if shift >= hashBits {
-			for i := range t.slots {
-				if t.slots[i].level == string(level) {
-					return t.slots[i].kid
-				}
+func (t *table[T]) get(h uint32, level []byte) *node[T] {
+	b := t.buckets[h>>(hashBits-t.depth)].Load()
+	mask := uint32(len(b.hashes) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		switch b.hashes[i].Load() {
+		case h:
+			if n := b.nodes[i].Load(); n != nil && n.level == string(level) {
+				return n
 			}
+		case 0:
 			return nil
 		}
-		bit := uint32(1) << (h >> shift & tableMask)
-		if t.bitmap&bit == 0 {
-			return nil
-		}
-		s := &t.slots[bits.OnesCount32(t.bitmap&(bit-1))]
-		if s.kid != nil {
-			if s.level == string(level) {
-				return s.kid
-			}
-			return nil
-		}
-		t = s.sub
 	}
 }
 
-// getString is get for a level of a filter.
-func (t *table[T]) getString(level string) *node[T] {
-	if t == nil {
-		return nil
-	}
-	h := hashLevel(level)
-	for shift := 0; shift < hashBits; shift += tableBits {
-		bit := uint32(1) << (h >> shift & tableMask)
-		if t.bitmap&bit == 0 {
-			return nil
-		}
-		s := &t.slots[bits.OnesCount32(t.bitmap&(bit-1))]
-		if s.kid != nil {
-			if s.level == level {
-				return s.kid
-			}
-			return nil
-		}
-		t = s.sub
-	}
-	for i := range t.slots {
-		if t.slots[i].level == level {
-			return t.slots[i].kid
-		}
-	}
-	return nil
-}
-
-// with returns a table in which level leads to kid. t itself is changed only
-// if inPlace.
-func (t *table[T]) with(level string, kid *node[T], inPlace bool) *table[T] {
-	return t.insert(hashLevel(level), 0, slot[T]{level: level, kid: kid}, inPlace)
-}
-
-func (t *table[T]) insert(h uint64, shift int, s slot[T], inPlace bool) *table[T] {
-	if t == nil {
-		t = &table[T]{}
-		inPlace = true
-	}
-	if shift >= hashBits {
-		for i := range t.slots {
-			if t.slots[i].level == s.level {
-				return t.replace(i, s, inPlace)
-			}
-		}
-		return t.add(len(t.slots), 0, s, inPlace)
-	}
-	bit := uint32(1) << (h >> shift & tableMask)
-	i := bits.OnesCount32(t.bitmap & (bit - 1))
-	if t.bitmap&bit == 0 {
-		return t.add(i, bit, s, inPlace)
-	}
-	old := t.slots[i]
-	switch {
-	case old.kid == nil:
-		return t.replace(i, slot[T]{sub: old.sub.insert(h, shift+tableBits, s, inPlace)}, inPlace)
-	case old.level == s.level:
-		return t.replace(i, s, inPlace)
-	}
-	sub := (*table[T])(nil).insert(hashLevel(old.level), shift+tableBits, old, true)
-	sub = sub.insert(h, shift+tableBits, s, true)
-	return t.replace(i, slot[T]{sub: sub}, inPlace)
-}
-
-// without returns a table without level, nil if nothing is left.
-func (t *table[T]) without(level string, inPlace bool) *table[T] {
-	return t.remove(hashLevel(level), 0, level, inPlace)
-}
-
-func (t *table[T]) remove(h uint64, shift int, level string, inPlace bool) *table[T] {
-	if t == nil {
-		return nil
-	}
-	if shift >= hashBits {
-		for i := range t.slots {
-			if t.slots[i].level == level {
-				return t.drop(i, 0, inPlace)
-			}
-		}
-		return t
-	}
-	bit := uint32(1) << (h >> shift & tableMask)
-	if t.bitmap&bit == 0 {
-		return t
-	}
-	i := bits.OnesCount32(t.bitmap & (bit - 1))
-	old := t.slots[i]
-	if old.kid != nil {
-		if old.level != level {
+// put adds n, whose level is not there, and returns t or, if the directory had
+// to grow, the table that takes its place.
+func (t *table[T]) put(h uint32, n *node[T]) *table[T] {
+	t.live++
+	for {
+		b := t.buckets[h>>(hashBits-t.depth)].Load()
+		if b.put(h, n) {
 			return t
 		}
-		return t.drop(i, bit, inPlace)
+		t = t.makeRoom(h, b)
 	}
-	sub := old.sub.remove(h, shift+tableBits, level, inPlace)
+}
+
+// remove takes n out and reports whether anything is left.
+func (t *table[T]) remove(h uint32, n *node[T]) bool {
+	t.live--
+	b := t.buckets[h>>(hashBits-t.depth)].Load()
+	b.remove(h, n)
+	if places := len(b.hashes); places > bucketMin && int(b.live) < places/8 {
+		t.place(h, b.rebuilt(b.depth, max(bucketMin, places/4), 0, 0))
+	}
+	return t.live > 0
+}
+
+// makeRoom builds anew the bucket of h, which is full: as it is if places of
+// removed nodes fill it, larger, or as two.
+func (t *table[T]) makeRoom(h uint32, b *bucket[T]) *table[T] {
+	places := len(b.hashes)
 	switch {
-	case sub == nil:
-		return t.drop(i, bit, inPlace)
-	case len(sub.slots) == 1 && sub.slots[0].kid != nil:
-		return t.replace(i, sub.slots[0], inPlace)
-	case sub == old.sub:
+	case int(b.live) <= places/2:
+		t.place(h, b.rebuilt(b.depth, places, 0, 0))
+		return t
+	case places < bucketMax || b.depth == hashBits-bucketBits:
+		// Without bits to split by, which takes hashes that collide, it grows.
+		t.place(h, b.rebuilt(b.depth, places*2, 0, 0))
 		return t
 	}
-	return t.replace(i, slot[T]{sub: sub}, inPlace)
-}
-
-func (t *table[T]) replace(i int, s slot[T], inPlace bool) *table[T] {
-	if !inPlace {
-		t = &table[T]{bitmap: t.bitmap, slots: append([]slot[T](nil), t.slots...)}
+	if b.depth == t.depth {
+		t = t.doubled()
 	}
-	t.slots[i] = s
+	bit := uint32(1) << (hashBits - 1 - b.depth)
+	// Nobody finds the second half in the first and the other way round, so
+	// that each may be put into its place alone.
+	t.place(h&^bit, b.rebuilt(b.depth+1, places, bit, 0))
+	t.place(h|bit, b.rebuilt(b.depth+1, places, bit, bit))
 	return t
 }
 
-func (t *table[T]) add(i int, bit uint32, s slot[T], inPlace bool) *table[T] {
-	// Exact capacity: most tables stay small and live long.
-	slots := make([]slot[T], len(t.slots)+1)
-	copy(slots, t.slots[:i])
-	slots[i] = s
-	copy(slots[i+1:], t.slots[i:])
-	if !inPlace {
-		return &table[T]{bitmap: t.bitmap | bit, slots: slots}
+// doubled is a copy of the table with a directory of twice the size.
+func (t *table[T]) doubled() *table[T] {
+	c := &table[T]{depth: t.depth + 1, live: t.live, buckets: make([]atomic.Pointer[bucket[T]], 2*len(t.buckets))}
+	for i := range c.buckets {
+		c.buckets[i].Store(t.buckets[i/2].Load())
 	}
-	t.bitmap |= bit
-	t.slots = slots
-	return t
+	return c
 }
 
-func (t *table[T]) drop(i int, bit uint32, inPlace bool) *table[T] {
-	if len(t.slots) == 1 {
-		return nil
+// place puts b wherever hashes that have its bits in common with h lead.
+func (t *table[T]) place(h uint32, b *bucket[T]) {
+	span := uint32(1) << (t.depth - b.depth)
+	from := h >> (hashBits - t.depth) &^ (span - 1)
+	for i := from; i < from+span; i++ {
+		t.buckets[i].Store(b)
 	}
-	slots := make([]slot[T], len(t.slots)-1)
-	copy(slots, t.slots[:i])
-	copy(slots[i:], t.slots[i+1:])
-	if !inPlace {
-		return &table[T]{bitmap: t.bitmap &^ bit, slots: slots}
-	}
-	t.bitmap &^= bit
-	t.slots = slots
-	return t
 }
 
-// each visits all nodes until visit returns false; the order follows the
-// hashes.
-func (t *table[T]) each(visit func(level string, n *node[T]) bool) bool {
-	if t == nil {
+// put reports false if the bucket is full. A place stays empty for ever, so
+// that probing ends.
+func (b *bucket[T]) put(h uint32, n *node[T]) bool {
+	mask := uint32(len(b.hashes) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		was := b.hashes[i].Load()
+		switch {
+		case was != 0 && b.nodes[i].Load() != nil:
+			continue
+		case was == 0 && int(b.used+1)*5 > len(b.hashes)*4:
+			return false
+		case was == 0:
+			b.used++
+		}
+		b.live++
+		b.nodes[i].Store(n)
+		b.hashes[i].Store(h)
 		return true
 	}
-	for i := range t.slots {
-		s := &t.slots[i]
-		if s.kid == nil {
-			if !s.sub.each(visit) {
-				return false
-			}
-		} else if !visit(s.level, s.kid) {
-			return false
+}
+
+func (b *bucket[T]) remove(h uint32, n *node[T]) {
+	mask := uint32(len(b.hashes) - 1)
+	i := h & mask
+	for b.nodes[i].Load() != n {
+		i = (i + 1) & mask
+	}
+	b.nodes[i].Store(nil)
+	b.live--
+}
+
+// rebuilt is a bucket of the nodes whose hash has want at the bit.
+func (b *bucket[T]) rebuilt(depth uint, places int, bit, want uint32) *bucket[T] {
+	c := newBucket[T](depth, places)
+	for i := range b.hashes {
+		if n, h := b.nodes[i].Load(), b.hashes[i].Load(); n != nil && h&bit == want {
+			c.put(h, n)
 		}
 	}
-	return true
+	return c
 }

@@ -4,81 +4,14 @@ package topic_test
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/topic"
 )
-
-func TestValidateName(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		want error
-	}{
-		{"a", nil},
-		{"/", nil},
-		{"a//b/", nil},
-		{"$SYS/x", nil},
-		{"\ufeffa", nil}, // [MQTT-1.5.4-3]
-		{strings.Repeat("x", 65535), nil},
-		{"", mqtt.TopicNameInvalid},
-		{strings.Repeat("x", 65536), mqtt.TopicNameInvalid},
-		{"a/+", mqtt.TopicNameInvalid},
-		{"a#", mqtt.TopicNameInvalid},
-		{"a\x00b", mqtt.MalformedPacket},
-		{"\xed\xa0\x80", mqtt.MalformedPacket}, // a surrogate
-		{"\xc0\x80", mqtt.MalformedPacket},     // U+0000 overlong
-		{"\xff", mqtt.MalformedPacket},
-	} {
-		if err := topic.ValidateName([]byte(c.name)); !errors.Is(err, c.want) {
-			t.Errorf("ValidateName(%.20q) = %v, want %v", c.name, err, c.want)
-		}
-	}
-}
-
-func TestParseShare(t *testing.T) {
-	for _, c := range []struct {
-		filter, share, rest string
-		shared              bool
-		want                error
-	}{
-		{"#", "", "#", false, nil},
-		{"a/+/b", "", "a/+/b", false, nil},
-		{"+", "", "+", false, nil},
-		{"/+/", "", "/+/", false, nil},
-		{"$share/g/a/#", "g", "a/#", true, nil},
-		{"$share/g//", "g", "/", true, nil},
-		{"$share/g/$SYS/x", "g", "$SYS/x", true, nil},
-		{"$shared/g", "", "$shared/g", false, nil},
-		{"", "", "", false, mqtt.TopicFilterInvalid},
-		{"a/#/b", "", "", false, mqtt.TopicFilterInvalid},
-		{"a#", "", "", false, mqtt.TopicFilterInvalid},
-		{"a+/b", "", "", false, mqtt.TopicFilterInvalid},
-		{"a/+b", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/g", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/g/", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share//a", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/g+/a", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/#/a", "", "", false, mqtt.TopicFilterInvalid},
-		{"$share/g/a#", "", "", false, mqtt.TopicFilterInvalid},
-		{strings.Repeat("x", 65536), "", "", false, mqtt.TopicFilterInvalid},
-		{"a\x00", "", "", false, mqtt.MalformedPacket},
-		{"\xed\xa0\x80", "", "", false, mqtt.MalformedPacket},
-	} {
-		share, rest, shared, err := topic.ParseShare(c.filter)
-		if !errors.Is(err, c.want) || share != c.share || rest != c.rest || shared != c.shared {
-			t.Errorf("ParseShare(%.20q) = %q, %q, %v, %v", c.filter, share, rest, shared, err)
-		}
-	}
-}
 
 // The examples of MQTT 5 §4.7.1 to §4.7.3.
 func TestMatch(t *testing.T) {
@@ -111,7 +44,7 @@ func TestMatch(t *testing.T) {
 			t.Errorf("Match(%q, %q) = %v", c.filter, c.name, got)
 		}
 		var tr topic.Trie[int]
-		tr.Put(c.filter, 1)
+		put(&tr, c.filter, 1)
 		if got := len(tr.AppendMatches(nil, []byte(c.name))) == 1; got != c.want {
 			t.Errorf("Trie{%q}.AppendMatches(%q): %v", c.filter, c.name, got)
 		}
@@ -147,24 +80,32 @@ func compareNames(a, b string) int {
 	return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/"))
 }
 
+func put[T any](t *topic.Trie[T], filter string, v T) {
+	t.Update(filter, func(*T) *T { return &v })
+}
+
+// remove takes filter out and reports whether it was there.
+func remove[T any](t *topic.Trie[T], filter string) (was bool) {
+	t.Update(filter, func(old *T) *T { was = old != nil; return nil })
+	return was
+}
+
 // check puts filters and names in every structure and compares each with the
 // naive matcher, then deletes all and looks that nothing is left.
 func check(t *testing.T, filters, names []string) {
 	t.Helper()
 	var trie topic.Trie[string]
-	var snap *topic.Snapshot[string]
 	var stored topic.Names[string]
 	for _, f := range filters {
-		trie.Put(f, f)
-		snap = snap.With(f, f)
+		put(&trie, f, f)
 	}
 	for _, n := range names {
 		stored.Put(n, n)
 	}
 	filters, names = unique(filters), unique(names)
 	for round := range 2 {
-		if trie.Len() != len(filters) || snap.Len() != len(filters) || stored.Len() != len(names) {
-			t.Fatalf("Len: trie %d snapshot %d of %d, names %d of %d", trie.Len(), snap.Len(), len(filters), stored.Len(), len(names))
+		if trie.Len() != len(filters) || stored.Len() != len(names) {
+			t.Fatalf("Len: trie %d of %d, names %d of %d", trie.Len(), len(filters), stored.Len(), len(names))
 		}
 		for _, n := range names {
 			var want []string
@@ -178,17 +119,12 @@ func check(t *testing.T, filters, names []string) {
 					t.Fatalf("Match(%q, %q) = true", f, n)
 				}
 			}
-			var visited []string
-			trie.Match([]byte(n), func(v string) { visited = append(visited, v) })
-			for what, got := range map[string][]string{
-				"Trie.Match":             visited,
-				"Trie.AppendMatches":     trie.AppendMatches(nil, []byte(n)),
-				"Snapshot.AppendMatches": snap.AppendMatches(nil, []byte(n)),
-			} {
-				slices.Sort(got)
-				if !slices.Equal(got, want) {
-					t.Fatalf("%s(%q) = %q, want %q", what, n, got, want)
-				}
+			var got []string
+			for _, v := range trie.AppendMatches(nil, []byte(n)) {
+				got = append(got, *v)
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Fatalf("AppendMatches(%q) = %q, want %q", n, got, want)
 			}
 		}
 		for _, f := range filters {
@@ -216,23 +152,16 @@ func check(t *testing.T, filters, names []string) {
 			if !slices.Equal(paged, want) && !slices.Contains(want, "") {
 				t.Fatalf("MatchFilter(%q) paged = %q, want %q", f, paged, want)
 			}
-			if v, ok := trie.Get(f); !ok || v != f {
-				t.Fatalf("Get(%q) = %q, %v", f, v, ok)
+			if v := trie.Get(f); v == nil || *v != f {
+				t.Fatalf("Get(%q) = %v", f, v)
 			}
 		}
 		if round == 1 {
 			break
 		}
-		half := snap
 		for _, f := range filters[len(filters)/2:] {
-			if !trie.Delete(f) || trie.Delete(f) {
-				t.Fatalf("Delete(%q)", f)
-			}
-			snap = snap.Without(f)
-		}
-		for _, f := range filters {
-			if _, ok := half.Get(f); !ok {
-				t.Fatalf("an older snapshot lost %q", f)
+			if !remove(&trie, f) || remove(&trie, f) || trie.Get(f) != nil {
+				t.Fatalf("remove(%q)", f)
 			}
 		}
 		filters = filters[:len(filters)/2]
@@ -244,13 +173,12 @@ func check(t *testing.T, filters, names []string) {
 		names = names[:len(names)/2]
 	}
 	for _, f := range filters {
-		trie.Delete(f)
-		snap = snap.Without(f)
+		remove(&trie, f)
 	}
 	for _, n := range names {
 		stored.Delete(n)
 	}
-	if !trie.Empty() || !snap.Empty() || !stored.Empty() {
+	if !trie.Empty() || !stored.Empty() {
 		t.Fatalf("nodes are left after everything was deleted")
 	}
 }
@@ -312,65 +240,6 @@ func FuzzMatch(f *testing.F) {
 			check(t, filters, names)
 		}
 	})
-}
-
-func TestMatchAllocatesNothing(t *testing.T) {
-	var trie topic.Trie[int]
-	var snap *topic.Snapshot[int]
-	for i, f := range []string{"a/b/c", "a/+/c", "a/#", "#", "+/b/+"} {
-		trie.Put(f, i)
-		snap = snap.With(f, i)
-	}
-	name, dst, n := []byte("a/b/c"), make([]int, 0, 8), 0
-	if got := testing.AllocsPerRun(100, func() {
-		dst = trie.AppendMatches(dst[:0], name)
-		dst = snap.AppendMatches(dst[:0], name)
-		trie.Match(name, func(int) { n++ })
-		if topic.ValidateName(name) != nil || !topic.Match("a/+/c", name) {
-			t.Fail()
-		}
-	}); got != 0 || len(dst) != 5 {
-		t.Errorf("%v allocations, %d matches", got, len(dst))
-	}
-}
-
-func TestSnapshotOfManyFiltersIsQuick(t *testing.T) {
-	start := time.Now()
-	var s *topic.Snapshot[int]
-	for i := range 100_000 {
-		s = s.With(fmt.Sprintf("wide/%d", i), i)
-	}
-	if d := time.Since(start); d > 3*time.Second { // < 1 s on an idle machine
-		t.Errorf("100,000 filters took %v", d)
-	}
-	if s.Len() != 100_000 {
-		t.Errorf("Len = %d", s.Len())
-	}
-}
-
-func BenchmarkTrieMatch(b *testing.B) {
-	var trie topic.Trie[int]
-	for i := range 100_000 {
-		trie.Put(fmt.Sprintf("site/%d/sensor/%d", i%1000, i), i)
-	}
-	trie.Put("site/+/sensor/+", 1)
-	name := []byte("site/7/sensor/7")
-	var dst []int
-	b.ReportAllocs()
-	for b.Loop() {
-		dst = trie.AppendMatches(dst[:0], name)
-	}
-}
-
-func BenchmarkSnapshotWith(b *testing.B) {
-	var s *topic.Snapshot[int]
-	for i := range 100_000 {
-		s = s.With(fmt.Sprintf("wide/%d", i), i)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		s.With("wide/new", 1)
-	}
 }
 
 // Compare orders names as Names visits them.

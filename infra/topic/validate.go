@@ -82,18 +82,29 @@ func validateLevels(filter string) error {
 	if filter == "" { // [MQTT-4.7.3-1]
 		return fmt.Errorf("the topic filter is empty: %w", mqtt.TopicFilterInvalid)
 	}
-	for more, level, tail := true, "", filter; more; {
-		level, tail, more = cut(tail)
-		switch {
-		case level == "#":
-			if more { // [MQTT-4.7.1-1]
+	for i := range len(filter) {
+		switch filter[i] {
+		case '+', '#':
+			if i > 0 && filter[i-1] != '/' || i+1 < len(filter) && filter[i+1] != '/' { // [MQTT-4.7.1-1] [MQTT-4.7.1-2]
+				return fmt.Errorf("the topic filter %q has a wildcard that is not a whole level: %w", filter, mqtt.TopicFilterInvalid)
+			}
+			if filter[i] == '#' && i+1 < len(filter) { // [MQTT-4.7.1-1]
 				return fmt.Errorf("the topic filter %q has levels after #: %w", filter, mqtt.TopicFilterInvalid)
 			}
-		case level != "+" && strings.ContainsAny(level, "+#"): // [MQTT-4.7.1-1] [MQTT-4.7.1-2]
-			return fmt.Errorf("the topic filter %q has a wildcard that is not a whole level: %w", filter, mqtt.TopicFilterInvalid)
 		}
 	}
 	return nil
+}
+
+// CutShare is ParseShare for a filter that is known to be valid: it looks at no
+// more than it has to.
+func CutShare(filter string) (share, rest string, shared bool) {
+	tail, shared := strings.CutPrefix(filter, SharePrefix)
+	if !shared {
+		return "", filter, false
+	}
+	share, rest, _ = cut(tail)
+	return share, rest, true
 }
 
 // Levels counts the levels of a name or filter: one more than its slashes.

@@ -27,7 +27,7 @@ type Session struct {
 
 	subs []mqtt.Subscription
 	// index says where a filter stands in subs, once there are many.
-	index map[string]int
+	index filters
 
 	out outbound
 	// in is made with the first publish above QoS 0: most sessions only listen.

@@ -11,7 +11,10 @@ import (
 // subscribe adds or replaces subscriptions [MQTT-3.8.4-3]. The gateway has
 // checked the filters and what the client may read.
 func (s *Session) subscribe(e *Event, fx *Effects) {
-	out := Out{Kind: OutSuback, Packet: e.Packet, AfterCommit: s.durable}
+	out := Out{
+		Kind: OutSuback, Packet: e.Packet, AfterCommit: s.durable,
+		Reasons: make([]mqtt.ReasonCode, 0, len(e.Subs)), New: make([]bool, 0, len(e.Subs)),
+	}
 	for i := range e.Subs {
 		sub := &e.Subs[i]
 		at := s.find(sub.Filter)
@@ -35,7 +38,9 @@ func (s *Session) subscribe(e *Event, fx *Effects) {
 
 // unsubscribe removes subscriptions [MQTT-3.10.4-1].
 func (s *Session) unsubscribe(e *Event, fx *Effects) {
-	out := Out{Kind: OutUnsuback, Packet: e.Packet, AfterCommit: s.durable}
+	out := Out{
+		Kind: OutUnsuback, Packet: e.Packet, AfterCommit: s.durable, Reasons: make([]mqtt.ReasonCode, 0, len(e.Filter)),
+	}
 	for _, f := range e.Filter {
 		at := s.find(f)
 		if at < 0 {
@@ -55,36 +60,37 @@ const indexFrom = 16
 // find returns where filter stands in subs, or -1.
 func (s *Session) find(filter string) int {
 	if s.index != nil {
-		if at, ok := s.index[filter]; ok {
-			return at
-		}
-		return -1
+		_, at := s.index.find(s.subs, filter)
+		return at
 	}
 	return slices.IndexFunc(s.subs, func(x mqtt.Subscription) bool { return x.Filter == filter })
 }
 
+// add appends a subscription whose filter is not there.
 func (s *Session) add(sub mqtt.Subscription) {
 	s.subs = append(s.subs, sub)
-	switch {
-	case s.index != nil:
-		s.index[sub.Filter] = len(s.subs) - 1
-	case len(s.subs) > indexFrom:
-		s.index = make(map[string]int, 2*indexFrom)
-		for i := range s.subs {
-			s.index[s.subs[i].Filter] = i
-		}
+	switch n := len(s.subs); {
+	case s.index == nil && n <= indexFrom:
+	case s.index == nil || n*4 > len(s.index)*3:
+		s.index = newFilters(s.subs)
+	default:
+		s.index.put(s.subs, n-1)
 	}
 }
 
 // drop takes the subscription at a place out; the last one takes its place.
 func (s *Session) drop(at int) {
 	last := len(s.subs) - 1
-	delete(s.index, s.subs[at].Filter)
+	if s.index != nil {
+		i, _ := s.index.find(s.subs, s.subs[at].Filter)
+		s.index.remove(s.subs, i)
+	}
 	if at != last {
-		s.subs[at] = s.subs[last]
 		if s.index != nil {
-			s.index[s.subs[at].Filter] = at
+			i, _ := s.index.find(s.subs, s.subs[last].Filter)
+			s.index[i] = uint32(at + 1)
 		}
+		s.subs[at] = s.subs[last]
 	}
 	s.subs[last] = mqtt.Subscription{}
 	s.subs = s.subs[:last]

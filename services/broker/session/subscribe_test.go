@@ -17,11 +17,12 @@ func TestSubscriptionsAgainstNaive(t *testing.T) {
 	s, naive := New(1, "c"), map[string]mqtt.QoS{}
 	var fx Effects
 	s.Step(0, &Event{Kind: Attach, Open: &Opening{Expiry: 1, ReceiveMaximum: 1, InboundMaximum: 1}}, &fx)
-	for range 5000 {
-		f, qos := fmt.Sprint("f", r.IntN(60)), mqtt.QoS(r.IntN(3))
+	for round := range 8000 {
+		f, qos := fmt.Sprint("f", r.IntN(200)), mqtt.QoS(r.IntN(3))
 		_, had := naive[f]
 		fx.Reset()
-		if r.IntN(2) == 0 {
+		// Many for a time, then few, then many again.
+		if r.IntN(8) < 1+round/2000%2*6 {
 			s.Step(0, &Event{Kind: Subscribe, Subs: []mqtt.Subscription{{Filter: f, QoS: qos}}, Limit: -1}, &fx)
 			naive[f] = qos
 			if fx.Send[0].New[0] == had {

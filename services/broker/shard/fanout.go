@@ -66,10 +66,10 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 		subs := lists[i].List.Subs
 		for k := range subs {
 			sub := &subs[k]
-			if sub.Options.NoLocal && sub.Session == v.from {
+			if sub.NoLocal && sub.Session == v.from {
 				continue // [MQTT-3.8.3-3]
 			}
-			s.addHit(sub.Session, &sub.Options, v)
+			s.addHit(sub, v)
 		}
 	}
 	s.stats.Matches.Add(uint64(len(s.hits)))
@@ -107,11 +107,12 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 	return stored
 }
 
-func (s *Shard) addHit(se *sess, o *mqtt.Subscription, v *view) {
+func (s *Shard) addHit(o *route.Sub[*sess], v *view) {
+	se := o.Session
 	if se.mark == v.serial && se.hit < len(s.hits) && s.hits[se.hit].se == se {
 		h := &s.hits[se.hit]
 		h.qos = max(h.qos, min(o.QoS, v.msg.QoS))
-		h.retain = h.retain || o.RetainAsPublished && v.retain
+		h.retain = h.retain || o.Retained && v.retain
 		if o.ID != 0 {
 			if h.ids == nil && h.id != 0 {
 				h.ids = []uint32{h.id}
@@ -122,7 +123,7 @@ func (s *Shard) addHit(se *sess, o *mqtt.Subscription, v *view) {
 	}
 	se.mark, se.hit = v.serial, len(s.hits)
 	s.hits = append(s.hits, hit{
-		se: se, qos: min(o.QoS, v.msg.QoS), retain: o.RetainAsPublished && v.retain, id: o.ID,
+		se: se, qos: min(o.QoS, v.msg.QoS), retain: o.Retained && v.retain, id: o.ID,
 	})
 }
 

@@ -203,7 +203,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 		wanted[id] = true
 	}
 	for _, e := range t.routes.AppendMatches(nil, r.msg.Topic) {
-		for _, part := range e.Parts {
+		for _, part := range e.Parts() {
 			if wanted[part.ID] {
 				f := &fans[s.set.shardOf(part.ID).index]
 				f.lists = append(f.lists, part)

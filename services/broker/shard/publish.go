@@ -104,16 +104,16 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	}
 	s.entries = t.routes.AppendMatches(s.entries[:0], m.Topic)
 	for _, e := range s.entries {
-		for i := range e.Parts {
-			to := s.set.shardOf(e.Parts[i].ID)
+		for _, part := range e.Parts() {
+			to := s.set.shardOf(part.ID)
 			f := &s.fans[to.index]
-			f.lists = append(f.lists, e.Parts[i])
-			f.durable = f.durable || e.Parts[i].Durable
+			f.lists = append(f.lists, part)
+			f.durable = f.durable || part.Durable
 			if to != s {
 				others |= 1 << to.index
 			}
 		}
-		for _, g := range e.Groups {
+		for _, g := range e.Groups() {
 			member, _, ok := g.Pick(nil)
 			if !ok {
 				s.stats.dropped(dropNoMember)

@@ -28,9 +28,9 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	if isNew {
 		se.tenant.subscriptions.Add(1)
 	}
-	_, rest, shared, _ := topic.ParseShare(sub.Filter)
+	_, rest, shared := topic.CutShare(sub.Filter)
 	if !shared {
-		se.tenant.routes.Subscribe(se.space.id, route.Sub[*sess]{Session: se, Options: *sub, Durable: se.Durable()})
+		se.tenant.routes.Subscribe(se.space.id, rest, route.SubOf(se, sub, se.Durable()))
 		return
 	}
 	if isNew {
@@ -51,7 +51,7 @@ func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
 
 func (s *Shard) removeRoute(se *sess, filter string) {
 	se.tenant.subscriptions.Add(-1)
-	_, rest, shared, _ := topic.ParseShare(filter)
+	_, rest, shared := topic.CutShare(filter)
 	if !shared {
 		se.tenant.routes.Unsubscribe(se.space.id, se, filter)
 		return
@@ -63,7 +63,7 @@ func (s *Shard) removeRoute(se *sess, filter string) {
 // eachGroup calls f for each shared subscription of the session.
 func (s *Shard) eachGroup(se *sess, f func(g *share.Group[*sess], key string)) {
 	for _, sub := range se.Subscriptions() {
-		if _, rest, shared, _ := topic.ParseShare(sub.Filter); shared {
+		if _, rest, shared := topic.CutShare(sub.Filter); shared {
 			if g := se.tenant.routes.Group(sub.Filter, rest); g != nil {
 				f(g, sub.Filter)
 			}
