@@ -47,14 +47,20 @@ type Message struct {
 // Clone returns a Message that shares no memory with m: one allocation holds
 // its three byte slices.
 func (m *Message) Clone() Message {
-	c := *m
-	b := make([]byte, 0, len(m.Topic)+len(m.Properties)+len(m.Payload))
+	c, _ := m.CloneTo(make([]byte, 0, m.Size()))
+	return c
+}
+
+// CloneTo returns a copy of m whose bytes are appended to b, and the longer b.
+func (m *Message) CloneTo(b []byte) (Message, []byte) {
+	c, at := *m, len(b)
 	b = append(b, m.Topic...)
 	b = append(b, m.Properties...)
 	b = append(b, m.Payload...)
-	t, p := len(m.Topic), len(m.Topic)+len(m.Properties)
-	c.Topic, c.Properties, c.Payload = b[:t:t], b[t:p:p], b[p:]
-	return c
+	t := at + len(m.Topic)
+	p := t + len(m.Properties)
+	c.Topic, c.Properties, c.Payload = b[at:t:t], b[t:p:p], b[p:len(b):len(b)]
+	return c, b
 }
 
 // Size is what m counts against byte limits: topic, properties and payload.

@@ -3,10 +3,12 @@
 package shard
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
 )
 
 // deaf is a gateway that has nothing to do.
@@ -18,9 +20,21 @@ func (d *deaf) Lost(error)           {}
 
 // A QoS 0 message goes from a gateway's batch to the subscriber's gateway
 // without an allocation, and a QoS 1 message between sessions that end with
-// their connection too, acknowledgements included.
+// their connection too, acknowledgements included: in one shard and from one to
+// another.
 func TestRoutingAllocatesNothing(t *testing.T) {
-	w := newWorld(t, 1, false)
+	for _, shards := range []int{1, 2} {
+		t.Run(fmt.Sprintf("shards=%d", shards), func(t *testing.T) { routingAllocates(t, shards) })
+	}
+}
+
+func routingAllocates(t *testing.T, shards int) {
+	w := newWorld(t, shards, false)
+	of := func(id string) *Shard { return w.set.shardOf(partition.Choose(w.set.cell, id)) }
+	sub := "sub"
+	for i := 0; shards > 1 && of(sub) == of("pub"); i++ {
+		sub = fmt.Sprint("sub", i)
+	}
 	gw := &deaf{}
 	l := w.set.Attach(gw)
 	send := func(f ...link.UpFrame) {
@@ -28,7 +42,7 @@ func TestRoutingAllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for ch, id := range []mqtt.ClientID{"pub", "sub"} {
+	for ch, id := range []mqtt.ClientID{"pub", mqtt.ClientID(sub)} {
 		send(link.UpFrame{Kind: link.UpOpen, Channel: link.Channel(ch), Open: &link.Open{
 			Tenant: "acme", ClientID: id, CleanStart: true, ReceiveMaximum: 100, Credit: 1 << 60, Limits: unlimited,
 		}})

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/manormq/manor/infra/link"
-	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -75,17 +74,10 @@ func (l *Link) send(b *link.Up, r *run, direct bool) error {
 	flush := func(end int) {
 		if end > begin {
 			s := chs[begin].shard
-			switch {
-			case !direct:
-				for i := begin; i < end; i++ {
-					s.postFrame(chs[i], &b.Frames[i], nil)
-				}
-			case s.acquire():
+			if direct && s.acquire() {
 				s.turn(chs[begin:end], b.Frames[begin:end], r)
-			default:
-				for i := begin; i < end; i++ {
-					s.postFrame(chs[i], &b.Frames[i], r)
-				}
+			} else {
+				s.postFrames(chs[begin:end], b.Frames[begin:end], r)
 			}
 		}
 		begin = end
@@ -163,7 +155,7 @@ func (l *Link) Close() error {
 	l.mu.Unlock()
 	l.set.links.Add(-1)
 	for _, ch := range chs {
-		ch.shard.postFrame(ch, &link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}, nil)
+		ch.shard.postFrames([]*Channel{ch}, []link.UpFrame{{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}}, nil)
 	}
 	for _, s := range l.set.shards {
 		s.call(func() { s.forgetLink(l) }) // behind the closes: nothing is told to it any more
@@ -175,31 +167,4 @@ func (l *Link) closed() bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.mu.closed
-}
-
-// postFrame leaves a copy of f in the mailbox.
-func (s *Shard) postFrame(ch *Channel, f *link.UpFrame, r *run) {
-	c := *f
-	size := f.Cost()
-	switch f.Kind {
-	case link.UpPublish:
-		c.Message = f.Message.Clone()
-	case link.UpSubscribe:
-		c.Subscribe = append([]mqtt.Subscription(nil), f.Subscribe...)
-	case link.UpUnsubscribe:
-		c.Unsubscribe = append([]string(nil), f.Unsubscribe...)
-	case link.UpOpen:
-		o := *f.Open
-		if o.Will != nil {
-			o.Will = &mqtt.Will{Message: o.Will.Message.Clone(), Delay: o.Will.Delay}
-			size += o.Will.Message.Size()
-		}
-		c.Open = &o
-	case link.UpClose:
-		cl := *f.Close
-		c.Close = &cl
-	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery:
-		// nothing but numbers, or answered by the link
-	}
-	s.post(item{kind: itemFrame, ch: ch, frame: &c, size: size}, r)
 }

@@ -12,8 +12,8 @@ import (
 // view is a message on its way through one turn.
 type view struct {
 	msg *mqtt.Message
-	// owned says that msg may be kept; else kept is made when the first
-	// session has to.
+	// owned says that msg may be kept; else a copy is made when the first session
+	// has to. kept is what sessions keep, if any does.
 	owned    bool
 	kept     *mqtt.Message
 	serial   uint64
@@ -34,9 +34,10 @@ type storedBody struct {
 // keep returns the message in memory of its own.
 func (v *view) keep() *mqtt.Message {
 	switch {
+	case v.kept != nil:
 	case v.owned:
-		return v.msg
-	case v.kept == nil:
+		v.kept = v.msg
+	default:
 		c := v.msg.Clone()
 		v.kept = &c
 	}

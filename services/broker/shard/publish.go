@@ -3,44 +3,13 @@
 package shard
 
 import (
+	"math/bits"
+
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
-
-// parcel is a publish on its way to another shard. It owns its memory.
-type parcel struct {
-	tenant *Tenant
-	msg    *mqtt.Message
-	// lists are the matching subscriptions of that shard's partitions, direct
-	// the members chosen for shared ones.
-	lists  []route.Part[*sess]
-	direct []direct
-	// retain is the partition whose retained message this becomes, if keep.
-	retain   partition.ID
-	keep     bool
-	from     *sess // for No Local; compared, never read
-	expireAt int64
-	// origin and n number an exact publish; n is 0 for all others.
-	origin partition.ID
-	n      uint64
-
-	home *Shard // nil if no answer is wanted
-	slot uint32
-	gen  uint32
-	// waits counts what the answer waits for.
-	waits int32
-	// reason and hit are the answer.
-	reason mqtt.ReasonCode
-	hit    bool
-}
-
-// direct is a message for one member of a shared subscription.
-type direct struct {
-	se  *sess
-	sub mqtt.Subscription
-}
 
 // publish routes a message, unless it is to be retained and the tenant has as
 // much as it may: then it is refused as a whole, and nobody gets it.
@@ -167,12 +136,16 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		}
 	}
 	var own *mqtt.Message
+	var goods *freight
 	var n uint64
 	if others != 0 {
-		c := m.Clone()
-		own = &c
 		if p.Exact {
-			n = s.putOutbox(se, p, v, own, others)
+			c := m.Clone()
+			own, n = &c, s.putOutbox(se, p, v, &c, others)
+		} else {
+			goods = newFreight(m)
+			goods.left.Store(int32(bits.OnesCount64(others)))
+			own = &goods.msg
 		}
 	}
 	for _, to := range s.set.shards {
@@ -180,11 +153,10 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 			continue
 		}
 		f := &s.fans[to.index]
-		pc := &parcel{
-			tenant: se.tenant, msg: own, from: se, expireAt: v.expireAt,
-			lists: append([]route.Part[*sess](nil), f.lists...), direct: append([]direct(nil), f.direct...),
-			retain: f.retain, keep: f.keep, origin: se.space.id, n: n,
-		}
+		pc := parcels.Get().(*parcel)
+		pc.tenant, pc.msg, pc.freight, pc.from, pc.expireAt = se.tenant, own, goods, se, v.expireAt
+		pc.lists, pc.direct = append(pc.lists, f.lists...), append(pc.direct, f.direct...)
+		pc.retain, pc.keep, pc.origin, pc.n = f.retain, f.keep, se.space.id, n
 		if wait && (f.durable || f.keep || n != 0) {
 			pc.home, pc.slot, pc.gen = s, slot, gen
 			waits++
@@ -216,51 +188,4 @@ func (f *fan) reset() {
 	clear(f.lists)
 	clear(f.direct)
 	f.lists, f.direct, f.durable, f.keep = f.lists[:0], f.direct[:0], false, false
-}
-
-// accept does with a parcel what publish does in its own shard.
-func (s *Shard) accept(p *parcel) {
-	s.serial++
-	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.n == 0}
-	begin, stored := len(s.unwritten.list), false
-	s.judged = s.judged[:0]
-	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
-		s.retain(p.tenant, p.retain, p.msg, p.expireAt)
-		stored = true
-	}
-	p.hit = len(p.lists)+len(p.direct) > 0
-	if s.fanOut(&v, p.lists, p.direct, p.origin, p.n) {
-		stored = true
-	}
-	if p.home == nil {
-		return
-	}
-	for _, u := range s.unwritten.list[begin:] {
-		u.parcel = p
-		p.waits++
-	}
-	if stored || p.n != 0 {
-		s.wait(waiter{parcel: p})
-		p.waits++
-	}
-	if p.waits == 0 {
-		s.reply(p)
-	}
-}
-
-// arrived notes that one thing that the answer of a parcel waits for has come.
-func (s *Shard) arrived(p *parcel) {
-	if p.waits--; p.waits == 0 {
-		s.reply(p)
-	}
-}
-
-// reply answers a parcel.
-func (s *Shard) reply(p *parcel) {
-	it := item{kind: itemAnswer, slot: p.slot, gen: p.gen, reason: p.reason, hit: p.hit}
-	if p.home == s {
-		s.answered(p.slot, p.gen, p.reason, p.hit)
-		return
-	}
-	s.leave(p.home, it)
 }

@@ -89,6 +89,11 @@ type Shard struct {
 	// without the one that it came from.
 	outgoing []outgoing
 
+	// delivered and read are memory that is used again when the turn's batches
+	// were handed over.
+	delivered []*freight
+	read      []*bundle
+
 	outs      []*out
 	serial    uint64
 	entries   []*route.Entry[*sess]
@@ -117,7 +122,7 @@ var runs = sync.Pool{New: func() any { return new(run) }}
 type itemKind uint8
 
 const (
-	itemFrame itemKind = iota + 1
+	itemFrames itemKind = iota + 1
 	itemParcel
 	itemAnswer
 	itemCommitted
@@ -133,8 +138,7 @@ type item struct {
 	gen    uint32
 	ticket uint64
 	size   int
-	ch     *Channel
-	frame  *link.UpFrame
+	bundle *bundle
 	parcel *parcel
 	batch  *kv.Batch
 	call   func()
@@ -264,8 +268,11 @@ func (s *Shard) drain() int {
 	for i := range s.taken {
 		it := &s.taken[i]
 		switch it.kind {
-		case itemFrame:
-			s.frame(it.ch, it.frame)
+		case itemFrames:
+			for i := range it.bundle.frames {
+				s.frame(it.bundle.chs[i], &it.bundle.frames[i])
+			}
+			s.read = append(s.read, it.bundle)
 		case itemParcel:
 			s.accept(it.parcel)
 		case itemAnswer:
@@ -301,6 +308,7 @@ func (s *Shard) end(r *run) {
 	for _, o := range s.outs {
 		o.hand(r)
 	}
+	s.reuse()
 	s.schedule()
 }
 
