@@ -11,10 +11,13 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 )
 
-// Output buffers are borrowed while there is something to write.
+// Output buffers are borrowed while there is something to write. What reaches
+// outFlush bytes is written before the turn ends: a buffer that grows further
+// leaves the processor's cache, and its memory is not worth keeping.
 const (
 	outBuffer    = 2 << 10
-	outBufferMax = 64 << 10
+	outFlush     = 32 << 10
+	outBufferMax = 4 * outFlush
 )
 
 // output is what waits to be written to a connection.
@@ -115,8 +118,26 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	case len(c.out.b) == 0:
 		c.releaseOut()
 	default:
-		c.markLocked()
+		if len(c.out.b) < outFlush {
+			c.markLocked()
+			break
+		}
+		// Credit is granted by a flush, and who has c in its list already may be
+		// busy with others for long: it goes into the next list too.
+		c.writeLocked()
+		c.dirty = true
+		c.gw.markDirty(c)
 	}
+}
+
+// writeLocked hands what is in the output buffer to the socket.
+func (c *connection) writeLocked() {
+	c.gw.metrics.bytesOut.Add(float64(len(c.out.b)))
+	if _, err := c.in.Write(c.out.b); err != nil {
+		// Who reads finds out and ends.
+		c.in.Socket.Abort()
+	}
+	c.out.b = c.out.b[:0]
 }
 
 func (g *Gateway) markDirty(c *connection) {
@@ -196,11 +217,7 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 		c.out.b = c.m.Goodbye(c.out.b, c.goodbye)
 	}
 	if c.out != nil && len(c.out.b) > 0 {
-		c.gw.metrics.bytesOut.Add(float64(len(c.out.b)))
-		if _, err := c.in.Write(c.out.b); err != nil {
-			// Who reads finds out and ends.
-			c.in.Socket.Abort()
-		}
+		c.writeLocked()
 	}
 	c.releaseOut()
 	backlog := c.in.Socket.Backlog()
