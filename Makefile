@@ -11,7 +11,7 @@ RUNS          ?= 3
 NATS_SERVER    = v2.15.2
 MOCHI          = v2.7.9
 # The packages that own goroutines: the race detector looks at these.
-RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
+RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
 .PHONY: help build dev test race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean

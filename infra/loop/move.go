@@ -82,14 +82,17 @@ func (s *Socket) Move(l *Loop, h Handler) (*Source, error) {
 	if derr != nil {
 		return nil, os.NewSyscallError("dup", derr)
 	}
-	s.fd = fd
+	// Who reads takes no lock, and the loop may do so before Add has returned.
+	old := s.Conn
+	s.fd, s.Conn = fd, polled{s}
 	source, err := l.Add(fd, h)
 	if err != nil {
+		s.Conn = old
 		_ = syscall.Close(fd)
 		return nil, err
 	}
-	_ = s.Conn.Close() // the copy keeps the connection
-	s.source, s.Conn, s.raw, s.attempt = source, polled{s}, nil, nil
+	_ = old.Close() // the copy keeps the connection
+	s.source, s.raw, s.attempt = source, nil, nil
 	return source, nil
 }
 
