@@ -99,7 +99,7 @@ func FuzzScript(f *testing.F) {
 				}
 			}
 			for id := range inflight {
-				if _, ok := s.out.entries[id]; !ok {
+				if s.out.flights.get(id) == nil {
 					delete(inflight, id)
 				}
 			}

@@ -30,7 +30,7 @@ type outbound struct {
 	order        uint64
 	granted      uint64
 	sent         uint64
-	entries      map[uint16]delivery
+	flights      flights
 	// resend are the identifiers still to be sent again on this connection, in
 	// their first order [MQTT-4.4.0-1].
 	resend []uint16
@@ -38,6 +38,7 @@ type outbound struct {
 
 type delivery struct {
 	state State
+	id    uint16 // the packet identifier; 0 is none
 	// epoch is the connection that it was last sent on: only then does it take
 	// a place in that connection's window.
 	epoch uint32
@@ -49,11 +50,9 @@ type delivery struct {
 func (o *outbound) attach(window uint16) {
 	o.window, o.used, o.granted, o.sent = window, 0, 0, 0
 	o.resend = o.resend[:0]
-	for id := range o.entries {
-		o.resend = append(o.resend, id)
-	}
+	o.flights.each(func(d *delivery) { o.resend = append(o.resend, d.id) })
 	slices.SortFunc(o.resend, func(a, b uint16) int {
-		return cmp.Compare(o.entries[a].order, o.entries[b].order)
+		return cmp.Compare(o.flights.get(a).order, o.flights.get(b).order)
 	})
 }
 
@@ -61,26 +60,11 @@ func (o *outbound) detach() {
 	o.granted, o.sent, o.used, o.resend = 0, 0, 0, nil
 }
 
-// allocate returns the next free packet identifier, from 1 on, or 0 if all are
-// taken.
-func (o *outbound) allocate() uint16 {
-	for range 65535 {
-		o.nextID++
-		if o.nextID == 0 {
-			o.nextID = 1
-		}
-		if _, taken := o.entries[o.nextID]; !taken {
-			return o.nextID
-		}
-	}
-	return 0
-}
-
 // Ready reports whether a QoS 1 or 2 message would be sent now: Enqueued is
 // worth its while.
 func (s *Session) Ready() bool {
 	o := &s.out
-	return s.attached && len(o.resend) == 0 && o.used < o.window && o.sent < o.granted && len(o.entries) < 65535
+	return s.attached && len(o.resend) == 0 && o.used < o.window && o.sent < o.granted && o.flights.n < 65535
 }
 
 // TakeCredit takes size bytes for a QoS 0 delivery. It reports false if the
@@ -100,30 +84,28 @@ func (s *Session) enqueued(e *Event, fx *Effects) {
 	if !s.Ready() {
 		return
 	}
-	id := o.allocate()
+	id := o.flights.next(o.nextID)
 	if id == 0 {
 		return
 	}
-	d := delivery{state: SentQoS1, epoch: s.epoch, size: uint32(e.Size), seq: e.Seq, order: o.order}
+	o.nextID = id
+	d := delivery{id: id, state: SentQoS1, epoch: s.epoch, size: uint32(e.Size), seq: e.Seq, order: o.order}
 	if e.QoS == mqtt.ExactlyOnce {
 		d.state = SentQoS2
 	}
 	o.order++
-	if o.entries == nil {
-		o.entries = make(map[uint16]delivery)
-	}
-	o.entries[id] = d
+	o.flights.put(d)
 	o.used++
 	o.sent += uint64(e.Size)
-	s.saveDelivery(id, d, fx)
+	s.saveDelivery(&d, fx)
 	fx.Send = append(fx.Send, Out{
 		Kind: OutDeliver, Packet: id, QoS: e.QoS, Seq: e.Seq,
 		AfterCommit: e.QoS == mqtt.ExactlyOnce && s.durable,
 	})
 }
 
-func (s *Session) saveDelivery(id uint16, d delivery, fx *Effects) {
-	s.save(fx, Record{Kind: PutInflight, Packet: id, State: d.state, Size: d.size, Seq: d.seq, Order: d.order})
+func (s *Session) saveDelivery(d *delivery, fx *Effects) {
+	s.save(fx, Record{Kind: PutInflight, Packet: d.id, State: d.state, Size: d.size, Seq: d.seq, Order: d.order})
 }
 
 // credit takes a new grant and goes on with what waits for it.
@@ -142,13 +124,12 @@ func (s *Session) again(fx *Effects) {
 	for len(o.resend) > 0 && o.used < o.window && o.sent < o.granted {
 		id := o.resend[0]
 		o.resend = o.resend[1:]
-		d, ok := o.entries[id]
-		if !ok {
+		d := o.flights.get(id)
+		if d == nil {
 			continue
 		}
 		o.used++
 		d.epoch = s.epoch
-		o.entries[id] = d
 		switch d.state {
 		case Released:
 			fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: id})
@@ -172,18 +153,18 @@ func (s *Session) ack(e *Event, fx *Effects) {
 		s.release(e.Packet, fx)
 		return
 	}
-	d, ok := s.out.entries[e.Packet]
+	d := s.out.flights.get(e.Packet)
+	ok := d != nil
 	switch {
 	case e.Ack == mqtt.Puback && ok && d.state == SentQoS1,
 		e.Ack == mqtt.Pubrec && ok && d.state == SentQoS2 && e.Reason.Failed(),
 		e.Ack == mqtt.Pubcomp && ok && d.state == Released:
-		s.complete(e.Packet, d, fx)
+		s.complete(*d, fx)
 	case e.Ack == mqtt.Pubrec && ok && d.state != SentQoS1:
 		if d.state == SentQoS2 {
 			fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
 			d.state = Released
-			s.out.entries[e.Packet] = d
-			s.saveDelivery(e.Packet, d, fx)
+			s.saveDelivery(d, fx)
 		}
 		fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: e.Packet, AfterCommit: s.durable})
 	case e.Ack == mqtt.Pubrec:
@@ -192,8 +173,8 @@ func (s *Session) ack(e *Event, fx *Effects) {
 }
 
 // complete forgets a delivery and gives its place in the window back.
-func (s *Session) complete(id uint16, d delivery, fx *Effects) {
-	delete(s.out.entries, id)
+func (s *Session) complete(d delivery, fx *Effects) {
+	s.out.flights.remove(d.id)
 	if d.epoch == s.epoch && s.attached {
 		s.out.used--
 	}
@@ -202,14 +183,14 @@ func (s *Session) complete(id uint16, d delivery, fx *Effects) {
 	if d.state != Released {
 		fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
 	}
-	s.save(fx, Record{Kind: DeleteInflight, Packet: id})
+	s.save(fx, Record{Kind: DeleteInflight, Packet: d.id})
 	s.again(fx)
 }
 
 // tooLarge completes a delivery that the client's Maximum Packet Size forbids,
 // as if it had been sent [MQTT-3.1.2-25].
 func (s *Session) tooLarge(id uint16, fx *Effects) {
-	if d, ok := s.out.entries[id]; ok {
-		s.complete(id, d, fx)
+	if d := s.out.flights.get(id); d != nil {
+		s.complete(*d, fx)
 	}
 }

@@ -52,10 +52,7 @@ func (s *Session) RestoreInbound(id uint16, committed bool) {
 
 // RestoreInflight gives a restored session a delivery back.
 func (s *Session) RestoreInflight(id uint16, r Record) {
-	if s.out.entries == nil {
-		s.out.entries = make(map[uint16]delivery)
-	}
-	s.out.entries[id] = delivery{state: r.State, size: r.Size, seq: r.Seq, order: r.Order}
+	s.out.flights.put(delivery{id: id, state: r.State, size: r.Size, seq: r.Seq, order: r.Order})
 	s.out.order = max(s.out.order, r.Order+1)
 	s.out.nextID = max(s.out.nextID, id)
 }
@@ -63,16 +60,14 @@ func (s *Session) RestoreInflight(id uint16, r Record) {
 // Inflights calls f for each delivery that is not fully acknowledged, in no
 // order.
 func (s *Session) Inflights(f func(id uint16, st State, seq uint64)) {
-	for id, d := range s.out.entries {
-		f(id, d.state, d.seq)
-	}
+	s.out.flights.each(func(d *delivery) { f(d.id, d.state, d.seq) })
 }
 
 // Forget drops a delivery that another member of its shared group has taken
 // over while this session had no connection.
 func (s *Session) Forget(id uint16, fx *Effects) {
-	if _, ok := s.out.entries[id]; ok {
-		delete(s.out.entries, id)
+	if s.out.flights.get(id) != nil {
+		s.out.flights.remove(id)
 		s.save(fx, Record{Kind: DeleteInflight, Packet: id})
 	}
 }

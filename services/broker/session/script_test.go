@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 			case "restart":
 				r := Restore(1, "c", s.Stored())
 				s.Inflights(func(id uint16, st State, seq uint64) {
-					r.RestoreInflight(id, Record{State: st, Seq: seq, Size: 100, Order: s.out.entries[id].order})
+					r.RestoreInflight(id, Record{State: st, Seq: seq, Size: 100, Order: s.out.flights.get(id).order})
 				})
 				s.Inbounds(func(id uint16) { r.RestoreInbound(id, true) })
 				s = r

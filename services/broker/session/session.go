@@ -163,7 +163,7 @@ func (s *Session) Recorded() bool { return s.durable || s.recorded }
 func (s *Session) Expiry() uint32 { return s.expiry }
 
 // Inflight is how many deliveries are not fully acknowledged.
-func (s *Session) Inflight() int { return len(s.out.entries) }
+func (s *Session) Inflight() int { return s.out.flights.n }
 
 // Subscriptions are the session's; the slice must not be changed.
 func (s *Session) Subscriptions() []mqtt.Subscription { return s.subs }
