@@ -147,6 +147,7 @@ func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 	if err != nil {
 		return unreachable
 	}
+	l.FlushUp()
 	c.gw.flush()
 	return conn.Refusal{}
 }

@@ -133,6 +133,8 @@ func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, erro
 
 func (b *fakeBroker) Close() error { return nil }
 
+func (b *fakeBroker) Flush() {}
+
 func (b *fakeBroker) Send(up *link.Up) error {
 	gw, down := b.turn(up)
 	if len(down.Frames) > 0 {

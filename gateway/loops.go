@@ -31,6 +31,7 @@ func (g *Gateway) newLoops() error {
 	for range n {
 		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() {
 			g.loops.busy.Add(-1)
+			g.pool.FlushUp()
 			g.flush()
 		})
 		if errors.Is(err, loop.ErrUnsupported) {

@@ -199,7 +199,8 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 // send brings about the effects gathered in t, and empties it.
 func (c *connection) send(t *turn) {
 	c.countTurn(t)
-	if c.apply(&t.fx) {
+	sends := c.apply(&t.fx)
+	if sends {
 		if err := c.link.Send(&t.fx.Up); err != nil {
 			c.gw.log.Debug("send to the broker", "error", err)
 		}
@@ -208,9 +209,15 @@ func (c *connection) send(t *turn) {
 	t.fx.Reset()
 	t.decoder.Reset()
 	c.mu.Lock()
-	alone := c.dirty && c.source == nil // a loop flushes once for all
+	alone, dirty := c.source == nil, c.dirty
 	c.mu.Unlock()
-	if alone {
+	if !alone {
+		return // a loop flushes once for all
+	}
+	if sends {
+		c.link.FlushUp()
+	}
+	if dirty {
 		c.gw.flush()
 	}
 }

@@ -194,6 +194,7 @@ func (g *Gateway) flush() {
 		if err := u.link.Post(&u.up); err != nil {
 			g.log.Debug("post to the broker", "error", err)
 		}
+		u.link.FlushUp()
 		u.up.Reset()
 		u.link = nil
 	}

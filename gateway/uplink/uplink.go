@@ -57,6 +57,9 @@ func (l *Link[T]) Send(b *link.Up) error { return l.broker.Send(b) }
 // Post is that of link.Broker.
 func (l *Link[T]) Post(b *link.Up) error { return l.broker.Post(b) }
 
+// FlushUp is Flush of link.Broker.
+func (l *Link[T]) FlushUp() { l.broker.Flush() }
+
 // Receive implements link.Gateway.
 func (l *Link[T]) Receive(b *link.Down) {
 	for i := range b.Frames {
@@ -108,6 +111,15 @@ func (p *Pool[T]) Pick() *Link[T] {
 		}
 	}
 	return nil
+}
+
+// FlushUp sends what waits for any of the links.
+func (p *Pool[T]) FlushUp() {
+	for i := range p.links {
+		if l := p.links[i].Load(); l != nil {
+			l.FlushUp()
+		}
+	}
 }
 
 // Up counts the links that are there.

@@ -93,7 +93,7 @@ func (u *uplink) run() {
 // keepFrames is how many frames of memory a reader keeps when it is idle.
 const keepFrames = 4096
 
-// Send implements Broker. It does not wait for the network.
+// Send implements Broker: what it queues waits for Flush.
 func (u *uplink) Send(b *Up) error {
 	for first := 0; first < len(b.Frames); {
 		err := u.conn.Append(func(dst []byte) (out []byte, count int) {
@@ -104,12 +104,14 @@ func (u *uplink) Send(b *Up) error {
 			return fmt.Errorf("%w: %w", ErrLost, err)
 		}
 	}
-	u.conn.Flush()
 	return nil
 }
 
 // Post implements Broker: nothing of Send runs work of the broker here.
 func (u *uplink) Post(b *Up) error { return u.Send(b) }
+
+// Flush implements Broker.
+func (u *uplink) Flush() { u.conn.Flush() }
 
 // Close implements Broker. Lost is not called for it.
 func (u *uplink) Close() error {

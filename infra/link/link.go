@@ -16,11 +16,14 @@ type Broker interface {
 	// Send hands b over. The broker may run the work at once and call
 	// Gateway.Receive and Gateway.Flush before Send returns, so a caller
 	// holds no lock that those take. What b holds is not read after Send
-	// returned, and b may be used again.
+	// returned, and b may be used again. What has to cross a network may wait
+	// for Flush.
 	Send(b *Up) error
-	// Post hands b over without running any of its work on the calling
-	// goroutine. It is for credits granted from inside Gateway.Flush.
+	// Post is Send without running any of the work on the calling goroutine. It
+	// is for credits granted from inside Gateway.Flush.
 	Post(b *Up) error
+	// Flush sends what waits. It does not wait for the network.
+	Flush()
 	// Close ends the link: every channel of it is closed as if its
 	// connection were lost.
 	Close() error
@@ -29,8 +32,9 @@ type Broker interface {
 // Gateway is the gateway's end of a link, as a broker holds it.
 type Gateway interface {
 	// Receive takes a batch. It appends to connections and returns: it must
-	// neither block, nor write to a socket, nor call the broker. It is called
-	// concurrently, but never for one channel at the same time. What b holds
+	// neither block nor call the broker, and write to a socket only what has
+	// become too much to keep. It is called concurrently, but never for one
+	// channel at the same time. What b holds
 	// is not valid after Receive returned.
 	Receive(b *Down)
 	// Flush writes out what Receive appended. It must not block. It is called

@@ -119,7 +119,10 @@ func TestDial_StrangersAreRefused(t *testing.T) {
 			g := linktest.NewGateway()
 			b, err := link.Dial(t.Context(), addr, conf, "gateway-1", g)
 			if err == nil { // in TLS 1.3 the server judges after the client is done
-				linktest.Until(t, "refusal", func() bool { return b.Send(linktest.EveryUp()) != nil })
+				linktest.Until(t, "refusal", func() bool {
+					defer b.Flush()
+					return b.Send(linktest.EveryUp()) != nil
+				})
 			}
 		})
 	}
@@ -172,6 +175,7 @@ type noBroker struct{}
 
 func (noBroker) Send(*link.Up) error { return nil }
 func (noBroker) Post(*link.Up) error { return nil }
+func (noBroker) Flush()              {}
 func (noBroker) Close() error        { return nil }
 
 // serve serves links on a free port until stop or the end of the test.

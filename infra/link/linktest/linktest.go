@@ -32,6 +32,13 @@ type Link struct {
 	Cut func()
 }
 
+// send sends up, and what waits.
+func (l *Link) send(up *link.Up) error {
+	err := l.Broker.Send(up)
+	l.Broker.Flush()
+	return err
+}
+
 // Open opens a link between gw and a broker that attach makes.
 type Open func(t testing.TB, attach Attach, gw link.Gateway) Link
 
@@ -85,6 +92,9 @@ func (b *Broker) Send(up *link.Up) error {
 
 // Post implements link.Broker.
 func (b *Broker) Post(up *link.Up) error { return b.Send(up) }
+
+// Flush implements link.Broker.
+func (b *Broker) Flush() {}
 
 // Close implements link.Broker.
 func (b *Broker) Close() error {
@@ -180,7 +190,7 @@ func start(t *testing.T, open Open, onSend func(*Broker, *link.Up)) (Link, *Brok
 func testEveryFrame(t *testing.T, open Open) {
 	l, b, g := start(t, open, nil)
 	up, down := EveryUp(), EveryDown()
-	if err := l.Broker.Send(up); err != nil {
+	if err := l.send(up); err != nil {
 		t.Fatal(err)
 	}
 	Until(t, "whole batch", func() bool { return len(b.Frames()) == len(up.Frames) })
@@ -233,7 +243,7 @@ func testOrder(t *testing.T, open Open) {
 					Topic: fmt.Appendf(nil, "t/%d", ch), Payload: binary.BigEndian.AppendUint16(nil, n), QoS: mqtt.AtLeastOnce,
 				}})
 				if n%7 == uint16(ch)%7 || n == each {
-					if err := l.Broker.Send(&up); err != nil {
+					if err := l.send(&up); err != nil {
 						t.Error(err)
 					}
 					up.Reset()
@@ -277,7 +287,7 @@ func testFanOut(t *testing.T, open Open) {
 		b.Gateway.Receive(&down)
 		b.Gateway.Flush()
 	})
-	if err := l.Broker.Send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpPublish, Message: mqtt.Message{Topic: []byte("t"), Payload: []byte("to all")}}}}); err != nil {
+	if err := l.send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpPublish, Message: mqtt.Message{Topic: []byte("t"), Payload: []byte("to all")}}}}); err != nil {
 		t.Fatal(err)
 	}
 	Until(t, "delivery to all", func() bool { f, _ := g.Flushed(); return len(f) == channels })
@@ -318,7 +328,7 @@ func testLarge(t *testing.T, open Open) {
 		payload := bytes.Repeat([]byte{byte('a' + i)}, size)
 		up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpPublish, Channel: link.Channel(i), Message: mqtt.Message{Topic: []byte("t"), Payload: payload}})
 	}
-	if err := l.Broker.Send(&up); err != nil {
+	if err := l.send(&up); err != nil {
 		t.Fatal(err)
 	}
 	Until(t, "all messages back", func() bool { f, _ := g.Flushed(); return len(f) == len(sizes) })
@@ -339,7 +349,7 @@ func testViews(t *testing.T, open Open) {
 		up.Reset()
 		copy(payload, fmt.Sprintf("%04d", i))
 		up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpPublish, Channel: 1, Message: mqtt.Message{Topic: []byte("t"), Payload: payload}})
-		if err := l.Broker.Send(&up); err != nil {
+		if err := l.send(&up); err != nil {
 			t.Fatal(err)
 		}
 		down := link.Down{Messages: []mqtt.Message{{Topic: []byte("t"), Payload: payload}}, Frames: []link.DownFrame{{Kind: link.DownDeliver, Channel: 1}}}
@@ -375,7 +385,7 @@ func testLoss(t *testing.T, open Open) {
 	case <-time.After(wait):
 		t.Fatal("the broker's end was not closed")
 	}
-	if err := l.Broker.Send(EveryUp()); err == nil {
+	if err := l.send(EveryUp()); err == nil {
 		t.Error("Send on a lost link gave no error")
 	}
 	b.Gateway.Receive(EveryDown()) // must do nothing, and not block

@@ -113,6 +113,7 @@ func (c *channel) write(f link.UpFrame) {
 		c.end(errs.New(errs.Unavailable, "the link to the broker was lost: %w", err))
 	}
 	c.up.Reset()
+	c.broker.Flush()
 }
 
 // publish sends m and waits for its acknowledgement.

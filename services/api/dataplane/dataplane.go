@@ -236,6 +236,7 @@ func (p *Plane) Query(ctx context.Context, q link.Query) (*link.Answer, error) {
 	if err := b.Send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpQuery, Query: &q}}}); err != nil {
 		return nil, errs.New(errs.Unavailable, "ask the broker: %w", err)
 	}
+	b.Flush()
 	select {
 	case r := <-done:
 		if r.err == nil && r.answer.Error != "" {

@@ -98,6 +98,7 @@ func (b *fakeBroker) Send(up *link.Up) error {
 }
 
 func (b *fakeBroker) Post(up *link.Up) error { return b.Send(up) }
+func (b *fakeBroker) Flush()                 {}
 func (b *fakeBroker) Close() error           { return nil }
 
 // start runs a plane; the brokers that it dials come out of the channel.

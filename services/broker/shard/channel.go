@@ -61,6 +61,9 @@ func (l *Link) Send(b *link.Up) error {
 // Post implements link.Broker.
 func (l *Link) Post(b *link.Up) error { return l.send(b, nil, false) }
 
+// Flush implements link.Broker: nothing waits, Send and Post have done it all.
+func (l *Link) Flush() {}
+
 // send gives runs of frames of one shard to it, in a turn of this goroutine if
 // it is free. Frames of channels that are gone are dropped: their close has
 // crossed them on the way.

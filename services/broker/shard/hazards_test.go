@@ -136,6 +136,7 @@ func TestShared_MemberEndsBeforeTheCommit(t *testing.T) {
 	if err := w.link.Send(up); err != nil {
 		t.Fatal(err)
 	}
+	w.link.Flush()
 	p.wantAck(mqtt.Puback, 1)
 	p.wantAck(mqtt.Puback, 2)
 	w.settle()

@@ -198,6 +198,7 @@ func (c *client) send(f link.UpFrame) {
 	if err := c.w.link.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
 		c.w.t.Fatal(err)
 	}
+	c.w.link.Flush()
 }
 
 // want waits for the next frame other than a window, and checks its kind.
@@ -249,6 +250,7 @@ func (w *world) cross() {
 	if err := w.link.Send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpQuery, Query: q}}}); err != nil {
 		w.t.Fatal(err)
 	}
+	w.link.Flush()
 	for {
 		select {
 		case id := <-w.gw.answers:
