@@ -45,6 +45,16 @@ func (g *Gateway) newLoops() error {
 	return nil
 }
 
+// loopCalls adds up a counter of all loops.
+func (g *Gateway) loopCalls(of func(*loop.Calls) *atomic.Uint64) func() float64 {
+	return func() (n float64) {
+		for _, l := range g.loops.all {
+			n += float64(of(l.Calls()).Load())
+		}
+		return n
+	}
+}
+
 // rest is what is kept of a packet that has not come whole.
 type rest struct{ b []byte }
 

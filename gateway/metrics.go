@@ -3,9 +3,12 @@
 package gateway
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/infra/telemetry"
 )
@@ -27,6 +30,9 @@ const (
 	mOverruns
 	mLinks
 	mRefusedSubscriptions
+	mPolls
+	mReads
+	mWrites
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -46,6 +52,9 @@ var Metrics = []telemetry.Metric{
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
 	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota of that name."},
+	mPolls:                {Name: "mqtt_gateway_loop_polls_total", Kind: telemetry.Counter, Help: "Times that an event loop asked the kernel for events."},
+	mReads:                {Name: "mqtt_gateway_loop_reads_total", Kind: telemetry.Counter, Help: "Reads from sockets that event loops have."},
+	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
 type metrics struct {
@@ -84,6 +93,9 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.len()) })
+	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
+	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
+	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.pool.Up()) })
 	return m
 }

@@ -8,7 +8,10 @@
 // writes never wait, with a goroutine or on a Loop. It knows nothing of MQTT.
 package loop
 
-import "errors"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // ErrUnsupported says that this system has no event loops here.
 var ErrUnsupported = errors.New("loop: not supported on this system")
@@ -25,6 +28,9 @@ type Handler interface {
 	// Woken is called once after one or several calls of Source.Wake.
 	Woken(l *Loop)
 }
+
+// Calls are the system calls of a Loop and of the Sockets that it has.
+type Calls struct{ Polls, Reads, Writes atomic.Uint64 }
 
 // bufferSize is what a Loop reads into.
 const bufferSize = 64 << 10

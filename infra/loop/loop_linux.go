@@ -38,6 +38,7 @@ type Loop struct {
 	waker    int         // an eventfd
 	sleeping atomic.Bool // Run is, or is about to be, waiting
 	count    atomic.Int64
+	calls    Calls
 
 	// Of the goroutine of Run.
 	events [batch]unix.EpollEvent
@@ -82,6 +83,9 @@ func (l *Loop) Buffer() []byte { return l.buffer }
 
 // Len is how many descriptors are watched.
 func (l *Loop) Len() int { return int(l.count.Load()) }
+
+// Calls are counted for ever.
+func (l *Loop) Calls() *Calls { return &l.calls }
 
 // Source is a descriptor that a Loop watches. Its methods may be called
 // concurrently.
@@ -234,6 +238,7 @@ func (l *Loop) wait() error {
 	woken := len(l.woken) > 0
 	l.mu.Unlock()
 	err := l.raw.Read(func(fd uintptr) bool {
+		l.calls.Polls.Add(1)
 		l.n, l.werr = poll(int(fd), l.events[:])
 		return l.n > 0 || l.werr != nil || woken
 	})

@@ -27,6 +27,9 @@ func (*Loop) Buffer() []byte { return nil }
 // Len is never called.
 func (*Loop) Len() int { return 0 }
 
+// Calls is never called.
+func (*Loop) Calls() *Calls { return nil }
+
 // Run is never called.
 func (*Loop) Run(context.Context) error { return ErrUnsupported }
 

@@ -30,7 +30,7 @@ func (dry) Temporary() bool { return true }
 type polled struct{ s *Socket }
 
 func (p polled) Read(b []byte) (int, error) {
-	n, err := Read(p.s.fd, b)
+	n, err := p.s.ReadNow(b)
 	if n == 0 && err == nil {
 		err = dry{}
 	}
@@ -54,7 +54,10 @@ func (s *Socket) Kernel() bool {
 
 // ReadNow reads what is there, after Move: 0 and no error if nothing is, io.EOF
 // at the end.
-func (s *Socket) ReadNow(p []byte) (int, error) { return Read(s.fd, p) }
+func (s *Socket) ReadNow(p []byte) (int, error) {
+	s.calls.Reads.Add(1)
+	return Read(s.fd, p)
+}
 
 // Moved reports whether an event loop has the socket.
 func (s *Socket) Moved() bool {
@@ -84,7 +87,7 @@ func (s *Socket) Move(l *Loop, h Handler) (*Source, error) {
 	}
 	// Who reads takes no lock, and the loop may do so before Add has returned.
 	old := s.Conn
-	s.fd, s.Conn = fd, polled{s}
+	s.fd, s.Conn, s.calls = fd, polled{s}, l.Calls()
 	source, err := l.Add(fd, h)
 	if err != nil {
 		s.Conn = old
@@ -100,6 +103,7 @@ func (s *Socket) Move(l *Loop, h Handler) (*Source, error) {
 func (s *Socket) Drain() {
 	s.mu.Lock()
 	if s.draining && s.err == nil {
+		s.calls.Writes.Add(1)
 		n, err := Write(s.fd, s.backlog[s.off:min(len(s.backlog), s.off+chunk)])
 		s.tookLocked(n, err)
 	}

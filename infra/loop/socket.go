@@ -47,6 +47,7 @@ type Socket struct {
 	onClose func()
 
 	source *Source // nil before Move
+	calls  *Calls  // after Move, of the loop
 	fd     int     // after Move; -1 when closed, which is done on the loop
 }
 
@@ -114,6 +115,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 	case s.draining:
 	case s.source != nil:
 		var err error
+		s.calls.Writes.Add(1)
 		if n, err = Write(s.fd, p); err != nil {
 			s.err = err
 			return 0, err
