@@ -16,12 +16,17 @@ import "sync/atomic"
 // Filters are valid (ValidateFilter) and have no $share prefix; names are
 // valid. Only Update allocates.
 type Trie[T any] struct {
-	root node[T]
-	n    atomic.Int64
+	root    node[T]
+	n       atomic.Int64
+	version atomic.Uint64
 }
 
 // Len is the number of filters.
 func (t *Trie[T]) Len() int { return int(t.n.Load()) }
+
+// Version counts the calls of Update that are done. What a match found that began
+// after Version was read holds for as long as Version says the same.
+func (t *Trie[T]) Version() uint64 { return t.version.Load() }
 
 // Get returns the value of exactly that filter, or nil.
 func (t *Trie[T]) Get(filter string) *T {
@@ -47,6 +52,7 @@ func (t *Trie[T]) Get(filter string) *T {
 // filter.
 func (t *Trie[T]) Update(filter string, change func(old *T) *T) {
 	t.n.Add(t.root.update(filter, change))
+	t.version.Add(1)
 }
 
 // AppendMatches appends the value of every filter that matches name, in no

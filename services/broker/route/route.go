@@ -11,6 +11,7 @@
 package route
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 
@@ -30,6 +31,38 @@ type Tenant[S comparable] struct {
 // AppendMatches appends the entries of all filters that match name.
 func (t *Tenant[S]) AppendMatches(dst []*Entry[S], name []byte) []*Entry[S] {
 	return t.trie.AppendMatches(dst, name)
+}
+
+// Last is what the newest match found, for a publisher that sends to one topic
+// again and again. The zero Last has found nothing.
+type Last[S comparable] struct {
+	name    []byte
+	version uint64 // of the trie, plus 1
+	entries []*Entry[S]
+}
+
+// What a Last remembers is bounded, because every publisher may have one.
+const (
+	lastName    = 256
+	lastEntries = 16
+)
+
+// AppendLast is AppendMatches, but takes what it finds from last if that is for the
+// same name and no filter has changed since. One goroutine at a time has last.
+func (t *Tenant[S]) AppendLast(dst []*Entry[S], name []byte, last *Last[S]) []*Entry[S] {
+	version := t.trie.Version() + 1
+	if last.version == version && bytes.Equal(last.name, name) {
+		return append(dst, last.entries...)
+	}
+	begin := len(dst)
+	dst = t.trie.AppendMatches(dst, name)
+	if found := dst[begin:]; len(name) <= lastName && len(found) <= lastEntries {
+		last.name, last.version = append(last.name[:0], name...), version
+		last.entries = append(last.entries[:0], found...)
+	} else {
+		*last = Last[S]{}
+	}
+	return dst
 }
 
 // Len is the number of different filters.

@@ -31,6 +31,10 @@ func TestAgainstNaive(t *testing.T) {
 	part := func(s int) partition.ID { return partition.ID(s % 3) }
 	id := func(filter string) uint32 { return uint32(slices.Index(filters, filter)) }
 	durable := func(s int) bool { return s%2 == 0 }
+	lasts := map[string]*Last[int]{}
+	for _, name := range names {
+		lasts[name] = &Last[int]{}
+	}
 	for range 3000 {
 		k := key{r.IntN(9), filters[r.IntN(len(filters))]}
 		if r.IntN(2) == 0 {
@@ -42,7 +46,13 @@ func TestAgainstNaive(t *testing.T) {
 		}
 		name := names[r.IntN(len(names))]
 		var got, want []string
-		for _, e := range table.AppendMatches(nil, []byte(name)) {
+		entries := table.AppendMatches(nil, []byte(name))
+		for range 2 { // the second time from memory
+			if again := table.AppendLast(nil, []byte(name), lasts[name]); !slices.Equal(again, entries) {
+				t.Fatalf("%s: a publisher that has sent to it finds %v, others %v", name, again, entries)
+			}
+		}
+		for _, e := range entries {
 			for _, p := range e.Parts() {
 				any := false
 				for _, s := range p.List.Subs {

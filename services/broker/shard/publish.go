@@ -71,7 +71,10 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 			others |= 1 << to.index
 		}
 	}
-	s.entries = t.routes.AppendMatches(s.entries[:0], m.Topic)
+	if se.last == nil {
+		se.last = &route.Last[*sess]{}
+	}
+	s.entries = t.routes.AppendLast(s.entries[:0], m.Topic, se.last)
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {
 			to := s.set.shardOf(part.ID)

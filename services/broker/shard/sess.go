@@ -8,6 +8,7 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
 
@@ -31,6 +32,8 @@ type sess struct {
 	dropped        uint64
 	droppedSaid    int64
 
+	// last is what its newest publish was for; nil before the first.
+	last *route.Last[*sess]
 	// mark and hit find a session again that several filters of one publish
 	// lead to.
 	mark uint64
