@@ -56,8 +56,8 @@ check: lint arch ## what every commit passes: lint, structure, short tests
 bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 keeps the table in docs/bench
 	bin/manor bench compare -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
 
-bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare with nats-server and mochi-mqtt too, RUNS (3) interleaved runs; SAVE=1 keeps the table
-	bin/manor bench compare -peers mosquitto,nats,mochi -tools $(TOOLS) -all -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
+bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with nats-server, mochi-mqtt and the floor too, RUNS (3) interleaved runs; SAVE=1 keeps the table
+	bin/manor bench compare -peers mosquitto,nats,mochi,floor -tools $(TOOLS) -all -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)

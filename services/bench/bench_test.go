@@ -33,13 +33,15 @@ func TestScenarios(t *testing.T) {
 	}
 	t.Cleanup(b.stop)
 	for name, args := range map[string]string{
-		"pairs": "-n 5", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
-		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500",
+		"pairs": "-n 5 -depth 16", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
+		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500", "storm": "-n 200",
+		"pairs 5": "-n 5 -qos 2 -mqtt 5", "offline 5": "-n 10 -msgs 20 -mqtt 5", "pairs paced": "-n 5 -rate 500 -settle",
 	} {
+		scenario, _, _ := strings.Cut(name, " ")
 		// One after the other: a scenario that fills mosquitto leaves another nothing.
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			args := append([]string{"-s", name, "-addr", b.addrs[overTCP], "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
+			args := append([]string{"-s", scenario, "-addr", b.addrs[overTCP], "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
 			if err := Main(t.Context(), "", args, &out, &out); err != nil {
 				t.Fatal(err, &out)
 			}
@@ -50,11 +52,14 @@ func TestScenarios(t *testing.T) {
 			if res.Error != "" || res.Lost > 0 {
 				t.Fatalf("%d lost, error %q", res.Lost, res.Error)
 			}
-			if name != "idle" && res.Delivered == 0 {
+			if scenario != "idle" && scenario != "storm" && res.Delivered == 0 {
 				t.Errorf("nothing was delivered: %s", &out)
 			}
-			if name == "offline" && res.Delivered != 200 || name == "retained" && res.Delivered != 500 {
+			if scenario == "offline" && res.Delivered != 200 || scenario == "retained" && res.Delivered != 500 {
 				t.Errorf("%d were delivered", res.Delivered)
+			}
+			if scenario == "storm" && (res.P99 == 0 || res.Extra["connects_per_s"] == 0) {
+				t.Errorf("nothing was measured: %s", &out)
 			}
 		})
 	}
@@ -62,7 +67,7 @@ func TestScenarios(t *testing.T) {
 
 func TestOptions_Validate(t *testing.T) {
 	for args, want := range map[string]string{
-		"-addr nowhere": "-addr", "-s nothing": "-s", "-qos 3": "-qos", "-size 4": "-size", "-n 0": "-n",
+		"-addr nowhere": "-addr", "-s nothing": "-s", "-qos 3": "-qos", "-size 4": "-size", "-n 0": "-n", "-mqtt 3": "-mqtt", "-depth 1": "-depth", "-s idle -n 0": "",
 		"-addr broker.example:1883": "", "-addr [::1]:1883 -qos 2": "",
 	} {
 		var o Options
@@ -134,14 +139,28 @@ func TestHistogram(t *testing.T) {
 
 func TestPackets(t *testing.T) {
 	payload := bytes.Repeat([]byte("p"), 300)
-	b, id, body := appendPublish(nil, "a/b", 2, true, payload)
+	for _, v := range []protocol{mqtt3, mqtt5} {
+		testPublish(t, v, payload)
+	}
+	if rest := mqtt5.skipProperties([]byte{3, 1, 2, 3, 'x'}); string(rest) != "x" {
+		t.Errorf("after the properties is %q", rest)
+	}
+	for _, b := range [][]byte{nil, {2, 1}, {0x80}} {
+		if rest := mqtt5.skipProperties(b); rest != nil {
+			t.Errorf("after the properties of % x is % x", b, rest)
+		}
+	}
+}
+
+func testPublish(t *testing.T, v protocol, payload []byte) {
+	b, id, body := v.appendPublish(nil, "a/b", 2, true, payload)
 	b[id+1] = 9
-	c := &client{buf: b, w: len(b)}
+	c := &client{protocol: v, buf: b, w: len(b)}
 	first, got, ok, err := c.packet()
 	if err != nil || !ok || first != pktPublish|2<<1|1 {
 		t.Fatalf("packet %#x, %v, %v", first, ok, err)
 	}
-	qos, pid, p := publishFields(first, got)
+	qos, pid, p := c.publish(first, got)
 	if qos != 2 || pid != 9 || !bytes.Equal(p, payload) || !bytes.Equal(b[body:], payload) {
 		t.Errorf("QoS %d, id %d, payload of %d bytes", qos, pid, len(p))
 	}

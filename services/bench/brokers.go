@@ -4,14 +4,13 @@ package bench
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,24 +24,29 @@ import (
 type broker struct {
 	name  string
 	addrs map[string]string // by transport
-	// login are the generator's arguments where clients need a credential.
-	login []string
-	dir   string
-	pids  []int
-	stop  func()
+	// logins is a file of credentials that clients take in turn where they need
+	// one; empty if they never do. tenants is how many tenants are to be seen;
+	// where that is 0 they go without, if they can.
+	logins  string
+	tenants int
+	// operators are the URLs of Manor's operator listeners.
+	operators []string
+	dir       string
+	pids      []int
+	stop      func()
 }
 
 // arguments are the generator's to reach b over a transport.
 func (b *broker) arguments(transport string) []string {
 	args := []string{"-addr", b.addrs[transport], "-t", transport}
-	if transport == overTLS || transport == overWSS {
-		args = append(args, b.login...)
+	if b.logins != "" && (b.tenants > 0 || transport == overTLS || transport == overWSS) {
+		args = append(args, "-logins", b.logins)
 	}
 	return args
 }
 
 // startTime is how long a broker may take to accept connections.
-const startTime = 30 * time.Second
+const startTime = time.Minute
 
 // startMosquitto starts Debian's mosquitto on free loopback ports, with unlimited
 // queues and nothing on disk. With TLS it uses a copy of the certificate in the
@@ -60,7 +64,7 @@ func startMosquitto(ctx context.Context, path, cert, key string) (*broker, error
 	var conf strings.Builder
 	conf.WriteString("allow_anonymous true\nmax_queued_messages 0\npersistence false\nlog_dest none\n")
 	for _, transport := range []string{overTCP, overWS, overTLS} {
-		port, err := freePort(0)
+		port, err := freePort()
 		if err != nil {
 			return nil, err
 		}
@@ -127,7 +131,6 @@ func (b *broker) run(cmd *exec.Cmd, dir string) error {
 
 // devLine is the part of manor dev's --json line that is read here.
 type devLine struct {
-	API       string `json:"api"`
 	Processes []struct {
 		Role  string         `json:"role"`
 		PID   int            `json:"pid"`
@@ -135,24 +138,29 @@ type devLine struct {
 	} `json:"processes"`
 }
 
-// startManor starts this program's manor dev with more arguments, in a new
-// folder and on free ports, and counts all of its processes.
-func startManor(ctx context.Context, path string, args []string) (*broker, error) {
+// startManor starts this program's manor dev for a row with more arguments, in a
+// new folder and on free ports, and counts all of its processes.
+func startManor(ctx context.Context, path string, r row, args []string) (*broker, error) {
 	dir, err := os.MkdirTemp("", "manor")
 	if err != nil {
 		return nil, err
 	}
+	b := &broker{name: "manor", addrs: map[string]string{}, dir: dir, tenants: r.tenants}
 	offset, err := freeOffset()
+	if err == nil {
+		b.logins, err = makeTenants(ctx, dir, max(1, r.tenants))
+	}
 	if err != nil {
+		_ = os.RemoveAll(dir)
 		return nil, err
 	}
 	args = append([]string{"dev", "--anonymous", "bench", "--json", "--data", dir, "--listen-offset", strconv.Itoa(offset)}, args...)
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = r.environment()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{name: "manor", addrs: map[string]string{}, dir: dir}
 	if err := b.run(cmd, dir); err != nil {
 		return nil, err
 	}
@@ -171,6 +179,9 @@ func startManor(ctx context.Context, path string, args []string) (*broker, error
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
 	for _, p := range line.Processes {
 		b.pids = append(b.pids, p.PID)
+		if port := p.Ports["operator"]; port != 0 {
+			b.operators = append(b.operators, fmt.Sprintf("http://127.0.0.1:%d", port))
+		}
 		for transport, name := range map[string]string{overTCP: "mqtt", overTLS: "mqtts", overWS: "ws", overWSS: "wss"} {
 			if port := p.Ports[name]; port != 0 && b.addrs[transport] == "" {
 				b.addrs[transport] = fmt.Sprintf("127.0.0.1:%d", port)
@@ -181,57 +192,37 @@ func startManor(ctx context.Context, path string, args []string) (*broker, error
 		b.stop()
 		return nil, errors.New("manor dev has no MQTT port")
 	}
-	if b.login, err = signUp(ctx, line.API); err != nil {
-		b.stop()
-		return nil, err
-	}
 	return b, nil
 }
 
-// signUp makes a tenant and returns the generator's arguments to connect with
-// its credential.
-func signUp(ctx context.Context, api string) ([]string, error) {
-	const body = `{"organization":"Bench","email":"bench@bench.example","password":"correct-horse-battery","tenant":"bench-tls"}`
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, api+"/v1/signup", strings.NewReader(body))
-	if err != nil {
-		return nil, err
+// freePort returns a loopback port that was free a moment ago, and is not one
+// that outgoing connections take.
+func freePort() (port int, err error) {
+	for range 100 {
+		port = 20_000 + rand.IntN(10_000)
+		if err = portFree(port); err == nil {
+			return port, nil
+		}
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct {
-		Credential struct {
-			Username string `json:"username"`
-			Password string `json:"password"`
-		} `json:"credential"`
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || answer.Credential.Password == "" {
-		return nil, fmt.Errorf("sign up for a tenant: %s: %w", resp.Status, err)
-	}
-	_, name, _ := strings.Cut(answer.Credential.Username, ":")
-	return []string{"-user", "bench-tls:" + cmp.Or(name, answer.Credential.Username), "-pass", answer.Credential.Password}, nil
+	return 0, err
 }
 
-// freePort returns a loopback port that was free a moment ago: want, or any if
-// that is 0.
-func freePort(want int) (int, error) {
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", want))
+func portFree(port int) error {
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
-		return 0, err
+		return err
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	return ln.Close()
 }
 
 // freeOffset returns a --listen-offset at which manor dev's ports are free.
 func freeOffset() (int, error) {
-	for offset := 10_000; offset <= 20_000; offset += 100 {
+	// Odd, since Linux takes even ports first for outgoing connections, and the
+	// link's is among those.
+	for offset := 1_001; offset <= 11_001; offset += 100 {
 		free := true
-		for _, port := range []int{1883, 8883, 8083, 8084, 8080, 8888, 1893, 8893} {
-			if _, err := freePort(port + offset); err != nil {
+		for _, port := range []int{1883, 8883, 8083, 8084, 8080, 8888, 8889, 8890, 1893, 8893, 4222, 44054} {
+			if err := portFree(port + offset); err != nil {
 				free = false
 				break
 			}
@@ -240,7 +231,7 @@ func freeOffset() (int, error) {
 			return offset, nil
 		}
 	}
-	return 0, errors.New("no --listen-offset between 10000 and 20000 has free ports")
+	return 0, errors.New("no --listen-offset between 1001 and 11001 has free ports")
 }
 
 // findMosquitto returns the path of mosquitto, which Debian keeps where only

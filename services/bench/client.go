@@ -3,16 +3,17 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 )
 
 // client is one connection with a reader that takes what a read brings.
 type client struct {
 	net.Conn
+	protocol
 	buf  []byte
 	r, w int
 }
@@ -23,16 +24,18 @@ func (o *Options) open(i int, id string, clean bool, buffer int) (*client, error
 	if err != nil {
 		return nil, err
 	}
-	if _, err = nc.Write(connectPacket(id, clean, uint16(o.KeepAlive), o.User, o.Pass)); err != nil {
+	c, who := &client{Conn: nc, protocol: protocol(o.MQTT), buf: make([]byte, buffer)}, o.login(i)
+	if _, err = nc.Write(c.connect(id, clean, uint16(o.KeepAlive), who.user, who.pass)); err != nil {
 		_ = nc.Close()
 		return nil, err
 	}
-	c := &client{Conn: nc, buf: make([]byte, buffer)}
 	_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
 	f, b, err := c.next()
 	_ = nc.SetReadDeadline(time.Time{})
-	if err == nil {
-		err = refused(f, b)
+	if err != nil {
+		err = fmt.Errorf("wait for CONNACK: %w", err)
+	} else {
+		err = c.refused(f, b)
 	}
 	if err != nil {
 		_ = nc.Close()
@@ -51,12 +54,14 @@ var refusals = []string{
 }
 
 // refused is the error of what came instead of a CONNACK that accepts.
-func refused(first byte, body []byte) error {
+func (v protocol) refused(first byte, body []byte) error {
 	switch {
-	case first != pktConnack || len(body) != 2:
+	case first != pktConnack || len(body) < 2 || v == mqtt3 && len(body) > 2:
 		return fmt.Errorf("expected CONNACK, got a packet that begins with %#02x and has %d bytes", first, len(body))
 	case body[1] == 0:
 		return nil
+	case v == mqtt5:
+		return fmt.Errorf("connection refused with the reason code %#x", body[1])
 	case int(body[1]) < len(refusals):
 		return fmt.Errorf("connection refused: %s (return code %d)", refusals[body[1]], body[1])
 	}
@@ -67,27 +72,17 @@ func refused(first byte, body []byte) error {
 // body, valid until the next fill. ok is false when more has to be read.
 func (c *client) packet() (first byte, body []byte, ok bool, err error) {
 	b := c.buf[c.r:c.w]
-	n, shift := 0, 0
-	for i := 1; i < len(b); i++ {
-		if i > 4 {
-			return 0, nil, false, errors.New("bad remaining length")
-		}
-		n |= int(b[i]&0x7F) << shift
-		shift += 7
-		if b[i]&0x80 != 0 {
-			continue
-		}
-		size := i + 1 + n
-		if len(b) >= size {
-			c.r += size
-			return b[0], b[i+1 : size], true, nil
-		}
-		if size > len(c.buf) {
-			grown := make([]byte, 2*size)
-			c.r, c.w = 0, copy(grown, b)
-			c.buf = grown
-		}
-		break
+	start, end, err := extent(b)
+	switch {
+	case err != nil:
+		return 0, nil, false, err
+	case end > 0 && end <= len(b):
+		c.r += end
+		return b[0], b[start:end], true, nil
+	case end > len(c.buf):
+		grown := make([]byte, 2*end)
+		c.r, c.w = 0, copy(grown, b)
+		c.buf = grown
 	}
 	return 0, nil, false, nil
 }
@@ -125,18 +120,19 @@ func (c *client) next() (first byte, body []byte, err error) {
 // subscribe waits for the SUBACK of one SUBSCRIBE; publishes before it are
 // skipped.
 func (c *client) subscribe(id uint16, qos byte, filters ...string) error {
-	if _, err := c.Write(subscribePacket(id, qos, filters...)); err != nil {
+	if _, err := c.Write(c.protocol.subscribe(id, qos, filters...)); err != nil {
 		return err
 	}
 	for {
 		f, b, err := c.next()
 		if err != nil {
-			return err
+			return fmt.Errorf("wait for SUBACK: %w", err)
 		}
 		if f != pktSuback {
 			continue
 		}
-		if len(b) < 3 || b[2] == 0x80 {
+		codes := c.skipProperties(b[min(2, len(b)):])
+		if len(codes) != len(filters) || slices.Max(codes) >= 0x80 {
 			return fmt.Errorf("subscription refused: % x", b)
 		}
 		return nil

@@ -14,7 +14,8 @@ import (
 )
 
 // Main is the command line of manor bench: one run, whose result it writes to
-// out as a line of JSON, or with "compare" as first argument a comparison.
+// out as a line of JSON, or with "compare" as first argument a comparison, or
+// with "floor" the least broker, until ctx is done.
 // program is the path of manor. The error is flag.ErrHelp after a request for
 // help, which went to errout; a scenario that fails is an error after its line.
 func Main(ctx context.Context, program string, args []string, out, errout io.Writer) error {
@@ -24,6 +25,14 @@ func Main(ctx context.Context, program string, args []string, out, errout io.Wri
 			return err
 		}
 		return c.Run(ctx, out)
+	}
+	if len(args) > 0 && args[0] == "floor" {
+		addr := "127.0.0.1:1883"
+		declare := func(fs *flag.FlagSet) { fs.StringVar(&addr, "addr", addr, "where to listen, host:port") }
+		if err := parse("manor bench floor", args[1:], errout, declare); err != nil {
+			return err
+		}
+		return serveFloor(ctx, addr)
 	}
 	var o Options
 	if err := parse("manor bench", args, errout, o.Flags); err != nil {

@@ -67,7 +67,7 @@ func (s *subscriber) loop() {
 			}
 			switch f & kindMask {
 			case pktPublish:
-				qos, id, payload := publishFields(f, b)
+				qos, id, payload := s.c.publish(f, b)
 				got++
 				if recording && len(payload) >= 8 {
 					s.latency.add(now - int64(binary.LittleEndian.Uint64(payload)))

@@ -37,7 +37,6 @@ func offline(o *Options, res *Result) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(500 * time.Millisecond)
 	if err := a.enqueue(res); err != nil {
 		return err
 	}
@@ -57,7 +56,7 @@ func offline(o *Options, res *Result) error {
 func (a absent) enqueue(res *Result) error {
 	const publishers = 4
 	pids := descendants(a.o.PIDs)
-	before, start := sample(pids), time.Now()
+	before, start := settle(pids), time.Now()
 	var recording atomic.Bool
 	var pubs []*publisher
 	var wg sync.WaitGroup
@@ -77,8 +76,7 @@ func (a absent) enqueue(res *Result) error {
 	}
 	wg.Wait()
 	took := time.Since(start)
-	time.Sleep(time.Second) // what the store still does for these messages belongs to them
-	after := sample(pids)
+	after := settle(pids) // what the store still does for these messages belongs to them
 	var acked float64
 	for _, p := range pubs {
 		acked += float64(p.acked.Load())
@@ -129,7 +127,7 @@ func (a absent) drain(res *Result) error {
 		return c.take(a.o.Msgs, &got)
 	})
 	took := time.Since(start)
-	after := sample(pids)
+	after := settle(pids)
 	n := float64(got.Load())
 	res.Delivered, res.Lost = got.Load(), int64(a.o.N*a.o.Msgs)-got.Load()
 	res.Extra["drain_per_s"] = n / took.Seconds()
@@ -156,7 +154,7 @@ func (c *client) take(want int, got *atomic.Int64) error {
 			case pktPublish:
 				n++
 				got.Add(1)
-				switch qos, id, _ := publishFields(f, b); qos {
+				switch qos, id, _ := c.publish(f, b); qos {
 				case 1:
 					out = appendAck(out, pktPuback, id)
 				case 2:

@@ -40,8 +40,16 @@ type Options struct {
 	Host      string        // named to the broker by SNI and Host; empty is that of Addr
 	CA        string        // PEM file to verify the broker with; empty verifies nothing
 	Persist   bool          // subscribers have sessions that outlive their connections
+	MQTT      int           // protocol level: 4 is MQTT 3.1.1, 5 is MQTT 5
+	Depth     int           // levels of a topic (pairs)
+	Logins    string        // file of credentials that clients take in turn; User and Pass if empty
+	Resume    bool          // TLS sessions are resumed
+	Settle    bool          // the broker is waited for to rest after connecting
+	Operator  string        // URLs of Manor's operator listeners, comma separated; none if empty
 
-	tls *tls.Config
+	tls    *tls.Config
+	logins []login
+	pauses pauses
 }
 
 // Flags declares the options on fs, with their defaults.
@@ -50,7 +58,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.Func("pid", "the broker's pid(s), comma separated; descendants are counted too", o.pids)
 	fs.StringVar(&o.Label, "label", "", "label in the result")
 	fs.StringVar(&o.Scenario, "s", "pairs", strings.Join(Scenarios(), "|"))
-	fs.IntVar(&o.N, "n", 50, "publishers / pairs / idle connections / offline sessions")
+	fs.IntVar(&o.N, "n", 50, "publishers / pairs / idle connections (0: as many as the limit of open files allows) / offline sessions")
 	fs.IntVar(&o.Subs, "subs", 0, "subscribers (fanout, shared) or subscriptions (wild, idle)")
 	fs.IntVar(&o.QoS, "qos", 0, "QoS of publishes and subscriptions")
 	fs.IntVar(&o.Size, "size", 64, "payload bytes, 8 or more")
@@ -71,6 +79,12 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.BoolVar(&o.Persist, "persist", false, "subscribers (not those of idle, offline and retained) have persistent sessions")
 	fs.StringVar(&o.User, "user", "", "user name")
 	fs.StringVar(&o.Pass, "pass", "", "password")
+	fs.StringVar(&o.Logins, "logins", "", "file with a line USER<TAB>PASSWORD for each credential; client i takes number i modulo their count")
+	fs.IntVar(&o.MQTT, "mqtt", int(mqtt3), "protocol level: 4 (MQTT 3.1.1) or 5")
+	fs.IntVar(&o.Depth, "depth", 3, "levels of a topic (pairs)")
+	fs.BoolVar(&o.Resume, "resume", true, "resume TLS sessions")
+	fs.BoolVar(&o.Settle, "settle", false, "wait until the broker rests after connecting, a minute at the most")
+	fs.StringVar(&o.Operator, "operator", "", "base URLs of Manor's operator listeners, comma separated, to ask for the pauses of garbage collection")
 }
 
 func (o *Options) pids(list string) error {
@@ -98,11 +112,14 @@ func (o *Options) Validate() error {
 	if o.QoS < 0 || o.QoS > 2 {
 		return fmt.Errorf("-qos: want 0 to 2, not %d", o.QoS)
 	}
+	if o.MQTT != int(mqtt3) && o.MQTT != int(mqtt5) {
+		return fmt.Errorf("-mqtt: want 4 or 5, not %d", o.MQTT)
+	}
 	for _, c := range []struct {
 		name       string
 		got, least int
 	}{
-		{"n", o.N, 1},
+		{"n", o.N, o.leastN()},
 		{"subs", o.Subs, 0},
 		{"size", o.Size, 8},
 		{"batch", o.Batch, 1},
@@ -112,12 +129,21 @@ func (o *Options) Validate() error {
 		{"msgs", o.Msgs, 1},
 		{"topics", o.Topics, 1},
 		{"buf", o.Buffer, 64},
+		{"depth", o.Depth, 2},
 	} {
 		if c.got < c.least {
 			return fmt.Errorf("-%s: want %d or more, not %d", c.name, c.least, c.got)
 		}
 	}
 	return nil
+}
+
+// leastN is the least N that the scenario has a meaning for.
+func (o *Options) leastN() int {
+	if o.Scenario == "idle" {
+		return 0
+	}
+	return 1
 }
 
 // Result is what was measured. Figures that a scenario does not have are zero.

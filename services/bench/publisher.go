@@ -33,7 +33,7 @@ func newPublisher(c *client, g *group, topics []string, qos byte, size, batch, l
 	}
 	for i := range max(batch, len(topics)) {
 		var id, body int
-		p.packets, id, body = appendPublish(p.packets, topics[i%len(topics)], qos, false, payload)
+		p.packets, id, body = c.appendPublish(p.packets, topics[i%len(topics)], qos, false, payload)
 		p.ids, p.payloads, p.ends = append(p.ids, id), append(p.payloads, body), append(p.ends, len(p.packets))
 	}
 	return p
@@ -83,7 +83,12 @@ func (p *publisher) acks() {
 			switch f & kindMask {
 			case pktPuback, pktPubcomp:
 				done++
+				p.refused(b)
 			case pktPubrec:
+				if p.refused(b) {
+					done++
+					continue
+				}
 				out = appendAck(out, pktPubrel, binary.BigEndian.Uint16(b))
 			}
 		}
@@ -101,6 +106,15 @@ func (p *publisher) acks() {
 			}
 		}
 	}
+}
+
+// refused counts a publish as lost if what acknowledges it says that it failed.
+func (p *publisher) refused(ack []byte) bool {
+	if !failed(ack) {
+		return false
+	}
+	p.g.lost.Add(1)
+	return true
 }
 
 // stall is how long nothing has to move before what is under way is given up.

@@ -13,13 +13,12 @@ func retained(o *Options, res *Result) error {
 	px := prefix()
 	pids := descendants(o.PIDs)
 	total := float64(o.Topics)
-	before, start := sample(pids), time.Now()
+	before, start := settle(pids), time.Now()
 	if err := o.retain(px, make([]byte, o.Size)); err != nil {
 		return err
 	}
 	took := time.Since(start)
-	time.Sleep(500 * time.Millisecond)
-	after := sample(pids)
+	after := settle(pids)
 	res.Extra["store_per_s"] = total / took.Seconds()
 	res.Extra["store_cpu_us"] = micros(after.cpu-before.cpu) / total
 	res.Extra["rss_bytes_per_topic"] = float64(after.rss-before.rss) / total
@@ -55,7 +54,11 @@ func (o *Options) retain(px string, payload []byte) error {
 			b = b[:0]
 			for ; acks > 0; acks-- {
 				_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
-				if _, _, err := c.next(); err != nil {
+				_, ack, err := c.next()
+				if err == nil && failed(ack) {
+					err = fmt.Errorf("a retained message was refused: % x", ack)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -63,7 +66,7 @@ func (o *Options) retain(px string, payload []byte) error {
 		}
 		for i := p; i < o.Topics; i += publishers {
 			var at int
-			b, at, _ = appendPublish(b, fmt.Sprintf("%s/r/%d/%d", px, i%1000, i), 1, true, payload)
+			b, at, _ = c.appendPublish(b, fmt.Sprintf("%s/r/%d/%d", px, i%1000, i), 1, true, payload)
 			id = id%60000 + 1
 			binary.BigEndian.PutUint16(b[at:], id)
 			if acks++; acks == 50 {
@@ -85,7 +88,7 @@ func (o *Options) replay(px string) (n int, took time.Duration, err error) {
 	}
 	defer c.leave()
 	start := time.Now()
-	if _, err := c.Write(subscribePacket(1, 0, px+"/r/#")); err != nil {
+	if _, err := c.Write(c.protocol.subscribe(1, 0, px+"/r/#")); err != nil {
 		return 0, 0, err
 	}
 	last := start

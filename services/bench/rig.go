@@ -66,7 +66,10 @@ func (r *rig) delivered() (n int64) {
 }
 
 // run warms up, measures, and waits for its goroutines.
-func (r *rig) run(res *Result) {
+func (r *rig) run(res *Result) error {
+	if r.o.Settle {
+		settle(descendants(r.o.PIDs))
+	}
 	var senders, readers sync.WaitGroup
 	for _, s := range r.subs {
 		readers.Go(s.loop)
@@ -83,16 +86,14 @@ func (r *rig) run(res *Result) {
 	}
 	time.Sleep(r.o.Warm)
 	r.measure(res)
+	err := r.o.pauses.report(res)
 	r.stop.Store(true)
 	for _, g := range r.groups {
 		g.poke()
 		res.Lost += g.lost.Load()
 	}
-	if r.o.Rate > 0 { // open loop: what was sent and has not come a while later
-		time.Sleep(300 * time.Millisecond)
-		for _, g := range r.groups {
-			res.Lost += max(0, g.sent.Load()*g.fan-g.received.Load())
-		}
+	if r.o.Rate > 0 { // open loop
+		res.Lost += r.missing()
 	}
 	r.close()
 	senders.Wait()
@@ -102,6 +103,24 @@ func (r *rig) run(res *Result) {
 		h.merge(&s.latency)
 	}
 	res.P50, res.P99 = float64(h.quantile(.5))/1e3, float64(h.quantile(.99))/1e3
+	return err
+}
+
+// missing is what was sent and does not come any more: nothing has for as long
+// as a stall takes.
+func (r *rig) missing() (n int64) {
+	for before, last := int64(-1), time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		n = 0
+		for _, g := range r.groups {
+			n += max(0, g.sent.Load()*g.fan-g.received.Load())
+		}
+		if n != before {
+			before, last = n, time.Now()
+		}
+		if time.Since(last) > stall || n == 0 && time.Since(last) > stall/8 {
+			return n
+		}
+	}
 }
 
 // measure fills res over the measured time.

@@ -18,7 +18,7 @@ import (
 // scenarios are the load patterns by name.
 var scenarios = map[string]func(*Options, *Result) error{
 	"pairs": pairs, "fanin": fanIn, "fanout": fanOut, "shared": shared,
-	"idle": idle, "offline": offline, "retained": retained, "wild": wild,
+	"idle": idle, "offline": offline, "retained": retained, "wild": wild, "storm": storm,
 }
 
 // Scenarios returns the names of all scenarios.
@@ -37,6 +37,10 @@ func Run(o Options) (*Result, error) {
 	if err := raiseFiles(uint64(o.connections() + 64)); err != nil {
 		return nil, err
 	}
+	var err error
+	if o.pauses, err = watchPauses(o.Operator); err != nil {
+		return nil, err
+	}
 	if err := scenarios[o.Scenario](&o, res); err != nil {
 		res.Error = err.Error()
 	}
@@ -48,7 +52,7 @@ func (o *Options) connections() int {
 	switch o.Scenario {
 	case "idle":
 		return o.N
-	case "offline", "retained":
+	case "offline", "retained", "storm":
 		return o.Conc + 8
 	case "wild":
 		return 2 * o.N

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -13,7 +14,7 @@ func pairs(o *Options, res *Result) error {
 	defer r.close()
 	for i := range o.N {
 		g := r.group(1, o.Window)
-		topic := fmt.Sprintf("%s/p/%d", px, i)
+		topic := fmt.Sprintf("%s%s/%d", px, strings.Repeat("/p", o.Depth-2), i)
 		if err := r.subscriber(i, g, fmt.Sprintf("%ss%d", px, i), topic); err != nil {
 			return err
 		}
@@ -21,8 +22,7 @@ func pairs(o *Options, res *Result) error {
 			return err
 		}
 	}
-	r.run(res)
-	return nil
+	return r.run(res)
 }
 
 // fanIn: n publishers, each with its own topic, one subscriber to all.
@@ -38,8 +38,7 @@ func fanIn(o *Options, res *Result) error {
 			return err
 		}
 	}
-	r.run(res)
-	return nil
+	return r.run(res)
 }
 
 // fanOut: one publisher, Subs subscribers (500) to one topic.
@@ -59,8 +58,7 @@ func fanOut(o *Options, res *Result) error {
 	if err := r.publisher(0, g, px+"p", px+"/o"); err != nil {
 		return err
 	}
-	r.run(res)
-	return nil
+	return r.run(res)
 }
 
 // shared: n publishers, Subs members (10) of one shared subscription.
@@ -81,8 +79,7 @@ func shared(o *Options, res *Result) error {
 			return err
 		}
 	}
-	r.run(res)
-	return nil
+	return r.run(res)
 }
 
 // wild: Subs wildcard filters (100,000) over n subscribers; n publishers whose
@@ -95,7 +92,7 @@ func wild(o *Options, res *Result) error {
 	}
 	o.N = min(o.N, o.Subs)
 	pids := descendants(o.PIDs)
-	before, start := sample(pids), time.Now()
+	before, start := settle(pids), time.Now()
 	per := o.Subs / o.N
 	for i := range o.N {
 		g := r.group(1, o.Window)
@@ -114,49 +111,11 @@ func wild(o *Options, res *Result) error {
 		}
 	}
 	took := time.Since(start)
-	time.Sleep(time.Second)
-	after := sample(pids)
+	after := settle(pids)
 	total := float64(per * o.N)
 	res.Extra["subs"] = total
 	res.Extra["subscribe_per_s"] = total / took.Seconds()
 	res.Extra["subscribe_cpu_us"] = micros(after.cpu-before.cpu) / total
 	res.Extra["rss_bytes_per_sub"] = float64(after.rss-before.rss) / total
-	r.run(res)
-	return nil
-}
-
-// idle: n connections that do nothing; with Subs above 0 each has a
-// subscription.
-func idle(o *Options, res *Result) error {
-	px := prefix()
-	pids := descendants(o.PIDs)
-	before, start := sample(pids), time.Now()
-	clients := make([]*client, o.N)
-	err := each(o.Conc, o.N, func(i int) error {
-		c, err := o.open(i, fmt.Sprintf("%si%d", px, i), true, 64)
-		if err != nil {
-			return err
-		}
-		clients[i] = c
-		if o.Subs > 0 {
-			return c.subscribe(1, byte(o.QoS), fmt.Sprintf("%s/idle/%d/cmd", px, i))
-		}
-		return nil
-	})
-	took := time.Since(start)
-	connected := sample(pids)
-	time.Sleep(4 * time.Second)
-	after := sample(pids)
-	n := float64(o.N)
-	res.Extra["conns"] = n
-	res.Extra["connect_per_s"] = n / took.Seconds()
-	res.Extra["connect_cpu_us"] = micros(connected.cpu-before.cpu) / n
-	res.Extra["rss_bytes_per_conn"] = float64(after.rss-before.rss) / n
-	res.PeakRSS = float64(max(connected.rss, after.rss)) / (1 << 20)
-	for _, c := range clients {
-		if c != nil {
-			_ = c.Close()
-		}
-	}
-	return err
+	return r.run(res)
 }

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -27,16 +28,13 @@ func (res *Result) figure(name string) float64 {
 	return res.Extra[name]
 }
 
-// median is the middle of one figure over several results; 0 without any. Memory
-// for each of something is the first result's: later runs find memory that the
-// broker has kept.
+// median is the middle of one figure over several results; 0 without any.
 func median(all []*Result, figure string) float64 {
 	var values []float64
-	if strings.HasPrefix(figure, "rss_") && len(all) > 0 {
-		all = all[:1]
-	}
 	for _, res := range all {
-		values = append(values, res.figure(figure))
+		if res.Error == "" {
+			values = append(values, res.figure(figure))
+		}
 	}
 	slices.Sort(values)
 	if len(values) == 0 {
@@ -46,6 +44,96 @@ func median(all []*Result, figure string) float64 {
 		return (values[n/2-1] + values[n/2]) / 2
 	}
 	return values[len(values)/2]
+}
+
+// table writes a comparison row by row.
+type table struct {
+	w       io.Writer
+	brokers []string // Manor first
+	floor   int      // the place of the floor among them, 0 without
+	// first has the first figure of each row so far, by broker.
+	first map[string][]float64
+}
+
+func newTable(w io.Writer, peers []peer) *table {
+	t := &table{w: w, brokers: []string{"manor"}, first: map[string][]float64{}}
+	for i, p := range peers {
+		t.brokers = append(t.brokers, p.name)
+		if p.name == floorName {
+			t.floor = i + 1
+		}
+	}
+	return t
+}
+
+func (t *table) head() {
+	fmt.Fprintf(t.w, "ratio: manor / %s", t.brokers[1])
+	columns := append(slices.Clone(t.brokers), "ratio")
+	if t.floor > 0 {
+		fmt.Fprintf(t.w, ", to floor: manor / floor")
+		columns = append(columns, "to floor")
+	}
+	fmt.Fprintf(t.w, "; below 1 is better, except for rates (…/s)\nx ROW: the figure above as a multiple of that row's, for each broker\n\n")
+	t.line("scenario", "figure", columns)
+}
+
+func (t *table) line(name, figure string, columns []string) {
+	fmt.Fprintf(t.w, "%-17s %-19s", name, figure)
+	for _, column := range columns {
+		fmt.Fprintf(t.w, " %10s", column)
+	}
+	fmt.Fprintln(t.w)
+}
+
+// row writes the lines of a row, whose results come by broker.
+func (t *table) row(r row, results [][]*Result) {
+	name := r.name
+	for i, figure := range r.figures {
+		medians := make([]float64, len(results))
+		var columns []string
+		for b := range results {
+			medians[b] = median(results[b], figure)
+			columns = append(columns, number(medians[b]))
+		}
+		columns = append(columns, ratio(medians[0], medians[1]))
+		if t.floor > 0 {
+			columns = append(columns, ratio(medians[0], medians[t.floor]))
+		}
+		t.line(name, figure, columns)
+		name = ""
+		if i == 0 {
+			t.first[r.name] = medians
+			t.multiples(r, medians)
+		}
+	}
+	for i, broker := range t.brokers {
+		for n, res := range results[i] {
+			if res.Lost > 0 || res.Error != "" {
+				fmt.Fprintf(t.w, "%-17s %s, run %d: %d lost %s\n", "", broker, n+1, res.Lost, res.Error)
+			}
+		}
+	}
+}
+
+// multiples writes what the first figure of r is of that of r's base.
+func (t *table) multiples(r row, medians []float64) {
+	base, ok := t.first[r.base]
+	if !ok {
+		return
+	}
+	var columns []string
+	for b := range medians {
+		columns = append(columns, ratio(medians[b], base[b]))
+	}
+	t.line("", "x "+r.base, columns)
+}
+
+// ratio prints a / b, if both were measured.
+func ratio(a, b float64) string {
+	if a == 0 || b == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", a/b)
 }
 
 // number prints v with three digits that mean something; 0 is what was not

@@ -23,7 +23,7 @@ const (
 	overWSS = "wss"
 )
 
-// dial connects client i. TLS sessions are resumed where the broker lets them.
+// dial connects client i.
 func (o *Options) dial(i int) (net.Conn, error) {
 	nc, err := dialTCP(o.Addr, i)
 	if err != nil || o.Transport == overTCP || o.Transport == "" {
@@ -55,8 +55,11 @@ func (o *Options) dial(i int) (net.Conn, error) {
 	return websocket.NetConn(context.Background(), ws, websocket.MessageBinary), nil
 }
 
-// prepare reads what the transport needs.
-func (o *Options) prepare() error {
+// prepare reads what connecting needs.
+func (o *Options) prepare() (err error) {
+	if o.logins, err = readLogins(o.Logins); err != nil {
+		return fmt.Errorf("-logins: %w", err)
+	}
 	if o.Transport != overTLS && o.Transport != overWSS {
 		return nil
 	}
@@ -64,7 +67,12 @@ func (o *Options) prepare() error {
 	if host == "" {
 		host, _, _ = net.SplitHostPort(o.Addr)
 	}
-	o.tls = &tls.Config{ServerName: host, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+	// The curve that devices offer; Go's first choice is one that costs more and
+	// that not every broker has.
+	o.tls = &tls.Config{ServerName: host, CurvePreferences: []tls.CurveID{tls.X25519}}
+	if o.Resume {
+		o.tls.ClientSessionCache = tls.NewLRUClientSessionCache(64)
+	}
 	if o.CA == "" {
 		o.tls.InsecureSkipVerify = true // a load generator tells nobody's secrets
 		return nil
@@ -80,13 +88,16 @@ func (o *Options) prepare() error {
 	return nil
 }
 
-// dialTCP connects to addr. On loopback connections beyond 20,000 have further
-// source addresses, since an address has only so many ports.
+// clientsPerAddress is how many clients share a source address on loopback. A
+// client may have two connections, and an address has some 28,000 ports.
+const clientsPerAddress = 10_000
+
+// dialTCP connects to addr.
 func dialTCP(addr string, i int) (net.Conn, error) {
 	d := net.Dialer{Timeout: 20 * time.Second}
 	host, _, _ := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); i >= 20000 && ip.IsLoopback() && ip.To4() != nil {
-		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i/20000))}
+	if ip := net.ParseIP(host); i >= clientsPerAddress && ip.IsLoopback() && ip.To4() != nil {
+		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/clientsPerAddress))}
 	}
 	return d.Dial("tcp", addr)
 }
