@@ -39,8 +39,8 @@ func (c *Config) Validate() error {
 	if c.Shards < 0 || c.Shards > 64 {
 		return fmt.Errorf("shards: %d is not between 0 and 64", c.Shards)
 	}
-	if c.WriteDelay < 0 || c.WriteDelay > time.Second {
-		return fmt.Errorf("write_delay: %v is not between 0 and 1s", c.WriteDelay)
+	if c.WriteDelay < 0 || c.WriteDelay > 100*time.Millisecond {
+		return fmt.Errorf("write_delay: %v is not between 0 and 100ms", c.WriteDelay)
 	}
 	if _, err := partition.ParseSync(c.Sync); err != nil {
 		return err

@@ -18,7 +18,7 @@ var (
 	descTaken    = prometheus.NewDesc("mqtt_broker_takeovers_total", "Connections closed because another one brought the same client identifier.", nil, nil)
 	descRefused  = prometheus.NewDesc("mqtt_broker_refused_total", "Connections and subscriptions refused by quota.", []string{"what"}, nil)
 	descRedeliv  = prometheus.NewDesc("mqtt_broker_shared_redelivered_total", "Messages of shared subscriptions given to another member.", nil, nil)
-	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were acknowledged before they had to be written.", nil, nil)
+	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were over before they had to be written.", nil, nil)
 	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
 	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
 	descFailing  = prometheus.NewDesc("mqtt_broker_store_failing", "1 while the store refuses writes.", nil, nil)

@@ -33,6 +33,9 @@ type Queue struct {
 	stored   uint64
 	// committed is the first seq that may not be readable from the store yet.
 	committed uint64
+	// appended is the seq after that of the newest Append: from there on nothing
+	// was stored, but for Keep.
+	appended uint64
 	// tail are the entries in the store alone whose batch is not committed yet.
 	tail []*Entry
 	// taken are seqs in the store alone that were taken out of the middle, for
@@ -53,7 +56,7 @@ type Queue struct {
 
 // New makes an empty queue.
 func New(space *Space, sid uint64, durable bool) *Queue {
-	return &Queue{space: space, sid: sid, durable: durable, next: 1, stored: 1, committed: 1}
+	return &Queue{space: space, sid: sid, durable: durable, next: 1, stored: 1, committed: 1, appended: 1}
 }
 
 // Len is how many entries wait.
@@ -92,6 +95,7 @@ func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
 		b.Put(partition.KeyU64U64(make([]byte, 0, 19), q.space.part, partition.KindQueue, q.sid, e.Seq), q.space.buf)
 	}
 	q.next++
+	q.appended = q.next
 	if inMemory {
 		q.mem = append(q.mem, e)
 		q.memBytes += size
@@ -206,6 +210,9 @@ func (q *Queue) Pass(e *Entry) {
 	e.Seq = q.next
 	q.next++
 	q.stored = q.next
+	if q.committed >= q.appended { // no batch is open
+		q.committed = q.next
+	}
 }
 
 // Keep stores an entry of Pass until Release, and holds it in memory for sending

@@ -69,6 +69,9 @@ func (s *subject) play(r *rand.Rand) {
 			s.take()
 		case 7:
 			s.release(r)
+			if s.durable && s.q.Len() == 0 {
+				s.pass(r, payload(r, i))
+			}
 		case 8:
 			s.commit()
 		case 9:
@@ -121,6 +124,18 @@ func (s *subject) append(p string, shared bool) {
 	}
 	s.q.Append(&Entry{Message: m, QoS: 1, IDs: []uint32{7, 300}}, body, &s.batch)
 	s.waiting = append(s.waiting, p)
+}
+
+// pass hands a message over without storing it, and has half of them kept after
+// all.
+func (s *subject) pass(r *rand.Rand, p string) {
+	e := &Entry{Message: &mqtt.Message{Topic: []byte("t"), Payload: []byte(p)}, QoS: 1}
+	s.q.Pass(e)
+	if r.IntN(2) == 0 {
+		s.q.Keep(e, &s.batch)
+		s.flying[e.Seq] = p
+		s.order = append(s.order, e.Seq)
+	}
 }
 
 func (s *subject) take() {
@@ -184,6 +199,28 @@ func (s *subject) restart() {
 		}
 	}
 	s.q.Restored(next)
+}
+
+// What was never stored costs nothing when the session ends.
+func TestQueue_WipeAfterPassing(t *testing.T) {
+	var b kv.Batch
+	q := New(NewSpace(mem.New(), 3), 42, true)
+	m := &mqtt.Message{Topic: []byte("t"), Payload: []byte("x")}
+	for range 100_000 {
+		q.Pass(&Entry{Message: m, QoS: 1})
+	}
+	q.Append(&Entry{Message: m, QoS: 1}, 0, &b)
+	q.Take(false, &b)
+	for range 1_000 { // the batch of the Append is still open
+		q.Pass(&Entry{Message: m, QoS: 1})
+	}
+	b.Reset()
+	if err := q.Wipe(&b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() != 1 {
+		t.Errorf("%d deletes for one entry that may be in the store", b.Len())
+	}
 }
 
 func FuzzParseEntry(f *testing.F) {

@@ -28,7 +28,7 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 	// What waits in the store alone still holds its bodies; an older key there
 	// is a leftover of the open batch, which has given its body back already.
 	waiting := q.stored
-	for seq := q.committed; seq < q.next; seq++ {
+	for seq := q.committed; seq < q.appended; seq++ {
 		b.Delete(q.key(seq))
 	}
 	q.flying, q.mem, q.tail, q.count, q.bytes = nil, nil, nil, 0, 0

@@ -7,7 +7,8 @@
 //
 // The order of the effects is the protocol: what Save holds must be durable
 // before an Out that says AfterCommit leaves, and before a publisher is told
-// that its message was Routed. The bodies of messages are not here: the session
+// that its message was Routed, unless the delivery that it is about has been
+// acknowledged meanwhile. The bodies of messages are not here: the session
 // decides, the queue remembers. A message that waits is known by its queue
 // sequence number.
 package session

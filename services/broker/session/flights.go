@@ -14,7 +14,7 @@ type flights struct {
 const (
 	minSlots  = 4
 	maxSlots  = 1 << 16
-	keepSlots = 64 // kept when nothing is in flight any more
+	keepSlots = 16 // kept when nothing is in flight any more
 )
 
 // place returns where id is, or would be.
@@ -67,9 +67,28 @@ func (f *flights) remove(id uint16) {
 		return
 	}
 	*p = delivery{}
-	if f.n--; f.n == 0 && len(f.slots) > keepSlots {
+	switch f.n--; {
+	case len(f.slots) <= keepSlots:
+	case f.n == 0:
 		f.slots = nil
+	case 8*f.n <= len(f.slots) && f.n&(f.n-1) == 0: // now and then
+		f.shrink()
 	}
+}
+
+// shrink quarters the table, if everything still has a place of its own there.
+func (f *flights) shrink() {
+	less := flights{slots: make([]delivery, len(f.slots)/4), n: f.n}
+	for i := range f.slots {
+		if d := f.slots[i]; d.id != 0 {
+			p := less.place(d.id)
+			if p.id != 0 {
+				return
+			}
+			*p = d
+		}
+	}
+	*f = less
 }
 
 // grow doubles the table: two that had different places still have.

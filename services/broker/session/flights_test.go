@@ -87,3 +87,22 @@ func TestFlights_StuckOne(t *testing.T) {
 		t.Errorf("%d places for two deliveries", len(f.slots))
 	}
 }
+
+// A burst leaves no large table behind, though one message of it is stuck.
+func TestFlights_ShrinkAfterABurst(t *testing.T) {
+	var f flights
+	id := uint16(0)
+	for range 30_000 {
+		id = f.next(id)
+		f.put(delivery{id: id})
+	}
+	for id := uint16(2); id <= 30_000; id++ {
+		f.remove(id)
+	}
+	if f.n != 1 || f.get(1) == nil {
+		t.Fatalf("%d deliveries are left, expected the first", f.n)
+	}
+	if len(f.slots) > keepSlots {
+		t.Errorf("%d places for one delivery", len(f.slots))
+	}
+}

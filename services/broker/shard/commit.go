@@ -26,6 +26,8 @@ type waiter struct {
 	slot   uint32
 	gen    uint32
 	parcel *parcel
+	// deferred is a delivery that had to be written after all.
+	deferred *unwritten
 }
 
 // commit remembers, for a ticket, up to where a queue becomes readable.
@@ -132,6 +134,8 @@ func (s *Shard) resume(w *waiter) {
 		w.after()
 	case w.parcel != nil:
 		s.arrived(w.parcel)
+	case w.deferred != nil:
+		s.release(w.deferred)
 	default:
 		s.answered(w.slot, w.gen, 0, false)
 	}

@@ -57,6 +57,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	if share && se.Durable() {
 		body = s.bodyFor(se.space, e.Message)
 	}
+	s.writeAll(se) // the store holds what came first, or nothing of it
 	before := s.batch.Len()
 	q.Append(e, body, s.batch)
 	se.tenant.queueMessages.Add(1)

@@ -11,7 +11,8 @@
 // turn it runs no other and never waits; it leaves work for another shard in
 // that one's mailbox (the order there is the order of delivery), notes it, and
 // tries the noted shards after it has let go. Sockets are written last, by
-// link.Gateway.Flush, outside every turn.
+// link.Gateway.Flush, outside every turn, but for what has become too much to
+// keep in memory until then.
 //
 // Goroutines: one worker for each shard, for work that nobody stands ready to
 // run, and one ticker, all started by Set.Run. The committer posts what is

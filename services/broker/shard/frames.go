@@ -100,7 +100,7 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 		s.due(se)
 	}
 	s.depth--
-	s.settle()
+	s.answerAcked()
 }
 
 // emit says o to the gateway. The entry is given if the caller has it; else it

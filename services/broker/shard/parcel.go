@@ -93,7 +93,7 @@ func (p *parcel) done() {
 // accept does with a parcel what publish does in its own shard.
 func (s *Shard) accept(p *parcel) {
 	s.serial++
-	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.n == 0}
+	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.msg.QoS == mqtt.AtLeastOnce}
 	begin, stored := len(s.unwritten.list), false
 	s.judged = s.judged[:0]
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {

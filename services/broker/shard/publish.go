@@ -57,7 +57,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		expireAt = s.now + int64(m.Expiry)*1000
 	}
 	wait := p.Token != 0
-	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && !p.Exact}
+	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && m.QoS == mqtt.AtLeastOnce}
 	begin := len(s.unwritten.list)
 	own, others := &s.fans[s.index], uint64(0)
 	if m.Retain {

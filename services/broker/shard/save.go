@@ -52,6 +52,7 @@ func (s *Shard) save(se *sess, records []session.Record) {
 		case session.DeleteQueued:
 			if u := se.unwritten[r.Seq]; u != nil {
 				unwritten = u.inflight.Packet
+				s.stats.Unwritten.Add(1)
 				s.acknowledged(u)
 			} else if se.queue != nil && r.Seq != 0 {
 				se.queue.Release(r.Seq, b)

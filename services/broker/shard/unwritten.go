@@ -14,8 +14,9 @@ import (
 // unwritten is a QoS 1 delivery to a stored session that has been sent and is in
 // memory alone. If the session acknowledges it soon it is never written, and the
 // publisher is answered then; else it is written after the Set's write delay, or
-// when the connection ends, and the publisher is answered after the commit. Until
-// then the publisher has no PUBACK, so a crash loses nothing that it was promised.
+// when the connection ends or something later for the session is written, and the
+// publisher is answered after the commit. Until then the publisher has no PUBACK, so
+// a crash loses nothing that it was promised.
 type unwritten struct {
 	se    *sess
 	entry queue.Entry
@@ -31,14 +32,19 @@ type unwritten struct {
 // patience is how a session's acknowledgements come: one that is late has the
 // next messages written at once, twice as many each time.
 type patience struct {
-	late uint8 // how often in a row, at most maxLate
-	skip uint8 // messages still to be written at once
+	late uint8  // how often in a row, at most maxLate
+	skip uint8  // messages still to be written at once
+	at   uint32 // the timer at which it was last late
 }
 
 const maxLate = 7
 
-func (p *patience) missed() {
-	p.late = min(p.late+1, maxLate)
+// missed notes that a delivery is late. Several at one timer are one time.
+func (p *patience) missed(timer uint32) {
+	if p.at == timer {
+		return
+	}
+	p.at, p.late = timer, min(p.late+1, maxLate)
 	p.skip = 1<<p.late - 1
 }
 
@@ -46,9 +52,12 @@ func (p *patience) missed() {
 type unwrittens struct {
 	list  []*unwritten
 	first int
-	// settled were acknowledged in the step that is being carried out.
-	settled []*unwritten
-	timer   *time.Timer
+	// acked were acknowledged in the step that is being carried out; answering
+	// says that somebody goes through them.
+	acked     []*unwritten
+	answering bool
+	timer     *time.Timer
+	fired     uint32 // how often
 	// armed says that the timer runs; then those before due are written.
 	armed bool
 	due   int
@@ -89,23 +98,34 @@ func (s *Shard) acknowledged(u *unwritten) {
 	delete(u.se.unwritten, u.entry.Seq)
 	u.se.patience.late = 0
 	u.over = true
-	s.unwritten.settled = append(s.unwritten.settled, u)
+	s.unwritten.acked = append(s.unwritten.acked, u)
 }
 
-// settle answers the publishers of what was acknowledged.
-func (s *Shard) settle() {
-	for n := len(s.unwritten.settled); n > 0; n = len(s.unwritten.settled) {
-		u := s.unwritten.settled[n-1]
-		s.unwritten.settled[n-1] = nil
-		s.unwritten.settled = s.unwritten.settled[:n-1]
-		s.stats.Unwritten.Add(1)
-		if u.parcel != nil {
-			s.arrived(u.parcel)
-		} else {
-			s.answered(u.slot, u.gen, 0, false)
-		}
-		*u = unwritten{over: true}
+// answerAcked answers the publishers of what was acknowledged. An answer is a step
+// of the publisher's session, so that only the outermost call goes on.
+func (s *Shard) answerAcked() {
+	w := &s.unwritten
+	if w.answering {
+		return
 	}
+	w.answering = true
+	for n := len(w.acked); n > 0; n = len(w.acked) {
+		u := w.acked[n-1]
+		w.acked[n-1] = nil
+		w.acked = w.acked[:n-1]
+		s.release(u)
+	}
+	w.answering = false
+}
+
+// release answers the publisher of u.
+func (s *Shard) release(u *unwritten) {
+	if u.parcel != nil {
+		s.arrived(u.parcel)
+	} else {
+		s.answered(u.slot, u.gen, 0, false)
+	}
+	*u = unwritten{over: true}
 }
 
 // write puts u into the open batch, whose commit answers its publisher.
@@ -114,24 +134,17 @@ func (s *Shard) write(u *unwritten) {
 	delete(se.unwritten, u.entry.Seq)
 	se.queueOf().Keep(&u.entry, s.batch)
 	s.putInflight(se, &u.inflight)
-	if u.parcel != nil {
-		s.wait(waiter{parcel: u.parcel})
-	} else {
-		s.wait(waiter{slot: u.slot, gen: u.gen})
-	}
+	s.wait(waiter{deferred: u})
 	u.over = true
 }
 
-// writeAll writes what a session that has lost its connection did not
-// acknowledge.
+// writeAll writes what a session has not acknowledged, because its connection has
+// gone or because something later is about to be written: after a crash the
+// session must not have that alone.
 func (s *Shard) writeAll(se *sess) {
-	if len(se.unwritten) == 0 {
-		return
-	}
 	for _, u := range se.unwritten {
 		s.write(u)
 	}
-	se.unwritten = nil
 }
 
 // forgetUnwritten answers for a session that has ended.
@@ -174,9 +187,10 @@ func (s *Shard) deferWrites() {
 func (s *Shard) writeDue() {
 	w := &s.unwritten
 	w.armed = false
+	w.fired++
 	for i := w.first; i < w.due; i++ {
 		if u := w.list[i]; !u.over {
-			u.se.patience.missed()
+			u.se.patience.missed(w.fired)
 			s.write(u)
 		}
 	}

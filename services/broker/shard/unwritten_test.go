@@ -58,7 +58,7 @@ func TestUnwritten_AcknowledgedInTime(t *testing.T) {
 		}
 		for _, s := range w.set.shards {
 			done := make(chan int)
-			s.call(func() { done <- len(s.unwritten.list) - s.unwritten.first + len(s.unwritten.settled) })
+			s.call(func() { done <- len(s.unwritten.list) - s.unwritten.first + len(s.unwritten.acked) })
 			if left := <-done; left != 0 {
 				t.Errorf("shard %d still has %d", s.index, left)
 			}
@@ -200,4 +200,95 @@ func TestUnwritten_OneReceiverOffline(t *testing.T) {
 		away = w.connect("away", persistent)
 		away.wantDeliver("x", 1)
 	})
+}
+
+// What is written later for a session takes what is unwritten with it: a crash
+// leaves no message without those that were sent before it.
+func TestUnwritten_KeepsTheOrder(t *testing.T) {
+	bothPlaces(t, func(t *testing.T, shards int) {
+		w, rec, _, pub := recorded(t, shards, time.Minute)
+		slow := w.connect("slow", persistent, window(3))
+		slow.subscribe("s", 1)
+		w.settle()
+		begin := rec.applied()
+		for i := range 8 { // three fill the window, five wait for it
+			pub.publish(uint16(i+1), "s", fmt.Sprint(i), 1)
+		}
+		for i := range 8 {
+			pub.wantAck(mqtt.Puback, uint16(i+1))
+		}
+		w.settle()
+		for n := begin; n <= rec.applied(); n++ {
+			after := newWorld(t, shards, false)
+			after.stop()
+			after.store = rec.after(t, n)
+			after.start(shards)
+			c := after.open("slow", persistent, window(20))
+			c.want(link.DownOpened)
+			after.settle()
+			for next := 0; ; next++ {
+				r, ok := c.next(0)
+				if !ok {
+					break
+				}
+				if got := string(r.msg.Payload); got != fmt.Sprint(next) {
+					t.Fatalf("after %d commits: %s came in the place of %d", n, got, next)
+				}
+			}
+		}
+	})
+}
+
+// A session with a plain and a shared subscription that match one publish has two
+// deliveries of it; both answer.
+func TestUnwritten_PlainAndShared(t *testing.T) {
+	bothPlaces(t, func(t *testing.T, shards int) {
+		_, _, sub, pub := recorded(t, shards, time.Minute)
+		sub.subscribe("$share/g/t", 1)
+		pub.publish(1, "t", "x", 1)
+		for range 2 {
+			sub.ack(mqtt.Puback, sub.wantDeliver("x", 1).PacketID)
+		}
+		pub.wantAck(mqtt.Puback, 1)
+	})
+}
+
+// One hiccup is one late time, however many messages it caught.
+func TestPatience(t *testing.T) {
+	var p patience
+	for range 100 {
+		p.missed(1)
+	}
+	if p.skip != 1 {
+		t.Errorf("%d messages are written at once after one late time, expected 1", p.skip)
+	}
+	for timer := range uint32(20) {
+		p.missed(timer + 2)
+	}
+	if p.late != maxLate || p.skip != 1<<maxLate-1 {
+		t.Errorf("late %d, skip %d", p.late, p.skip)
+	}
+}
+
+// Hundreds of publishers that wait for one session are answered when it ends.
+func TestUnwritten_ManyAnsweredAtOnce(t *testing.T) {
+	w, _, sub, pub := recorded(t, 1, time.Minute)
+	big := w.connect("big", persistent, window(65535))
+	big.subscribe("b", 1)
+	const n = 2_000
+	for i := range n {
+		pub.publish(uint16(i+1), "b", "x", 1)
+	}
+	sub.silent()
+	w.connect("big", clean)
+	for i := range n {
+		pub.wantAck(mqtt.Puback, uint16(i+1))
+	}
+	for _, s := range w.set.shards {
+		done := make(chan int)
+		s.call(func() { done <- len(s.effects) })
+		if depth := <-done; depth > 16 {
+			t.Errorf("steps were nested %d deep", depth)
+		}
+	}
 }
