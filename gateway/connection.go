@@ -34,7 +34,7 @@ const (
 type connection struct {
 	gw    *Gateway
 	in    *listener.Conn
-	shard uint8
+	timed timed
 
 	// Unix milliseconds: when it came, and when the last byte did.
 	started  int64
@@ -57,6 +57,9 @@ type connection struct {
 	dirty bool
 	// opened: CONNACK with success was appended.
 	opened bool
+	// slow: something waited for the socket at the last flush. gone: it is closed.
+	slow bool
+	gone bool
 	// owed is how many bytes of answers, which need no credit, were appended
 	// since the socket had last taken everything.
 	owed int
@@ -112,7 +115,8 @@ func (g *Gateway) newConnection(in *listener.Conn) *connection {
 	cfg := in.Listener.Config()
 	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()
 	in.Socket.Async(c.progress, c.overrun)
-	g.registry.add(c)
+	c.timed.c = c
+	g.registry.wheel.add(&c.timed, now+g.cfg.ConnectTimeout.Milliseconds()+1)
 	return c
 }
 
@@ -267,13 +271,17 @@ func (c *connection) finish() {
 	c.end(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
 	c.gw.flush()
 	_ = c.in.Socket.Close()
+	c.mu.Lock()
+	c.gone = true
+	c.slowLocked(false)
+	c.mu.Unlock()
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
 	}
 	if c.tenant != "" {
 		c.gw.registry.leave(c.tenant, c)
 	}
-	c.gw.registry.remove(c)
+	c.gw.registry.wheel.remove(&c.timed)
 }
 
 // version is that of the client in metrics and logs.

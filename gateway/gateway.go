@@ -53,6 +53,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Log}
+	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.turns.New = func() any { return &turn{} }
 	g.outputs.New = func() any { return &output{b: make([]byte, 0, outBuffer)} }
 	g.busy.New = func() any { return new([busyBuffer]byte) }
@@ -93,7 +94,7 @@ func (g *Gateway) Addrs() map[string]net.Addr {
 }
 
 // Connections counts the open connections.
-func (g *Gateway) Connections() int { return g.registry.len() }
+func (g *Gateway) Connections() int { return g.registry.wheel.len() }
 
 // Healthy returns an error while there is no link to a broker.
 func (g *Gateway) Healthy(context.Context) error {
@@ -145,7 +146,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	g.closeListeners()
 	g.endAll()
 	if !g.waitEmpty(ctx, time.Hour) {
-		return errs.New(errs.Unavailable, "gateway: %d connections are left: %w", g.registry.len(), ctx.Err())
+		return errs.New(errs.Unavailable, "gateway: %d connections are left: %w", g.registry.wheel.len(), ctx.Err())
 	}
 	return nil
 }
@@ -160,9 +161,9 @@ func (g *Gateway) closeListeners() {
 }
 
 func (g *Gateway) endAll() {
-	g.registry.all(nil, func(c *connection) {
-		c.end(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerShuttingDown, Text: "the gateway is shutting down"})
-	})
+	for _, t := range g.registry.wheel.all(nil) {
+		t.c.end(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerShuttingDown, Text: "the gateway is shutting down"})
+	}
 	g.flush()
 }
 
@@ -172,7 +173,7 @@ func (g *Gateway) waitEmpty(ctx context.Context, most time.Duration) bool {
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for g.registry.len() > 0 {
+	for g.registry.wheel.len() > 0 {
 		select {
 		case <-ctx.Done():
 			return false

@@ -48,7 +48,7 @@ var Metrics = []telemetry.Metric{
 	mBytesOut:             {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
 	mDropped:              {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
 	mPaused:               {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
-	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it, when last looked."},
+	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it."},
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
 	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota of that name."},
@@ -92,7 +92,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	for s := conn.RefusedGrants; s <= conn.RefusedFilter; s++ {
 		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
-	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.len()) })
+	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.wheel.len()) })
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))

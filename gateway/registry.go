@@ -2,64 +2,15 @@
 
 package gateway
 
-import (
-	"sync"
-	"sync/atomic"
-)
+import "sync"
 
 // registry is the set of open connections, and for each tenant those that were
 // let in.
 type registry struct {
-	n      atomic.Int64
-	shards [16]struct {
-		mu  sync.Mutex
-		set map[*connection]struct{}
-	}
-	next atomic.Uint32
+	wheel wheel
 
 	mu      sync.Mutex
 	tenants map[string]map[*connection]struct{}
-}
-
-func (r *registry) len() int { return int(r.n.Load()) }
-
-func (r *registry) add(c *connection) {
-	c.shard = uint8(r.next.Add(1) % uint32(len(r.shards)))
-	s := &r.shards[c.shard]
-	s.mu.Lock()
-	if s.set == nil {
-		s.set = map[*connection]struct{}{}
-	}
-	s.set[c] = struct{}{}
-	s.mu.Unlock()
-	r.n.Add(1)
-}
-
-func (r *registry) remove(c *connection) {
-	s := &r.shards[c.shard]
-	s.mu.Lock()
-	delete(s.set, c)
-	s.mu.Unlock()
-	r.n.Add(-1)
-}
-
-// all visits every connection without holding a lock while it does; buf is
-// memory to use again.
-func (r *registry) all(buf []*connection, visit func(c *connection)) []*connection {
-	for i := range r.shards {
-		s := &r.shards[i]
-		buf = buf[:0]
-		s.mu.Lock()
-		for c := range s.set {
-			buf = append(buf, c)
-		}
-		s.mu.Unlock()
-		for _, c := range buf {
-			visit(c)
-		}
-	}
-	clear(buf)
-	return buf
 }
 
 // enter adds c to its tenant unless that has limit connections already; a

@@ -13,16 +13,11 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// sweepEvery is how often timeouts are looked for. A timeout comes that much
-// late, which the half of a keep alive that clients are granted allows for.
-const sweepEvery = 500 * time.Millisecond
-
-// sweep ends connections that are silent for too long: one walk over all
-// instead of a timer for each.
+// sweep ends connections that are silent for too long.
 func (g *Gateway) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(wheelTick * time.Millisecond)
 	defer tick.Stop()
-	var buf []*connection
+	var buf []*timed
 	for {
 		select {
 		case <-ctx.Done():
@@ -30,39 +25,45 @@ func (g *Gateway) sweep(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now().UnixMilli()
-		slow := 0
-		buf = g.registry.all(buf, func(c *connection) {
-			if c.in.Socket.Backlog() > 0 {
-				slow++
-			}
-			c.timeout(now)
-		})
-		g.metrics.slow.Set(float64(slow))
+		buf = g.registry.wheel.turn(now, buf, func(t *timed) int64 { return t.c.timeout(now) })
 		g.flush()
 	}
 }
 
-// timeout ends c if it is time.
-func (c *connection) timeout(now int64) {
+// timeout ends c if it is time, and returns when to look again.
+func (c *connection) timeout(now int64) (again int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	silence := c.silence.Load()
 	switch {
 	case c.ending:
-		if c.source != nil && c.told && now >= c.lingerUntil {
-			c.source.Wake()
+		if c.source == nil || !c.told {
+			break // its goroutine has a deadline, or a flush is under way
 		}
+		if now < c.lingerUntil {
+			return c.lingerUntil
+		}
+		c.source.Wake()
 	case !c.opened:
-		if now-c.started > c.gw.cfg.ConnectTimeout.Milliseconds() {
-			cl := conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the broker does not answer"}
-			if c.version() == 0 {
-				cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
-			}
-			c.endLocked(cl)
+		if due := c.started + c.gw.cfg.ConnectTimeout.Milliseconds(); now <= due {
+			return due + 1
 		}
-	case silence > 0 && (!c.paused || c.stalled) && now-c.lastRead.Load() > silence: // [MQTT-3.1.2-22]
+		cl := conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the broker does not answer"}
+		if c.version() == 0 {
+			cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
+		}
+		c.endLocked(cl)
+	case silence == 0:
+		return now + wheelSlots*wheelTick
+	case c.paused && !c.stalled:
+		return now + silence // not being read is no silence of the client's
+	default:
+		if due := c.lastRead.Load() + silence; now <= due { // [MQTT-3.1.2-22]
+			return due + 1
+		}
 		c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.KeepAliveTimeout, Text: "nothing came for one and a half times the keep alive"})
 	}
+	return now + lingerTime.Milliseconds()
 }
 
 // watch ends connections whose credential or tenant is gone.

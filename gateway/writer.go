@@ -106,7 +106,11 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	}
 	if r.Opened {
 		c.opened = true
-		c.silence.Store(c.m.KeepAlive().Milliseconds())
+		silence := c.m.KeepAlive().Milliseconds()
+		c.silence.Store(silence)
+		if silence > 0 {
+			c.gw.registry.wheel.look(&c.timed, time.Now().UnixMilli()+silence+1)
+		}
 		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
 	}
 	if r.Opened || r.Resume {
@@ -222,6 +226,7 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 	}
 	c.releaseOut()
 	backlog := c.in.Socket.Backlog()
+	c.slowLocked(backlog > 0 && !c.gone)
 	if backlog == 0 {
 		c.owed = 0
 		if c.stalled {
@@ -256,6 +261,17 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 	return warn
 }
 
+// slowLocked notes whether something waits for the socket.
+func (c *connection) slowLocked(slow bool) {
+	switch {
+	case slow && !c.slow:
+		c.gw.metrics.slow.Inc()
+	case !slow && c.slow:
+		c.gw.metrics.slow.Dec()
+	}
+	c.slow = slow
+}
+
 // lingerLocked gives the client time to hang up, if it was told something.
 func (c *connection) lingerLocked() {
 	if c.source == nil {
@@ -264,6 +280,7 @@ func (c *connection) lingerLocked() {
 	}
 	if !c.goodbye.ByClient {
 		c.lingerUntil = time.Now().Add(lingerTime).UnixMilli()
+		c.gw.registry.wheel.look(&c.timed, c.lingerUntil)
 	}
 	c.source.Wake()
 }
