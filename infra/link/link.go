@@ -34,8 +34,8 @@ type Gateway interface {
 	// Receive takes a batch. It appends to connections and returns: it must
 	// neither block nor call the broker, and write to a socket only what has
 	// become too much to keep. It is called concurrently, but never for one
-	// channel at the same time. What b holds
-	// is not valid after Receive returned.
+	// channel at the same time. What b holds is not valid after Receive
+	// returned.
 	Receive(b *Down)
 	// Flush writes out what Receive appended. It must not block. It is called
 	// after at least every turn that called Receive, concurrently, and never

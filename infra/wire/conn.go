@@ -186,7 +186,12 @@ func (c *Conn) Append(frames func(dst []byte) (out []byte, count int)) error {
 // Flush has what is queued written. It does not wait.
 func (c *Conn) Flush() {
 	if c.direct {
-		c.writePending()
+		c.mu.Lock()
+		none := len(c.pending) == 0 // or somebody is writing it
+		c.mu.Unlock()
+		if !none {
+			c.writePending()
+		}
 		return
 	}
 	select {

@@ -304,6 +304,7 @@ func testFanOut(t *testing.T, open Open) {
 	if err := l.Broker.Post(&acks); err != nil {
 		t.Fatal(err)
 	}
+	l.Broker.Flush()
 	Until(t, "all acks", func() bool { return len(b.Frames()) == 1+channels })
 	for i, f := range b.Frames()[1:] {
 		if f.Kind != link.UpAck || f.Channel != link.Channel(i) {
