@@ -33,7 +33,7 @@ func TestScenarios(t *testing.T) {
 	}
 	t.Cleanup(b.stop)
 	for name, args := range map[string]string{
-		"pairs": "-n 5 -depth 16", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
+		"pairs": "-n 5 -depth 16 -each 3", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
 		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500", "storm": "-n 200",
 		"pairs 5": "-n 5 -qos 2 -mqtt 5", "offline 5": "-n 10 -msgs 20 -mqtt 5", "pairs paced": "-n 5 -rate 500 -settle",
 	} {
@@ -67,7 +67,7 @@ func TestScenarios(t *testing.T) {
 
 func TestOptions_Validate(t *testing.T) {
 	for args, want := range map[string]string{
-		"-addr nowhere": "-addr", "-s nothing": "-s", "-qos 3": "-qos", "-size 4": "-size", "-n 0": "-n", "-mqtt 3": "-mqtt", "-depth 1": "-depth", "-s idle -n 0": "",
+		"-addr nowhere": "-addr", "-s nothing": "-s", "-qos 3": "-qos", "-size 4": "-size", "-n 0": "-n", "-mqtt 3": "-mqtt", "-depth 1": "-depth", "-each 0": "-each", "-s idle -n 0": "",
 		"-addr broker.example:1883": "", "-addr [::1]:1883 -qos 2": "",
 	} {
 		var o Options

@@ -59,6 +59,7 @@ func parse(name string, args []string, errout io.Writer, declare func(*flag.Flag
 		fmt.Fprintf(errout, "usage: %s [flags]\n", name)
 		if name == "manor bench" {
 			fmt.Fprintf(errout, "       %s compare [flags]   Manor against mosquitto\n", name)
+			fmt.Fprintf(errout, "       %s floor -addr HOST:PORT   the least broker, to compare with\n", name)
 		}
 		fs.PrintDefaults()
 	}

@@ -94,10 +94,16 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 		}
 		results, err := c.measure(ctx, r, peers)
 		if err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+			// What was measured until then is kept.
+			return errors.Join(fmt.Errorf("%s: %w", r.name, err), c.keep(peers, commit, kept.Bytes()))
 		}
 		t.row(r, results)
 	}
+	return c.keep(peers, commit, kept.Bytes())
+}
+
+// keep writes the table into the folder for it, if there is one.
+func (c Comparison) keep(peers []peer, commit string, table []byte) error {
 	if c.Save == "" {
 		return nil
 	}
@@ -112,7 +118,7 @@ func (c Comparison) Run(ctx context.Context, out io.Writer) error {
 		kind += "-processes"
 	}
 	file := filepath.Join(c.Save, fmt.Sprintf("%s-%s%s.txt", time.Now().UTC().Format(time.DateOnly), commit, kind))
-	return os.WriteFile(file, kept.Bytes(), 0o644)
+	return os.WriteFile(file, table, 0o644)
 }
 
 // measure returns the results of a row by broker, Manor's first.

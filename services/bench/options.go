@@ -42,6 +42,7 @@ type Options struct {
 	Persist   bool          // subscribers have sessions that outlive their connections
 	MQTT      int           // protocol level: 4 is MQTT 3.1.1, 5 is MQTT 5
 	Depth     int           // levels of a topic (pairs)
+	Each      int           // topics of each publisher (pairs)
 	Logins    string        // file of credentials that clients take in turn; User and Pass if empty
 	Resume    bool          // TLS sessions are resumed
 	Settle    bool          // the broker is waited for to rest after connecting
@@ -82,6 +83,7 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Logins, "logins", "", "file with a line USER<TAB>PASSWORD for each credential; client i takes number i modulo their count")
 	fs.IntVar(&o.MQTT, "mqtt", int(mqtt3), "protocol level: 4 (MQTT 3.1.1) or 5")
 	fs.IntVar(&o.Depth, "depth", 3, "levels of a topic (pairs)")
+	fs.IntVar(&o.Each, "each", 1, "topics of each publisher, in turn (pairs)")
 	fs.BoolVar(&o.Resume, "resume", true, "resume TLS sessions")
 	fs.BoolVar(&o.Settle, "settle", false, "wait until the broker rests after connecting, a minute at the most")
 	fs.StringVar(&o.Operator, "operator", "", "base URLs of Manor's operator listeners, comma separated, to ask for the pauses of garbage collection")
@@ -130,6 +132,7 @@ func (o *Options) Validate() error {
 		{"topics", o.Topics, 1},
 		{"buf", o.Buffer, 64},
 		{"depth", o.Depth, 2},
+		{"each", o.Each, 1},
 	} {
 		if c.got < c.least {
 			return fmt.Errorf("-%s: want %d or more, not %d", c.name, c.least, c.got)

@@ -92,8 +92,8 @@ func (r *rig) run(res *Result) error {
 		g.poke()
 		res.Lost += g.lost.Load()
 	}
-	if r.o.Rate > 0 { // open loop
-		res.Lost += r.missing()
+	if r.o.Rate > 0 { // open loop: what was refused is missing too
+		res.Lost = r.missing()
 	}
 	r.close()
 	senders.Wait()

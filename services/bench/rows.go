@@ -85,8 +85,8 @@ var rows = []row{
 	{name: "storm-tls", args: "-s storm -n 5000 -resume=false", figures: storming, transport: overTLS, more: true},
 	{name: "storm-tls-resumed", args: "-s storm -n 5000", figures: storming, transport: overTLS, more: true},
 	{name: "q0-64-ws", args: "-s pairs", figures: saturated, transport: overWS, more: true},
-	{name: "depth2", args: "-s pairs -depth 2", figures: saturated, more: true},
-	{name: "depth16", args: "-s pairs -depth 16", figures: saturated, base: "depth2", more: true},
+	{name: "depth2", args: "-s pairs -each 4 -depth 2", figures: saturated, more: true},
+	{name: "depth16", args: "-s pairs -each 4 -depth 16", figures: saturated, base: "depth2", more: true},
 	{name: "q0-64-1cpu", args: "-s pairs", figures: saturated, procs: 1, more: true},
 	{name: "q0-64-2cpu", args: "-s pairs", figures: saturated, procs: 2, base: "q0-64-1cpu", more: true},
 	{name: "q1-64-1cpu", args: "-s pairs -qos 1", figures: saturated, procs: 1, more: true},
@@ -94,9 +94,9 @@ var rows = []row{
 	{name: "conns1k", args: "-s pairs -rate 20000 -n 500" + many, figures: scaling, more: true},
 	{name: "conns10k", args: "-s pairs -rate 20000 -n 5000" + many, figures: scaling, base: "conns1k", more: true},
 	{name: "conns19k", args: "-s pairs -rate 20000 -n 9500" + many, figures: scaling, base: "conns1k", more: true},
-	{name: "tenants1", args: "-s pairs -rate 20000 -n 5000" + many, figures: paced, tenants: 1, more: true},
-	{name: "tenants100", args: "-s pairs -rate 20000 -n 5000" + many, figures: paced, tenants: 100, base: "tenants1", more: true},
-	{name: "tenants10k", args: "-s pairs -rate 20000 -n 5000" + many, figures: paced, tenants: 10_000, base: "tenants1", more: true},
+	{name: "tenants1", args: "-s pairs -rate 20000 -n 9500" + many, figures: paced, tenants: 1, more: true},
+	{name: "tenants100", args: "-s pairs -rate 20000 -n 9500" + many, figures: paced, tenants: 100, base: "tenants1", more: true},
+	{name: "tenants9500", args: "-s pairs -rate 20000 -n 9500" + many, figures: paced, tenants: 9_500, base: "tenants1", more: true},
 }
 
 func rowNames() string {

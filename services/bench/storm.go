@@ -13,19 +13,21 @@ import (
 // Latencies are from the first packet of TCP to SUBACK.
 func storm(o *Options, res *Result) error {
 	px := prefix()
-	visit := func(i int, name string) (resumed bool, err error) {
+	visit := func(i int, name string) (resumed bool, took time.Duration, err error) {
+		begun := time.Now()
 		c, err := o.open(i, name, true, 64)
 		if err != nil {
-			return false, err
+			return false, 0, err
 		}
 		defer c.leave()
 		if nc, ok := c.Conn.(*tls.Conn); ok {
 			resumed = nc.ConnectionState().DidResume
 		}
-		return resumed, c.subscribe(1, byte(o.QoS), fmt.Sprintf("%s/storm/%d/cmd", px, i))
+		err = c.subscribe(1, byte(o.QoS), fmt.Sprintf("%s/storm/%d/cmd", px, i))
+		return resumed, time.Since(begun), err
 	}
 	for i := range min(warmConnections, o.N) {
-		if _, err := visit(i, fmt.Sprintf("%sw%d", px, i)); err != nil {
+		if _, _, err := visit(i, fmt.Sprintf("%sw%d", px, i)); err != nil {
 			return err
 		}
 	}
@@ -34,9 +36,8 @@ func storm(o *Options, res *Result) error {
 	took := make([]time.Duration, o.N)
 	var resumptions atomic.Int64
 	err := each(o.Conc, o.N, func(i int) error {
-		begun := time.Now()
-		resumed, err := visit(i, fmt.Sprintf("%sx%d", px, i))
-		took[i] = time.Since(begun)
+		resumed, d, err := visit(i, fmt.Sprintf("%sx%d", px, i))
+		took[i] = d
 		if resumed {
 			resumptions.Add(1)
 		}

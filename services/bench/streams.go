@@ -14,11 +14,14 @@ func pairs(o *Options, res *Result) error {
 	defer r.close()
 	for i := range o.N {
 		g := r.group(1, o.Window)
-		topic := fmt.Sprintf("%s%s/%d", px, strings.Repeat("/p", o.Depth-2), i)
-		if err := r.subscriber(i, g, fmt.Sprintf("%ss%d", px, i), topic); err != nil {
+		var topics []string
+		for k := range o.Each {
+			topics = append(topics, fmt.Sprintf("%s%s/%d", px, strings.Repeat("/p", o.Depth-2), i*o.Each+k))
+		}
+		if err := r.subscriber(i, g, fmt.Sprintf("%ss%d", px, i), topics...); err != nil {
 			return err
 		}
-		if err := r.publisher(i, g, fmt.Sprintf("%sp%d", px, i), topic); err != nil {
+		if err := r.publisher(i, g, fmt.Sprintf("%sp%d", px, i), topics...); err != nil {
 			return err
 		}
 	}
