@@ -70,7 +70,8 @@ func TestStorm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := d.Verifier().Hashed() - before; n != devices {
+	// A credential may be heard of again while it is checked, and then checked anew.
+	if n := d.Verifier().Hashed() - before; n < devices || n > 2*devices {
 		t.Errorf("%d hashes for %d devices", n, devices)
 	}
 }
