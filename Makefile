@@ -60,7 +60,7 @@ bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with
 	bin/manor bench compare -peers mosquitto,nats,mochi,floor -tools $(TOOLS) -all -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
-	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform/... -rounds $(ROUNDS)
+	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform -rounds $(ROUNDS)
 
 nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds
 	$(MAKE) fuzz TIME=60s
