@@ -70,8 +70,13 @@ func TestStorm(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A credential may be heard of again while it is checked, and then checked anew.
-	if n := d.Verifier().Hashed() - before; n < devices || n > 2*devices {
+	// One for each device is what should be; one more has been seen under the race
+	// detector, and why is not known. The bound holds that a storm does not hash.
+	n := d.Verifier().Hashed() - before
+	if n != devices {
+		t.Logf("%d hashes for %d devices, expected one each", n, devices)
+	}
+	if n < devices || n > 2*devices {
 		t.Errorf("%d hashes for %d devices", n, devices)
 	}
 }
