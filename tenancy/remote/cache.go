@@ -103,25 +103,26 @@ func (c *cache) tenantIDs() []string {
 	return ids
 }
 
-// credential looks a credential up. wanted says that the caller should have the
-// tenant read whole; nobody else is told so.
-func (c *cache) credential(tenant, username string) (cred tenancy.Credential, ok, wanted bool) {
+// credential is find, and wanted says that the caller should have the tenant
+// read whole; nobody else is told so. All of it is of one moment: that a name is
+// missing from a tenant held whole says that there is no such credential.
+func (c *cache) credential(tenant, username string) (cred tenancy.Credential, ok, whole, wanted bool) {
 	c.mu.RLock()
 	r := c.realms[tenant]
-	if r != nil {
+	if r != nil && r.wanted {
 		cred, ok = r.names[username]
-		wanted = !r.wanted
+		whole = r.whole
+		c.mu.RUnlock()
+		return cred, ok, whole, false
 	}
 	c.mu.RUnlock()
-	if r != nil && !wanted {
-		return cred, ok, false
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r = c.realm(tenant)
+	cred, ok = r.names[username]
 	wanted = !r.wanted
 	r.wanted = true
-	return cred, ok, wanted
+	return cred, ok, r.whole, wanted
 }
 
 // find looks a credential up. whole says that all of the tenant's are here.

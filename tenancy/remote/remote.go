@@ -296,7 +296,7 @@ func (d *Directory) refuse(ctx context.Context, tenant string, a *tenancy.Attemp
 // there is none takes the time of a wrong password.
 func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.Attempt) (tenancy.Credential, error) {
 	username := a.Username
-	c, ok, wanted := d.cache.credential(tenant, username)
+	c, ok, whole, wanted := d.cache.credential(tenant, username)
 	if wanted {
 		select {
 		case d.load <- tenant:
@@ -308,7 +308,6 @@ func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.At
 		return c, nil
 	}
 	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
-	_, _, whole := d.cache.find(tenant, username)
 	if !whole {
 		c, err := d.askCredential(ctx, tenant, username, missing)
 		if errs.Is(err, errs.NotFound) {
