@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"net"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -94,8 +95,11 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	c.borrowOut()
 	before := len(c.out.b)
 	out, r := c.m.Receive(c.out.b, b, f)
+	if r.Payload != nil && !c.bare() {
+		out, r.Payload = append(out, r.Payload...), nil
+	}
 	c.out.b = out
-	c.appendedLocked(len(out)-before, f.Kind != link.DownDeliver)
+	c.appendedLocked(len(out)-before+len(r.Payload), f.Kind != link.DownDeliver)
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		c.warnOut = max(c.warnOut, warnDue)
@@ -122,22 +126,32 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	case len(c.out.b) == 0:
 		c.releaseOut()
 	default:
-		if len(c.out.b) < outFlush {
+		if len(c.out.b)+len(r.Payload) < outFlush {
 			c.markLocked()
 			break
 		}
 		// Credit is granted by a flush, and who has c in its list already may be
 		// busy with others for long: it goes into the next list too.
-		c.writeLocked()
+		c.writeLocked(r.Payload)
 		c.dirty = true
 		c.gw.markDirty(c)
 	}
 }
 
-// writeLocked hands what is in the output buffer to the socket.
-func (c *connection) writeLocked() {
-	c.gw.metrics.bytesOut.Add(float64(len(c.out.b)))
-	if _, err := c.in.Write(c.out.b); err != nil {
+// bare reports whether what is written goes to an event loop's socket as it is.
+func (c *connection) bare() bool { return c.source != nil && c.in.Conn == net.Conn(c.in.Socket) }
+
+// writeLocked hands what is in the output buffer to the socket, and then payload,
+// which must be nil unless c is bare.
+func (c *connection) writeLocked(payload []byte) {
+	c.gw.metrics.bytesOut.Add(float64(len(c.out.b) + len(payload)))
+	var err error
+	if payload == nil {
+		_, err = c.in.Write(c.out.b)
+	} else {
+		err = c.in.Socket.WriteTwo(c.out.b, payload)
+	}
+	if err != nil {
 		// Who reads finds out and ends.
 		c.in.Socket.Abort()
 	}
@@ -222,7 +236,7 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 		c.out.b = c.m.Goodbye(c.out.b, c.goodbye)
 	}
 	if c.out != nil && len(c.out.b) > 0 {
-		c.writeLocked()
+		c.writeLocked(nil)
 	}
 	c.releaseOut()
 	backlog := c.in.Socket.Backlog()

@@ -306,6 +306,7 @@ func (s *script) down(cmd string, a args) {
 		panic("no such command: " + cmd)
 	}
 	out, r := s.c.Receive(nil, b, &f)
+	out = append(out, r.Payload...)
 	s.packets(out)
 	if r.TooLarge {
 		s.out.WriteString("too large\n")

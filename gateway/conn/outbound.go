@@ -47,6 +47,10 @@ func (c *Conn) due(a answer) bool {
 	return int32(c.answered[a.typ-packet.PUBACK].Load()-a.after) >= 0
 }
 
+// LargePayload is from how many bytes on the payload of a PUBLISH is not copied
+// behind its head. A write of less carries several packets, which saves more.
+const LargePayload = 32 << 10
+
 // Result is what a frame of the broker leads to besides bytes.
 type Result struct {
 	Close Close
@@ -56,6 +60,10 @@ type Result struct {
 	TooLarge bool
 	// Opened is set when CONNACK was appended.
 	Opened bool
+	// Payload, if any, is the end of the packet that was appended, and has to be
+	// sent next: it is the broker's memory, for this turn, and large enough to
+	// be worth no copy.
+	Payload []byte
 	// Resume is set when an inbound half that waits may look again.
 	Resume bool
 }
@@ -71,6 +79,13 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		m := &b.Messages[f.Slot]
 		c.delivered += uint64(link.DeliverCost(m.Size(), len(f.SubscriptionIDs)))
 		dst, r.TooLarge = c.deliver(dst, m, f)
+		switch {
+		case r.TooLarge:
+		case len(m.Payload) >= LargePayload:
+			r.Payload = m.Payload
+		default:
+			dst = append(dst, m.Payload...)
+		}
 	case link.DownAck:
 		return c.ack(dst, f)
 	case link.DownSuback:
@@ -103,6 +118,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	return dst, r
 }
 
+// deliver appends a PUBLISH up to its payload.
 func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []byte, tooLarge bool) {
 	d := packet.Delivery{QoS: f.QoS, Retain: f.Retain, Dup: f.Dup, PacketID: f.PacketID, SubscriptionIDs: f.SubscriptionIDs}
 	learn := false
@@ -130,7 +146,7 @@ func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []by
 		c.out[string(m.Topic)] = d.TopicAlias
 		c.outBytes += len(m.Topic)
 	}
-	return packet.AppendPublish(dst, c.version, m, d), false
+	return packet.AppendPublishHead(dst, c.version, m, d), false
 }
 
 func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {

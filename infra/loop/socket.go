@@ -104,55 +104,74 @@ func (s *Socket) Write(p []byte) (int, error) {
 		return s.Conn.Write(p)
 	}
 	defer s.mu.Unlock()
+	if err := s.writeLocked(p, nil); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteTwo is Write of head and then tail, neither of which is empty, in one
+// system call and without a copy. It may be called after Move only.
+func (s *Socket) WriteTwo(head, tail []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writeLocked(head, tail)
+}
+
+// writeLocked takes all of p and then tail, which must be nil before Move, or
+// fails.
+func (s *Socket) writeLocked(p, tail []byte) (err error) {
 	if s.err != nil {
-		return 0, s.err
+		return s.err
 	}
 	if s.shut {
-		return 0, net.ErrClosed
+		return net.ErrClosed
 	}
 	n := 0
 	switch {
 	case s.draining:
 	case s.source != nil:
-		var err error
 		s.calls.Writes.Add(1)
-		if n, err = Write(s.fd, p); err != nil {
-			s.err = err
-			return 0, err
+		if tail == nil {
+			n, err = Write(s.fd, p)
+		} else {
+			n, err = Writev(s.fd, p, tail)
 		}
 	case s.raw != nil:
 		s.p, s.n, s.werr = p, 0, nil
-		err := s.raw.Write(s.attempt)
+		err = s.raw.Write(s.attempt)
 		s.p = nil
 		if err == nil {
 			err = s.werr
 		}
-		if err != nil {
-			s.err = err
-			return 0, err
-		}
 		n = s.n
 	}
-	if n < len(p) {
-		if waits := len(s.backlog) - s.off + len(p) - n; waits > s.bound {
-			s.err = ErrOverrun
-			s.abort()
-			if s.overrun != nil {
-				s.overrun(waits)
-			}
-			return 0, s.err
+	if err != nil {
+		s.err = err
+		return err
+	}
+	if n == len(p)+len(tail) {
+		return nil
+	}
+	if waits := len(s.backlog) - s.off + len(p) + len(tail) - n; waits > s.bound {
+		s.err = ErrOverrun
+		s.abort()
+		if s.overrun != nil {
+			s.overrun(waits)
 		}
-		s.backlog = append(s.backlog, p[n:]...)
-		if !s.draining {
-			s.draining = true
-			if s.source != nil {
-				s.source.WantWrite(true)
-			} else {
-				go s.drain()
-			}
+		return s.err
+	}
+	s.backlog = append(s.backlog, p[min(n, len(p)):]...)
+	s.backlog = append(s.backlog, tail[max(0, n-len(p)):]...)
+	if !s.draining {
+		s.draining = true
+		if s.source != nil {
+			s.source.WantWrite(true)
+		} else {
+			go s.drain()
 		}
 	}
-	return len(p), nil
+	return nil
 }
 
 func (s *Socket) writeOnce(fd uintptr) bool {

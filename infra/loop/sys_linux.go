@@ -62,6 +62,33 @@ func Write(fd int, p []byte) (int, error) {
 	}
 }
 
+// Writev writes what a descriptor in non-blocking mode takes at once of head and
+// then tail, neither of which is empty.
+func Writev(fd int, head, tail []byte) (int, error) {
+	if raceEnabled {
+		n, err := Write(fd, head)
+		if n < len(head) || err != nil {
+			return n, err
+		}
+		m, err := Write(fd, tail)
+		return n + m, err
+	}
+	iov := [2]unix.Iovec{{Base: &head[0]}, {Base: &tail[0]}}
+	iov[0].SetLen(len(head))
+	iov[1].SetLen(len(tail))
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&iov)), uintptr(len(iov)))
+		switch {
+		case errno == 0:
+			return int(n), nil
+		case errno == unix.EAGAIN:
+			return 0, nil
+		case errno != unix.EINTR:
+			return 0, os.NewSyscallError("writev", errno)
+		}
+	}
+}
+
 // poll takes the events that are there.
 func poll(fd int, events []unix.EpollEvent) (int, error) {
 	for {

@@ -58,6 +58,12 @@ func PublishSize(v Version, m *mqtt.Message, d Delivery) int {
 
 // AppendPublish appends a PUBLISH packet. It allocates only to grow dst.
 func AppendPublish(dst []byte, v Version, m *mqtt.Message, d Delivery) []byte {
+	return append(AppendPublishHead(dst, v, m, d), m.Payload...)
+}
+
+// AppendPublishHead appends a PUBLISH packet up to its payload, which is its end
+// and has to follow.
+func AppendPublishHead(dst []byte, v Version, m *mqtt.Message, d Delivery) []byte {
 	props, remaining := d.sizes(v, m)
 	dst = append(dst, byte(PUBLISH)<<4|bit(d.Dup, 8)|byte(d.QoS)<<1|bit(d.Retain, 1))
 	dst = appendVarint(dst, uint32(remaining))
@@ -83,5 +89,5 @@ func AppendPublish(dst []byte, v Version, m *mqtt.Message, d Delivery) []byte {
 		}
 		dst = append(dst, m.Properties...)
 	}
-	return append(dst, m.Payload...)
+	return dst
 }

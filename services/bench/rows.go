@@ -63,6 +63,7 @@ var rows = []row{
 	{name: "fanout1", args: "-s fanout -subs 1", figures: saturated},
 	{name: "fanout10", args: "-s fanout -subs 10", figures: saturated},
 	{name: "fanout100", args: "-s fanout -subs 100 -window 50", figures: saturated},
+	{name: "fanout100-64K", args: "-s fanout -subs 100 -window 8 -size 65536", figures: saturated, more: true},
 	{name: "fanout500", args: "-s fanout -subs 500 -window 20", figures: withPeak},
 	{name: "shared50x10", args: "-s shared", figures: saturated},
 	{name: "q0-20k/s", args: "-s pairs -rate 20000", figures: paced},
