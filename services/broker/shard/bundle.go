@@ -77,4 +77,9 @@ func (s *Shard) reuse() {
 		}
 	}
 	s.read = s.read[:0]
+	for i, c := range s.unpacked {
+		s.unpacked[i] = nil
+		c.empty()
+	}
+	s.unpacked = s.unpacked[:0]
 }

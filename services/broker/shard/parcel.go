@@ -15,6 +15,8 @@ import (
 type parcel struct {
 	tenant *Tenant
 	msg    *mqtt.Message
+	// crated: the parcel and its message are a crate's, and nobody waits.
+	crated bool
 	// freight holds msg, if that memory is to be used again.
 	freight *freight
 	// lists are the matching subscriptions of that shard's partitions, direct
@@ -93,7 +95,7 @@ func (p *parcel) done() {
 // accept does with a parcel what publish does in its own shard.
 func (s *Shard) accept(p *parcel) {
 	s.serial++
-	v := view{msg: p.msg, owned: true, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.msg.QoS == mqtt.AtLeastOnce}
+	v := view{msg: p.msg, owned: !p.crated, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.msg.QoS == mqtt.AtLeastOnce}
 	begin, stored := len(s.unwritten.list), false
 	s.judged = s.judged[:0]
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
@@ -113,7 +115,9 @@ func (s *Shard) accept(p *parcel) {
 		p.msg, p.freight = nil, nil
 	}
 	if p.home == nil {
-		p.done()
+		if !p.crated {
+			p.done()
+		}
 		return
 	}
 	for _, u := range s.unwritten.list[begin:] {

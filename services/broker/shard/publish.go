@@ -138,6 +138,14 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 			waits++
 		}
 	}
+	if others != 0 && !wait && !p.Exact {
+		for _, to := range s.set.shards {
+			if others&(1<<to.index) != 0 {
+				s.pack(to, se, m, v.expireAt)
+			}
+		}
+		return
+	}
 	var own *mqtt.Message
 	var goods *freight
 	var n uint64

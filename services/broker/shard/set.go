@@ -96,7 +96,7 @@ func New(c Config) (*Set, error) {
 			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			batch: new(kv.Batch), ticket: 1, now: c.Now(),
-			fans: make([]fan, c.Shards),
+			fans: make([]fan, c.Shards), packing: make([]int, c.Shards),
 		}
 		st.shards = append(st.shards, s)
 	}

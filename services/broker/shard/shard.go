@@ -88,11 +88,15 @@ type Shard struct {
 	// which writes in that order: so no other shard's commit can be on disk
 	// without the one that it came from.
 	outgoing []outgoing
+	// packing has for each shard where in outgoing, counted from 1, the crate is
+	// that nothing was left after; 0 if there is none.
+	packing []int
 
-	// delivered and read are memory that is used again when the turn's batches
+	// delivered, read and unpacked are memory that is used again when the turn's batches
 	// were handed over.
 	delivered []*freight
 	read      []*bundle
+	unpacked  []*crate
 
 	outs      []*out
 	serial    uint64
@@ -124,6 +128,7 @@ type itemKind uint8
 const (
 	itemFrames itemKind = iota + 1
 	itemParcel
+	itemCrate
 	itemAnswer
 	itemCommitted
 	itemCall
@@ -140,6 +145,7 @@ type item struct {
 	size   int
 	bundle *bundle
 	parcel *parcel
+	crate  *crate
 	batch  *kv.Batch
 	call   func()
 }
@@ -275,6 +281,8 @@ func (s *Shard) drain() int {
 			s.read = append(s.read, it.bundle)
 		case itemParcel:
 			s.accept(it.parcel)
+		case itemCrate:
+			s.unpack(it.crate)
 		case itemAnswer:
 			s.answered(it.slot, it.gen, it.reason, it.hit)
 		case itemCommitted:
@@ -305,6 +313,7 @@ func (s *Shard) end(r *run) {
 		s.outgoing[i] = outgoing{}
 	}
 	s.outgoing = s.outgoing[:0]
+	clear(s.packing)
 	for _, o := range s.outs {
 		o.hand(r)
 	}
@@ -320,7 +329,10 @@ type outgoing struct {
 
 // leave posts it to a shard when this turn ends. What is left for one shard
 // keeps its order.
-func (s *Shard) leave(to *Shard, it item) { s.outgoing = append(s.outgoing, outgoing{to, it}) }
+func (s *Shard) leave(to *Shard, it item) {
+	s.packing[to.index] = 0
+	s.outgoing = append(s.outgoing, outgoing{to, it})
+}
 
 // call runs f in a turn of the shard, soon.
 func (s *Shard) call(f func()) { s.post(item{kind: itemCall, call: f}, nil) }
