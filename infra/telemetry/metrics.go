@@ -5,18 +5,24 @@ package telemetry
 import (
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
+// waits are the runtime's histograms of how long goroutines wait for a processor
+// and how long garbage collection stops all of them; of that, stopping is how
+// long the last one took to stop.
+var waits = regexp.MustCompile(`^/sched/(latencies|pauses/(total|stopping)/gc):seconds$`)
+
 // NewRegistry returns a registry that already has the Go runtime's and the
 // process's own metrics, and manor_build_info with role and version.
 func NewRegistry(role, version string) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
-		collectors.NewGoCollector(),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: waits})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	info := prometheus.NewGauge(prometheus.GaugeOpts{

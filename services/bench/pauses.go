@@ -14,7 +14,7 @@ import (
 
 // collections are how many garbage collections are asked of each process, since
 // one that allocates little makes none in the time of a measurement.
-const collections = 20
+const collections = 200
 
 // pauses are the pauses of garbage collection of Manor's processes since begin,
 // by their operator listeners.

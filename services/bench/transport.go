@@ -90,7 +90,7 @@ func (o *Options) prepare() (err error) {
 
 // clientsPerAddress is how many clients share a source address on loopback. A
 // client may have two connections, and an address has some 28,000 ports.
-const clientsPerAddress = 10_000
+const clientsPerAddress = 4_000
 
 // dialTCP connects to addr.
 func dialTCP(addr string, i int) (net.Conn, error) {
@@ -100,6 +100,7 @@ func dialTCP(addr string, i int) (net.Conn, error) {
 		// Closed connections keep their ports for a minute; an address of this
 		// process alone does not run out of them for others.
 		pid := os.Getpid()
+		d.Control = bindLate
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, byte(1+pid/250%250), byte(1+pid%250), byte(1+i/clientsPerAddress))}
 	}
 	return d.Dial("tcp", addr)
