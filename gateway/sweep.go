@@ -98,8 +98,12 @@ func (g *Gateway) changed(ch tenancy.Change) {
 	}
 }
 
-// recheck ends the connections of a tenant that is not active any more.
+// recheck ends the connections of a tenant that is not active any more. Of a
+// tenant without any nothing is asked: at start every tenant is told as changed.
 func (g *Gateway) recheck(tenant string) {
+	if len(g.registry.of(tenant)) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
 	t, err := g.cfg.Directory.Tenant(ctx, tenant)
