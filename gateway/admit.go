@@ -94,11 +94,15 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 		return r
 	}
 	tenant := id.Tenant
+	if r := c.admitRate(tenant); r.Reason.Failed() {
+		return r
+	}
 	c.username = id.Username // before enter, which makes it known to others
 	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections)}
 	}
 	c.tenant = tenant.ID
+	c.setRates(&tenant.Limits)
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
 		if id, r = g.identify(ctx, c, tenant, username, p); r.Reason.Failed() {

@@ -39,14 +39,18 @@ type Config struct {
 	// ConnectSize is the largest CONNECT in bytes, before the tenant and its
 	// quota packet_size are known; 0 means 256 KiB.
 	ConnectSize int
-	Log         *slog.Logger
-	Registerer  prometheus.Registerer
+	// ShedAfter is for how long the clients of a tenant that sends more than its
+	// rates allow are read more slowly before messages are refused; 0 means 10 s.
+	ShedAfter  time.Duration
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 const (
 	defaultLinks          = 2
 	defaultConnectTimeout = 10 * time.Second
 	defaultConnectSize    = 256 << 10
+	defaultShedAfter      = 10 * time.Second
 )
 
 func (c *Config) validate() error {
@@ -69,6 +73,9 @@ func (c *Config) validate() error {
 	}
 	if c.Links == 0 {
 		c.Links = defaultLinks
+	}
+	if c.ShedAfter == 0 {
+		c.ShedAfter = defaultShedAfter
 	}
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = defaultConnectTimeout

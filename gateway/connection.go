@@ -49,6 +49,12 @@ type connection struct {
 	username string
 	clientID string
 
+	// rates are nil for a tenant without any.
+	rates           atomic.Pointer[rates]
+	throttledLogged atomic.Bool
+	// overRate: the last turn has used up a rate; the inbound half's.
+	overRate bool
+
 	mu sync.Mutex // guards what follows
 
 	m   conn.Conn // the outbound half
@@ -88,6 +94,11 @@ type connection struct {
 
 	// rest is what was read of a packet that has not come whole; the loop's.
 	rest *rest
+
+	// delivered counts what was appended and is not charged to the rates yet.
+	// uncredited: the broker is granted nothing until a timer fires.
+	delivered  int
+	uncredited bool
 
 	tooLarge []uint16 // packet ids of which the broker must hear
 	// warnings of this connection that the log has: of publishes that were not
@@ -218,11 +229,16 @@ func (c *connection) pause(b []byte) bool {
 		return false
 	}
 	stalled := c.owed > maxOwed
-	if !stalled {
-		if len(b) == 0 || c.m.MayRead(packet.Type(b[0]>>4)) {
+	switch {
+	case stalled:
+	case len(b) == 0:
+		return false
+	case !c.m.MayRead(packet.Type(b[0] >> 4)):
+		c.gw.metrics.paused.Inc()
+	default:
+		if !c.throttledLocked(b[0]) {
 			return false
 		}
-		c.gw.metrics.paused.Inc()
 	}
 	c.paused, c.stalled = true, stalled
 	if c.source == nil {

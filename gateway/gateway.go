@@ -11,8 +11,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/listener"
+	"github.com/manormq/manor/gateway/throttle"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
@@ -41,6 +44,9 @@ type Gateway struct {
 	}
 	flushers sync.Pool // *flusher
 
+	// clientRates are the CONNECT throttles of client ids.
+	clientRates *lru.Cache[string, *throttle.Throttle]
+
 	draining atomic.Bool
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.
@@ -59,6 +65,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.busy.New = func() any { return new([busyBuffer]byte) }
 	g.rests.New = func() any { return &rest{} }
 	g.flushers.New = func() any { return &flusher{} }
+	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{
 		Directory: cfg.Directory, Domain: cfg.Domain, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,

@@ -26,6 +26,7 @@ const (
 	mBytesOut
 	mDropped
 	mPaused
+	mThrottled
 	mBacklog
 	mOverruns
 	mLinks
@@ -48,6 +49,7 @@ var Metrics = []telemetry.Metric{
 	mBytesOut:             {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
 	mDropped:              {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
 	mPaused:               {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
+	mThrottled:            {Name: "mqtt_gateway_throttled_total", Kind: telemetry.Counter, Labels: []string{"quota"}, Help: "Times that a connection was not read, or not written to, because of the quota of that name; for connect_rate and connect_rate_client, CONNECTs that were delayed or refused."},
 	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it."},
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
@@ -60,10 +62,11 @@ var Metrics = []telemetry.Metric{
 type metrics struct {
 	accepted, refused, connects, disconnects, dropped *prometheus.CounterVec
 	packets                                           [16]prometheus.Counter
-	drops                                             [conn.DropPayload + 1]prometheus.Counter
+	drops                                             [conn.DropRate + 1]prometheus.Counter
 	subscriptions                                     [conn.RefusedFilter + 1]prometheus.Counter
 	deliveries, bytesIn, bytesOut, paused, overruns   prometheus.Counter
 	slow                                              prometheus.Gauge
+	throttled                                         [quotas]prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
@@ -80,12 +83,16 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		overruns:    Metrics[mOverruns].Counter(r),
 		slow:        Metrics[mBacklog].Gauge(r),
 	}
+	throttled := Metrics[mThrottled].CounterVec(r)
+	for q := range quotas {
+		m.throttled[q] = throttled.WithLabelValues(q.String())
+	}
 	packets := Metrics[mPackets].CounterVec(r)
 	for t := packet.CONNECT; t <= packet.AUTH; t++ {
 		m.packets[t] = packets.WithLabelValues(t.String())
 	}
 	m.packets[0] = packets.WithLabelValues("malformed")
-	for d := conn.DropDenied; d <= conn.DropPayload; d++ {
+	for d := conn.DropDenied; d <= conn.DropRate; d++ {
 		m.drops[d] = m.dropped.WithLabelValues(d.String())
 	}
 	subscriptions := Metrics[mRefusedSubscriptions].CounterVec(r)

@@ -157,7 +157,16 @@ func (c *connection) consume(b []byte) (used int, paused bool) {
 // yet, or because that is enough at once.
 func (c *connection) turn(b []byte) (used int, goesOn bool) {
 	t, _ := c.gw.turns.Get().(*turn)
+	rates := c.rates.Load()
+	var allowed allowance
+	messages, bytes := 0, 0 // that count in rates
+	if rates != nil {
+		allowed = rates.allowance(time.Now())
+	}
 	defer func() {
+		if rates != nil {
+			rates.charge(messages, bytes)
+		}
 		c.send(t)
 		c.gw.turns.Put(t)
 	}()
@@ -175,6 +184,14 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if t.fx.Full() || !c.m.MayRead(next) {
 			return used, true
 		}
+		shed := false
+		if rates != nil && next == packet.PUBLISH {
+			var may bool
+			if may, shed = allowed.publish(rest[0], c.version(), messages, bytes); !may {
+				c.overRate = true
+				return used, true
+			}
+		}
 		t.fx.Channel = c.channel
 		n, err := t.decoder.Decode(rest, c.version(), c.m.PacketMax(next), &t.packet)
 		if err != nil {
@@ -186,7 +203,15 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 		} else if n > 0 {
 			t.packets[t.packet.Type]++
-			c.m.Handle(&t.packet, &t.fx)
+			if shed {
+				c.m.Shed(&t.packet.Publish, &t.fx)
+			} else {
+				c.m.Handle(&t.packet, &t.fx)
+				bytes += n
+				if next == packet.PUBLISH {
+					messages++
+				}
+			}
 		}
 		used += n
 		if n == 0 || t.fx.Close.Ended {

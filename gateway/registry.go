@@ -11,6 +11,8 @@ type registry struct {
 
 	mu      sync.Mutex
 	tenants map[string]map[*connection]struct{}
+	// rates are what tenants share; they stay a while without a connection.
+	rates map[string]*tenantRates
 }
 
 // enter adds c to its tenant unless that has limit connections already; a

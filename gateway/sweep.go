@@ -27,6 +27,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 		now := time.Now().UnixMilli()
 		buf = g.registry.wheel.turn(now, buf, func(t *timed) int64 { return t.c.timeout(now) })
 		g.flush()
+		g.registry.forgetRates(now)
 	}
 }
 
@@ -112,6 +113,7 @@ func (g *Gateway) recheck(tenant string) {
 		return
 	}
 	if err == nil && t.Active() {
+		g.rerate(t)
 		return
 	}
 	for _, c := range g.registry.of(tenant) {

@@ -100,6 +100,9 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	}
 	c.out.b = out
 	c.appendedLocked(len(out)-before+len(r.Payload), f.Kind != link.DownDeliver)
+	if f.Kind == link.DownDeliver {
+		c.delivered++
+	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		c.warnOut = max(c.warnOut, warnDue)
@@ -145,6 +148,10 @@ func (c *connection) bare() bool { return c.source != nil && c.in.Conn == net.Co
 // which must be nil unless c is bare.
 func (c *connection) writeLocked(payload []byte) {
 	c.gw.metrics.bytesOut.Add(float64(len(c.out.b) + len(payload)))
+	if r := c.rates.Load(); r != nil {
+		r.chargeOut(c.delivered, len(c.out.b)+len(payload))
+		c.delivered = 0
+	}
 	var err error
 	if payload == nil {
 		_, err = c.in.Write(c.out.b)
@@ -256,7 +263,7 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 		return warn
 	}
 	if !c.ending {
-		if total, ok := c.m.Credit(backlog); ok {
+		if total, ok := c.creditLocked(backlog); ok {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
 		}

@@ -23,6 +23,9 @@ import (
 // topics of its aliases, each way; and what its shell owes to the socket.
 const CreditWindow = 512 << 10
 
+// smallestCredit is the least that a slow rate leaves of it.
+const smallestCredit = 16 << 10
+
 const (
 	// aliasesOut bounds the outgoing aliases of a connection, however many the
 	// client offers, because each keeps its topic.
@@ -87,14 +90,15 @@ type Conn struct {
 
 	// The outbound half.
 
-	phase     phase
-	out       map[string]uint16 // aliases by topic
-	outBytes  int               // of those topics
-	outMax    uint16
-	delivered uint64 // Deliver bytes that came
-	granted   uint64 // the last UpCredit
-	held      []answer
-	subacks   map[uint16]partSuback
+	phase        phase
+	out          map[string]uint16 // aliases by topic
+	outBytes     int               // of those topics
+	outMax       uint16
+	delivered    uint64 // Deliver bytes that came
+	creditWindow uint64 // CreditWindow, or less for a slow rate
+	granted      uint64 // the last UpCredit
+	held         []answer
+	subacks      map[uint16]partSuback
 
 	// Both halves.
 
@@ -142,10 +146,11 @@ const (
 	DropTopic        // the topic is beyond the tenant's limits
 	DropSize         // larger than the client's Maximum Packet Size
 	DropPayload      // the payload is not what its format says
+	DropRate         // the tenant has sent too much for too long
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format"}[d]
+	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate"}[d]
 }
 
 // Effects is what the packets of one read lead to. Up is sent after Apply.
@@ -155,7 +160,7 @@ type Effects struct {
 	// Channel is put into every frame.
 	Channel link.Channel
 	// Drops counts PUBLISH packets that were not passed on.
-	Drops [DropPayload + 1]int
+	Drops [DropRate + 1]int
 	// Refused counts subscriptions that were not passed on; FirstRefused is the
 	// first of them.
 	Refused      [RefusedFilter + 1]int
@@ -186,7 +191,7 @@ func (fx *Effects) Reset() {
 	clear(fx.answers)
 	clear(fx.subacks)
 	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
-	fx.Drops = [DropPayload + 1]int{}
+	fx.Drops = [DropRate + 1]int{}
 	fx.Refused, fx.FirstRefused = [RefusedFilter + 1]int{}, RefusedSubscription{}
 	fx.Close, fx.Channel = Close{}, 0
 }

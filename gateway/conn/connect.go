@@ -57,7 +57,11 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 	c.packetMax = int(within(l.PacketSize, 0))
 	c.receiveMax = uint16(within(l.ReceiveMaximum, 65535))
 	c.aliasMax = uint16(within(l.TopicAliasMaximum, aliasesIn))
-	c.granted = CreditWindow
+	c.creditWindow = CreditWindow
+	if l.BytesOutRateClient >= 0 { // no more at once than in a second
+		c.creditWindow = min(CreditWindow, max(smallestCredit, uint64(l.BytesOutRateClient)))
+	}
+	c.granted = c.creditWindow
 	if p.Will != nil {
 		if r := c.checkWill(p.Will); r.Reason.Failed() {
 			return nil, r
@@ -65,7 +69,7 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 	}
 	o := &link.Open{
 		Tenant: a.Identity.Tenant.ID, ClientID: mqtt.ClientID(p.ClientID), CleanStart: p.CleanStart,
-		Will: p.Will, ReceiveMaximum: p.ReceiveMaximum, Credit: CreditWindow,
+		Will: p.Will, ReceiveMaximum: p.ReceiveMaximum, Credit: c.creditWindow,
 		Limits: link.Limits{
 			QueueMessages: l.QueueMessages, QueueBytes: l.QueueBytes, Subscriptions: l.SubscriptionsClient,
 			ReceiveMaximum: c.receiveMax, Retained: l.RetainedMessages, RetainedBytes: l.RetainedBytes, Sessions: l.PersistentSessions,

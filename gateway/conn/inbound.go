@@ -120,6 +120,19 @@ func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
 	return true
 }
 
+// Shed refuses a PUBLISH because its tenant has been over the quota publish_rate
+// or bytes_in_rate for too long. It is for QoS 0 and for MQTT 5 only, where the
+// client is told.
+func (c *Conn) Shed(p *packet.Publish, fx *Effects) {
+	if p.HasTopicAlias && !c.resolve(p, fx) {
+		return
+	}
+	fx.Drops[DropRate]++
+	if p.Message.QoS > 0 {
+		c.answer(p, mqtt.QuotaExceeded, "the tenant sends more than its quotas publish_rate and bytes_in_rate allow", fx)
+	}
+}
+
 // refuse does not pass a PUBLISH on. MQTT 5 says so in the acknowledgement; 3.x
 // has no way but to close, since it must not acknowledge what was not kept
 // [MQTT-3.3.5-2 of 3.1.1].

@@ -271,8 +271,8 @@ func (c *Conn) Credit(backlog int) (total uint64, ok bool) {
 	if c.phase != open {
 		return 0, false
 	}
-	total = c.delivered - min(c.delivered, uint64(backlog)) + CreditWindow
-	if total <= c.granted || total-c.granted < CreditWindow/4 {
+	total = c.delivered - min(c.delivered, uint64(backlog)) + c.creditWindow
+	if total <= c.granted || total-c.granted < c.creditWindow/4 {
 		return 0, false
 	}
 	c.granted = total

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/throttle"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
+)
+
+// quota is a rate that this gateway holds.
+type quota uint8
+
+const (
+	publishRateClient quota = iota
+	bytesInRateClient
+	publishRate
+	bytesInRate
+	bytesOutRateClient
+	deliveryRate
+	bytesOutRate
+	connectRate
+	connectRateClient
+	quotas
+)
+
+func (q quota) String() string {
+	return [...]string{
+		"publish_rate_client", "bytes_in_rate_client", "publish_rate", "bytes_in_rate",
+		"bytes_out_rate_client", "delivery_rate", "bytes_out_rate", "connect_rate", "connect_rate_client",
+	}[q]
+}
+
+const (
+	// shortestWait bounds how often a connection is woken to pass a little.
+	shortestWait = 20 * time.Millisecond
+	// connectDelay is up to how long a CONNECT waits for its turn.
+	connectDelay = time.Second
+	// connectBurst is how many seconds' worth of CONNECTs may come at once.
+	connectBurst = 5
+	// ratesKept is for how long a tenant without connections keeps its debts.
+	ratesKept = time.Minute
+)
+
+// tenantRates are what the connections of one tenant share at this gateway.
+type tenantRates struct {
+	in, out, connects throttle.Throttle
+	used              int64 // guarded by registry.mu; Unix milliseconds
+}
+
+// rates are the throttles of one connection.
+type rates struct {
+	in, out throttle.Throttle
+	shared  *tenantRates
+	// shedAfter is that of Config.
+	shedAfter time.Duration
+}
+
+// rateLimits are the rates in a tenant's limits.
+func rateLimits(l *tenancy.Limits) (in, out, allIn, allOut, connects throttle.Rate) {
+	return throttle.Rate{Messages: l.PublishRateClient, Bytes: l.BytesInRateClient},
+		throttle.Rate{Messages: tenancy.Unlimited, Bytes: l.BytesOutRateClient},
+		throttle.Rate{Messages: l.PublishRate, Bytes: l.BytesInRate},
+		throttle.Rate{Messages: l.DeliveryRate, Bytes: l.BytesOutRate},
+		throttle.Rate{Messages: l.ConnectRate, Bytes: tenancy.Unlimited, Burst: connectBurst}
+}
+
+// ratesOf returns what a tenant shares, with the rates that it has now.
+func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time) *tenantRates {
+	_, _, in, out, connects := rateLimits(l)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.rates[tenant]
+	if s == nil {
+		s = &tenantRates{}
+		if r.rates == nil {
+			r.rates = map[string]*tenantRates{}
+		}
+		r.rates[tenant] = s
+	}
+	s.used = now.UnixMilli()
+	s.in.Set(now, in)
+	s.out.Set(now, out)
+	s.connects.Set(now, connects)
+	return s
+}
+
+// forgetRates drops what no connection has used for a while; a tenant has paid
+// its debts by then.
+func (r *registry) forgetRates(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for tenant, s := range r.rates {
+		if len(r.tenants[tenant]) > 0 {
+			s.used = now
+		} else if now-s.used > ratesKept.Milliseconds() {
+			delete(r.rates, tenant)
+		}
+	}
+}
+
+// setRates gives c the rates of its tenant. Only who has one pays for it.
+func (c *connection) setRates(l *tenancy.Limits) {
+	now := time.Now()
+	in, out, allIn, allOut, _ := rateLimits(l)
+	r := c.rates.Load()
+	if r == nil {
+		if !in.Limited() && !out.Limited() && !allIn.Limited() && !allOut.Limited() {
+			return
+		}
+		r = &rates{shared: c.gw.registry.ratesOf(c.tenant, l, now), shedAfter: c.gw.cfg.ShedAfter}
+	} else {
+		c.gw.registry.ratesOf(c.tenant, l, now) // those are r.shared: c is there
+	}
+	r.in.Set(now, in)
+	r.out.Set(now, out)
+	c.rates.Store(r)
+}
+
+// rerate has the connections of a tenant hear of changed limits.
+func (g *Gateway) rerate(t *tenancy.Tenant) {
+	for _, c := range g.registry.of(t.ID) {
+		c.setRates(&t.Limits)
+		c.mu.Lock()
+		c.wakeLocked()
+		c.markLocked()
+		c.mu.Unlock()
+	}
+	g.flush()
+}
+
+// allowance is what one turn may pass.
+type allowance struct {
+	budget throttle.Budget
+	// shed says that what the tenant is over its rates is refused.
+	shed bool
+}
+
+func (r *rates) allowance(now time.Time) allowance {
+	own, all := r.in.Budget(now), r.shared.in.Budget(now)
+	if all.Spent() && !own.Spent() && r.shared.in.Slow(now) >= r.shedAfter {
+		return allowance{budget: throttle.Budget{}, shed: true}
+	}
+	return allowance{budget: own.Min(all)}
+}
+
+// publish reports whether a PUBLISH that begins with head may be handled, when
+// that many messages and bytes have been, and whether it is to be refused.
+func (a allowance) publish(head byte, v packet.Version, messages, bytes int) (may, shed bool) {
+	if int64(messages) < a.budget.Messages && int64(bytes) < a.budget.Bytes {
+		return true, false
+	}
+	if !a.shed {
+		return false, false
+	}
+	// Nobody is told in 3.x, and a QoS 2 message that comes again may be stored
+	// already.
+	qos, again := head>>1&3, head&8 != 0
+	shed = qos == 0 || v == packet.V5 && (qos == 1 || !again)
+	return shed, shed
+}
+
+// charge takes what one turn has passed.
+func (r *rates) charge(messages, bytes int) {
+	now := time.Now()
+	r.in.Spend(now, messages, bytes)
+	r.shared.in.Spend(now, messages, bytes)
+}
+
+func (r *rates) chargeOut(messages, bytes int) {
+	now := time.Now()
+	r.out.Spend(now, messages, bytes)
+	r.shared.out.Spend(now, messages, bytes)
+}
+
+// throttledLocked reports whether the packet that begins with head must wait for
+// a rate. c is then woken in time.
+func (c *connection) throttledLocked(head byte) bool {
+	r := c.rates.Load()
+	if r == nil || packet.Type(head>>4) != packet.PUBLISH {
+		return false
+	}
+	now := time.Now()
+	over := c.overRate
+	c.overRate = false
+	if may, _ := r.allowance(now).publish(head, c.m.Version(), 0, 0); may && !over {
+		return false
+	}
+	wait, byBytes := r.in.Wait(now)
+	q := publishRateClient
+	if all, allBytes := r.shared.in.Wait(now); all > wait {
+		wait, byBytes, q = all, allBytes, publishRate
+		r.shared.in.Slow(now)
+	}
+	if byBytes {
+		q++ // the one of the bytes comes after that of the messages
+	}
+	c.slowed(q)
+	time.AfterFunc(max(wait, shortestWait), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.wakeLocked()
+	})
+	return true
+}
+
+// creditLocked is conn.Credit within the rates out: who is over one is written
+// to later, and waits with its messages at the broker.
+func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
+	r := c.rates.Load()
+	if r == nil {
+		return c.m.Credit(backlog)
+	}
+	if c.uncredited {
+		return 0, false
+	}
+	now := time.Now()
+	wait, _ := r.out.Wait(now)
+	q := bytesOutRateClient
+	if all, allBytes := r.shared.out.Wait(now); all > wait {
+		wait, q = all, deliveryRate
+		if allBytes {
+			q = bytesOutRate
+		}
+	}
+	if wait == 0 {
+		return c.m.Credit(backlog)
+	}
+	c.slowed(q)
+	c.uncredited = true
+	time.AfterFunc(max(wait, shortestWait), func() {
+		c.mu.Lock()
+		c.uncredited = false
+		if !c.told {
+			c.markLocked()
+		}
+		c.mu.Unlock()
+		c.gw.flush()
+	})
+	return 0, false
+}
+
+// slowed counts, and logs once for each connection.
+func (c *connection) slowed(q quota) {
+	c.gw.metrics.throttled[q].Inc()
+	if c.throttledLogged.CompareAndSwap(false, true) {
+		c.gw.log.Info("a client is slowed down to a quota; further times of this connection are only counted",
+			"tenant", c.tenant, "client_id", c.clientID, "quota", q.String())
+	}
+}
+
+// admitRate holds a CONNECT to the rates of its tenant and client id: it waits a
+// little, and is refused if that is not enough.
+func (c *connection) admitRate(t *tenancy.Tenant) conn.Refusal {
+	g, now := c.gw, time.Now()
+	var wait time.Duration
+	over := connectRate
+	shared := g.registry.ratesOf(t.ID, &t.Limits, now)
+	if t.Limits.ConnectRate >= 0 {
+		wait, _ = shared.connects.Wait(now)
+	}
+	var own *throttle.Throttle
+	if t.Limits.ConnectRateClient >= 0 && c.clientID != "" {
+		own = g.clientRate(t.ID + "/" + c.clientID)
+		own.Set(now, throttle.Rate{Messages: t.Limits.ConnectRateClient, Bytes: tenancy.Unlimited, Burst: connectBurst})
+		if w, _ := own.Wait(now); w > wait {
+			wait, over = w, connectRateClient
+		}
+	}
+	if wait > 0 {
+		g.metrics.throttled[over].Inc()
+	}
+	if wait > connectDelay {
+		return conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: fmt.Sprintf("more CONNECTs than the quota %s allows; try again in %s", over, wait.Round(time.Second))}
+	}
+	shared.connects.Spend(now, 1, 0)
+	if own != nil {
+		own.Spend(now, 1, 0)
+	}
+	time.Sleep(wait)
+	return conn.Refusal{}
+}
+
+// clientRate is the CONNECT throttle under a name. The least recently used ones
+// are forgotten.
+func (g *Gateway) clientRate(name string) *throttle.Throttle {
+	t := &throttle.Throttle{}
+	if known, ok, _ := g.clientRates.PeekOrAdd(name, t); ok {
+		g.clientRates.Get(name)
+		return known
+	}
+	return t
+}
+
+// clientRates is how many client ids are remembered, of about 300 bytes each.
+const clientRates = 65536

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package throttle holds clients and tenants to their rates with token buckets.
+// It is told the time and waits for nothing: who is over a rate is read, or
+// written to, later. All types are safe for concurrent use.
+package throttle
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Rate is what passes in a second. A negative figure is no limit.
+type Rate struct {
+	Messages, Bytes int64
+	// Burst is how many seconds' worth may pass at once; 0 is 1.
+	Burst int64
+}
+
+// Limited reports whether r limits anything.
+func (r Rate) Limited() bool { return r.Messages >= 0 || r.Bytes >= 0 }
+
+// Budget is what may pass now.
+type Budget struct{ Messages, Bytes int64 }
+
+// Unlimited is the budget of who has no rate.
+var Unlimited = Budget{math.MaxInt64, math.MaxInt64}
+
+// Spent reports whether nothing may pass.
+func (b Budget) Spent() bool { return b.Messages <= 0 || b.Bytes <= 0 }
+
+// Min is what both budgets allow.
+func (b Budget) Min(c Budget) Budget {
+	return Budget{min(b.Messages, c.Messages), min(b.Bytes, c.Bytes)}
+}
+
+// Throttle is a bucket of messages and one of bytes. What has begun within a budget may end beyond it: the bucket is then in
+// debt, and fills up from there. The zero value has no limits.
+type Throttle struct {
+	messages, bytes bucket
+	// slow is since when nobody has found the buckets half full, from the first
+	// Slow on, in Unix nanoseconds; 0 before.
+	slow atomic.Int64
+}
+
+// bucket is one of the two; nil is no limit.
+type bucket struct{ l atomic.Pointer[rate.Limiter] }
+
+// set changes the rate; a bucket that had none is full.
+func (b *bucket) set(now time.Time, perSecond, seconds int64) {
+	l := b.l.Load()
+	// A rate of 0 lets one message pass, and then none.
+	burst := int(min(max(perSecond, 1)*max(seconds, 1), math.MaxInt32))
+	switch {
+	case perSecond < 0:
+		b.l.Store(nil)
+	case l == nil:
+		b.l.Store(rate.NewLimiter(rate.Limit(perSecond), burst))
+	case l.Limit() != rate.Limit(perSecond):
+		l.SetLimitAt(now, rate.Limit(perSecond))
+		l.SetBurstAt(now, burst)
+	}
+}
+
+// has is how much is in the bucket, negative in debt.
+func (b *bucket) has(now time.Time) (tokens float64, l *rate.Limiter) {
+	if l = b.l.Load(); l == nil {
+		return math.MaxInt64 / 2, nil
+	}
+	return l.TokensAt(now), l
+}
+
+func (b *bucket) spend(now time.Time, n int) {
+	l := b.l.Load()
+	if l == nil {
+		return
+	}
+	// A reservation of more than the bucket holds is refused.
+	for most := l.Burst(); n > 0; n -= most {
+		l.ReserveN(now, min(n, most))
+	}
+}
+
+// wait is how long until the bucket has one.
+func (b *bucket) wait(now time.Time) time.Duration {
+	tokens, l := b.has(now)
+	if l == nil || tokens >= 1 {
+		return 0
+	}
+	seconds := (1 - tokens) / float64(l.Limit())
+	if seconds > longest.Seconds() {
+		return longest
+	}
+	return time.Duration(seconds*float64(time.Second)) + 1 // never 0 for what is not there
+}
+
+// longest bounds Wait: somebody looks again then, after a change of the rate.
+const longest = time.Minute
+
+// Set changes the rate. What was spent before counts on.
+func (t *Throttle) Set(now time.Time, r Rate) {
+	t.messages.set(now, r.Messages, r.Burst)
+	t.bytes.set(now, r.Bytes, r.Burst)
+}
+
+// Budget is what may pass now.
+func (t *Throttle) Budget(now time.Time) Budget {
+	m, lm := t.messages.has(now)
+	b, lb := t.bytes.has(now)
+	if t.slow.Load() != 0 && halfFull(m, lm) && halfFull(b, lb) {
+		t.slow.Store(0)
+	}
+	return Budget{int64(math.Floor(m)), int64(math.Floor(b))}
+}
+
+func halfFull(tokens float64, l *rate.Limiter) bool {
+	return l == nil || tokens >= float64(l.Burst())/2
+}
+
+// Spend takes what has passed.
+func (t *Throttle) Spend(now time.Time, messages, bytes int) {
+	t.messages.spend(now, messages)
+	t.bytes.spend(now, bytes)
+}
+
+// Wait is how long until the budget is not spent, a minute at the most; 0 if it
+// is not. byBytes says that it is for the bytes.
+func (t *Throttle) Wait(now time.Time) (d time.Duration, byBytes bool) {
+	m, b := t.messages.wait(now), t.bytes.wait(now)
+	return max(m, b), b > m
+}
+
+// Slow notes that somebody has to wait, and returns for how long that has been
+// so without a time in which the buckets were half full.
+func (t *Throttle) Slow(now time.Time) time.Duration {
+	n := now.UnixNano()
+	if t.slow.CompareAndSwap(0, n) {
+		return 0
+	}
+	return time.Duration(n - t.slow.Load())
+}

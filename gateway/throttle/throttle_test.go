@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package throttle_test
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/manormq/manor/gateway/throttle"
+)
+
+// Who takes what there is and waits as told gets the rate, whatever the sizes of
+// the pieces, and a second's worth on top at most.
+func TestTheRateIsHeld(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		r := throttle.Rate{Messages: 1 + random.Int64N(5000), Bytes: -1}
+		size := 1 + random.IntN(2000)
+		if random.IntN(2) == 0 {
+			r.Bytes = 1000 + random.Int64N(1_000_000)
+		}
+		var th throttle.Throttle
+		start := time.Unix(1_800_000_000, 0)
+		now := start
+		th.Set(now, r)
+		messages := 0
+		const seconds = 30
+		for now.Before(start.Add(seconds * time.Second)) {
+			b := th.Budget(now)
+			if wait, _ := th.Wait(now); (wait > 0) != b.Spent() {
+				t.Fatalf("%+v: wait %s with the budget %+v", r, wait, b)
+			}
+			if b.Spent() {
+				wait, _ := th.Wait(now)
+				now = now.Add(wait + time.Duration(random.Int64N(int64(10*time.Millisecond))))
+				continue
+			}
+			n := 0
+			for int64(n) < min(b.Messages, 64) && int64(n*size) < b.Bytes {
+				n++
+			}
+			th.Spend(now, n, n*size)
+			messages += n
+		}
+		want := float64(r.Messages)
+		if r.Bytes >= 0 {
+			want = min(want, float64(r.Bytes)/float64(size))
+		}
+		got := float64(messages) / seconds
+		if got < 0.95*want-1 || got > want*(seconds+1)/seconds+1 {
+			t.Errorf("%+v, messages of %d bytes: %.1f a second, expected %.1f", r, size, got, want)
+		}
+	}
+}
+
+func TestNoLimit(t *testing.T) {
+	var th throttle.Throttle
+	now := time.Now()
+	th.Spend(now, 1<<30, 1<<30)
+	if wait, _ := th.Wait(now); wait != 0 || th.Budget(now).Spent() {
+		t.Errorf("wait %s, budget %+v without a limit", wait, th.Budget(now))
+	}
+}
+
+func TestChange(t *testing.T) {
+	var th throttle.Throttle
+	now := time.Unix(1_800_000_000, 0)
+	th.Set(now, throttle.Rate{Messages: 10, Bytes: -1})
+	th.Spend(now, 20, 0)
+	if wait, byBytes := th.Wait(now); wait.Round(time.Millisecond) != 1100*time.Millisecond || byBytes {
+		t.Errorf("in debt of a second: wait %s (bytes: %v), expected 1.1s", wait, byBytes)
+	}
+	th.Set(now, throttle.Rate{Messages: 100, Bytes: -1})
+	if wait, _ := th.Wait(now); wait.Round(time.Millisecond) != 110*time.Millisecond {
+		t.Errorf("at ten times the rate: wait %s, expected 0.11s", wait)
+	}
+	th.Set(now, throttle.Rate{Messages: 0, Bytes: -1})
+	if wait, _ := th.Wait(now); wait != time.Minute {
+		t.Errorf("at the rate 0: wait %s, expected a minute", wait)
+	}
+	th.Set(now, throttle.Rate{Messages: -1, Bytes: -1})
+	if wait, _ := th.Wait(now); wait != 0 {
+		t.Errorf("without a limit: wait %s", wait)
+	}
+}
+
+func TestSlow(t *testing.T) {
+	var th throttle.Throttle
+	now := time.Unix(1_800_000_000, 0)
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	th.Set(now, throttle.Rate{Messages: 10, Bytes: -1})
+	th.Spend(now, 10, 0)
+	th.Slow(now)
+	for s := range 10 { // always a little, never half
+		th.Budget(at(time.Duration(s)*time.Second + 300*time.Millisecond))
+		th.Spend(at(time.Duration(s)*time.Second+300*time.Millisecond), 10, 0)
+	}
+	if d := th.Slow(at(9500 * time.Millisecond)); d != 9500*time.Millisecond {
+		t.Errorf("slow for %s, expected 9.5s", d)
+	}
+	th.Budget(at(time.Minute))
+	if d := th.Slow(at(time.Minute)); d != 0 {
+		t.Errorf("slow for %s after a rest", d)
+	}
+}
