@@ -52,7 +52,7 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 		return n, false
 	}
 	// The client may send on before CONNACK, but what it may do is known only
-	// then [MQTT-3.1.4-5].
+	// then [MQTT-3.1.4-6].
 	return n, c.wait(func() bool { return c.opened })
 }
 

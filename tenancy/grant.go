@@ -87,7 +87,7 @@ func (g *Grant) MaySubscribe(filter string) bool {
 }
 
 // matches reports whether the topic filter matches the topic name
-// [MQTT-4.7.1-1 to -3, MQTT-4.7.2-1].
+// [MQTT-4.7.1-1, -2, MQTT-4.7.2-1].
 func matches(filter string, topic []byte) bool {
 	if topic[0] == '$' && (filter[0] == '#' || filter[0] == '+') {
 		return false

@@ -35,7 +35,7 @@ func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
 	case packet.CONNECT:
 		fx.close(mqtt.ProtocolError, "a second CONNECT [MQTT-3.1.0-2]")
 	case packet.AUTH:
-		fx.close(mqtt.ProtocolError, "AUTH without an authentication method in CONNECT [MQTT-4.12.0-6]")
+		fx.close(mqtt.ProtocolError, "AUTH without an authentication method in CONNECT [MQTT-4.12.0-7]")
 	default:
 		fx.close(mqtt.ProtocolError, p.Type.String()+" is sent by servers only")
 	}
@@ -156,8 +156,8 @@ func (c *Conn) answer(p *packet.Publish, reason mqtt.ReasonCode, text string, fx
 }
 
 func (c *Conn) disconnect(p *packet.Disconnect, fx *Effects) {
-	if p.HasSessionExpiry && p.SessionExpiry != 0 && c.expiry == 0 { // [MQTT-3.14.2-2]
-		fx.close(mqtt.ProtocolError, "DISCONNECT sets a session expiry after CONNECT had 0 [MQTT-3.14.2-2]")
+	if p.HasSessionExpiry && p.SessionExpiry != 0 && c.expiry == 0 { // section 3.14.2.2.2
+		fx.close(mqtt.ProtocolError, "DISCONNECT sets a session expiry after CONNECT had 0 (section 3.14.2.2.2)")
 		return
 	}
 	cl := ended(link.CloseWithWill, p.Reason, p.ReasonString)

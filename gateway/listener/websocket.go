@@ -23,7 +23,7 @@ const Path = "/mqtt"
 // answered.
 const pongBacklog = 64 << 10
 
-// subprotocols that MQTT over WebSocket may be called by [MQTT-6.0.0-3];
+// subprotocols that MQTT over WebSocket may be called by [MQTT-6.0.0-4];
 // mqttv3.1 is what 3.1 clients say.
 var subprotocols = []string{"mqtt", "mqttv3.1"}
 

@@ -306,9 +306,9 @@ func (r *reader) subscribe(v Version, p *Subscribe) {
 		case o&3 == 3 && v == V5: // §3.8.3.1
 			r.protocol("the maximum QoS of a subscription is 3")
 		case o&3 == 3:
-			r.malformed("the QoS of a subscription is 3 [MQTT-3.8.3-4]")
+			r.malformed("the QoS of a subscription is 3 [MQTT-3.8.3-4 of 3.1.1]")
 		case v != V5 && o > 2:
-			r.malformed("reserved bits of a subscription are set [MQTT-3.8.3-4]")
+			r.malformed("reserved bits of a subscription are set [MQTT-3.8.3-4 of 3.1.1]")
 		case o>>6 != 0:
 			r.malformed("reserved bits of the subscription options are set [MQTT-3.8.3-5]")
 		case o>>4 == 3: // §3.8.3.1

@@ -186,7 +186,7 @@ func appendSuback(dst []byte, v Version, t Type, p *Suback, limit int) []byte {
 		}
 		for _, c := range p.Reasons {
 			if v != V5 && c.Failed() {
-				c = mqtt.UnspecifiedError // [MQTT-3.9.3-1 of 3.1.1]
+				c = mqtt.UnspecifiedError // [MQTT-3.9.3-2 of 3.1.1]
 			}
 			dst = append(dst, byte(c))
 		}
@@ -214,7 +214,7 @@ func AppendPingreq(dst []byte) []byte { return append(dst, byte(PINGREQ)<<4, 0) 
 func AppendPingresp(dst []byte) []byte { return append(dst, byte(PINGRESP)<<4, 0) }
 
 // AppendDisconnect appends a DISCONNECT packet. That of 3.x says nothing; a
-// server of 3.x closes the connection instead [MQTT-3.14.4-3].
+// server of 3.x closes the connection instead.
 func AppendDisconnect(dst []byte, v Version, p *Disconnect, limit int) []byte {
 	if v != V5 {
 		return append(dst, byte(DISCONNECT)<<4, 0)

@@ -90,7 +90,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"will retain without will MQTT-3.1.2-13", v0, 0x10, "~'MQTT' 05 22 0000 00 ~'a'", malformed},
 		{"password alone in 3.1.1", v0, 0x10, "~'MQTT' 04 42 0000 ~'a' ~'p'", malformed},
 		{"no client id in 3.1", v0, 0x10, "~'MQIsdp' 03 02 0000 0000", mqtt.ClientIdentifierNotValid},
-		{"no client id, session kept MQTT-3.1.3-8", v0, 0x10, "~'MQTT' 04 00 0000 0000", mqtt.ClientIdentifierNotValid},
+		{"no client id, session kept MQTT-3.1.3-8 of 3.1.1", v0, 0x10, "~'MQTT' 04 00 0000 0000", mqtt.ClientIdentifierNotValid},
 		{"client id not UTF-8 MQTT-1.5.4-1", v0, 0x10, "~'MQTT' 05 02 0000 00 0001 FF", malformed},
 		{"client id with U+0000 MQTT-1.5.4-2", v0, 0x10, "~'MQTT' 05 02 0000 00 0001 00", malformed},
 		{"user name surrogate MQTT-1.5.4-1", v0, 0x10, "~'MQTT' 05 82 0000 00 ~'a' 0003 EDA080", malformed},
@@ -141,7 +141,7 @@ func TestDecodeRefuses(t *testing.T) {
 
 		// SUBSCRIBE and UNSUBSCRIBE.
 		{"no filter MQTT-3.8.3-2", packet.V5, 0x82, "0001 00", protocol},
-		{"no filter in 3.1.1 MQTT-3.8.3-3", packet.V311, 0x82, "0001", protocol},
+		{"no filter in 3.1.1 MQTT-3.8.3-3 of 3.1.1", packet.V311, 0x82, "0001", protocol},
 		{"SUBSCRIBE id 0 MQTT-2.2.1-3", packet.V5, 0x82, "0000 00 ~'a' 00", protocol},
 		{"subscription QoS 3", packet.V5, 0x82, "0001 00 ~'a' 03", protocol},
 		{"subscription QoS 3 in 3.1.1", packet.V311, 0x82, "0001 ~'a' 03", malformed},

@@ -150,7 +150,7 @@ func (n *leaf[T]) match(filter string, c cursor, root bool, visit func(string, T
 		if !behind {
 			return true
 		}
-		// sport/# matches sport too [MQTT-4.7.1-2]; walk visits the leaf.
+		// sport/# matches sport too [MQTT-4.7.1-1]; walk visits the leaf.
 		return end(kid, kc)
 	}
 	return n.kids.from(c, func(kidLevel string, kid *leaf[T], kc cursor) bool {

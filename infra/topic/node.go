@@ -154,7 +154,7 @@ func (n *node[T]) appendLiteral(dst []*T, name []byte) []*T {
 }
 
 // appendEnd appends what matches when the name has no further level: the node
-// itself and # below it [MQTT-4.7.1-2].
+// itself and # below it [MQTT-4.7.1-1].
 func (n *node[T]) appendEnd(dst []*T) []*T {
 	if v := n.v.Load(); v != nil {
 		dst = append(dst, v)

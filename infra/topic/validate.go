@@ -142,7 +142,7 @@ func Match(filter string, name []byte) bool {
 		}
 		switch {
 		case !nameMore:
-			// sport/# matches sport too [MQTT-4.7.1-2].
+			// sport/# matches sport too [MQTT-4.7.1-1].
 			return !filterMore || filterTail == "#"
 		case !filterMore:
 			return false

@@ -96,7 +96,7 @@ func (s *Session) publish(e *Event, fx *Effects) {
 }
 
 // refuseOverflow closes a connection that has more unacknowledged publishes
-// under way than it was allowed [MQTT-3.3.4-9].
+// under way than it was allowed [MQTT-3.3.4-7].
 func (s *Session) refuseOverflow(fx *Effects) bool {
 	in := s.inbound()
 	if in.puback.len()+in.pubrec.len() < int(s.inMax) {

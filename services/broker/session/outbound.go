@@ -24,7 +24,7 @@ const (
 // outbound is what was sent to the client and not fully acknowledged.
 type outbound struct {
 	// window is the client's Receive Maximum; used is how much of it this
-	// connection has taken [MQTT-3.3.4-7].
+	// connection has taken [MQTT-3.3.4-9].
 	window, used uint16
 	nextID       uint16
 	order        uint64
