@@ -239,6 +239,8 @@ func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
 	switch {
 	case cl.ByClient || was == waiting || was == closed:
 		return dst
+	case was == connecting && c.version != packet.V5 && wordless(cl.Reason):
+		return dst
 	case was == connecting:
 		return packet.AppendConnack(dst, c.version, &packet.Connack{Reason: refusing(cl.Reason), ReasonString: cl.Text}, int(c.limit))
 	case c.version == packet.V5:
@@ -246,6 +248,17 @@ func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
 		return packet.AppendDisconnect(dst, c.version, &packet.Disconnect{Reason: reason, ReasonString: cl.Text}, int(c.limit))
 	}
 	return dst
+}
+
+// wordless reports whether a CONNECT of 3.x that is refused for r is refused
+// without a CONNACK: it is malformed, and no return code says so
+// [MQTT-3.1.4-1 of 3.1.1, MQTT-3.2.2-6 of 3.1.1].
+func wordless(r mqtt.ReasonCode) bool {
+	switch r {
+	case mqtt.MalformedPacket, mqtt.ProtocolError, mqtt.TopicNameInvalid, mqtt.PacketTooLarge, mqtt.QoSNotSupported, mqtt.RetainNotSupported:
+		return true
+	}
+	return false
 }
 
 // refusing is the reason of a CONNACK that refuses: some codes exist only in

@@ -33,11 +33,9 @@ func (r *reader) version(p *Connect) {
 	case name == "MQIsdp" && level == byte(V31), name == "MQTT" && (level == byte(V311) || level == byte(V5)):
 		p.Version = Version(level)
 	case name == "MQTT" || name == "MQIsdp": // [MQTT-3.1.2-2]
-		// The answer must be in a version that the client may understand.
+		// The answer is 3.1.1's, which wants one [MQTT-3.1.2-2 of 3.1.1]; 5.0 leaves
+		// it open.
 		p.Version = V311
-		if level > byte(V5) {
-			p.Version = V5
-		}
 		r.fail(mqtt.UnsupportedProtocolVersion, "the protocol level is not 3 of MQIsdp, nor 4 or 5 of MQTT [MQTT-3.1.2-2]")
 	default:
 		r.fail(mqtt.UnsupportedProtocolVersion, "the protocol name is not MQTT [MQTT-3.1.2-1]")

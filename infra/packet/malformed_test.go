@@ -218,7 +218,8 @@ func TestDecodeConnectTellsVersionOfRefused(t *testing.T) {
 		body string
 		want packet.Version
 	}{
-		{"~'MQTT' 06 02 0000 ~'a'", packet.V5},
+		// 3.1.1 wants the answer to be its own [MQTT-3.1.2-2 of 3.1.1].
+		{"~'MQTT' 06 02 0000 ~'a'", packet.V311},
 		{"~'MQTT' 02 02 0000 ~'a'", packet.V311},
 		{"~'MQTT' 05 03 0000 00 ~'a'", packet.V5},
 		{"~'HTTP' 04 02 0000 ~'a'", 0},
