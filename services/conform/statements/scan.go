@@ -118,6 +118,28 @@ func scanFile(name, text string, test bool) (out []Citation) {
 		out = append(out, c)
 	}
 	flat := continued.ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat(" ", len(s)) })
+	eachCited(flat, add)
+	for _, m := range named.FindAllStringSubmatchIndex(text, -1) {
+		version := Version("")
+		if m[10] >= 0 {
+			version = map[string]Version{"V311": V311, "V5": V5}[text[m[10]:m[11]]]
+		}
+		section := text[m[2]:m[3]] + "." + text[m[4]:m[5]] + "." + text[m[6]:m[7]]
+		add(m[0], section, atoi(text[m[8]:m[9]]), version)
+	}
+	return out
+}
+
+// Cited returns what a text cites, without the places.
+func Cited(text string) (out []Citation) {
+	eachCited(text, func(_ int, section string, n int, version Version) {
+		out = append(out, Citation{ID: "MQTT-" + section + "-" + strconv.Itoa(n), Version: version})
+	})
+	return out
+}
+
+// eachCited calls add with every number that flat cites in prose.
+func eachCited(flat string, add func(offset int, section string, n int, version Version)) {
 	for _, m := range cited.FindAllStringSubmatchIndex(flat, -1) {
 		section, n, version := flat[m[2]:m[3]], atoi(flat[m[4]:m[5]]), Version("")
 		if m[8] >= 0 {
@@ -140,15 +162,6 @@ func scanFile(name, text string, test bool) (out []Citation) {
 			add(m[0], section, n, version)
 		}
 	}
-	for _, m := range named.FindAllStringSubmatchIndex(text, -1) {
-		version := Version("")
-		if m[10] >= 0 {
-			version = map[string]Version{"V311": V311, "V5": V5}[text[m[10]:m[11]]]
-		}
-		section := text[m[2]:m[3]] + "." + text[m[4]:m[5]] + "." + text[m[6]:m[7]]
-		add(m[0], section, atoi(text[m[8]:m[9]]), version)
-	}
-	return out
 }
 
 // atoi reads what a regular expression found to be digits. What is too long for

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package script
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"regexp"
+	"time"
+
+	"github.com/manormq/manor/services/conform/wire"
+)
+
+// Options say which broker is tested, and how.
+type Options struct {
+	Broker    string      // host:port
+	TLS       *tls.Config // nil for none
+	WebSocket bool
+	Path      string // of WebSocket; /mqtt if empty
+	// Username and Password are sent in every CONNECT that has none of its own.
+	Username, Password string
+	Versions           []wire.Version // all if empty
+	Match              *regexp.Regexp // names of scripts; all if nil
+	Timeout            time.Duration  // for every packet that is expected; 5 s if 0
+	Quiet              time.Duration  // how long nothing has to come where nothing is to; 300 ms if 0
+	Jobs               int            // scripts at a time; 64 if 0
+	// RunID begins all names of the run, so that they differ from those of
+	// another: 1 to 5 small letters and digits.
+	RunID string
+	// Each hears every result when it is there. It may be called concurrently.
+	Each func(Result)
+}
+
+var runID = regexp.MustCompile(`^[a-z0-9]{1,5}$`)
+
+func (o *Options) prepare() error {
+	if _, _, err := net.SplitHostPort(o.Broker); err != nil {
+		return fmt.Errorf("broker: expected host:port: %w", err)
+	}
+	if !runID.MatchString(o.RunID) {
+		return fmt.Errorf("run id %q: expected 1 to 5 small letters and digits", o.RunID)
+	}
+	if len(o.Versions) == 0 {
+		o.Versions = []wire.Version{wire.V31, wire.V311, wire.V5}
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	if o.Quiet == 0 {
+		o.Quiet = 300 * time.Millisecond
+	}
+	if o.Jobs == 0 {
+		o.Jobs = 64
+	}
+	if o.Path == "" {
+		o.Path = "/mqtt"
+	}
+	return nil
+}
+
+// dial opens a connection over the transport of o. frames say how WebSocket
+// frames are made.
+func (o *Options) dial(ctx context.Context, frames []arg) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", o.Broker)
+	if err != nil {
+		return nil, err
+	}
+	if o.TLS != nil {
+		secure := tls.Client(conn, o.TLS)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		conn = secure
+	}
+	if !o.WebSocket {
+		return conn, nil
+	}
+	return upgrade(conn, o, frames)
+}
