@@ -8,13 +8,14 @@ TOOLS          = bin/tools
 TIME          ?= 60s
 ROUNDS        ?= 5
 RUNS          ?= 3
+BROKER        ?= 127.0.0.1:1883
 NATS_SERVER    = v2.15.2
 MOCHI          = v2.7.9
 # The packages that own goroutines: the race detector looks at these.
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
+.PHONY: help build dev test conform race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,6 +28,9 @@ dev: build ## start the whole product in one process, data in ./data
 
 test: deps ## install what the tests need where that is possible, run every test
 	$(GO) test ./...
+
+conform: build ## hold the broker at BROKER (127.0.0.1:1883) to MQTT, with ARGS for manor conform
+	bin/manor conform --broker $(BROKER) $(ARGS)
 
 race: ## test the packages that own goroutines with the race detector
 	$(GO) test -race -short $(RACE)

@@ -37,7 +37,7 @@ func isolation(t *testing.T, args ...string) {
 	p := Start(t, Programs(t, built), args...)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	one, two := script(seed, 150), script(seed+1, 150)
+	one, two := randomOps(seed, 150), randomOps(seed+1, 150)
 	aloneOne := newTenant(t, p, "alone-one").play(one)
 	aloneTwo := newTenant(t, p, "alone-two").play(two)
 	a, b := newTenant(t, p, "both-one"), newTenant(t, p, "both-two")
@@ -95,9 +95,9 @@ type op struct {
 
 const isolationClients = 4
 
-// script makes n random steps over few clients, topics and groups, so that two
+// randomOps makes n random steps over few clients, topics and groups, so that two
 // scripts use the same ones all the time.
-func script(seed uint64, n int) (ops []op) {
+func randomOps(seed uint64, n int) (ops []op) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	filters := []string{"a/b", "a/+", "#", "will/#", "$share/g/a/#", "$share/h/a/b", "ret/#"}
 	topics := []string{"a/b", "a/c", "ret/1", "ret/2", "b"}

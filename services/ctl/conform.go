@@ -49,7 +49,7 @@ func conform() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&k.options.Broker, "broker", "127.0.0.1:1883", "broker, host:port")
+	f.StringVar(&k.options.Broker, "broker", "127.0.0.1:1883", "broker, host:port, or several faces of one, comma separated")
 	f.BoolVar(&k.tls, "tls", false, "connect with TLS")
 	f.StringVar(&k.ca, "ca", "", "PEM file with the CA of the broker's certificate (the system's CAs)")
 	f.StringVar(&k.name, "server-name", "", "name of the broker in SNI and in its certificate (that of --broker)")
@@ -84,7 +84,7 @@ func (k *conformance) run(cmd *cobra.Command) error {
 		counts[verdict(r)]++
 		k.print(cmd.OutOrStdout(), r)
 	}
-	if _, err := script.Run(cmd.Context(), scripts, k.options); err != nil {
+	if _, err := script.Run(cmd.Context(), scripts, &k.options); err != nil {
 		return errs.New(errs.Invalid, "%w", err)
 	}
 	if !k.json {

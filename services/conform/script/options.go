@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/manormq/manor/services/conform/wire"
@@ -15,7 +17,9 @@ import (
 
 // Options say which broker is tested, and how.
 type Options struct {
-	Broker    string      // host:port
+	// Broker is host:port, or several of them, comma separated, that connections
+	// take in turn: the faces of one broker.
+	Broker    string
 	TLS       *tls.Config // nil for none
 	WebSocket bool
 	Path      string // of WebSocket; /mqtt if empty
@@ -31,13 +35,19 @@ type Options struct {
 	RunID string
 	// Each hears every result when it is there. It may be called concurrently.
 	Each func(Result)
+
+	faces []string
+	turn  atomic.Uint32
 }
 
 var runID = regexp.MustCompile(`^[a-z0-9]{1,5}$`)
 
 func (o *Options) prepare() error {
-	if _, _, err := net.SplitHostPort(o.Broker); err != nil {
-		return fmt.Errorf("broker: expected host:port: %w", err)
+	o.faces = strings.Split(o.Broker, ",")
+	for _, face := range o.faces {
+		if _, _, err := net.SplitHostPort(face); err != nil {
+			return fmt.Errorf("broker: expected host:port: %w", err)
+		}
 	}
 	if !runID.MatchString(o.RunID) {
 		return fmt.Errorf("run id %q: expected 1 to 5 small letters and digits", o.RunID)
@@ -66,7 +76,8 @@ func (o *Options) dial(ctx context.Context, frames []arg) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", o.Broker)
+	face := o.faces[int(o.turn.Add(1))%len(o.faces)]
+	conn, err := d.DialContext(ctx, "tcp", face)
 	if err != nil {
 		return nil, err
 	}
@@ -81,5 +92,5 @@ func (o *Options) dial(ctx context.Context, frames []arg) (net.Conn, error) {
 	if !o.WebSocket {
 		return conn, nil
 	}
-	return upgrade(conn, o, frames)
+	return upgrade(conn, o, face, frames)
 }

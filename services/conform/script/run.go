@@ -50,7 +50,7 @@ func (f *Failure) String() string {
 // Run runs the scripts that o chooses against its broker, several at a time, and
 // returns their results in the order of the scripts and versions. The error is
 // about o; what is wrong with the broker is in the results.
-func Run(ctx context.Context, scripts []*Script, o Options) ([]Result, error) {
+func Run(ctx context.Context, scripts []*Script, o *Options) ([]Result, error) {
 	if err := o.prepare(); err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func Run(ctx context.Context, scripts []*Script, o Options) ([]Result, error) {
 		free <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-free }()
-			r := newRun(j.s, j.v, &o, set)
+			r := newRun(j.s, j.v, o, set)
 			// The number keeps the names of two runs apart, the rest those of
 			// two scripts: 9 letters and digits, as every ClientId may have.
 			r.names = names{o.RunID + pad(i), map[string]string{}}
@@ -167,6 +167,9 @@ func (r *run) steps(ctx context.Context) *Failure {
 			}
 			i++
 		}
+		if st.verb == perhaps && st.last == 0 && r.followed(i) {
+			group[0].last = r.o.Timeout
+		}
 		if f := r.do(ctx, group); f != nil {
 			return f
 		}
@@ -179,6 +182,18 @@ func (r *run) steps(ctx context.Context) *Failure {
 		}
 	}
 	return nil
+}
+
+// followed reports whether step i is followed by one that expects something of
+// the same client. Then there is no need to guess how long a packet that may come
+// takes: that one or the other comes.
+func (r *run) followed(i int) bool {
+	for _, st := range r.s.steps[i+1:] {
+		if slices.Contains(st.versions, r.v) && (st.verb != perhaps || st.client != r.s.steps[i].client) {
+			return st.verb == expect && st.client == r.s.steps[i].client
+		}
+	}
+	return false
 }
 
 // do carries out one step, or the packets that may come in any order.
@@ -275,7 +290,10 @@ func (r *run) cite(f *Failure) {
 // name adds a statement to f.
 func (r *run) name(f *Failure, c statements.Citation) {
 	for _, st := range r.set.Resolve(c) {
-		f.Statements = append(f.Statements, st.ID+" of "+string(st.Version)+": "+st.Text)
+		text := st.ID + " of " + string(st.Version) + ": " + st.Text
+		if !slices.Contains(f.Statements, text) {
+			f.Statements = append(f.Statements, text)
+		}
 	}
 }
 

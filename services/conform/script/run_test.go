@@ -94,7 +94,7 @@ func TestRun_Failures(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		results, err := Run(t.Context(), scripts, Options{
+		results, err := Run(t.Context(), scripts, &Options{
 			Broker: broken(t, c.answer), RunID: "t", Timeout: 200 * time.Millisecond, Quiet: 200 * time.Millisecond,
 		})
 		if err != nil || len(results) != 1 {
@@ -131,7 +131,7 @@ func TestRun_Passes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		results, err := Run(t.Context(), scripts, Options{
+		results, err := Run(t.Context(), scripts, &Options{
 			Broker: broken(t, c.answer), RunID: "t", Timeout: 300 * time.Millisecond, Quiet: 50 * time.Millisecond,
 		})
 		if err != nil || results[0].Failure != nil {
@@ -141,7 +141,7 @@ func TestRun_Passes(t *testing.T) {
 }
 
 func TestRun_Options(t *testing.T) {
-	for _, o := range []Options{
+	for _, o := range []*Options{
 		{Broker: "127.0.0.1", RunID: "t"},
 		{Broker: "127.0.0.1:1", RunID: "T!"},
 		{Broker: "127.0.0.1:1", RunID: "toolong"},

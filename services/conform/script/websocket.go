@@ -42,7 +42,7 @@ const (
 
 // upgrade asks for WebSocket. A refusal is a connection that ends at once: it is
 // for the script to say whether it was to be.
-func upgrade(conn net.Conn, o *Options, frames []arg) (net.Conn, error) {
+func upgrade(conn net.Conn, o *Options, host string, frames []arg) (net.Conn, error) {
 	s := &socket{Conn: conn, r: bufio.NewReader(conn)}
 	protocol := "mqtt"
 	for _, a := range frames {
@@ -60,7 +60,6 @@ func upgrade(conn net.Conn, o *Options, frames []arg) (net.Conn, error) {
 	key := base64.StdEncoding.EncodeToString(nonce)
 	_ = conn.SetDeadline(time.Now().Add(o.Timeout))
 	defer func() { _ = conn.SetDeadline(time.Time{}) }()
-	host := o.Broker
 	if o.TLS != nil && o.TLS.ServerName != "" {
 		host = o.TLS.ServerName
 	}

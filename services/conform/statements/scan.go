@@ -22,7 +22,7 @@ type Citation struct {
 	File    string  // from the root of the repository
 	Line    int
 	Test    bool   // in a test or in a script of one, not in the code
-	Func    string // the Go test around it, "" if none
+	Func    string // the Go test or the script around it, "" if none
 }
 
 func (c Citation) String() string {
@@ -74,9 +74,16 @@ func Scan(root fs.FS) ([]Citation, error) {
 	return out, nil
 }
 
+// scripts is the folder of the scripts that are run against any broker. The Go
+// beside them, and wire, run them: their own tests check nothing of a broker.
+const scripts = conform + "/script/scripts/"
+
 // kind reports whether a file can cite statements, and whether it is a test.
 func kind(name string) (look, test bool) {
 	ours := strings.HasPrefix(name, conform+"/")
+	if runner := path.Dir(name); (runner == conform+"/script" || runner == conform+"/wire") && path.Ext(name) != ".txt" {
+		return false, false
+	}
 	switch ext := path.Ext(name); {
 	case strings.HasSuffix(name, "_test.go"):
 		return true, true
@@ -96,13 +103,18 @@ var (
 	cited = regexp.MustCompile(`MQTT-(3-8\.3|\d+\.\d+(?:\.\d+)?)-(\d+)((?:(?:,|,?\s+and|\s+to)\s+-\d+)*)(?:\s+of\s+(3\.1\.1|5\.0))?`)
 	// neighbour is one of the further numbers of cited.
 	neighbour = regexp.MustCompile(`(to)?\s+-(\d+)`)
+	// scriptLine begins a script.
+	scriptLine = regexp.MustCompile(`(?m)^script ([a-z0-9-]+):`)
 	// named is a citation in the name of a test.
 	named = regexp.MustCompile(`_MQTT_(\d+)_(\d+)_(\d+)_(\d+)(?:_(V311|V5))?`)
 )
 
 func scanFile(name, text string, test bool) (out []Citation) {
 	var around []span
-	if test && strings.HasSuffix(name, ".go") {
+	switch {
+	case strings.HasPrefix(name, scripts):
+		around = scriptSpans(text)
+	case test && strings.HasSuffix(name, ".go"):
 		around = testSpans(name, text)
 	}
 	add := func(offset int, section string, n int, version Version) {
@@ -178,6 +190,17 @@ func atoi(digits string) int {
 type span struct {
 	name     string
 	from, to int
+}
+
+// scriptSpans finds the scripts of a file, each up to the next.
+func scriptSpans(text string) (out []span) {
+	for _, m := range scriptLine.FindAllStringSubmatchIndex(text, -1) {
+		if n := len(out); n > 0 {
+			out[n-1].to = m[0]
+		}
+		out = append(out, span{text[m[2]:m[3]], m[0], len(text)})
+	}
+	return out
 }
 
 // testSpans finds the tests of a file. Of one that does not parse it finds what

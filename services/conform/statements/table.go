@@ -88,8 +88,11 @@ func (s *Set) Table(citations []Citation) (table []Row, unknown []Citation) {
 // test names the test or script that c stands in. A file's name stands for what
 // its tests share.
 func (c Citation) test() string {
-	if c.Func == "" {
+	switch {
+	case c.Func == "":
 		return c.File
+	case strings.HasPrefix(c.File, scripts):
+		return "conform " + strings.TrimSuffix(path.Base(c.File), ".txt") + "/" + c.Func
 	}
 	return path.Dir(c.File) + "." + c.Func
 }
