@@ -70,7 +70,7 @@ nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 
-generate: build ## write docs/config.md, metrics.md, openapi.json and quotas.md again
+generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and settings.md again
 	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\n'; \
 	  for d in brokerd gatewayd tenancyd; do echo; bin/$$d config show; done; } > docs/config.md
 	@bin/manor metrics > docs/metrics.md

@@ -93,6 +93,10 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
 }
 
+func (d *fakeDirectory) Begin(context.Context, string, tenancy.Attempt) (tenancy.Exchange, error) {
+	return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "no method")
+}
+
 func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {
 	for {
 		select {

@@ -27,6 +27,11 @@ type Directory interface {
 	// wrong take the same time, and only who has the right password hears that
 	// the tenant is not active.
 	Authenticate(ctx context.Context, a Attempt) (*Identity, error)
+	// Begin begins an enhanced authentication [MQTT-4.12]; the attempt has no
+	// password. Its tenant is nil if the user name of the exchange has it as its
+	// prefix. The error is NotFound with CodeMethodUnknown if there is no such
+	// method.
+	Begin(ctx context.Context, method string, a Attempt) (Exchange, error)
 	// Watch calls f for every change that live connections must hear of, until
 	// ctx is done. Calls come one at a time, within 2 s of the change; f must
 	// not block.
@@ -35,6 +40,22 @@ type Directory interface {
 
 // CodeTenantInactive is the Code of the error of a tenant that is not active.
 const CodeTenantInactive = "tenant_inactive"
+
+// MethodSCRAM is the only Authentication Method that is known.
+const MethodSCRAM = "SCRAM-SHA-256"
+
+// CodeMethodUnknown is the Code of the error of an Authentication Method that
+// is not known.
+const CodeMethodUnknown = "method_unknown"
+
+// Exchange is an enhanced authentication that is under way. It is not safe for
+// concurrent use.
+type Exchange interface {
+	// Step takes the client's Authentication Data and returns the server's. The
+	// identity is nil while the client has more to say. The errors are those of
+	// Authenticate.
+	Step(ctx context.Context, data []byte) (answer []byte, id *Identity, err error)
+}
 
 // Attempt is one CONNECT that wants to be let in.
 type Attempt struct {
@@ -53,6 +74,8 @@ type Identity struct {
 	Tenant   *Tenant
 	Username string
 	Grant    *Grant
+	// Session is what the credential says of its sessions, or nil.
+	Session *SessionOverride
 }
 
 // ChangeKind is what a Change is about.

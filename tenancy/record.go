@@ -31,6 +31,8 @@ type TenantRecord struct {
 	CreatedAt    time.Time `json:"created_at"`
 	// Overrides are limits that replace the plan's, by quota name.
 	Overrides map[string]int64 `json:"overrides,omitempty"`
+	// Settings are those that differ from the defaults.
+	Settings *SettingsOverride `json:"settings,omitempty"`
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
@@ -69,6 +71,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		State:        r.State,
 		Hostname:     r.ID + "." + domain,
 		Limits:       limits,
+		Settings:     r.Settings,
 		Grant:        DefaultGrant(),
 		Revision:     r.Revision,
 		CreatedAt:    r.CreatedAt,
@@ -99,11 +102,24 @@ type Credential struct {
 	Username string `json:"username"`
 	// Hash is $sha256$…, $argon2id$… or bcrypt's; see tenancy/authn/password.
 	Hash string `json:"hash"`
+	// SCRAM is what enhanced authentication checks against, or nil.
+	SCRAM *SCRAM `json:"scram,omitempty"`
+	// Session is what holds for its sessions, over the tenant's, or nil.
+	Session *SessionOverride `json:"session,omitempty"`
 	// Generation is 1 at first and grows with each change of the password.
 	Generation int       `json:"generation"`
 	CreatedAt  time.Time `json:"created_at"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
+}
+
+// SCRAM is a password as SCRAM-SHA-256 keeps it (RFC 5802 §3, RFC 7677): who has
+// it can check the password, and no more. It is a plain value.
+type SCRAM struct {
+	Salt       []byte `json:"salt"`
+	Iterations int    `json:"iterations"`
+	StoredKey  []byte `json:"stored_key"`
+	ServerKey  []byte `json:"server_key"`
 }
 
 // DecodeCredential reads the value of a key in CredentialsBucket.

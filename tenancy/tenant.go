@@ -37,6 +37,8 @@ type Tenant struct {
 	Hostname string
 	// Limits are those in force: the plan's, with the overrides laid over.
 	Limits Limits
+	// Settings are those that were set; nil sets none. Rules gives those in force.
+	Settings *SettingsOverride
 	// Grant is what a credential of this tenant may do when nothing narrower
 	// is attached to it.
 	Grant *Grant

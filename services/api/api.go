@@ -170,6 +170,7 @@ func (s *Server) OpenAPI() []byte { return s.openAPI }
 func (s *Server) routes() {
 	s.signUpRoutes()
 	s.tenantRoutes()
+	s.settingRoutes()
 	s.credentialRoutes()
 	s.clientRoutes()
 	s.messageRoutes()

@@ -14,12 +14,16 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/authn/scram"
 )
 
 // CredentialRequest is the body of POST …/credentials.
 type CredentialRequest struct {
 	Username string  `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
 	Password *string `json:"password,omitempty" doc:"At least 6 characters; generated, if left out." format:"password"`
+	// SCRAM is a pointer so that leaving it out is told from false.
+	SCRAM   *bool                    `json:"scram,omitempty" doc:"Whether clients may authenticate with SCRAM-SHA-256 (MQTT 5, AUTH): true if left out and the password is generated, else false."`
+	Session *tenancy.SessionOverride `json:"session,omitempty" doc:"Settings that replace the tenant's in this credential's sessions, and quotas where they are narrower."`
 }
 
 // CreatedCredential is the answer to it.
@@ -85,6 +89,9 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 			return nil, err
 		}
 	}
+	if err := in.Body.Session.Valid(); err != nil {
+		return nil, err
+	}
 	// Before anything is hashed.
 	if err := s.store.CheckCredential(ctx, t, username); err != nil {
 		return nil, err
@@ -102,7 +109,17 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.store.CreateCredential(ctx, t, username, hash)
+	like := tenancy.Credential{Username: username, Hash: hash, Session: in.Body.Session}
+	switch wanted := in.Body.SCRAM; {
+	case in.Body.Password != nil && wanted != nil && *wanted:
+		like.SCRAM, err = scram.Derive(*in.Body.Password, scram.IterationsChosen)
+	case in.Body.Password == nil && (wanted == nil || *wanted):
+		like.SCRAM, err = scram.Derive(shown, scram.IterationsGenerated)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.store.AddCredential(ctx, t, like)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-var update = flag.Bool("update", false, "write docs/openapi.json and docs/quotas.md")
+var update = flag.Bool("update", false, "write docs/openapi.json, docs/quotas.md and docs/settings.md")
 
 // TestOpenAPI holds docs/openapi.json to what is served. Run it with -update
 // after a change.
@@ -30,6 +30,7 @@ func TestOpenAPI(t *testing.T) {
 		"delete /v1/tenants/{tenant}/credentials/{username}", "get /v1/tenants/{tenant}", "get /v1/tenants/{tenant}/quotas",
 		"put /v1/tenants/{tenant}/quotas/overrides", "get /v1/tenants/{tenant}/usage", "get /v1/tenants/{tenant}/clients",
 		"get /v1/tenants/{tenant}/clients/{client_id}", "delete /v1/tenants/{tenant}/clients/{client_id}",
+		"get /v1/tenants/{tenant}/settings", "put /v1/tenants/{tenant}/settings",
 		"post /v1/tenants/{tenant}/publish", "get /v1/tenants/{tenant}/retained",
 	} {
 		method, path, _ := strings.Cut(p, " ")
@@ -78,6 +79,9 @@ func TestOpenAPI_Quotas(t *testing.T) {
 	}
 	golden(t, "quotas.md", text)
 }
+
+// TestOpenAPI_Settings holds docs/settings.md to the table of settings.
+func TestOpenAPI_Settings(t *testing.T) { golden(t, "settings.md", api.SettingsDocument()) }
 
 // golden compares a document of docs with what it should be, and writes it with
 // -update.

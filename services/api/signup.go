@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -162,9 +163,13 @@ func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, er
 	if err != nil {
 		return nil, err
 	}
+	keys, err := scram.Derive(secret, scram.IterationsGenerated)
+	if err != nil {
+		return nil, err
+	}
 	made, err := s.store.SignUp(ctx, store.SignUp{
 		Organization: b.Organization, Email: b.Email, PasswordHash: accountHash, Tenant: b.Tenant, Plan: b.Plan,
-		Username: defaultUsername, CredentialHash: hash,
+		Username: defaultUsername, CredentialHash: hash, CredentialSCRAM: keys,
 	})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/remote"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -42,13 +43,20 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	methods, err := scram.NewServer()
+	if err != nil {
+		return nil, err
+	}
 	d, err := remote.New(remote.Config{
 		Bus:      cfg.Store.Bus(),
 		Verifier: v,
-		Domain:   cfg.Domain,
-		Region:   cfg.Store.Region(),
-		Log:      cfg.Log,
-		Now:      cfg.Now,
+		SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
+			return methods.Begin(find)
+		},
+		Domain: cfg.Domain,
+		Region: cfg.Store.Region(),
+		Log:    cfg.Log,
+		Now:    cfg.Now,
 	})
 	if err != nil {
 		return nil, err

@@ -32,6 +32,11 @@ type Verifier interface {
 	Refuse(ctx context.Context, id string, password []byte) error
 }
 
+// Conversation is the server's side of an exchange; see package scram.
+type Conversation interface {
+	Step(data []byte) (answer []byte, done bool, err error)
+}
+
 // Defaults of Config.
 const (
 	// DefaultKeep is how long answers are given without the control plane.
@@ -47,6 +52,8 @@ const (
 type Config struct {
 	Bus      bus.Bus
 	Verifier Verifier
+	// SCRAM begins SCRAM-SHA-256; nil means that there is no such method.
+	SCRAM func(find func(username string) (*tenancy.SCRAM, error)) (Conversation, error)
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain string
 	// Region, if not empty, hides the tenants of other regions.
@@ -281,7 +288,7 @@ func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenan
 	case !t.Active(): // what only who has the password is told
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
-	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: t.Grant}, nil
+	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: t.Grant, Session: c.Session}, nil
 }
 
 // refuse takes the time of a wrong password and returns why.

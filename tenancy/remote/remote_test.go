@@ -20,6 +20,7 @@ import (
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/directory/directorytest"
 	"github.com/manormq/manor/tenancy/remote"
 	"github.com/manormq/manor/tenancy/store"
@@ -60,6 +61,13 @@ func start(t *testing.T, cfg remote.Config) (d *remote.Directory, stop func()) {
 	v, err := password.NewVerifier(0)
 	if err != nil {
 		t.Fatal(err)
+	}
+	methods, err := scram.NewServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.SCRAM = func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
+		return methods.Begin(find)
 	}
 	cfg.Verifier, cfg.Domain, cfg.Log = v, "test", telemetry.Discard()
 	if d, err = remote.New(cfg); err != nil {

@@ -18,10 +18,19 @@ import (
 // tenancy.ExceededError if the tenant has as many as it may. The tenant must
 // exist.
 func (s *Store) CreateCredential(ctx context.Context, t *tenancy.TenantRecord, username, hash string) (*tenancy.Credential, error) {
-	if err := s.CheckCredential(ctx, t, username); err != nil {
+	return s.AddCredential(ctx, t, tenancy.Credential{Username: username, Hash: hash})
+}
+
+// AddCredential is CreateCredential with all that a credential may say: Username,
+// Hash, SCRAM and Session are read.
+func (s *Store) AddCredential(ctx context.Context, t *tenancy.TenantRecord, like tenancy.Credential) (*tenancy.Credential, error) {
+	if err := s.CheckCredential(ctx, t, like.Username); err != nil {
 		return nil, err
 	}
-	c, err := s.createCredential(ctx, t.ID, username, hash)
+	if err := like.Session.Valid(); err != nil {
+		return nil, err
+	}
+	c, err := s.createCredential(ctx, t.ID, like)
 	if err != nil {
 		return nil, err
 	}
@@ -57,14 +66,14 @@ func errTaken(username string) error {
 	return errs.Coded(errs.Conflict, "username_taken", "there is a credential with the username %q already", username)
 }
 
-func (s *Store) createCredential(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
+func (s *Store) createCredential(ctx context.Context, tenant string, like tenancy.Credential) (*tenancy.Credential, error) {
 	c := &tenancy.Credential{
-		ID: newID("cred_"), Tenant: tenant, Username: username, Hash: hash,
+		ID: newID("cred_"), Tenant: tenant, Username: like.Username, Hash: like.Hash, SCRAM: like.SCRAM, Session: like.Session,
 		Generation: 1, CreatedAt: s.now().UTC(),
 	}
-	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Absent)
+	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, c.Username), c, bus.Absent)
 	if errs.Is(err, errs.Conflict) {
-		return nil, errTaken(username)
+		return nil, errTaken(c.Username)
 	}
 	c.Revision = rev
 	return c, err
@@ -87,7 +96,7 @@ func (s *Store) SetPassword(ctx context.Context, tenant, username, hash string) 
 		if err != nil {
 			return nil, err
 		}
-		c.Hash = hash
+		c.Hash, c.SCRAM = hash, nil // which was of the old one
 		c.Generation++
 		rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Revision(c.Revision))
 		switch {

@@ -27,6 +27,8 @@ type SignUp struct {
 	// Username and CredentialHash make the first credential.
 	Username       string
 	CredentialHash string
+	// CredentialSCRAM may be nil.
+	CredentialSCRAM *tenancy.SCRAM
 }
 
 // SignedUp is what a sign-up made.
@@ -128,7 +130,7 @@ func (s *Store) furnish(ctx context.Context, in SignUp, out *SignedUp) error {
 		return err
 	}
 	var err error
-	if out.Credential, err = s.createCredential(ctx, in.Tenant, in.Username, in.CredentialHash); err != nil {
+	if out.Credential, err = s.createCredential(ctx, in.Tenant, tenancy.Credential{Username: in.Username, Hash: in.CredentialHash, SCRAM: in.CredentialSCRAM}); err != nil {
 		return err
 	}
 	active := out.Tenant.Clone()

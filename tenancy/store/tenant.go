@@ -71,6 +71,18 @@ func (s *Store) SetOverrides(ctx context.Context, id string, ifRevision uint64, 
 	})
 }
 
+// SetSettings replaces the settings of a tenant that differ from the defaults;
+// see UpdateTenant for ifRevision.
+func (s *Store) SetSettings(ctx context.Context, id string, ifRevision uint64, settings *tenancy.SettingsOverride) (*tenancy.TenantRecord, error) {
+	if err := settings.Valid(); err != nil {
+		return nil, err
+	}
+	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
+		r.Settings = settings
+		return nil
+	})
+}
+
 // SetState moves a tenant to another state.
 func (s *Store) SetState(ctx context.Context, id string, state tenancy.State) (*tenancy.TenantRecord, error) {
 	return s.UpdateTenant(ctx, id, 0, func(r *tenancy.TenantRecord) error {

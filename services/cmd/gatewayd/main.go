@@ -20,7 +20,9 @@ import (
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/remote"
 )
 
@@ -64,13 +66,19 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	methods, err := scram.NewServer()
+	if err != nil {
+		return err
+	}
 	control, err := nats.Connect(nats.Config{URLs: c.NATS.URLs, Name: c.NodeName(), Token: token, Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = control.Close() }()
 	directory, err := remote.New(remote.Config{
-		Bus: control, Verifier: verifier, Domain: c.Domain, Region: c.Region,
+		Bus: control, Verifier: verifier, SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
+			return methods.Begin(find)
+		}, Domain: c.Domain, Region: c.Region,
 		Snapshot: filepath.Join(c.Data, "directory.snapshot"), Key: key, Log: log,
 	})
 	if err != nil {
