@@ -31,6 +31,7 @@ const (
 	wireTooLarge    = 0x07
 	wireClose       = 0x08
 	wireQuery       = 0x09
+	wireLimits      = 0x0A
 
 	wireOpened   = 0x41
 	wireRefused  = 0x42

@@ -60,6 +60,8 @@ const (
 	UpTooLarge
 	UpClose
 	UpQuery
+	// UpLimits replaces the Limits of an Open, because the tenant has changed.
+	UpLimits
 )
 
 // Up is a batch from gateway to broker.
@@ -93,6 +95,14 @@ type UpFrame struct {
 	Subscribe   []mqtt.Subscription // UpSubscribe
 	Unsubscribe []string            // UpUnsubscribe
 	Query       *Query              // UpQuery
+	Limits      *NewLimits          // UpLimits
+}
+
+// NewLimits are what holds for a channel from now on.
+type NewLimits struct {
+	// SessionExpiry is that of the session after the tenant's new cap, in seconds.
+	SessionExpiry uint32
+	Limits        Limits
 }
 
 // Open asks for a channel: the CONNECT after the gateway has authenticated it.
@@ -115,8 +125,8 @@ type Open struct {
 	Labels Labels
 }
 
-// Limits are the tenant's limits that the broker enforces on the session. A
-// negative value means that there is no limit.
+// Limits are the tenant's limits and settings that the broker enforces on the
+// session. A negative value means that there is no limit.
 type Limits struct {
 	QueueMessages int64 // messages waiting for one session
 	QueueBytes    int64 // bytes waiting for one session
@@ -127,6 +137,77 @@ type Limits struct {
 	Retained       int64 // retained messages of the tenant
 	RetainedBytes  int64 // bytes of the tenant's retained messages
 	Sessions       int64 // sessions with an expiry of the tenant
+	Settings       Settings
+}
+
+// Settings are how a session behaves. The zero Settings are the defaults of
+// package tenancy.
+type Settings struct {
+	// OnlineMessages bounds the messages waiting while there is a connection, 0
+	// for no other bound than QueueMessages; KeepOffline says that what waits
+	// when a connection comes stays, even if that is more.
+	OnlineMessages int64
+	KeepOffline    bool
+	// Inflight bounds the client's Receive Maximum; 0 does not.
+	Inflight uint16
+	// Retry is after how many seconds unacknowledged deliveries are sent again
+	// on a live connection; 0 is never, as MQTT 5 wants it [MQTT-4.4.0-1].
+	Retry uint16
+	// LIFO sends the newest of the waiting messages first, and drops the oldest
+	// of a full queue.
+	LIFO bool
+	// UpgradeQoS delivers at the subscription's QoS.
+	UpgradeQoS bool
+	// QuietTakeover keeps a session that is taken over from sending its will.
+	QuietTakeover bool
+	// Multiple lets several connections share the session; Balance says that one
+	// of them gets each message, and not each of them.
+	Multiple, Balance bool
+	// Share chooses for this client's publishes.
+	Share SharePolicy
+}
+
+// SharePolicy is how the member of a shared subscription is chosen.
+type SharePolicy uint8
+
+// The policies. Local is: at the publisher's broker. Except for the sticky ones,
+// members with a connection come first.
+const (
+	// ShareRoundRobin takes them in turn.
+	ShareRoundRobin SharePolicy = iota
+	ShareRandom
+	// SharePreferLocal takes a local one, even without connection, if there is
+	// any; ShareLocalOnly takes no other.
+	SharePreferLocal
+	ShareLocalOnly
+	// ShareOnlineBeforeLocal takes a local one with a connection, else a remote
+	// one, else a local one without.
+	ShareOnlineBeforeLocal
+	// ShareStickyPublisher and ShareStickyTopic take the same one for each
+	// publisher and topic, while it is there.
+	ShareStickyPublisher
+	ShareStickyTopic
+)
+
+var sharePolicies = [...]string{
+	"round_robin", "random", "prefer_local", "local_only", "prefer_online_before_local", "sticky_publisher", "sticky_topic",
+}
+
+// ParseSharePolicy returns the policy of that name, round robin if there is none.
+func ParseSharePolicy(name string) SharePolicy {
+	for p, s := range sharePolicies {
+		if s == name {
+			return SharePolicy(p)
+		}
+	}
+	return ShareRoundRobin
+}
+
+func (p SharePolicy) String() string {
+	if int(p) < len(sharePolicies) {
+		return sharePolicies[p]
+	}
+	return "unknown"
 }
 
 // ListenerAPI is the Listener of the API's own channels, by which they are told

@@ -89,6 +89,10 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 		if f.Close.HasSessionExpiry {
 			dst = binary.BigEndian.AppendUint32(dst, f.Close.SessionExpiry)
 		}
+	case UpLimits:
+		dst, body = open(dst, wireLimits, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint32(dst, f.Limits.SessionExpiry)
+		dst = appendLimits(dst, &f.Limits.Limits)
 	case UpQuery:
 		return appendQuery(dst, f.Query)
 	case UpAck, UpCredit: // vectors: AppendUp's
@@ -114,11 +118,7 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, o.ReceiveMaximum)
 	dst = binary.BigEndian.AppendUint64(dst, o.Credit)
 	dst = binary.BigEndian.AppendUint64(dst, o.GrantRevision)
-	l := &o.Limits
-	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
-		dst = binary.BigEndian.AppendUint64(dst, uint64(limit))
-	}
-	dst = binary.BigEndian.AppendUint16(dst, l.ReceiveMaximum)
+	dst = appendLimits(dst, &o.Limits)
 	dst = appendBytes(dst, o.Tenant)
 	dst = appendBytes(dst, string(o.ClientID))
 	dst = appendLabels(dst, &o.Labels)
@@ -130,10 +130,53 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	return shut(dst, body)
 }
 
+// The flags of Settings.
+const (
+	settingKeepOffline = 1 << iota
+	settingLIFO
+	settingUpgradeQoS
+	settingQuietTakeover
+	settingMultiple
+	settingBalance
+)
+
+// appendLimits appends
+//
+//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | share policy u8 | settings u8
+func appendLimits(dst []byte, l *Limits) []byte {
+	s := &l.Settings
+	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(limit))
+	}
+	dst = binary.BigEndian.AppendUint16(dst, l.ReceiveMaximum)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(s.OnlineMessages))
+	dst = binary.BigEndian.AppendUint16(dst, s.Inflight)
+	dst = binary.BigEndian.AppendUint16(dst, s.Retry)
+	var flags byte
+	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance} {
+		if on {
+			flags |= 1 << i
+		}
+	}
+	return append(dst, byte(s.Share), flags)
+}
+
+func (r *reader) limits() Limits {
+	l := Limits{
+		QueueMessages: r.i64(), QueueBytes: r.i64(), Subscriptions: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(), Sessions: r.i64(),
+		ReceiveMaximum: r.u16(), Settings: Settings{OnlineMessages: r.i64(), Inflight: r.u16(), Retry: r.u16(), Share: SharePolicy(r.u8())},
+	}
+	flags, s := r.u8(), &l.Settings
+	s.KeepOffline, s.LIFO, s.UpgradeQoS = flags&settingKeepOffline != 0, flags&settingLIFO != 0, flags&settingUpgradeQoS != 0
+	s.QuietTakeover, s.Multiple, s.Balance = flags&settingQuietTakeover != 0, flags&settingMultiple != 0, flags&settingBalance != 0
+	r.bad = r.bad || flags >= settingBalance<<1 || s.Share > ShareStickyTopic
+	return l
+}
+
 func (r *reader) open(flags byte) *Open {
 	o := &Open{
 		CleanStart: flags&flagYes != 0, SessionExpiry: r.u32(), ReceiveMaximum: r.u16(), Credit: r.u64(), GrantRevision: r.u64(),
-		Limits: Limits{QueueMessages: r.i64(), QueueBytes: r.i64(), Subscriptions: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(), Sessions: r.i64(), ReceiveMaximum: r.u16()},
+		Limits: r.limits(),
 		Tenant: r.string(), ClientID: mqtt.ClientID(r.string()), Labels: r.labels(),
 	}
 	if flags&flagWill != 0 {
@@ -223,6 +266,8 @@ func (b *Up) decode(f frame) error {
 			out.Close.SessionExpiry = r.u32()
 		}
 		r.bad = r.bad || out.Close.Cause < CloseNormal || out.Close.Cause > CloseRevoked
+	case wireLimits:
+		out.Kind, out.Limits = UpLimits, &NewLimits{SessionExpiry: r.u32(), Limits: r.limits()}
 	case wireQuery:
 		q := &Query{Purge: f.flags&flagYes != 0, ID: r.u64(), Kind: QueryKind(r.u8()), Limit: int(r.u32()), Tenant: r.string()}
 		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.string()), r.string(), r.string()

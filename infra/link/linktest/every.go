@@ -14,11 +14,15 @@ func EveryUp() *link.Up {
 		Topic: []byte("gone/é"), Payload: []byte("will"), Properties: []byte{0x01, 0x01},
 		Expiry: 90, HasExpiry: true, QoS: mqtt.ExactlyOnce, Retain: true,
 	}
+	settings := link.Settings{
+		OnlineMessages: 8, KeepOffline: true, Inflight: 9, Retry: 10, LIFO: true, UpgradeQoS: true, QuietTakeover: true, Multiple: true, Balance: true,
+		Share: link.ShareStickyTopic,
+	}
 	return &link.Up{Frames: []link.UpFrame{
 		{Kind: link.UpOpen, Channel: 1, Open: &link.Open{
 			Tenant: "acme", ClientID: "sensor-1", CleanStart: true, SessionExpiry: 3600, ReceiveMaximum: 20, Credit: 65536,
 			Will:          &mqtt.Will{Message: will, Delay: 30},
-			Limits:        link.Limits{QueueMessages: 1000, QueueBytes: 1 << 20, Subscriptions: -1, ReceiveMaximum: 100, Retained: 5, RetainedBytes: 6, Sessions: 7},
+			Limits:        link.Limits{QueueMessages: 1000, QueueBytes: 1 << 20, Subscriptions: -1, ReceiveMaximum: 100, Retained: 5, RetainedBytes: 6, Sessions: 7, Settings: settings},
 			GrantRevision: 42,
 			Labels:        link.Labels{Protocol: "5", Listener: "mqtts", Username: "default", Peer: "192.0.2.1:4711", Gateway: "gateway-1"},
 		}},
@@ -42,6 +46,9 @@ func EveryUp() *link.Up {
 		{Kind: link.UpTooLarge, Channel: 2, PacketID: 11},
 		{Kind: link.UpClose, Channel: 1, Close: &link.Close{Cause: link.CloseWithWill, SessionExpiry: 5, HasSessionExpiry: true}},
 		{Kind: link.UpClose, Channel: 2, Close: &link.Close{Cause: link.CloseLost}},
+		{Kind: link.UpLimits, Channel: 3, Limits: &link.NewLimits{
+			SessionExpiry: 60, Limits: link.Limits{QueueMessages: -1, ReceiveMaximum: 1, Settings: link.Settings{Multiple: true, Share: link.ShareRandom}},
+		}},
 		{Kind: link.UpQuery, Query: &link.Query{
 			ID: 99, Kind: link.QueryClients, Tenant: "acme", ClientID: "c", Filter: "f/#", Cursor: "after", Limit: 100, Purge: true,
 		}},

@@ -18,6 +18,8 @@ type Entry struct {
 	Message *mqtt.Message
 	QoS     mqtt.QoS
 	Retain  bool
+	// batch is that of a Push, from 1 on; 0 is none.
+	batch uint32
 	// ExpireAt is in Unix milliseconds; 0 means never [MQTT-3.3.2-5].
 	ExpireAt int64
 	// IDs are the Subscription Identifiers to send [MQTT-3.3.4-3].

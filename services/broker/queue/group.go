@@ -24,6 +24,7 @@ func (q *Queue) TakeGroup(group string, limit int, b *kv.Batch) (out []*Entry, m
 		q.bytes -= int64(e.Size())
 		if q.durable || q.spilled {
 			b.Delete(q.key(e.Seq))
+			q.leave(e.Seq)
 		}
 		if e.body != 0 {
 			q.space.refer(b, e.body, -1)
@@ -33,6 +34,9 @@ func (q *Queue) TakeGroup(group string, limit int, b *kv.Batch) (out []*Entry, m
 	q.mem = slices.DeleteFunc(q.mem, func(e *Entry) bool {
 		if take(e) {
 			q.memBytes -= e.Size()
+			if q.lifo != nil {
+				q.miss(e.Seq)
+			}
 			return true
 		}
 		return false

@@ -31,6 +31,12 @@ type Queue struct {
 	memBytes int
 	next     uint64
 	stored   uint64
+	// front is the lowest seq that was given, end the seq after the last entry
+	// that may wait in the store alone.
+	front, end uint64
+	lifo       *lifo // nil before the first Push
+	// submits and commits count the batches that the queue has something in.
+	submits, commits uint32
 	// committed is the first seq that may not be readable from the store yet.
 	committed uint64
 	// appended is the seq after that of the newest Append: from there on nothing
@@ -56,7 +62,7 @@ type Queue struct {
 
 // New makes an empty queue.
 func New(space *Space, sid uint64, durable bool) *Queue {
-	return &Queue{space: space, sid: sid, durable: durable, next: 1, stored: 1, committed: 1, appended: 1}
+	return &Queue{space: space, sid: sid, durable: durable, next: firstSeq, stored: firstSeq, committed: firstSeq, appended: firstSeq, front: firstSeq, end: firstSeq}
 }
 
 // Len is how many entries wait.
@@ -95,7 +101,7 @@ func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
 		b.Put(partition.KeyU64U64(make([]byte, 0, 19), q.space.part, partition.KindQueue, q.sid, e.Seq), q.space.buf)
 	}
 	q.next++
-	q.appended = q.next
+	q.appended, q.end = q.next, q.next
 	if inMemory {
 		q.mem = append(q.mem, e)
 		q.memBytes += size
@@ -113,6 +119,9 @@ func (q *Queue) Append(e *Entry, body uint64, b *kv.Batch) {
 func (q *Queue) Committed(seq uint64) bool {
 	waiting := len(q.mem) == 0 && q.count > 0
 	q.committed = max(q.committed, seq)
+	if q.commits++; q.lifo != nil {
+		q.settle()
+	}
 	n := 0
 	for n < len(q.tail) && q.tail[n].Seq < q.committed {
 		q.tail[n] = nil
@@ -160,7 +169,9 @@ func (q *Queue) load() error {
 		n++
 		q.stored = seq + 1
 		if _, gone := q.taken[seq]; gone {
-			delete(q.taken, seq)
+			if q.lifo == nil {
+				delete(q.taken, seq)
+			}
 			continue
 		}
 		e, err := q.space.parse(seq, it.Value())
@@ -181,7 +192,10 @@ func (q *Queue) load() error {
 		q.stored = q.committed
 	}
 	if len(q.mem) == 0 && q.stored >= q.next {
-		q.count, q.bytes, q.memBytes, q.taken = 0, 0, 0, nil
+		q.count, q.bytes, q.memBytes = 0, 0, 0
+		if q.lifo == nil {
+			q.taken = nil
+		}
 	}
 	return nil
 }
@@ -209,7 +223,7 @@ func be64(b []byte) (v uint64) {
 func (q *Queue) Pass(e *Entry) {
 	e.Seq = q.next
 	q.next++
-	q.stored = q.next
+	q.stored, q.end = q.next, q.next
 	if q.committed >= q.appended { // no batch is open
 		q.committed = q.next
 	}
@@ -222,6 +236,9 @@ func (q *Queue) Keep(e *Entry, b *kv.Batch) {
 		q.flying = make(map[uint64]*Entry)
 	}
 	q.flying[e.Seq] = e
+	if q.lifo != nil {
+		q.miss(e.Seq)
+	}
 	q.space.buf = appendEntry(q.space.buf[:0], e)
 	b.Put(q.key(e.Seq), q.space.buf)
 }
@@ -233,6 +250,12 @@ func (q *Queue) Take(hold bool, b *kv.Batch) *Entry {
 	e := q.pop()
 	if !q.durable && q.spilled {
 		b.Delete(q.key(e.Seq))
+	}
+	if q.lifo != nil {
+		q.miss(e.Seq)
+		if !q.durable {
+			q.leave(e.Seq)
+		}
 	}
 	if e.body != 0 || hold {
 		if q.flying == nil {
@@ -251,6 +274,10 @@ func (q *Queue) Drop(b *kv.Batch) *Entry {
 	}
 	if e.body != 0 {
 		q.space.refer(b, e.body, -1)
+	}
+	if q.lifo != nil {
+		q.miss(e.Seq)
+		q.leave(e.Seq)
 	}
 	return e
 }
@@ -280,6 +307,7 @@ func (q *Queue) Release(seq uint64, b *kv.Batch) {
 		return
 	}
 	b.Delete(q.key(seq))
+	q.leave(seq)
 	if ok && e.body != 0 {
 		q.space.refer(b, e.body, -1)
 	}

@@ -23,8 +23,10 @@ type subject struct {
 	space   *Space
 	q       *Queue
 	durable bool
-	batch   kv.Batch
-	body    uint64
+	// lifo: what comes is pushed, but for a third.
+	lifo  bool
+	batch kv.Batch
+	body  uint64
 
 	waiting []string
 	flying  map[uint64]string
@@ -38,9 +40,10 @@ func payload(r *rand.Rand, n int) string {
 // Random appends, takes, releases, commits and restarts give back what went in,
 // in order, whatever the store, and nothing is left behind.
 func TestQueueMetamorphic(t *testing.T) {
-	for _, durable := range []bool{true, false} {
-		for seed := range uint64(4) {
-			t.Run(fmt.Sprintf("durable=%v/seed=%d", durable, seed), func(t *testing.T) {
+	for i := range 16 {
+		durable, lifo, seed := i&1 != 0, i&2 != 0, uint64(i>>2)
+		{
+			t.Run(fmt.Sprintf("durable=%v/lifo=%v/seed=%d", durable, lifo, seed), func(t *testing.T) {
 				stores := map[string]kv.Store{"mem": mem.New()}
 				ldb, err := leveldb.Open(t.TempDir(), leveldb.Options{})
 				if err != nil {
@@ -50,7 +53,7 @@ func TestQueueMetamorphic(t *testing.T) {
 				stores["leveldb"] = ldb
 				for name, store := range stores {
 					t.Run(name, func(t *testing.T) {
-						(&subject{t: t, store: store, durable: durable, flying: map[uint64]string{}}).play(rand.New(rand.NewPCG(seed, 9)))
+						(&subject{t: t, store: store, durable: durable, lifo: lifo, flying: map[uint64]string{}}).play(rand.New(rand.NewPCG(seed, 9)))
 					})
 				}
 			})
@@ -64,7 +67,7 @@ func (s *subject) play(r *rand.Rand) {
 	for i := range 1500 {
 		switch r.IntN(10) {
 		case 0, 1, 2, 3:
-			s.append(payload(r, i), r.IntN(3) == 0)
+			s.append(r, payload(r, i), r.IntN(3) == 0)
 		case 4, 5, 6:
 			s.take()
 		case 7:
@@ -77,6 +80,8 @@ func (s *subject) play(r *rand.Rand) {
 		case 9:
 			if r.IntN(10) == 0 && s.durable {
 				s.restart()
+			} else if r.IntN(2) == 0 {
+				s.dropBack()
 			}
 		}
 		if int(s.q.Len()) != len(s.waiting) {
@@ -113,7 +118,7 @@ func (s *subject) play(r *rand.Rand) {
 	}
 }
 
-func (s *subject) append(p string, shared bool) {
+func (s *subject) append(r *rand.Rand, p string, shared bool) {
 	m := &mqtt.Message{Topic: []byte("t"), Payload: []byte(p)}
 	var body uint64
 	if shared && s.durable {
@@ -122,8 +127,18 @@ func (s *subject) append(p string, shared bool) {
 		s.space.PutBody(&s.batch, body, m)
 		defer s.space.Settle(&s.batch, body)
 	}
-	s.q.Append(&Entry{Message: m, QoS: 1, IDs: []uint32{7, 300}}, body, &s.batch)
-	s.waiting = append(s.waiting, p)
+	e := &Entry{Message: m, QoS: 1, IDs: []uint32{7, 300}}
+	if !s.lifo || r.IntN(3) == 0 {
+		s.q.Append(e, body, &s.batch)
+		s.waiting = append(s.waiting, p)
+		return
+	}
+	s.q.Push(e, body, &s.batch, func(f func(uint64)) {
+		for _, seq := range s.order {
+			f(seq)
+		}
+	})
+	s.waiting = slices.Insert(s.waiting, 0, p)
 }
 
 // pass hands a message over without storing it, and has half of them kept after
@@ -158,6 +173,20 @@ func (s *subject) take() {
 	s.waiting = s.waiting[1:]
 }
 
+func (s *subject) dropBack() {
+	e, ok := s.q.DropBack(&s.batch)
+	if ok != (len(s.waiting) > 0) {
+		s.t.Fatalf("dropped %v of %d", ok, len(s.waiting))
+	}
+	if !ok {
+		return
+	}
+	if last := s.waiting[len(s.waiting)-1]; string(e.Message.Payload) != last {
+		s.t.Fatalf("dropped %.20q, expected %.20q", e.Message.Payload, last)
+	}
+	s.waiting = s.waiting[:len(s.waiting)-1]
+}
+
 func (s *subject) release(r *rand.Rand) {
 	if len(s.order) == 0 {
 		return
@@ -173,7 +202,7 @@ func (s *subject) commit() {
 		s.t.Fatal(err)
 	}
 	s.batch.Reset()
-	s.q.Committed(s.q.Next())
+	s.q.Committed(s.q.Submitted())
 }
 
 // restart makes the queue anew from the store.

@@ -18,10 +18,16 @@ func (q *Queue) RestoreEntry(seq uint64, value []byte, flying bool) error {
 	if q.count == 0 {
 		q.stored = seq
 	}
-	q.next, q.committed = seq+1, seq+1
+	q.next, q.committed, q.end = seq+1, seq+1, seq+1
+	q.front = min(q.front, seq)
 	if flying {
 		if q.count == 0 {
 			q.stored = seq + 1
+		} else { // what waits before it was pushed
+			if q.lifo == nil {
+				q.lifo = &lifo{}
+			}
+			q.miss(seq)
 		}
 		if e.body != 0 {
 			if q.flying == nil {
@@ -59,6 +65,7 @@ func (q *Queue) RestoreEntry(seq uint64, value []byte, flying bool) error {
 func (q *Queue) Restored(next uint64) {
 	q.next = max(q.next, next)
 	q.committed = q.next
+	q.end = q.next
 	if q.count == 0 {
 		q.stored = q.next
 	}

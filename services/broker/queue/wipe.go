@@ -21,6 +21,9 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 		}
 	}
 	for _, e := range slices.Concat(q.mem, q.tail) {
+		if e.batch != 0 && q.durable {
+			b.Delete(q.key(e.Seq)) // of Push: its batch may be open still
+		}
 		if e.body != 0 {
 			q.space.refer(b, e.body, -1)
 		}

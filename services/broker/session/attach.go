@@ -16,7 +16,8 @@ func (s *Session) attach(_ int64, o *Opening, fx *Effects) {
 	s.willAt, s.expireAt = 0, 0
 	s.durable = s.durable || o.Expiry > 0
 	s.recorded = s.recorded || o.Will != nil
-	s.out.attach(o.ReceiveMaximum)
+	s.out.attach(o.ReceiveMaximum, o.Window)
+	s.retry, s.retryAt = o.Retry, 0
 	s.forgetOwed()
 	s.inMax = o.InboundMaximum
 	s.saveSession(fx)
@@ -25,14 +26,15 @@ func (s *Session) attach(_ int64, o *Opening, fx *Effects) {
 
 // takeOver ends the present connection because another one brings the same
 // ClientID [MQTT-3.1.4-3]. Attach or Discard follows.
-func (s *Session) takeOver(now int64, fx *Effects) {
+func (s *Session) takeOver(now int64, quiet bool, fx *Effects) {
 	if !s.attached {
 		return
 	}
+	if quiet {
+		s.will = nil
+	}
 	fx.Send = append(fx.Send, Out{Kind: OutClose, Reason: mqtt.SessionTakenOver})
-	s.attached = false
-	s.out.detach()
-	s.forgetOwed()
+	s.detached()
 	// The will goes out at once when it has no delay; with one, the Attach
 	// that follows cancels it, a Discard sends it.
 	s.scheduleWill(now, fx)
@@ -43,9 +45,7 @@ func (s *Session) detach(now int64, e *Event, fx *Effects) {
 	if !s.attached {
 		return
 	}
-	s.attached = false
-	s.out.detach()
-	s.forgetOwed()
+	s.detached()
 	if e.Expiry != nil && s.durable {
 		s.expiry = *e.Expiry
 	}
@@ -67,17 +67,44 @@ func (s *Session) detach(now int64, e *Event, fx *Effects) {
 // [MQTT-3.1.3.2.2].
 func (s *Session) discard(fx *Effects) {
 	if s.attached {
-		s.attached = false
-		s.out.detach()
-		s.forgetOwed()
+		s.detached()
 	}
 	s.publishWill(fx)
 	s.expireAt = 0
 	fx.Ended = true
 }
 
+// detached forgets what belongs to a connection.
+func (s *Session) detached() {
+	s.attached, s.retryAt = false, 0
+	s.out.detach()
+	s.forgetOwed()
+}
+
+// adjust takes what the tenant has changed. A session that ends with its
+// connection goes on to.
+func (s *Session) adjust(now int64, e *Event, fx *Effects) {
+	if !s.attached {
+		return
+	}
+	s.out.limit(e.Window)
+	if e.Expiry != nil && s.durable {
+		s.expiry = *e.Expiry
+	}
+	if s.retry = e.Retry; s.retry == 0 {
+		s.retryAt = 0
+	} else {
+		s.expectAck(now)
+	}
+	s.saveSession(fx)
+	s.again(now, fx)
+}
+
 // tick does what is due.
 func (s *Session) tick(now int64, fx *Effects) {
+	if s.retryAt != 0 && now >= s.retryAt {
+		s.retransmit(now, fx)
+	}
 	if s.willAt != 0 && now >= s.willAt {
 		s.publishWill(fx)
 		s.saveSession(fx)

@@ -81,15 +81,18 @@ type Out struct {
 	Kind OutKind
 	// AfterCommit holds the Out back until Save is durable.
 	AfterCommit bool
-	Present     bool            // OutOpened
-	Credit      uint64          // OutOpened: the grant to step with once it was said
-	Dup         bool            // OutDeliver
-	QoS         mqtt.QoS        // OutDeliver
-	Ack         mqtt.AckKind    // OutAck
-	Reason      mqtt.ReasonCode // OutAck, OutClose
-	Packet      uint16
-	Seq         uint64            // OutDeliver: of the queue
-	Reasons     []mqtt.ReasonCode // OutSuback, OutUnsuback
+	Present     bool   // OutOpened
+	Credit      uint64 // OutOpened: the grant to step with once it was said
+	Dup         bool   // OutDeliver
+	// Retry says that the client has the message already, on this connection: if
+	// it cannot be had any more, nothing is sent.
+	Retry   bool            // OutDeliver
+	QoS     mqtt.QoS        // OutDeliver
+	Ack     mqtt.AckKind    // OutAck
+	Reason  mqtt.ReasonCode // OutAck, OutClose
+	Packet  uint16
+	Seq     uint64            // OutDeliver: of the queue
+	Reasons []mqtt.ReasonCode // OutSuback, OutUnsuback
 	// New says for each filter of a Subscribe that it was not held before.
 	New  []bool              // OutSuback
 	Subs []mqtt.Subscription // OutSuback: for the shard's use

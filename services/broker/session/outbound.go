@@ -23,9 +23,10 @@ const (
 
 // outbound is what was sent to the client and not fully acknowledged.
 type outbound struct {
-	// window is the client's Receive Maximum; used is how much of it this
-	// connection has taken [MQTT-3.3.4-9].
+	// window is the client's Receive Maximum, or what the tenant allows of it;
+	// used is how much of it this connection has taken [MQTT-3.3.4-9].
 	window, used uint16
+	client       uint16 // its Receive Maximum
 	nextID       uint16
 	order        uint64
 	granted      uint64
@@ -43,17 +44,27 @@ type delivery struct {
 	// a place in that connection's window.
 	epoch uint32
 	size  uint32
+	// at is when that was, in units of retryUnit. It counts on from 0 again.
+	at    uint32
 	seq   uint64
 	order uint64
 }
 
-func (o *outbound) attach(window uint16) {
-	o.window, o.used, o.granted, o.sent = window, 0, 0, 0
+func (o *outbound) attach(client, window uint16) {
+	o.client, o.used, o.granted, o.sent = client, 0, 0, 0
+	o.limit(window)
 	o.resend = o.resend[:0]
 	o.flights.each(func(d *delivery) { o.resend = append(o.resend, d.id) })
 	slices.SortFunc(o.resend, func(a, b uint16) int {
 		return cmp.Compare(o.flights.get(a).order, o.flights.get(b).order)
 	})
+}
+
+// limit bounds the client's Receive Maximum; 0 does not.
+func (o *outbound) limit(window uint16) {
+	if o.window = o.client; window != 0 {
+		o.window = min(o.client, window)
+	}
 }
 
 func (o *outbound) detach() {
@@ -79,7 +90,7 @@ func (s *Session) TakeCredit(size int) bool {
 }
 
 // enqueued sends the head of the queue if windows allow. No Out means no.
-func (s *Session) enqueued(e *Event, fx *Effects) {
+func (s *Session) enqueued(now int64, e *Event, fx *Effects) {
 	o := &s.out
 	if !s.Ready() {
 		return
@@ -89,7 +100,10 @@ func (s *Session) enqueued(e *Event, fx *Effects) {
 		return
 	}
 	o.nextID = id
-	d := delivery{id: id, state: SentQoS1, epoch: s.epoch, size: uint32(e.Size), seq: e.Seq, order: o.order}
+	d := delivery{id: id, state: SentQoS1, epoch: s.epoch, size: uint32(e.Size), seq: e.Seq, order: o.order, at: uint32(now / retryUnit)}
+	if s.retry != 0 {
+		s.expectAck(now)
+	}
 	if e.QoS == mqtt.ExactlyOnce {
 		d.state = SentQoS2
 	}
@@ -109,18 +123,24 @@ func (s *Session) saveDelivery(d *delivery, fx *Effects) {
 }
 
 // credit takes a new grant and goes on with what waits for it.
-func (s *Session) credit(granted uint64, fx *Effects) {
+func (s *Session) credit(now int64, granted uint64, fx *Effects) {
 	if !s.attached || granted <= s.out.granted {
 		return
 	}
 	s.out.granted = granted
-	s.again(fx)
+	s.again(now, fx)
 }
 
 // again sends what a former connection left unacknowledged, with the same
 // identifiers and in the same order [MQTT-4.4.0-1] [MQTT-4.6.0-1].
-func (s *Session) again(fx *Effects) {
+func (s *Session) again(now int64, fx *Effects) {
 	o := &s.out
+	if len(o.resend) == 0 {
+		return
+	}
+	if s.retry != 0 {
+		s.expectAck(now)
+	}
 	for len(o.resend) > 0 && o.used < o.window && o.sent < o.granted {
 		id := o.resend[0]
 		o.resend = o.resend[1:]
@@ -129,7 +149,7 @@ func (s *Session) again(fx *Effects) {
 			continue
 		}
 		o.used++
-		d.epoch = s.epoch
+		d.epoch, d.at = s.epoch, uint32(now/retryUnit)
 		switch d.state {
 		case Released:
 			fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: id})
@@ -145,7 +165,7 @@ func (s *Session) again(fx *Effects) {
 }
 
 // ack takes PUBACK, PUBREC, PUBREL or PUBCOMP of the client.
-func (s *Session) ack(e *Event, fx *Effects) {
+func (s *Session) ack(now int64, e *Event, fx *Effects) {
 	if !s.attached {
 		return
 	}
@@ -159,11 +179,11 @@ func (s *Session) ack(e *Event, fx *Effects) {
 	case e.Ack == mqtt.Puback && ok && d.state == SentQoS1,
 		e.Ack == mqtt.Pubrec && ok && d.state == SentQoS2 && e.Reason.Failed(),
 		e.Ack == mqtt.Pubcomp && ok && d.state == Released:
-		s.complete(*d, fx)
+		s.complete(now, *d, fx)
 	case e.Ack == mqtt.Pubrec && ok && d.state != SentQoS1:
 		if d.state == SentQoS2 {
 			fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
-			d.state = Released
+			d.state, d.at = Released, uint32(now/retryUnit)
 			s.saveDelivery(d, fx)
 		}
 		fx.Send = append(fx.Send, Out{Kind: OutAck, Ack: mqtt.Pubrel, Packet: e.Packet, AfterCommit: s.durable})
@@ -173,7 +193,7 @@ func (s *Session) ack(e *Event, fx *Effects) {
 }
 
 // complete forgets a delivery and gives its place in the window back.
-func (s *Session) complete(d delivery, fx *Effects) {
+func (s *Session) complete(now int64, d delivery, fx *Effects) {
 	s.out.flights.remove(d.id)
 	if d.epoch == s.epoch && s.attached {
 		s.out.used--
@@ -184,13 +204,13 @@ func (s *Session) complete(d delivery, fx *Effects) {
 		fx.Save = append(fx.Save, Record{Kind: DeleteQueued, Seq: d.seq})
 	}
 	s.save(fx, Record{Kind: DeleteInflight, Packet: d.id})
-	s.again(fx)
+	s.again(now, fx)
 }
 
 // tooLarge completes a delivery that the client's Maximum Packet Size forbids,
 // as if it had been sent [MQTT-3.1.2-25].
-func (s *Session) tooLarge(id uint16, fx *Effects) {
+func (s *Session) tooLarge(now int64, id uint16, fx *Effects) {
 	if d := s.out.flights.get(id); d != nil {
-		s.complete(*d, fx)
+		s.complete(now, *d, fx)
 	}
 }

@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 				e.Open = &Opening{
 					Present: d.HasArg("present"), Expiry: uint32(arg("expiry", 0)), Credit: 1 << 20,
 					ReceiveMaximum: uint16(arg("window", 20)), InboundMaximum: uint16(arg("inbound", 20)),
+					Window: uint16(arg("inflight", 0)), Retry: uint16(arg("retry", 0)),
 				}
 				if d.HasArg("will") {
 					e.Open.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("will")}, Delay: uint32(arg("will", 0))}
@@ -55,7 +56,13 @@ func TestScripts(t *testing.T) {
 					e.Expiry = &v
 				}
 			case "takeover":
-				e.Kind = TakeOver
+				e.Kind, e.Quiet = TakeOver, d.HasArg("quiet")
+			case "adjust":
+				e.Kind, e.Window, e.Retry = Adjust, uint16(arg("inflight", 0)), uint16(arg("retry", 0))
+				if d.HasArg("expiry") {
+					v := uint32(arg("expiry", 0))
+					e.Expiry = &v
+				}
 			case "discard":
 				e.Kind = Discard
 			case "publish":

@@ -24,6 +24,9 @@ type Session struct {
 	will     *mqtt.Will
 	willAt   int64
 	expireAt int64
+	// retryAt is when deliveries are looked for that are to be sent again on
+	// this connection, once retry seconds have passed since they were sent.
+	retryAt int64
 
 	subs []mqtt.Subscription
 	// index says where a filter stands in subs, once there are many.
@@ -33,6 +36,7 @@ type Session struct {
 	// in is made with the first publish above QoS 0: most sessions only listen.
 	in    *inbound
 	inMax uint16
+	retry uint16
 }
 
 // New makes a session that nothing is attached to yet.
@@ -71,6 +75,8 @@ const (
 	Tick
 	// Discard: the session ends now.
 	Discard
+	// Adjust: the tenant has changed what holds for the session.
+	Adjust
 )
 
 // Event is one event. Which fields are read depends on Kind.
@@ -92,6 +98,11 @@ type Event struct {
 	// Limit is the most subscriptions that the session may hold, negative for
 	// no limit.
 	Limit int64 // Subscribe
+	// Quiet keeps the will from being sent.
+	Quiet bool // TakeOver
+	// Window and Retry are as in Opening.
+	Window uint16 // Adjust
+	Retry  uint16 // Adjust
 }
 
 // Opening is what a connection brings.
@@ -104,6 +115,12 @@ type Opening struct {
 	InboundMaximum uint16
 	// Credit is what the gateway grants at first, in bytes.
 	Credit uint64
+	// Window bounds ReceiveMaximum; 0 does not.
+	Window uint16
+	// Retry is after how many seconds deliveries that are not acknowledged
+	// are sent again on the same connection. 0 is never: MQTT 5 forbids it
+	// [MQTT-4.4.0-1], 3.x allows it (§4.4 of 3.1.1).
+	Retry uint16
 }
 
 // Cause is why a connection has gone.
@@ -121,7 +138,7 @@ func (s *Session) Step(now int64, e *Event, fx *Effects) {
 	case Attach:
 		s.attach(now, e.Open, fx)
 	case TakeOver:
-		s.takeOver(now, fx)
+		s.takeOver(now, e.Quiet, fx)
 	case Detach:
 		s.detach(now, e, fx)
 	case Publish:
@@ -129,21 +146,23 @@ func (s *Session) Step(now int64, e *Event, fx *Effects) {
 	case Routed:
 		s.routed(e, fx)
 	case Ack:
-		s.ack(e, fx)
+		s.ack(now, e, fx)
 	case TooLarge:
-		s.tooLarge(e.Packet, fx)
+		s.tooLarge(now, e.Packet, fx)
 	case Subscribe:
 		s.subscribe(e, fx)
 	case Unsubscribe:
 		s.unsubscribe(e, fx)
 	case Enqueued:
-		s.enqueued(e, fx)
+		s.enqueued(now, e, fx)
 	case Credit:
-		s.credit(e.Bytes, fx)
+		s.credit(now, e.Bytes, fx)
 	case Tick:
 		s.tick(now, fx)
 	case Discard:
 		s.discard(fx)
+	case Adjust:
+		s.adjust(now, e, fx)
 	}
 }
 
@@ -170,11 +189,12 @@ func (s *Session) Subscriptions() []mqtt.Subscription { return s.subs }
 
 // Deadline is the next moment at which a Tick does something, or zero.
 func (s *Session) Deadline() int64 {
-	switch {
-	case s.willAt == 0:
-		return s.expireAt
-	case s.expireAt == 0 || s.willAt < s.expireAt:
-		return s.willAt
+	at := s.willAt
+	if at == 0 || s.expireAt != 0 && s.expireAt < at {
+		at = s.expireAt
 	}
-	return s.expireAt
+	if at == 0 || s.retryAt != 0 && s.retryAt < at {
+		at = s.retryAt
+	}
+	return at
 }

@@ -17,13 +17,14 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	se := s.session(ch.tenant, o.ClientID)
 	present := false
 	if se != nil {
-		s.takeOver(se)
+		s.takeOver(se, o.Limits.Settings.QuietTakeover)
 		if o.CleanStart || se.Expiry() == 0 { // [MQTT-3.1.2.11.2]
 			s.step(se, &session.Event{Kind: session.Discard}, nil)
 			se = nil
 		}
 		if present = se != nil; present {
 			s.writeAll(se)
+			s.trim(se, &o.Limits)
 		}
 	}
 	if se == nil {
@@ -51,13 +52,14 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	s.step(se, &session.Event{Kind: session.Attach, Open: &session.Opening{
 		Present: present, Expiry: o.SessionExpiry, Will: will,
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
+		Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry,
 	}}, nil)
 }
 
 // introduce notes what a connection says about itself. Ten thousand idle
 // connections mostly say the same, so that is kept once.
 func (s *Shard) introduce(se *sess, o *link.Open) {
-	se.limits = shared(s.limits, o.Limits)
+	s.limit(se, o.Limits)
 	origin := o.Labels
 	se.user, se.peer = origin.Username, origin.Peer
 	origin.Username, origin.Peer = "", ""
@@ -81,12 +83,12 @@ func shared[T comparable](m map[T]*T, v T) *T {
 }
 
 // takeOver closes the session's present connection for another one.
-func (s *Shard) takeOver(se *sess) {
+func (s *Shard) takeOver(se *sess, quiet bool) {
 	if se.ch == nil {
 		return
 	}
 	s.stats.TakeOvers.Add(1)
-	s.step(se, &session.Event{Kind: session.TakeOver}, nil)
+	s.step(se, &session.Event{Kind: session.TakeOver, Quiet: quiet}, nil)
 	s.unbind(se)
 }
 

@@ -52,6 +52,9 @@ func (b *bundle) add(ch *Channel, f *link.UpFrame) int {
 	case link.UpClose:
 		cl := *f.Close
 		c.Close = &cl
+	case link.UpLimits:
+		l := *f.Limits
+		c.Limits = &l
 	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery:
 		// nothing but numbers, or answered by the link
 	}

@@ -75,7 +75,7 @@ func (s *Shard) submit() {
 	}
 	for _, se := range s.touched {
 		if se.queue != nil {
-			s.commits = append(s.commits, commit{s.ticket, se, se.queue.Next()})
+			s.commits = append(s.commits, commit{s.ticket, se, se.queue.Submitted()})
 		}
 	}
 	clear(s.touched)

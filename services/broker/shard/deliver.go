@@ -26,7 +26,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	}
 	// A session that ends with its connection, has nothing waiting and room in
 	// its windows needs no copy of the message.
-	if !se.Durable() && group == "" && se.waiting() == 0 && se.Ready() {
+	if !se.Durable() && group == "" && se.limits.Settings.Retry == 0 && se.waiting() == 0 && se.Ready() {
 		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: link.DeliverCost(v.msg.Size(), len(ids))}
 		s.through = queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
 		s.stepEntry(se, &ev, nil, &s.through)
@@ -42,12 +42,9 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	e := &queue.Entry{
 		Message: v.keep(), QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Group: group, Serial: v.serial,
 	}
-	if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
-		s.dropExpired(se)
-		if !q.Fits(e.Size(), se.limits.QueueMessages, se.limits.QueueBytes) {
-			s.drop(se, dropQueueFull)
-			return false
-		}
+	if messages, bytes := se.room(); !q.Fits(e.Size(), messages, bytes) && !s.makeRoom(se, e, messages, bytes) {
+		s.drop(se, dropQueueFull)
+		return false
 	}
 	if deferred {
 		s.sendUnwritten(e, se)
@@ -59,7 +56,11 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	}
 	s.writeAll(se) // the store holds what came first, or nothing of it
 	before := s.batch.Len()
-	q.Append(e, body, s.batch)
+	if se.limits.Settings.LIFO {
+		q.Push(e, body, s.batch, se.flying)
+	} else {
+		q.Append(e, body, s.batch)
+	}
 	se.tenant.queueMessages.Add(1)
 	se.tenant.queueBytes.Add(int64(e.Size()))
 	s.touch(se)
@@ -106,7 +107,7 @@ func (s *Shard) pumpQueue(se *sess) {
 			continue
 		}
 		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
-		se.queue.Take(e.Group != "", s.batch)
+		se.queue.Take(e.Group != "" || se.limits.Settings.Retry != 0 && !se.Durable(), s.batch)
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)
 	}

@@ -112,7 +112,7 @@ func (s *Shard) addHit(o *route.Sub[*sess], v *view) {
 	se := o.Session
 	if se.mark == v.serial && se.hit < len(s.hits) && s.hits[se.hit].se == se {
 		h := &s.hits[se.hit]
-		h.qos = max(h.qos, min(o.QoS, v.msg.QoS))
+		h.qos = max(h.qos, qosOf(o.QoS, v.msg.QoS))
 		h.retain = h.retain || o.Retained && v.retain
 		if o.ID != 0 {
 			if h.ids == nil && h.id != 0 {
@@ -124,7 +124,7 @@ func (s *Shard) addHit(o *route.Sub[*sess], v *view) {
 	}
 	se.mark, se.hit = v.serial, len(s.hits)
 	s.hits = append(s.hits, hit{
-		se: se, qos: min(o.QoS, v.msg.QoS), retain: o.Retained && v.retain, id: o.ID,
+		se: se, qos: qosOf(o.QoS, v.msg.QoS), retain: o.Retained && v.retain, id: o.ID,
 	})
 }
 

@@ -53,6 +53,8 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 	case link.UpUnsubscribe:
 		ev := session.Event{Kind: session.Unsubscribe, Packet: f.PacketID, Filter: f.Unsubscribe}
 		s.step(se, &ev, nil)
+	case link.UpLimits:
+		s.adjust(se, f.Limits)
 	case link.UpOpen, link.UpClose, link.UpQuery:
 		// handled above, and by the link
 	}
@@ -146,6 +148,9 @@ func (s *Shard) emitDelivery(se *sess, o *session.Out, e *queue.Entry) {
 	if e == nil {
 		var err error
 		if e, err = se.queueOf().Reload(o.Seq); err != nil {
+			if o.Retry {
+				return // it was not kept for that
+			}
 			// The store is damaged: the delivery is completed, so that the
 			// session goes on, and said.
 			s.set.log.Error("a message in flight cannot be read from the store; it is lost to this session",

@@ -24,7 +24,7 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 		ids = []uint32{sub.ID}
 	}
 	s.stats.Matches.Add(1)
-	return s.enqueue(se, v, min(sub.QoS, v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
+	return s.enqueue(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
 }
 
 // toAnother gives v to another member of the group, if se was stored rather to

@@ -86,7 +86,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 			}
 		}
 		for _, g := range e.Groups() {
-			member, _, ok := g.Pick(nil)
+			member, _, ok := s.pick(g, se, m)
 			if !ok {
 				s.stats.dropped(dropNoMember)
 				continue

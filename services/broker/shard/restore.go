@@ -136,6 +136,7 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		t := s.set.Tenant(tenant)
 		limits := unlimited
 		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
+		limits.Settings.LIFO, limits.Settings.UpgradeQoS = r.lifo, r.upgrade
 		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
 		se.Session = *session.Restore(r.sid, mqtt.ClientID(client), r.Stored)
 		s.put(se)

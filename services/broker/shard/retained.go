@@ -222,7 +222,7 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 	if m.Expired(s.now) {
 		return true
 	}
-	qos := min(r.sub.QoS, m.Message.QoS)
+	qos := qosOf(se.granted(r.sub.QoS), m.Message.QoS)
 	var ids []uint32
 	if r.sub.ID != 0 {
 		ids = []uint32{r.sub.ID}

@@ -30,13 +30,15 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	}
 	_, rest, shared := topic.CutShare(sub.Filter)
 	if !shared {
-		se.tenant.routes.Subscribe(se.space.id, rest, route.SubOf(se, sub, se.Durable()))
+		r := route.SubOf(se, sub, se.Durable())
+		r.QoS = se.granted(r.QoS)
+		se.tenant.routes.Subscribe(se.space.id, rest, r)
 		return
 	}
 	if isNew {
 		se.groups++
 	}
-	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.Durable()}, se.ch != nil)
+	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.Durable(), Hash: share.Hash(se.ClientID)}, se.ch != nil)
 }
 
 func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {

@@ -109,6 +109,8 @@ const (
 	sessionAttached = 1 << 0
 	sessionWill     = 1 << 1
 	sessionDurable  = 1 << 2
+	sessionLIFO     = 1 << 3
+	sessionUpgrade  = 1 << 4
 )
 
 // appendSession encodes the session record: version, flags, sid, expiry,
@@ -124,6 +126,12 @@ func appendSession(dst []byte, se *sess) []byte {
 	}
 	if r.Durable {
 		flags |= sessionDurable
+	}
+	if se.limits.Settings.LIFO {
+		flags |= sessionLIFO
+	}
+	if se.limits.Settings.UpgradeQoS {
+		flags |= sessionUpgrade
 	}
 	dst = append(dst, recordVersion, flags)
 	dst = binary.BigEndian.AppendUint64(dst, se.ID)
@@ -162,6 +170,7 @@ type sessionRecord struct {
 	session.Stored
 	sid                       uint64
 	queueMessages, queueBytes int64
+	lifo, upgrade             bool
 }
 
 func parseSession(b []byte) (sessionRecord, error) {
@@ -171,6 +180,7 @@ func parseSession(b []byte) (sessionRecord, error) {
 	}
 	flags := b[1]
 	r.Attached, r.Durable = flags&sessionAttached != 0, flags&sessionDurable != 0
+	r.lifo, r.upgrade = flags&sessionLIFO != 0, flags&sessionUpgrade != 0
 	r.sid = binary.BigEndian.Uint64(b[2:])
 	r.Expiry = binary.BigEndian.Uint32(b[10:])
 	r.WillAt = int64(binary.BigEndian.Uint64(b[14:]))

@@ -19,6 +19,10 @@ type Member[S comparable] struct {
 	// Durable says that the session outlives its connection: it may be chosen
 	// while nobody is connected.
 	Durable bool
+	// Remote says that it is at another broker.
+	Remote bool
+	// Hash names it to the sticky policies.
+	Hash uint64
 }
 
 // Group is one shared subscription: one name and one filter in one tenant. Its
