@@ -45,15 +45,29 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	r := c.m.Connect(p.Connect)
 	c.mu.Unlock()
 	if !r.Reason.Failed() {
+		r = c.mayConnect(p.Connect)
+	}
+	switch {
+	case r.Reason.Failed():
+	case p.Connect.HasAuthMethod:
+		if r = c.begin(t, p.Connect, b[:n]); !r.Reason.Failed() {
+			return n, true // for its AUTH
+		}
+	default:
 		r = c.admit(t, p.Connect)
 	}
+	return n, c.admitted(t, r)
+}
+
+// admitted waits for CONNACK, or refuses the client.
+func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	if r.Reason.Failed() {
 		c.refuse(t, r)
-		return n, false
+		return false
 	}
 	// The client may send on before CONNACK, but what it may do is known only
 	// then [MQTT-3.1.4-6].
-	return n, c.wait(func() bool { return c.opened })
+	return c.wait(func() bool { return c.opened })
 }
 
 func (c *connection) refuse(t *turn, r conn.Refusal) {
@@ -64,20 +78,25 @@ func (c *connection) refuse(t *turn, r conn.Refusal) {
 	}
 	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(), "tenant", short(t.tenant),
 		"username", short(t.username), "client_id", short(c.clientID), "reason", r.Reason.String(), "why", why)
-	c.end(conn.Close{Ended: true, Reason: r.Reason, Text: r.Text})
+	c.end(conn.Close{Ended: true, Reason: r.Reason, Text: r.Text, Reference: r.Reference, Limit: r.Limit})
 	c.gw.flush()
+}
+
+// mayConnect is what can be said before anybody is authenticated.
+func (c *connection) mayConnect(p *packet.Connect) conn.Refusal {
+	c.clientID = p.ClientID
+	if v := c.in.Listener.Config().Versions; len(v) > 0 && !slices.Contains(v, p.Version.String()) {
+		return conn.Refusal{Reason: mqtt.UnsupportedProtocolVersion, Text: "this listener takes MQTT " + strings.Join(v, ", ")}
+	}
+	if c.gw.draining.Load() {
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "the gateway is shutting down"}
+	}
+	return conn.Refusal{}
 }
 
 // admit finds the tenant, authenticates and asks the broker.
 func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	g := c.gw
-	c.clientID = p.ClientID
-	if v := c.in.Listener.Config().Versions; len(v) > 0 && !slices.Contains(v, p.Version.String()) {
-		return conn.Refusal{Reason: mqtt.UnsupportedProtocolVersion, Text: "this listener takes MQTT " + strings.Join(v, ", ")}
-	}
-	if g.draining.Load() {
-		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "the gateway is shutting down"}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
 	named, username, r := g.tenantOf(ctx, c, p)
@@ -93,22 +112,34 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	if r.Reason.Failed() {
 		return r
 	}
+	return c.enter(t, p, id, before, func() (*tenancy.Identity, conn.Refusal) {
+		return g.identify(ctx, c, id.Tenant, username, p)
+	})
+}
+
+// enter makes an authenticated client one of its tenant's and asks the broker.
+// before counts what the directory had told when it was authenticated; again
+// does that once more.
+func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, before uint64, again func() (*tenancy.Identity, conn.Refusal)) conn.Refusal {
+	g := c.gw
 	tenant := id.Tenant
 	if r := c.admitRate(tenant); r.Reason.Failed() {
 		return r
 	}
 	c.username = id.Username // before enter, which makes it known to others
 	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
-		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections)}
+		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID
 	c.setRates(&tenant.Limits)
+	var r conn.Refusal
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
-		if id, r = g.identify(ctx, c, tenant, username, p); r.Reason.Failed() {
+		if id, r = again(); r.Reason.Failed() {
 			return r
 		}
 	}
+	c.session = id.Session
 	assigned := ""
 	if p.ClientID == "" {
 		assigned = "auto-" + rand.Text()
@@ -117,7 +148,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	cfg := c.in.Listener.Config()
 	c.mu.Lock()
 	open, r := c.m.Accept(p, conn.Admission{
-		Identity: id, AssignedClientID: assigned,
+		Identity: id, AssignedClientID: assigned, Rules: g.rules.of(id.Tenant, id.Session),
 		Labels: link.Labels{Listener: cfg.Label(), Username: id.Username, Peer: c.in.Peer.String(), Gateway: g.cfg.Name},
 	})
 	c.mu.Unlock()

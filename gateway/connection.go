@@ -14,6 +14,7 @@ import (
 	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
 )
 
 // lingerTime is how long a client may take to hang up after it was told
@@ -48,6 +49,12 @@ type connection struct {
 	tenant   string
 	username string
 	clientID string
+	session  *tenancy.SessionOverride
+	// prefixed: the user name of its enhanced authentication names the tenant.
+	prefixed bool
+	// enhanced is the enhanced authentication before CONNACK, nil if there is
+	// none; the reading goroutine's.
+	enhanced *enhanced
 
 	// rates are nil for a tenant without any.
 	rates           atomic.Pointer[rates]
@@ -69,6 +76,12 @@ type connection struct {
 	// owed is how many bytes of answers, which need no credit, were appended
 	// since the socket had last taken everything.
 	owed int
+	// stale: the tenant has changed before CONNACK. changed is what the broker
+	// must hear of such a change.
+	stale   bool
+	changed *link.NewLimits
+	// reauth is set while a client authenticates again.
+	reauth *reauth
 	// largest is the most that was appended at once, which the socket's backlog
 	// may have on top.
 	largest int
@@ -295,7 +308,9 @@ func (c *connection) finish() {
 		c.link.Channels.Remove(c.channel)
 	}
 	if c.tenant != "" {
-		c.gw.registry.leave(c.tenant, c)
+		if c.gw.registry.leave(c.tenant, c) {
+			c.gw.rules.forget(c.tenant)
+		}
 	}
 	c.gw.registry.wheel.remove(&c.timed)
 }

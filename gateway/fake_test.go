@@ -93,8 +93,37 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
 }
 
-func (d *fakeDirectory) Begin(context.Context, string, tenancy.Attempt) (tenancy.Exchange, error) {
-	return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "no method")
+// Begin knows the method FAKE: the client says its name, and then "secret". A
+// name without a tenant needs one in front.
+func (d *fakeDirectory) Begin(_ context.Context, method string, a tenancy.Attempt) (tenancy.Exchange, error) {
+	if method != "FAKE" {
+		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "no method")
+	}
+	return &fakeExchange{d: d, a: a}, nil
+}
+
+type fakeExchange struct {
+	d    *fakeDirectory
+	a    tenancy.Attempt
+	name string
+}
+
+func (e *fakeExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.Identity, error) {
+	if e.name == "" {
+		e.name = string(data)
+		return []byte("prove it, " + e.name), nil, nil
+	}
+	id, name := "", e.name
+	if e.a.Tenant != nil {
+		id = e.a.Tenant.ID
+	} else {
+		id, name, _ = strings.Cut(e.name, ":")
+	}
+	t, err := e.d.Tenant(ctx, id)
+	if err != nil || string(data) != "secret" {
+		return nil, nil, errs.New(errs.Denied, "wrong")
+	}
+	return []byte("welcome"), &tenancy.Identity{Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
 }
 
 func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {

@@ -31,6 +31,7 @@ type Gateway struct {
 	listeners []*listener.Listener
 	pool      *uplink.Pool[connection]
 	registry  registry
+	rules     rules
 	turns     sync.Pool // *turn
 	outputs   sync.Pool // *output
 	busy      sync.Pool // *[busyBuffer]byte

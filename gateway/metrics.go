@@ -34,6 +34,7 @@ const (
 	mPolls
 	mReads
 	mWrites
+	mReauths
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -53,20 +54,21 @@ var Metrics = []telemetry.Metric{
 	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it."},
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
-	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota of that name."},
+	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota or setting of that name."},
 	mPolls:                {Name: "mqtt_gateway_loop_polls_total", Kind: telemetry.Counter, Help: "Times that an event loop asked the kernel for events."},
 	mReads:                {Name: "mqtt_gateway_loop_reads_total", Kind: telemetry.Counter, Help: "Reads from sockets that event loops have."},
+	mReauths:              {Name: "mqtt_gateway_reauthentications_total", Kind: telemetry.Counter, Labels: []string{"result"}, Help: "Steps of authentications on live connections (AUTH), by how they ended: continued, succeeded or failed."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
 type metrics struct {
-	accepted, refused, connects, disconnects, dropped *prometheus.CounterVec
-	packets                                           [16]prometheus.Counter
-	drops                                             [conn.DropRate + 1]prometheus.Counter
-	subscriptions                                     [conn.RefusedFilter + 1]prometheus.Counter
-	deliveries, bytesIn, bytesOut, paused, overruns   prometheus.Counter
-	slow                                              prometheus.Gauge
-	throttled                                         [quotas]prometheus.Counter
+	accepted, refused, connects, disconnects, dropped, reauths *prometheus.CounterVec
+	packets                                                    [16]prometheus.Counter
+	drops                                                      [conn.DropRetain + 1]prometheus.Counter
+	subscriptions                                              [conn.RefusedIDs + 1]prometheus.Counter
+	deliveries, bytesIn, bytesOut, paused, overruns            prometheus.Counter
+	slow                                                       prometheus.Gauge
+	throttled                                                  [quotas]prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
@@ -75,6 +77,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		refused:     Metrics[mRefused].CounterVec(r),
 		connects:    Metrics[mConnects].CounterVec(r),
 		disconnects: Metrics[mDisconnects].CounterVec(r),
+		reauths:     Metrics[mReauths].CounterVec(r),
 		dropped:     Metrics[mDropped].CounterVec(r),
 		deliveries:  Metrics[mDeliveries].Counter(r),
 		bytesIn:     Metrics[mBytesIn].Counter(r),
@@ -92,11 +95,11 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.packets[t] = packets.WithLabelValues(t.String())
 	}
 	m.packets[0] = packets.WithLabelValues("malformed")
-	for d := conn.DropDenied; d <= conn.DropRate; d++ {
+	for d := conn.DropDenied; d <= conn.DropRetain; d++ {
 		m.drops[d] = m.dropped.WithLabelValues(d.String())
 	}
 	subscriptions := Metrics[mRefusedSubscriptions].CounterVec(r)
-	for s := conn.RefusedGrants; s <= conn.RefusedFilter; s++ {
+	for s := conn.RefusedGrants; s <= conn.RefusedIDs; s++ {
 		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.wheel.len()) })

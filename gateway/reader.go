@@ -180,6 +180,14 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 			continue
 		}
+		if c.enhanced != nil {
+			n, ok := c.authenticate(t, rest)
+			used += n
+			if !ok || n == 0 {
+				return used, false
+			}
+			continue
+		}
 		next := packet.Type(rest[0] >> 4)
 		if t.fx.Full() || !c.m.MayRead(next) {
 			return used, true
@@ -214,6 +222,10 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 		}
 		used += n
+		if t.fx.Auth.Came {
+			c.again(t.fx.Auth)
+			t.fx.Auth = conn.Auth{}
+		}
 		if n == 0 || t.fx.Close.Ended {
 			return used, false
 		}
@@ -230,6 +242,9 @@ func (c *connection) send(t *turn) {
 			c.gw.log.Debug("send to the broker", "error", err)
 		}
 		c.sent()
+	}
+	if cl := &t.fx.Close; cl.Ended && !cl.ByClient {
+		c.gw.log.Info("client disconnected", "tenant", c.tenant, "client_id", short(c.clientID), "reason", cl.Reason.String(), "why", cl.Text)
 	}
 	t.fx.Reset()
 	t.decoder.Reset()

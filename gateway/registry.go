@@ -35,7 +35,8 @@ func (r *registry) enter(tenant string, limit int64, c *connection) bool {
 	return true
 }
 
-func (r *registry) leave(tenant string, c *connection) {
+// leave takes c out of its tenant and reports whether it was the last.
+func (r *registry) leave(tenant string, c *connection) (last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	set := r.tenants[tenant]
@@ -43,6 +44,7 @@ func (r *registry) leave(tenant string, c *connection) {
 	if len(set) == 0 {
 		delete(r.tenants, tenant)
 	}
+	return len(set) == 0
 }
 
 // of returns the connections of a tenant.

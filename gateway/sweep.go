@@ -35,7 +35,7 @@ func (g *Gateway) sweep(ctx context.Context) {
 func (c *connection) timeout(now int64) (again int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	silence := c.silence.Load()
+	silence, over := c.silence.Load(), c.overLocked()
 	switch {
 	case c.ending:
 		if c.source == nil || !c.told {
@@ -54,13 +54,17 @@ func (c *connection) timeout(now int64) (again int64) {
 			cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
 		}
 		c.endLocked(cl)
+	case over != 0 && now > over:
+		c.endLocked(conn.Close{
+			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows", Limit: "max_connection_lifetime",
+		})
 	case silence == 0:
-		return now + wheelSlots*wheelTick
+		return earlier(now+wheelSlots*wheelTick, over)
 	case c.paused && !c.stalled:
-		return now + silence // not being read is no silence of the client's
+		return earlier(now+silence, over) // not being read is no silence of the client's
 	default:
 		if due := c.lastRead.Load() + silence; now <= due { // [MQTT-3.1.2-22]
-			return due + 1
+			return earlier(due+1, over)
 		}
 		c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.KeepAliveTimeout, Text: "nothing came for one and a half times the keep alive"})
 	}
@@ -99,8 +103,9 @@ func (g *Gateway) changed(ch tenancy.Change) {
 	}
 }
 
-// recheck ends the connections of a tenant that is not active any more. Of a
-// tenant without any nothing is asked: at start every tenant is told as changed.
+// recheck ends the connections of a tenant that is not active any more, and gives
+// the others the rules that it has now. Of a tenant without any nothing is asked:
+// at start every tenant is told as changed.
 func (g *Gateway) recheck(tenant string) {
 	if len(g.registry.of(tenant)) == 0 {
 		return
@@ -113,6 +118,7 @@ func (g *Gateway) recheck(tenant string) {
 		return
 	}
 	if err == nil && t.Active() {
+		g.change(t)
 		g.rerate(t)
 		return
 	}

@@ -113,11 +113,8 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	}
 	if r.Opened {
 		c.opened = true
-		silence := c.m.KeepAlive().Milliseconds()
-		c.silence.Store(silence)
-		if silence > 0 {
-			c.gw.registry.wheel.look(&c.timed, time.Now().UnixMilli()+silence+1)
-		}
+		c.silence.Store(c.m.KeepAlive().Milliseconds())
+		c.lookLocked()
 		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
 	}
 	if r.Opened || r.Resume {
@@ -272,6 +269,11 @@ func (c *connection) flush(fl *flusher) (warn bool) {
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpTooLarge, Channel: c.channel, PacketID: id})
 		}
 		c.tooLarge = nil
+		if c.changed != nil {
+			up := fl.frames(c.link)
+			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpLimits, Channel: c.channel, Limits: c.changed})
+			c.changed = nil
+		}
 		return warn
 	}
 	if !c.reported && !c.sending {

@@ -74,12 +74,11 @@ type Conn struct {
 	limit      uint32 // the client's Maximum Packet Size, 0 for none
 	aliasMax   uint16 // what we announced
 	receiveMax uint16
-	packetMax  int
-	expiry     uint32 // the session expiry in force
-	expiryCap  int64
-	limits     *tenancy.Limits
+	asked      uint32 // the session expiry of CONNECT
 	grant      *tenancy.Grant
 	connack    *packet.Connack // until it is sent
+	method     string          // the Authentication Method of CONNECT
+	told       *Rules          // those of CONNACK
 
 	// The inbound half.
 
@@ -102,6 +101,8 @@ type Conn struct {
 
 	// Both halves.
 
+	rules    atomic.Pointer[Rules]
+	expiry   atomic.Uint32 // the session expiry in force
 	window   atomic.Uint64
 	inflight atomic.Int32
 	holding  atomic.Int64 // bytes of held and subacks
@@ -117,6 +118,7 @@ type answer struct {
 	id     uint16
 	reason mqtt.ReasonCode
 	text   string
+	limit  string
 }
 
 // Close says how a connection ends. The zero Close does not end it.
@@ -127,6 +129,10 @@ type Close struct {
 	Text             string
 	SessionExpiry    uint32
 	HasSessionExpiry bool
+	// Reference is the Server Reference of MQTT 5.
+	Reference string
+	// Limit names the quota or setting that ends it, if one does.
+	Limit string
 	// ByClient is set when the client has said goodbye: it is not answered.
 	ByClient bool
 	Ended    bool
@@ -147,10 +153,12 @@ const (
 	DropSize         // larger than the client's Maximum Packet Size
 	DropPayload      // the payload is not what its format says
 	DropRate         // the tenant has sent too much for too long
+	DropQoS          // above the tenant's maximum_qos
+	DropRetain       // retained, without retain_available
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate"}[d]
+	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate", "maximum_qos", "retain_available"}[d]
 }
 
 // Effects is what the packets of one read lead to. Up is sent after Apply.
@@ -160,12 +168,14 @@ type Effects struct {
 	// Channel is put into every frame.
 	Channel link.Channel
 	// Drops counts PUBLISH packets that were not passed on.
-	Drops [DropRate + 1]int
+	Drops [DropRetain + 1]int
 	// Refused counts subscriptions that were not passed on; FirstRefused is the
 	// first of them.
-	Refused      [RefusedFilter + 1]int
+	Refused      [RefusedIDs + 1]int
 	FirstRefused RefusedSubscription
-	Close        Close
+	// Auth is an AUTH of a client that authenticates again.
+	Auth  Auth
+	Close Close
 
 	out     []byte
 	answers []answer
@@ -178,6 +188,7 @@ type partSuback struct {
 	id      uint16
 	reasons []mqtt.ReasonCode
 	text    string
+	limit   string
 }
 
 // size is about what s takes.
@@ -191,8 +202,8 @@ func (fx *Effects) Reset() {
 	clear(fx.answers)
 	clear(fx.subacks)
 	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
-	fx.Drops = [DropRate + 1]int{}
-	fx.Refused, fx.FirstRefused = [RefusedFilter + 1]int{}, RefusedSubscription{}
+	fx.Drops = [DropRetain + 1]int{}
+	fx.Refused, fx.FirstRefused, fx.Auth = [RefusedIDs + 1]int{}, RefusedSubscription{}, Auth{}
 	fx.Close, fx.Channel = Close{}, 0
 }
 
@@ -219,10 +230,14 @@ func (c *Conn) Version() packet.Version { return c.version }
 // PacketMax is the largest packet of that type that the client may send, in
 // bytes; 0 is no limit.
 func (c *Conn) PacketMax(t packet.Type) int {
-	if t != packet.PUBLISH && (c.packetMax == 0 || c.packetMax > controlMax) {
+	most := 0
+	if r := c.rules.Load(); r != nil {
+		most = r.packetMax
+	}
+	if t != packet.PUBLISH && (most == 0 || most > controlMax) {
 		return controlMax
 	}
-	return c.packetMax
+	return most
 }
 
 // KeepAlive is how long the connection may be silent: one and a half times the

@@ -4,6 +4,7 @@ package conn_test
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,12 +24,17 @@ import (
 // script is a connection driven by commands, one a line:
 //
 //	limits NAME=N ...            the tenant's, before connect; the rest is unlimited
+//	settings JSON                the tenant's, before connect or change
 //	grant publish=F subscribe=F  what may be done, before connect; else all but $
 //	connect v=5 id=x ...         a CONNECT, and what to ask the broker
 //	opened window=N [present]    the broker's answers
 //	publish|subscribe|... ...    packets of the client, by way of the codec
 //	raw HEX                      bytes of the client
 //	deliver|ack|suback|...       frames of the broker
+//	change                       limits and settings as they are now reach the connection
+//	auth reason=N method=M data=D
+//	authenticating COMMAND       a packet before CONNACK
+//	challenge reason=N data=D    the server's AUTH
 //	credit backlog=N             what the gateway would grant now
 //	mayread                      which packets may be handled now
 //	keepalive                    how long the client may be silent
@@ -39,6 +45,7 @@ type script struct {
 	c      conn.Conn
 	v      packet.Version
 	limits tenancy.Limits
+	set    *tenancy.SettingsOverride
 	grant  *tenancy.Grant
 	out    strings.Builder
 }
@@ -107,6 +114,34 @@ func (s *script) line(line string) {
 				panic(err)
 			}
 		}
+	case "settings":
+		s.set = &tenancy.SettingsOverride{}
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(line, cmd)), s.set); err != nil {
+			panic(err)
+		}
+		if err := s.set.Valid(); err != nil {
+			panic(err)
+		}
+	case "change":
+		l, cl := s.c.Change(conn.NewRules(s.tenant(), nil))
+		if l != nil {
+			fmt.Fprintf(&s.out, "up LIMITS expiry=%d queue=%d subscriptions=%d receive=%d %+v\n", l.SessionExpiry, l.Limits.QueueMessages, l.Limits.Subscriptions, l.Limits.ReceiveMaximum, l.Limits.Settings)
+		}
+		s.end(cl)
+	case "authenticating":
+		p := s.packet(a.pos[0], a)
+		x, cl, r := s.c.Authenticating(p)
+		if x.Came {
+			fmt.Fprintf(&s.out, "auth again=%v %s\n", x.Again, x.Data)
+		}
+		s.end(cl)
+		if r.Reason.Failed() {
+			s.packets(s.c.Goodbye(nil, conn.Close{Ended: true, Reason: r.Reason, Text: r.Text}))
+		}
+	case "authenticated":
+		s.c.Authenticated([]byte(a.kv["data"]))
+	case "challenge":
+		s.packets(s.c.Challenge(nil, mqtt.ReasonCode(a.int("reason")), []byte(a.kv["data"])))
 	case "grant":
 		var err error
 		if s.grant, err = tenancy.NewGrant(7, strings.Split(a.kv["publish"], ","), strings.Split(a.kv["subscribe"], ",")); err != nil {
@@ -144,10 +179,10 @@ func (s *script) connect(a args) {
 		Version: s.v, Bridge: a.has("bridge"), CleanStart: a.has("clean"), ClientID: a.kv["id"], KeepAlive: uint16(a.int("keepalive")),
 		SessionExpiry: uint32(a.int("expiry")), HasSessionExpiry: a.has("expiry"), ReceiveMaximum: uint16(a.int("receive")),
 		MaximumPacketSize: uint32(a.int("max")), TopicAliasMaximum: uint16(a.int("alias")), NoProblem: a.has("noproblem"),
-		HasAuthMethod: a.has("auth"), AuthMethod: a.kv["auth"],
+		HasAuthMethod: a.has("auth"), AuthMethod: a.kv["auth"], RequestResponse: a.has("response"),
 	}
 	if a.has("will") {
-		p.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(a.kv["will"]), Payload: []byte(a.kv["payload"])}, Delay: uint32(a.int("delay"))}
+		p.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(a.kv["will"]), Payload: []byte(a.kv["payload"]), QoS: mqtt.QoS(a.int("qos")), Retain: a.has("retain")}, Delay: uint32(a.int("delay"))}
 	}
 	var dec packet.Decoder
 	var q packet.Packet
@@ -161,11 +196,11 @@ func (s *script) connect(a args) {
 	r := s.c.Connect(q.Connect)
 	var o *link.Open
 	if !r.Reason.Failed() {
-		id := &tenancy.Identity{Tenant: &tenancy.Tenant{ID: "acme", Limits: s.limits}, Grant: s.grant}
+		id := &tenancy.Identity{Tenant: s.tenant(), Username: "u", Grant: s.grant}
 		o, r = s.c.Accept(q.Connect, conn.Admission{Identity: id, AssignedClientID: "auto-1"})
 	}
 	if r.Reason.Failed() {
-		s.packets(s.c.Goodbye(nil, conn.Close{Ended: true, Reason: r.Reason, Text: r.Text}))
+		s.packets(s.c.Goodbye(nil, conn.Close{Ended: true, Reason: r.Reason, Text: r.Text, Reference: r.Reference, Limit: r.Limit}))
 		return
 	}
 	fmt.Fprintf(&s.out, "up OPEN tenant=%s id=%s clean=%v expiry=%d receive=%d/%d credit=%d protocol=%s", o.Tenant, o.ClientID, o.CleanStart,
@@ -173,7 +208,14 @@ func (s *script) connect(a args) {
 	if o.Will != nil {
 		fmt.Fprintf(&s.out, " will=%s delay=%d", o.Will.Message.Topic, o.Will.Delay)
 	}
+	if o.Limits.Settings != (link.Settings{}) {
+		fmt.Fprintf(&s.out, " %+v", o.Limits.Settings)
+	}
 	s.out.WriteString("\n")
+}
+
+func (s *script) tenant() *tenancy.Tenant {
+	return &tenancy.Tenant{ID: "acme", Limits: s.limits, Settings: s.set}
 }
 
 // packet builds a packet of the client; nil if the command is none.
@@ -198,7 +240,7 @@ func (s *script) packet(cmd string, a args) *packet.Packet {
 		for _, f := range a.pos {
 			f, qos, _ := strings.Cut(f, ":")
 			n, _ := strconv.Atoi(qos)
-			p.Subscribe.Subscriptions = append(p.Subscribe.Subscriptions, mqtt.Subscription{Filter: f, QoS: mqtt.QoS(n)})
+			p.Subscribe.Subscriptions = append(p.Subscribe.Subscriptions, mqtt.Subscription{Filter: f, QoS: mqtt.QoS(n), ID: uint32(a.int("subid"))})
 		}
 	case "unsubscribe":
 		p.Type, p.Unsubscribe = packet.UNSUBSCRIBE, &packet.Unsubscribe{PacketID: id, Filters: a.pos}
@@ -209,7 +251,12 @@ func (s *script) packet(cmd string, a args) *packet.Packet {
 			Reason: mqtt.ReasonCode(a.int("reason")), SessionExpiry: uint32(a.int("expiry")), HasSessionExpiry: a.has("expiry"),
 		}
 	case "auth":
-		p.Type, p.Auth = packet.AUTH, &packet.Auth{Reason: mqtt.ReAuthenticate}
+		p.Type, p.Auth = packet.AUTH, &packet.Auth{
+			Reason: mqtt.ReasonCode(a.int("reason")), Method: a.kv["method"], HasMethod: a.has("method"), Data: []byte(a.kv["data"]),
+		}
+		if !a.has("reason") {
+			p.Auth.Reason = mqtt.ReAuthenticate
+		}
 	case "pingresp":
 		p.Type = packet.PINGRESP
 	default:
@@ -233,6 +280,9 @@ func (s *script) in(b []byte) {
 		s.c.Handle(&p, &fx)
 	}
 	s.packets(s.c.Apply(nil, &fx))
+	if fx.Auth.Came {
+		fmt.Fprintf(&s.out, "auth again=%v %s\n", fx.Auth.Again, fx.Auth.Data)
+	}
 	for i := range fx.Up.Frames {
 		f := &fx.Up.Frames[i]
 		switch f.Kind {
@@ -334,7 +384,16 @@ func (s *script) packets(b []byte) {
 			show(&s.out, "max", k.MaximumPacketSize > 0, k.MaximumPacketSize)
 			show(&s.out, "alias", k.TopicAliasMaximum > 0, k.TopicAliasMaximum)
 			show(&s.out, "keepalive", k.HasServerKeepAlive, k.ServerKeepAlive)
+			show(&s.out, "qos", k.HasMaximumQoS, k.MaximumQoS)
+			show(&s.out, "retain", k.RetainUnavailable, 0)
+			show(&s.out, "wildcard", k.WildcardUnavailable, 0)
+			show(&s.out, "ids", k.SubscriptionIDsUnavailable, 0)
+			show(&s.out, "shared", k.SharedUnavailable, 0)
+			show(&s.out, "response", k.ResponseInformation != "", k.ResponseInformation)
+			show(&s.out, "reference", k.ServerReference != "", k.ServerReference)
+			show(&s.out, "auth", k.AuthMethod != "", k.AuthMethod+":"+string(k.AuthData))
 			show(&s.out, "text", k.ReasonString != "", k.ReasonString)
+			show(&s.out, "props", len(k.UserProperties) > 0, property(k.UserProperties))
 		case packet.PUBLISH:
 			q := &p.Publish
 			fmt.Fprintf(&s.out, " topic=%s id=%d qos=%d dup=%v retain=%v", q.Message.Topic, q.PacketID, q.Message.QoS, q.Dup, q.Message.Retain)
@@ -343,20 +402,36 @@ func (s *script) packets(b []byte) {
 		case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
 			fmt.Fprintf(&s.out, " id=%d 0x%02X", p.Ack.PacketID, uint8(p.Ack.Reason))
 			show(&s.out, "text", len(p.Ack.ReasonString) > 0, string(p.Ack.ReasonString))
+			show(&s.out, "props", len(p.Ack.UserProperties) > 0, property(p.Ack.UserProperties))
 		case packet.SUBACK, packet.UNSUBACK:
 			fmt.Fprintf(&s.out, " id=%d", p.Suback.PacketID)
 			for _, c := range p.Suback.Reasons {
 				fmt.Fprintf(&s.out, " 0x%02X", uint8(c))
 			}
 			show(&s.out, "text", p.Suback.ReasonString != "", p.Suback.ReasonString)
+			show(&s.out, "props", len(p.Suback.UserProperties) > 0, property(p.Suback.UserProperties))
 		case packet.DISCONNECT:
 			fmt.Fprintf(&s.out, " 0x%02X", uint8(p.Disconnect.Reason))
 			show(&s.out, "text", p.Disconnect.ReasonString != "", p.Disconnect.ReasonString)
+			show(&s.out, "reference", p.Disconnect.ServerReference != "", p.Disconnect.ServerReference)
+			show(&s.out, "props", len(p.Disconnect.UserProperties) > 0, property(p.Disconnect.UserProperties))
+		case packet.AUTH:
+			fmt.Fprintf(&s.out, " 0x%02X method=%s data=%s", uint8(p.Auth.Reason), p.Auth.Method, p.Auth.Data)
 		default:
 		}
 		s.out.WriteString("\n")
 		b = b[n:]
 	}
+}
+
+// property shows a User Property: its identifier, and a key and a value with
+// their lengths.
+func property(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	n := int(b[2])
+	return string(b[3:3+n]) + ":" + string(b[5+n:])
 }
 
 func show(w *strings.Builder, name string, ok bool, v any) {

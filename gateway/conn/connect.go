@@ -18,6 +18,10 @@ type Refusal struct {
 	Text string
 	// Why is for the log alone, where it says more than Text.
 	Why string
+	// Reference is the Server Reference of MQTT 5.
+	Reference string
+	// Limit names the quota or setting that refuses, if one does.
+	Limit string
 }
 
 // Connect takes the CONNECT packet, before anything is known about who it is.
@@ -27,10 +31,16 @@ func (c *Conn) Connect(p *packet.Connect) Refusal {
 	c.keepAlive, c.limit = p.KeepAlive, p.MaximumPacketSize
 	c.outMax = min(p.TopicAliasMaximum, aliasesOut)
 	c.connack = &packet.Connack{}
-	if p.HasAuthMethod {
-		return Refusal{Reason: mqtt.BadAuthenticationMethod, Text: fmt.Sprintf("the authentication method %.40q is not known; use user name and password", p.AuthMethod)}
+	c.method = p.AuthMethod
+	if p.HasAuthMethod && p.AuthMethod == "" {
+		return UnknownMethod(p.AuthMethod)
 	}
 	return Refusal{}
+}
+
+// UnknownMethod refuses an Authentication Method [MQTT-4.12.0-1].
+func UnknownMethod(method string) Refusal {
+	return Refusal{Reason: mqtt.BadAuthenticationMethod, Text: fmt.Sprintf("the authentication method %.40q is not known; use %s, or user name and password", method, tenancy.MethodSCRAM)}
 }
 
 // ConnectFailed takes a CONNECT that could not be decoded, of which only the
@@ -47,14 +57,19 @@ type Admission struct {
 	// AssignedClientID is used if the client has none.
 	AssignedClientID string
 	Labels           link.Labels
+	// Rules are those of the identity; nil has them made.
+	Rules *Rules
 }
 
 // Accept applies the tenant's limits to an authenticated CONNECT. The result is
 // what to ask the broker; its will is a view into the packet.
 func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
-	l := &a.Identity.Tenant.Limits
-	c.limits, c.grant, c.expiryCap = l, a.Identity.Grant, l.SessionExpiry
-	c.packetMax = int(within(l.PacketSize, 0))
+	l := a.Rules
+	if l == nil {
+		l = NewRules(a.Identity.Tenant, a.Identity.Session)
+	}
+	c.rules.Store(l)
+	c.grant, c.told = a.Identity.Grant, l
 	c.receiveMax = uint16(within(l.ReceiveMaximum, 65535))
 	c.aliasMax = uint16(within(l.TopicAliasMaximum, aliasesIn))
 	c.creditWindow = CreditWindow
@@ -62,24 +77,23 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 		c.creditWindow = min(CreditWindow, max(smallestCredit, uint64(l.BytesOutRateClient)))
 	}
 	c.granted = c.creditWindow
+	if r := c.keepsOut(l); r.Reason.Failed() {
+		return nil, r
+	}
+	if hi := l.Settings.MaxClientIDSize; int64(len(p.ClientID)) > hi { // [MQTT-3.1.3-5] lets a server take more than 23
+		return nil, Refusal{
+			Reason: mqtt.ClientIdentifierNotValid, Limit: "max_client_id_size",
+			Text: fmt.Sprintf("the client identifier has %d bytes, the setting max_client_id_size allows %d", len(p.ClientID), hi),
+		}
+	}
 	if p.Will != nil {
-		if r := c.checkWill(p.Will); r.Reason.Failed() {
+		if r := c.checkWill(p.Will, l); r.Reason.Failed() {
 			return nil, r
 		}
 	}
 	o := &link.Open{
 		Tenant: a.Identity.Tenant.ID, ClientID: mqtt.ClientID(p.ClientID), CleanStart: p.CleanStart,
-		Will: p.Will, ReceiveMaximum: p.ReceiveMaximum, Credit: c.creditWindow,
-		Limits: link.Limits{
-			QueueMessages: l.QueueMessages, QueueBytes: l.QueueBytes, Subscriptions: l.SubscriptionsClient,
-			ReceiveMaximum: c.receiveMax, Retained: l.RetainedMessages, RetainedBytes: l.RetainedBytes, Sessions: l.PersistentSessions,
-		},
-		Labels: a.Labels,
-	}
-	if p.Version != packet.V5 {
-		// Nobody told the client a Receive Maximum: MayRead holds it back
-		// instead, and the session must not take it as a fault.
-		o.Limits.ReceiveMaximum = 65535
+		Will: p.Will, ReceiveMaximum: p.ReceiveMaximum, Credit: c.creditWindow, Limits: c.link(l), Labels: a.Labels,
 	}
 	o.Labels.Protocol = p.Version.String()
 	if c.grant != nil {
@@ -99,29 +113,34 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 	case !p.CleanStart:
 		o.SessionExpiry = mqtt.SessionNeverExpires
 	}
+	c.asked = o.SessionExpiry
 	if capped := c.capExpiry(o.SessionExpiry); capped != o.SessionExpiry {
 		o.SessionExpiry = capped
 		k.SessionExpiry, k.HasSessionExpiry = capped, true // §3.2.2.3.2
 	}
-	c.expiry = o.SessionExpiry
+	c.expiry.Store(o.SessionExpiry)
 	if p.Version == packet.V5 {
-		c.serverKeepAlive(k)
+		c.serverKeepAlive(k, l)
 		if c.receiveMax < 65535 {
 			k.ReceiveMaximum = c.receiveMax
 		}
-		k.MaximumPacketSize, k.TopicAliasMaximum = uint32(c.packetMax), c.aliasMax
+		k.MaximumPacketSize, k.TopicAliasMaximum = uint32(l.packetMax), c.aliasMax
+		l.capabilities(k)
+		if p.RequestResponse { // [MQTT-3.1.2-28]
+			k.ResponseInformation = l.responseInformation(string(o.ClientID), a.Identity.Username)
+		}
 	}
 	return o, Refusal{}
 }
 
 // serverKeepAlive changes the keep alive to one within the tenant's limits
 // [MQTT-3.1.2-21]. 3.x cannot be told and keeps its own.
-func (c *Conn) serverKeepAlive(k *packet.Connack) {
+func (c *Conn) serverKeepAlive(k *packet.Connack, l *Rules) {
 	want := int64(c.keepAlive)
-	if hi := c.limits.KeepAliveMaximum; hi > 0 && (want == 0 || want > hi) {
+	if hi := l.KeepAliveMaximum; hi > 0 && (want == 0 || want > hi) {
 		want = hi
 	}
-	if lo := c.limits.KeepAliveMinimum; lo > 0 && want != 0 && want < lo {
+	if lo := l.KeepAliveMinimum; lo > 0 && want != 0 && want < lo {
 		want = lo
 	}
 	if want != int64(c.keepAlive) {
@@ -130,25 +149,30 @@ func (c *Conn) serverKeepAlive(k *packet.Connack) {
 	}
 }
 
-func (c *Conn) checkWill(w *mqtt.Will) Refusal {
+func (c *Conn) checkWill(w *mqtt.Will, l *Rules) Refusal {
+	// [MQTT-3.2.2-12] [MQTT-3.2.2-13]
+	if r := l.beyondCapabilities(w.Message.QoS, w.Message.Retain); r.Reason.Failed() {
+		r.Text = "the will: " + r.Text
+		return r
+	}
 	if !c.grant.MayPublish(w.Message.Topic) {
 		return Refusal{Reason: mqtt.NotAuthorized, Text: "the grant of this credential does not allow the will topic"}
 	}
-	if b := beyondLimits(w.Message.Topic, c.limits); b.quota != NotRefused {
-		return Refusal{Reason: mqtt.TopicNameInvalid, Text: "the will topic has " + b.String()}
+	if b := beyondLimits(w.Message.Topic, l); b.quota != NotRefused {
+		return Refusal{Reason: mqtt.TopicNameInvalid, Text: "the will topic has " + b.String(), Limit: b.quota.String()}
 	}
-	if hi := c.limits.WillSize; hi >= 0 && int64(len(w.Message.Payload)) > hi {
-		return Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the will payload has %d bytes, the quota will_size allows %d", len(w.Message.Payload), hi)}
+	if hi := l.WillSize; hi >= 0 && int64(len(w.Message.Payload)) > hi {
+		return Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the will payload has %d bytes, the quota will_size allows %d", len(w.Message.Payload), hi), Limit: "will_size"}
 	}
-	if hi := c.limits.WillDelay; hi >= 0 {
+	if hi := l.WillDelay; hi >= 0 {
 		w.Delay = uint32(min(int64(w.Delay), hi))
 	}
 	return Refusal{}
 }
 
 func (c *Conn) capExpiry(seconds uint32) uint32 {
-	if c.expiryCap >= 0 && int64(seconds) > c.expiryCap {
-		return uint32(c.expiryCap)
+	if hi := c.rules.Load().SessionExpiry; hi >= 0 && int64(seconds) > hi {
+		return uint32(hi)
 	}
 	return seconds
 }

@@ -35,7 +35,7 @@ func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
 	case packet.CONNECT:
 		fx.close(mqtt.ProtocolError, "a second CONNECT [MQTT-3.1.0-2]")
 	case packet.AUTH:
-		fx.close(mqtt.ProtocolError, "AUTH without an authentication method in CONNECT [MQTT-4.12.0-7]")
+		c.auth(p.Auth, fx)
 	default:
 		fx.close(mqtt.ProtocolError, p.Type.String()+" is sent by servers only")
 	}
@@ -67,8 +67,13 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 		c.refuse(p, DropDenied, mqtt.NotAuthorized, "the grant of this credential does not allow to publish to this topic", fx)
 		return
 	}
-	if b := beyondLimits(m.Topic, c.limits); b.quota != 0 {
+	rules := c.rules.Load()
+	if b := beyondLimits(m.Topic, rules); b.quota != 0 {
 		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic has "+b.String(), fx)
+		return
+	}
+	if int64(m.QoS) > rules.Settings.MaximumQoS || m.Retain && !rules.Settings.RetainAvailable {
+		c.beyondCapabilities(m, rules, fx)
 		return
 	}
 	if m.QoS > 0 {
@@ -84,6 +89,20 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	f := fx.frame(link.UpPublish)
 	f.PacketID, f.Dup, f.Message = p.PacketID, p.Dup, *m
 	c.charge(f)
+}
+
+// beyondCapabilities ends the connection of a client that has published what it
+// was told not to, or what the tenant has not any more: DISCONNECT 0x9B and 0x9A
+// (§3.2.2.3.4 and .5); 3.x has no word for it.
+func (c *Conn) beyondCapabilities(m *mqtt.Message, rules *Rules, fx *Effects) {
+	r := rules.beyondCapabilities(m.QoS, m.Retain)
+	why := DropQoS
+	if r.Reason == mqtt.RetainNotSupported {
+		why = DropRetain
+	}
+	fx.Drops[why]++
+	fx.close(r.Reason, r.Text)
+	fx.Close.Limit = r.Limit
 }
 
 // charge counts a frame against the broker's window. As on every channel, what
@@ -139,6 +158,11 @@ func (c *Conn) Shed(p *packet.Publish, fx *Effects) {
 func (c *Conn) refuse(p *packet.Publish, why Drop, reason mqtt.ReasonCode, text string, fx *Effects) {
 	fx.Drops[why]++
 	switch {
+	case why == DropDenied && c.version == packet.V31 && !c.rules.Load().Settings.DisconnectOnUnauthorizedPublish3:
+		// 3.1 says that a server must acknowledge it all the same (§3.3 there).
+		if p.Message.QoS > 0 {
+			c.answer(p, mqtt.Success, "", fx)
+		}
 	case c.version != packet.V5:
 		fx.close(reason, text)
 	case p.Message.QoS > 0:
@@ -156,7 +180,7 @@ func (c *Conn) answer(p *packet.Publish, reason mqtt.ReasonCode, text string, fx
 }
 
 func (c *Conn) disconnect(p *packet.Disconnect, fx *Effects) {
-	if p.HasSessionExpiry && p.SessionExpiry != 0 && c.expiry == 0 { // section 3.14.2.2.2
+	if p.HasSessionExpiry && p.SessionExpiry != 0 && c.asked == 0 { // section 3.14.2.2.2
 		fx.close(mqtt.ProtocolError, "DISCONNECT sets a session expiry after CONNECT had 0 (section 3.14.2.2.2)")
 		return
 	}

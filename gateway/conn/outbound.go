@@ -3,6 +3,7 @@
 package conn
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/manormq/manor/infra/link"
@@ -24,7 +25,7 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 	}
 	for _, s := range fx.subacks {
 		if !slices.Contains(s.reasons, brokerDecides) {
-			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons, s.text)
+			dst = c.appendSuback(dst, packet.SUBACK, s.id, s.reasons, s.text, s.limit)
 			continue
 		}
 		if c.subacks == nil {
@@ -40,7 +41,7 @@ func (c *Conn) Apply(dst []byte, fx *Effects) []byte {
 
 func (c *Conn) appendAnswer(dst []byte, a answer) []byte {
 	c.holding.Add(-answerSize)
-	return c.appendAck(dst, a.typ, a.id, a.reason, a.text)
+	return c.appendAck(dst, a.typ, a.id, a.reason, a.text, a.limit)
 }
 
 func (c *Conn) due(a answer) bool {
@@ -89,16 +90,20 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	case link.DownAck:
 		return c.ack(dst, f)
 	case link.DownSuback:
-		reasons, text := f.Reasons, ""
+		reasons, text, limit := f.Reasons, "", ""
 		if mine, ok := c.subacks[f.PacketID]; ok {
 			delete(c.subacks, f.PacketID)
 			c.holding.Add(-mine.size())
 			r.Resume = true
-			reasons, text = merge(mine.reasons, reasons), mine.text
+			reasons, text, limit = merge(mine.reasons, reasons), mine.text, mine.limit
 		}
-		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text)
+		if text == "" && slices.Contains(reasons, mqtt.QuotaExceeded) {
+			limit = "subscriptions_client"
+			text = fmt.Sprintf("the session has as many subscriptions as its quota %s allows: %d", limit, c.rules.Load().SubscriptionsClient)
+		}
+		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text, limit)
 	case link.DownUnsuback:
-		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, "")
+		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, "", "")
 	case link.DownWindow:
 		c.window.Store(f.Bytes)
 		r.Resume = true
@@ -162,7 +167,11 @@ func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 		if f.Ack == mqtt.Puback || f.Reason.Failed() {
 			c.completed()
 		}
-		dst = c.appendAck(dst, packet.PUBACK+packet.Type(kind), f.PacketID, f.Reason, "")
+		text, limit := "", ""
+		if f.Reason == mqtt.QuotaExceeded {
+			text, limit = "the tenant has as much retained as its quotas retained_messages and retained_bytes allow", "retained_messages"
+		}
+		dst = c.appendAck(dst, packet.PUBACK+packet.Type(kind), f.PacketID, f.Reason, text, limit)
 		c.answered[kind].Add(1)
 		r.Resume = c.version != packet.V5
 		for len(c.held) > 0 && c.due(c.held[0]) {
@@ -174,10 +183,10 @@ func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 			c.held = nil
 		}
 	case mqtt.Pubrel:
-		dst = c.appendAck(dst, packet.PUBREL, f.PacketID, f.Reason, "")
+		dst = c.appendAck(dst, packet.PUBREL, f.PacketID, f.Reason, "", "")
 	case mqtt.Pubcomp:
 		c.completed()
-		dst = c.appendAck(dst, packet.PUBCOMP, f.PacketID, f.Reason, "")
+		dst = c.appendAck(dst, packet.PUBCOMP, f.PacketID, f.Reason, "", "")
 	}
 	return dst, r
 }
@@ -193,26 +202,35 @@ func (c *Conn) completed() {
 	}
 }
 
-func (c *Conn) appendAck(dst []byte, t packet.Type, id uint16, reason mqtt.ReasonCode, text string) []byte {
+func (c *Conn) appendAck(dst []byte, t packet.Type, id uint16, reason mqtt.ReasonCode, text, limit string) []byte {
 	a := packet.Ack{PacketID: id, Reason: reason}
 	if c.version == packet.V5 {
 		a.Reason = packet.LegalReason(t, reason)
 		if text != "" && !c.noProblem { // [MQTT-3.1.2-29]
-			a.ReasonString = []byte(text)
+			a.ReasonString, a.UserProperties = []byte(text), limitProperty(limit)
 		}
 	}
 	return packet.AppendAck(dst, c.version, t, &a, int(c.limit))
 }
 
-func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt.ReasonCode, text string) []byte {
+func (c *Conn) appendSuback(dst []byte, t packet.Type, id uint16, reasons []mqtt.ReasonCode, text, limit string) []byte {
 	s := packet.Suback{PacketID: id, Reasons: reasons}
 	if !c.noProblem { // [MQTT-3.1.2-29]
-		s.ReasonString = text
+		s.ReasonString, s.UserProperties = text, limitProperty(limit)
 	}
 	if t == packet.SUBACK {
 		return packet.AppendSuback(dst, c.version, &s, int(c.limit))
 	}
 	return packet.AppendUnsuback(dst, c.version, &s, int(c.limit))
+}
+
+// limitProperty is the User Property that names a quota or setting to programs,
+// where the reason string tells people.
+func limitProperty(name string) []byte {
+	if name == "" {
+		return nil
+	}
+	return packet.AppendUserProperty(nil, "limit", name)
 }
 
 // merge puts the broker's reasons in their places.
@@ -242,10 +260,26 @@ func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
 	case was == connecting && c.version != packet.V5 && wordless(cl.Reason):
 		return dst
 	case was == connecting:
-		return packet.AppendConnack(dst, c.version, &packet.Connack{Reason: refusing(cl.Reason), ReasonString: cl.Text}, int(c.limit))
+		k := &packet.Connack{
+			Reason: refusing(cl.Reason), ReasonString: cl.Text, ServerReference: cl.Reference, UserProperties: limitProperty(cl.Limit),
+		}
+		out := packet.AppendConnack(dst, c.version, k, int(c.limit))
+		if len(out) == len(dst) { // too large for the client with it
+			k.ServerReference = ""
+			out = packet.AppendConnack(dst, c.version, k, int(c.limit))
+		}
+		return out
 	case c.version == packet.V5:
-		reason := packet.LegalReason(packet.DISCONNECT, cl.Reason)
-		return packet.AppendDisconnect(dst, c.version, &packet.Disconnect{Reason: reason, ReasonString: cl.Text}, int(c.limit))
+		d := &packet.Disconnect{
+			Reason: packet.LegalReason(packet.DISCONNECT, cl.Reason), ReasonString: cl.Text, ServerReference: cl.Reference,
+			UserProperties: limitProperty(cl.Limit),
+		}
+		out := packet.AppendDisconnect(dst, c.version, d, int(c.limit))
+		if len(out) == len(dst) {
+			d.ServerReference = ""
+			out = packet.AppendDisconnect(dst, c.version, d, int(c.limit))
+		}
+		return out
 	}
 	return dst
 }

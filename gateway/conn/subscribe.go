@@ -10,7 +10,6 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/infra/topic"
-	"github.com/manormq/manor/tenancy"
 )
 
 // Refused is what a subscription was refused by.
@@ -27,11 +26,15 @@ const (
 	RefusedLevelLength
 	RefusedWildcard
 	RefusedFilter
+	RefusedWildcards
+	RefusedShared
+	RefusedIDs
 )
 
 func (r Refused) String() string {
 	return [...]string{
 		"none", "grants", "subscriptions_request", "topic_length", "topic_levels", "topic_level_length", "wildcard_root", "filter",
+		"wildcard_available", "shared_available", "subscription_ids_available",
 	}[r]
 }
 
@@ -58,7 +61,7 @@ func (b beyond) String() string {
 
 // beyondLimits checks a name or filter against the tenant's quotas
 // topic_length, topic_levels and topic_level_length.
-func beyondLimits[S ~string | ~[]byte](t S, l *tenancy.Limits) beyond {
+func beyondLimits[S ~string | ~[]byte](t S, l *Rules) beyond {
 	if hi := l.TopicLength; hi >= 0 && int64(len(t)) > hi {
 		return beyond{RefusedLength, int64(len(t)), hi}
 	}
@@ -95,16 +98,24 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 	if c.tooManyFilters(p, fx) {
 		return
 	}
+	rules := c.rules.Load()
 	part := partSuback{id: p.PacketID} // without reasons while nothing is refused
 	granted := p.Subscriptions[:0]
 	for i, s := range p.Subscriptions {
-		reason, by := c.checkSubscription(s.Filter)
+		reason, by := c.checkSubscription(&s, rules)
+		if reason.Failed() && c.wasTold(by) {
+			fx.refused(by, s.Filter, c.refusedText(s.Filter, by, rules))
+			fx.Refused[by]++
+			fx.close(reason, fx.FirstRefused.Text)
+			fx.Close.Limit = by.String()
+			return
+		}
 		if by != NotRefused && part.reasons == nil {
 			part.reasons = make([]mqtt.ReasonCode, len(p.Subscriptions))
 			for j := range i {
 				part.reasons[j] = brokerDecides
 			}
-			part.text = c.refusedText(s.Filter, by)
+			part.text, part.limit = c.refusedText(s.Filter, by, rules), by.limit()
 			fx.refused(by, s.Filter, part.text)
 			if len(p.Subscriptions) > 1 {
 				part.text = fmt.Sprintf("subscription %d: %s", i+1, part.text)
@@ -122,6 +133,7 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 			// mosquitto and VerneMQ do.
 			s.NoLocal, s.RetainAsPublished = !strings.HasPrefix(s.Filter, topic.SharePrefix), true
 		}
+		s.QoS = min(s.QoS, mqtt.QoS(rules.Settings.MaximumQoS)) // [MQTT-3.2.2-10]
 		granted = append(granted, s)
 	}
 	if part.reasons != nil {
@@ -139,7 +151,7 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 // tooManyFilters refuses a SUBSCRIBE as a whole if it has more filters than it
 // may.
 func (c *Conn) tooManyFilters(p *packet.Subscribe, fx *Effects) bool {
-	hi := min(within(c.limits.SubscriptionsRequest, maxFilters), maxFilters)
+	hi := min(within(c.rules.Load().SubscriptionsRequest, maxFilters), maxFilters)
 	n := len(p.Subscriptions)
 	if int64(n) <= hi {
 		return false
@@ -151,7 +163,7 @@ func (c *Conn) tooManyFilters(p *packet.Subscribe, fx *Effects) bool {
 	text := fmt.Sprintf("%d subscriptions in one request, the quota %s allows %d", n, RefusedRequest, hi)
 	fx.refused(RefusedRequest, p.Subscriptions[0].Filter, text)
 	fx.Refused[RefusedRequest] += n
-	fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons, text})
+	fx.subacks = append(fx.subacks, partSuback{p.PacketID, reasons, text, RefusedRequest.String()})
 	return true
 }
 
@@ -163,25 +175,55 @@ func (fx *Effects) refused(by Refused, filter, text string) {
 }
 
 // checkSubscription returns brokerDecides, or a reason and what refuses.
-func (c *Conn) checkSubscription(filter string) (mqtt.ReasonCode, Refused) {
-	_, rest, _, err := topic.ParseShare(filter)
+func (c *Conn) checkSubscription(s *mqtt.Subscription, rules *Rules) (mqtt.ReasonCode, Refused) {
+	name, rest, _, err := topic.ParseShare(s.Filter)
 	switch {
 	case err != nil:
 		return mqtt.TopicFilterInvalid, RefusedFilter
-	case !c.grant.MaySubscribe(filter):
+	case !c.grant.MaySubscribe(s.Filter):
 		return mqtt.NotAuthorized, RefusedGrants
+	case name != "" && !rules.Settings.SharedAvailable:
+		return mqtt.SharedSubscriptionsNotSupported, RefusedShared
+	case s.ID != 0 && !rules.Settings.SubscriptionIDsAvailable:
+		return mqtt.SubscriptionIdentifiersNotSupported, RefusedIDs
+	case !rules.Settings.WildcardAvailable && topic.HasWildcard(rest):
+		return mqtt.WildcardSubscriptionsNotSupported, RefusedWildcards
 	}
-	if b := beyondLimits(rest, c.limits); b.quota != NotRefused {
+	if b := beyondLimits(rest, rules); b.quota != NotRefused {
 		return mqtt.TopicFilterInvalid, b.quota
 	}
-	if c.limits.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#') {
+	if rules.WildcardRoot == 0 && (rest[0] == '+' || rest[0] == '#') {
 		return mqtt.TopicFilterInvalid, RefusedWildcard
 	}
 	return brokerDecides, NotRefused
 }
 
+// wasTold reports whether CONNACK has told the client that there is no such
+// thing, so that asking for it is a protocol error (§3.2.2.3.11 to .13). Who was
+// told otherwise, before a change, hears it in SUBACK.
+func (c *Conn) wasTold(by Refused) bool {
+	s := &c.told.Settings
+	switch {
+	case c.version != packet.V5:
+		return false
+	case by == RefusedShared:
+		return !s.SharedAvailable
+	case by == RefusedIDs:
+		return !s.SubscriptionIDsAvailable
+	}
+	return by == RefusedWildcards && !s.WildcardAvailable
+}
+
+// limit is the name of the quota or setting; empty if it is neither.
+func (r Refused) limit() string {
+	if r == NotRefused || r == RefusedGrants || r == RefusedFilter {
+		return ""
+	}
+	return r.String()
+}
+
 // refusedText says why checkSubscription refuses a filter.
-func (c *Conn) refusedText(filter string, by Refused) string {
+func (c *Conn) refusedText(filter string, by Refused, rules *Rules) string {
 	_, rest, _, err := topic.ParseShare(filter)
 	switch {
 	case err != nil:
@@ -189,7 +231,13 @@ func (c *Conn) refusedText(filter string, by Refused) string {
 	case by == RefusedGrants:
 		return "the grant of this credential does not allow to subscribe to this filter"
 	case by == RefusedWildcard:
-		return fmt.Sprintf("the filter begins with a wildcard, the quota %s is %d", by, c.limits.WildcardRoot)
+		return fmt.Sprintf("the filter begins with a wildcard, the quota %s is %d", by, rules.WildcardRoot)
+	case by == RefusedWildcards:
+		return "wildcard subscriptions are not available"
+	case by == RefusedShared:
+		return "shared subscriptions are not available"
+	case by == RefusedIDs:
+		return "subscription identifiers are not available"
 	}
-	return "the filter has " + beyondLimits(rest, c.limits).String()
+	return "the filter has " + beyondLimits(rest, rules).String()
 }

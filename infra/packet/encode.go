@@ -289,6 +289,11 @@ func Append(dst []byte, v Version, p *Packet, limit int) []byte {
 	return dst
 }
 
+// AppendUserProperty appends a User Property as UserProperties fields have it.
+func AppendUserProperty(dst []byte, key, value string) []byte {
+	return appendString(appendString(append(dst, byte(userProperty)), key), value)
+}
+
 // fit calls encode with less and less until what it appends is at most limit
 // bytes; if even the least is too much, dst is returned as it was.
 func fit[S ~string | ~[]byte](dst []byte, limit int, user []byte, text S, encode func(dst, user []byte, text S) []byte) []byte {

@@ -53,7 +53,8 @@ func QuotasDocument() []byte {
 	b.WriteString("# Quotas\n\n" +
 		"Written by `make generate`. Every quota can be set (`PUT /v1/tenants/{tenant}/quotas/overrides`) and is shown, but not every one holds yet:\n" +
 		"those with \"not yet\" limit nothing today. An answer that sets such a quota names it in the header `Quotas-Not-Enforced`.\n" +
-		"-1 means that there is no limit. A change reaches new connections within 2 s; connections that are open keep the limits that they began with.\n\n" +
+		"-1 means that there is no limit. A change reaches new connections within 2 s, and those that are open, but for what CONNACK has promised them\n" +
+		"(`receive_maximum`, `topic_alias_maximum`, the keep alive) and for `connections`, which ends none.\n\n" +
 		"| quota | where it holds, and what happens beyond it |\n|---|---|\n")
 	for _, name := range tenancy.QuotaNames() {
 		where := enforcement[name]
