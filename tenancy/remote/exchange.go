@@ -83,19 +83,12 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 
 // lookup returns a credential from what is kept, else from the bus.
 func (d *Directory) lookup(ctx context.Context, tenant, username string) (tenancy.Credential, error) {
-	c, ok, wanted := d.cache.credential(tenant, username)
-	if wanted {
-		select {
-		case d.load <- tenant:
-		default:
-			d.cache.loadLater(tenant)
-		}
-	}
+	c, ok, whole := d.known(tenant, username)
 	if ok {
 		return c, nil
 	}
 	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
-	if _, _, whole := d.cache.find(tenant, username); whole && !d.cache.mayDoubt(tenant, d.now()) {
+	if whole && !d.cache.mayDoubt(tenant, d.now()) {
 		return c, missing
 	}
 	return d.askCredential(ctx, tenant, username, missing)

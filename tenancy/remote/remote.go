@@ -299,10 +299,9 @@ func (d *Directory) refuse(ctx context.Context, tenant string, a *tenancy.Attemp
 	return why
 }
 
-// credential returns a credential from what is kept, else from the bus. That
-// there is none takes the time of a wrong password.
-func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.Attempt) (tenancy.Credential, error) {
-	username := a.Username
+// known returns a credential if it is kept, and whether all of its tenant's are.
+// The first look has them read.
+func (d *Directory) known(tenant, username string) (c tenancy.Credential, ok, whole bool) {
 	c, ok, whole, wanted := d.cache.credential(tenant, username)
 	if wanted {
 		select {
@@ -311,6 +310,14 @@ func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.At
 			d.cache.loadLater(tenant)
 		}
 	}
+	return c, ok, whole
+}
+
+// credential returns a credential from what is kept, else from the bus. That
+// there is none takes the time of a wrong password.
+func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.Attempt) (tenancy.Credential, error) {
+	username := a.Username
+	c, ok, whole := d.known(tenant, username)
 	if ok {
 		return c, nil
 	}
