@@ -24,7 +24,8 @@ type Grant struct {
 var defaultGrant = &Grant{Revision: 1, publish: []string{"#"}, subscribe: []string{"#"}, everything: true}
 
 // DefaultGrant allows everything inside the tenant except topics that begin
-// with $, which are the server's [MQTT-4.7.2-1].
+// with $, which are the server's [MQTT-4.7.2-1]; of those, $SYS/… may be
+// subscribed.
 func DefaultGrant() *Grant { return defaultGrant }
 
 // NewGrant compiles the filters that may be published to and subscribed. The
@@ -59,7 +60,11 @@ func (g *Grant) MayPublish(topic []byte) bool {
 	return false
 }
 
-const sharePrefix = "$share/"
+const (
+	sharePrefix = "$share/"
+	// sysPrefix begins what the server says of a tenant, to that tenant.
+	sysPrefix = "$SYS/"
+)
 
 // MaySubscribe reports whether the topic filter, which must be valid, may be
 // subscribed: one filter of the grant allows everything that it can match. For
@@ -76,7 +81,7 @@ func (g *Grant) MaySubscribe(filter string) bool {
 		return false
 	}
 	if g.everything {
-		return filter[0] != '$'
+		return filter[0] != '$' || strings.HasPrefix(filter, sysPrefix)
 	}
 	for _, f := range g.subscribe {
 		if covers(f, filter) {

@@ -19,8 +19,8 @@ func TestGrant_Default(t *testing.T) {
 		}
 	}
 	for filter, want := range map[string]bool{
-		"#": true, "+": true, "+/#": true, "a/b": true, "$SYS/#": false, "$share/g/a/#": true, "$share/g/#": true,
-		"$share/g/$SYS/#": false, "$share/g": false, "$share/g/": false, "$share": false, "": false, "$shared/a": false,
+		"#": true, "+": true, "+/#": true, "a/b": true, "$SYS/#": true, "$SYS": false, "$other/#": false, "$share/g/a/#": true, "$share/g/#": true,
+		"$share/g/$SYS/#": true, "$share/g/$x/#": false, "$share/g": false, "$share/g/": false, "$share": false, "": false, "$shared/a": false,
 	} {
 		if got := g.MaySubscribe(filter); got != want {
 			t.Errorf("MaySubscribe(%q) = %v, want %v", filter, got, want)

@@ -59,8 +59,10 @@ func TestCredential_Session(t *testing.T) {
 		body  string
 		scram bool
 	}{
-		{`{"username":"generated"}`, true}, {`{"username":"generated-without","scram":false}`, false},
-		{`{"username":"chosen","password":"chosen-1"}`, false}, {`{"username":"chosen-with","password":"chosen-1","scram":true}`, true},
+		{`{"username":"generated"}`, true},
+		{`{"username":"generated-without","scram":false}`, false},
+		{`{"username":"chosen","password":"chosen-1"}`, false},
+		{`{"username":"chosen-with","password":"chosen-1","scram":true}`, true},
 	} {
 		v := f.want(f.do("POST", path, key, c.body), 201, "")
 		cred, err := f.store.Credential(t.Context(), "acme", v["username"].(string))

@@ -22,6 +22,7 @@ import (
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
+	"github.com/manormq/manor/services/broker/systree"
 )
 
 // Broker is one broker. Attach may be called concurrently.
@@ -31,12 +32,13 @@ type Broker struct {
 	log      *slog.Logger
 	store    kv.Store
 	shards   *shard.Set
+	metrics  prometheus.Gatherer
 	listener net.Listener
 	tls      *tls.Config
 }
 
 // New opens the store and restores what it holds. The metrics are registered
-// with reg. The caller runs the Broker, and closes it if it never does.
+// with reg; if that gathers them too, $SYS has all that it has. The caller runs the Broker, and closes it if it never does.
 func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -46,6 +48,7 @@ func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*B
 		return nil, err
 	}
 	b := &Broker{config: c, name: name, log: log}
+	b.metrics, _ = reg.(prometheus.Gatherer)
 	if c.Listen != "" {
 		if b.tls, err = wire.TLS(c.Cert, c.Key, c.CA); err != nil {
 			return nil, err
@@ -139,6 +142,10 @@ func (b *Broker) Run(ctx context.Context) error {
 		}
 		g.Go(func() error { return s.Serve(gctx, b.listener) })
 	}
+	g.Go(func() error {
+		b.systree().Run(gctx)
+		return nil
+	})
 	var err error
 	select {
 	case err = <-done:
@@ -161,4 +168,26 @@ func (b *Broker) Close() error {
 		_ = b.listener.Close()
 	}
 	return b.store.Close()
+}
+
+// systree publishes what this broker counts.
+func (b *Broker) systree() *systree.Tree {
+	return systree.New(systree.Config{
+		Interval: b.config.Systree, Node: b.name, Operator: b.config.Operator, Metrics: b.metrics, Log: b.log,
+		Tenants: func(yield func(string, systree.Figures)) {
+			b.shards.Tenants(func(id string, t *shard.Tenant) {
+				u := t.Usage()
+				if u.Subscriptions == 0 {
+					return // nobody listens
+				}
+				in, out := t.Flow()
+				yield(id, systree.Figures{
+					Connections: u.Connections, Sessions: u.PersistentSessions, Subscriptions: u.Subscriptions,
+					QueueMessages: u.QueueMessages, QueueBytes: u.QueueBytes,
+					Retained: u.Retained, RetainedBytes: u.RetainedBytes, Received: in, Sent: out,
+				})
+			})
+		},
+		Publish: b.shards.Announce,
+	})
 }

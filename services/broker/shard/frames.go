@@ -32,6 +32,7 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 	switch f.Kind {
 	case link.UpPublish:
 		s.stats.QueueIn.Add(1)
+		count(&se.tenant.flows[s.index].in)
 		ev := session.Event{Kind: session.Publish, QoS: f.Message.QoS, Packet: f.PacketID}
 		s.step(se, &ev, &f.Message)
 	case link.UpAck:

@@ -80,6 +80,9 @@ func (s *Shard) deliverTo(ch *Channel, f link.DownFrame, m *mqtt.Message, expire
 	f.Kind, f.Channel, f.Slot = link.DownDeliver, ch.id, uint16(len(o.down.Messages)-1)
 	o.down.Frames = append(o.down.Frames, f)
 	s.stats.QueueOut.Add(1)
+	if se := ch.sess; se != nil {
+		count(&se.tenant.flows[s.index].out)
+	}
 	if len(o.down.Frames) >= outFrames {
 		o.hand(s.run)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
 )
 
 // Config is what a Set is made of.
@@ -209,10 +210,22 @@ func (st *Set) Tenant(id string) *Tenant {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if t = st.mu.tenants[id]; t == nil {
-		t = &Tenant{id: id, cell: st.cell}
+		t = &Tenant{id: id, cell: st.cell, flows: make([]flow, len(st.shards))}
 		st.mu.tenants[id] = t
 	}
 	return t
+}
+
+// Announce gives messages of the server to a tenant's subscribers, at QoS 0. It
+// does not wait for that.
+func (st *Set) Announce(tenant string, messages []mqtt.Message) {
+	t, s := st.Tenant(tenant), st.shards[0]
+	s.call(func() {
+		server := &sess{tenant: t, limits: &unlimited}
+		for i := range messages {
+			s.route(server, &messages[i], &session.Publication{})
+		}
+	})
 }
 
 // Tenants calls f for each tenant that has had a session or a message here.

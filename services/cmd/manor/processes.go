@@ -114,7 +114,7 @@ func (r *region) command(p *process) (program string, args []string, err error) 
 	identity := section{"cert": cert, "key": key, "ca": r.ca.file}
 	switch p.Role {
 	case "broker":
-		config["broker"] = identity.with("data", p.Data).with("listen", p.local("link"))
+		config["broker"] = identity.with("data", p.Data).with("listen", p.local("link")).with("systree_tenant", r.anonymous)
 	case "gateway":
 		r.gateway(config, p, identity)
 	case "tenancy":

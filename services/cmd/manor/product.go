@@ -110,7 +110,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 
 	// Sessions, queues, retained messages.
 	config := broker.DefaultConfig()
-	config.Data = folder("broker-1")
+	config.Data, config.Operator = folder("broker-1"), o.anonymous
 	sessions, err := broker.New(config, "broker-1", log, registry)
 	if err != nil {
 		return err
