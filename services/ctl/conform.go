@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"strconv"
@@ -49,7 +50,8 @@ func conform() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&k.options.Broker, "broker", "127.0.0.1:1883", "broker, host:port, or several faces of one, comma separated")
+	f.StringVar(&k.options.Broker, "broker", "127.0.0.1:1883", "broker, host:port, or several faces of one, comma separated, that scripts take in turn")
+	f.BoolVar(&k.options.Spread, "spread", false, "connections, not scripts, take the faces of the broker in turn")
 	f.BoolVar(&k.tls, "tls", false, "connect with TLS")
 	f.StringVar(&k.ca, "ca", "", "PEM file with the CA of the broker's certificate (the system's CAs)")
 	f.StringVar(&k.name, "server-name", "", "name of the broker in SNI and in its certificate (that of --broker)")
@@ -113,9 +115,7 @@ func (k *conformance) prepare() (err error) {
 			return fmt.Errorf("--run: %w", err)
 		}
 	}
-	// Two runs against one broker, also from different machines, differ in the
-	// time at which they began.
-	k.options.RunID = "c" + strconv.FormatInt(time.Now().UnixMilli()/100%(36*36*36*36), 36)
+	k.options.RunID = strconv.FormatInt(36*36*36*36+rand.Int64N(35*36*36*36*36), 36)
 	if !k.tls {
 		if k.ca != "" || k.name != "" || k.insecure {
 			return fmt.Errorf("--ca, --server-name and --insecure: expected --tls with them")

@@ -42,7 +42,7 @@ func (c *client) open(ctx context.Context) error {
 	if c.conn != nil {
 		return nil
 	}
-	conn, err := c.run.o.dial(ctx, c.framing)
+	conn, err := c.run.o.dial(ctx, c.run.o.face(c.run.number), c.framing)
 	if err != nil {
 		return err
 	}

@@ -17,9 +17,10 @@ import (
 
 // Options say which broker is tested, and how.
 type Options struct {
-	// Broker is host:port, or several of them, comma separated, that connections
-	// take in turn: the faces of one broker.
+	// Broker is host:port, or several of them, comma separated: the faces of one
+	// broker. Scripts take them in turn, with Spread every connection does.
 	Broker    string
+	Spread    bool
 	TLS       *tls.Config // nil for none
 	WebSocket bool
 	Path      string // of WebSocket; /mqtt if empty
@@ -70,13 +71,20 @@ func (o *Options) prepare() error {
 	return nil
 }
 
-// dial opens a connection over the transport of o. frames say how WebSocket
+// face is the one of the broker that a connection of script number i takes.
+func (o *Options) face(i int) string {
+	if o.Spread {
+		i = int(o.turn.Add(1))
+	}
+	return o.faces[i%len(o.faces)]
+}
+
+// dial opens a connection to a face of the broker. frames say how WebSocket
 // frames are made.
-func (o *Options) dial(ctx context.Context, frames []arg) (net.Conn, error) {
+func (o *Options) dial(ctx context.Context, face string, frames []arg) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	var d net.Dialer
-	face := o.faces[int(o.turn.Add(1))%len(o.faces)]
 	conn, err := d.DialContext(ctx, "tcp", face)
 	if err != nil {
 		return nil, err

@@ -82,6 +82,7 @@ func Run(ctx context.Context, scripts []*Script, o *Options) ([]Result, error) {
 		wg.Go(func() {
 			defer func() { <-free }()
 			r := newRun(j.s, j.v, o, set)
+			r.number = i
 			// The number keeps the names of two runs apart, the rest those of
 			// two scripts: 9 letters and digits, as every ClientId may have.
 			r.names = names{o.RunID + pad(i), map[string]string{}}
@@ -107,10 +108,11 @@ type run struct {
 	v       wire.Version
 	o       *Options
 	set     *statements.Set
+	number  int
 	names   names
 	clients map[string]*client
 	began   time.Time
-	mark    time.Time // the end of the last step
+	mark    time.Time // the beginning of the step before
 	trace   []string
 	// kept and retained are what the broker is to forget afterwards: ClientIDs
 	// and topics.
@@ -170,10 +172,11 @@ func (r *run) steps(ctx context.Context) *Failure {
 		if st.verb == perhaps && st.last == 0 && r.followed(i) {
 			group[0].last = r.o.Timeout
 		}
+		now := time.Now()
 		if f := r.do(ctx, group); f != nil {
 			return f
 		}
-		r.mark = time.Now()
+		r.mark = now
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.clients)) {
 		c := r.clients[name]
