@@ -14,8 +14,27 @@ import (
 var needs = map[string]string{
 	"websocket": "it is about WebSocket",
 	"login":     "it needs a user name and a password",
-	"maxqos":    "it is about servers without QoS 2",
-	"noretain":  "it is about servers without retained messages",
+	"alias":     "the broker takes no topic aliases",
+	"shared":    "the broker has no shared subscriptions",
+	"subids":    "the broker has no subscription identifiers",
+	"maxqos":    "it is about brokers without QoS 2",
+	"noretain":  "it is about brokers without retained messages",
+}
+
+// told reports whether a broker has what scripts need, by what it says in a
+// CONNACK of 5.0.
+var told = map[string]func(*wire.Packet) bool{
+	"alias":    func(p *wire.Packet) bool { return p.Number("aliasmax") > 0 },
+	"shared":   func(p *wire.Packet) bool { return has(p, "sharedavailable") },
+	"subids":   func(p *wire.Packet) bool { return has(p, "subidavailable") },
+	"maxqos":   func(p *wire.Packet) bool { return len(p.All("maxqos")) > 0 },
+	"noretain": func(p *wire.Packet) bool { return !has(p, "retainavailable") },
+}
+
+// has reads a property that says 0 of what there is not.
+func has(p *wire.Packet, name string) bool {
+	v, ok := p.Get(name)
+	return !ok || v != "0"
 }
 
 // lacks finds out, for each of needs, why scripts that need it do not run. What a
@@ -49,11 +68,10 @@ func (o *Options) lacks(ctx context.Context, set *statements.Set) (map[string]st
 	if e.p == nil {
 		e.p = &wire.Packet{}
 	}
-	if _, ok := e.p.Get("maxqos"); !ok {
-		out["maxqos"] = needs["maxqos"]
-	}
-	if v, _ := e.p.Get("retainavailable"); v != "0" {
-		out["noretain"] = needs["noretain"]
+	for name, ok := range told {
+		if !ok(e.p) {
+			out[name] = needs[name]
+		}
 	}
 	_ = c.packet(&wire.Packet{Kind: wire.Disconnect})
 	return out, nil
