@@ -161,7 +161,7 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 // open asks the broker for a channel.
 func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 	unreachable := conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "no broker is reachable"}
-	l := c.gw.pool.Pick()
+	l := c.gw.pool.Pick(c.tenant + "/" + c.clientID)
 	if l == nil {
 		return unreachable
 	}

@@ -4,6 +4,7 @@ package uplink
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -87,7 +88,7 @@ type Pool[T any] struct {
 	handler Handler[T]
 	log     *slog.Logger
 	links   []atomic.Pointer[Link[T]]
-	turn    atomic.Uint32
+	seed    maphash.Seed
 }
 
 // The pauses between two attempts to dial.
@@ -99,12 +100,14 @@ const (
 
 // NewPool returns a Pool of n links, none of which is there before Run.
 func NewPool[T any](n int, d Dialer, h Handler[T], log *slog.Logger) *Pool[T] {
-	return &Pool[T]{dialer: d, handler: h, log: log, links: make([]atomic.Pointer[Link[T]], max(n, 1))}
+	return &Pool[T]{dialer: d, handler: h, log: log, seed: maphash.MakeSeed(), links: make([]atomic.Pointer[Link[T]], max(n, 1))}
 }
 
-// Pick returns a link for a new channel, in turn; nil if there is none.
-func (p *Pool[T]) Pick() *Link[T] {
-	at := p.turn.Add(1)
+// Pick returns a link for a new channel of the session of that name; nil if there
+// is none. While the links stay, a name has always the same one: what ends its
+// channel then reaches the broker before what opens the next one.
+func (p *Pool[T]) Pick(name string) *Link[T] {
+	at := maphash.String(p.seed, name) % uint64(len(p.links))
 	for i := range p.links {
 		if l := p.links[(int(at)+i)%len(p.links)].Load(); l != nil && !l.goaway.Load() {
 			return l

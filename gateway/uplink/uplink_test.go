@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -94,11 +95,11 @@ func TestPoolDialsAgain(t *testing.T) {
 		if attempts < 12 || attempts > 40 {
 			t.Errorf("%d attempts in a minute", attempts)
 		}
-		if p.Pick() != nil || p.Up() != 0 {
+		if p.Pick("a/b") != nil || p.Up() != 0 {
 			t.Error("there is a link")
 		}
 		time.Sleep(10 * time.Second)
-		first := p.Pick()
+		first := p.Pick("a/b")
 		if first == nil || p.Up() != 1 {
 			t.Fatal("there is no link")
 		}
@@ -106,13 +107,13 @@ func TestPoolDialsAgain(t *testing.T) {
 		gw := gws[0]
 		mu.Unlock()
 		gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownGoaway}}})
-		if p.Pick() != nil {
+		if p.Pick("a/b") != nil {
 			t.Error("a link that says goaway is picked")
 		}
 		gw.Lost(errors.New("gone"))
 		gw.Lost(errors.New("gone twice"))
 		time.Sleep(time.Second)
-		if next := p.Pick(); next == nil || next == first {
+		if next := p.Pick("a/b"); next == nil || next == first {
 			t.Error("the lost link was not replaced")
 		}
 		if len(h.lost) != 1 || h.lost[0].Error() != "gone" {
@@ -121,4 +122,26 @@ func TestPoolDialsAgain(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// A session's channels are all on one link, and sessions on all links.
+func TestPickIsTheSame(t *testing.T) {
+	p := NewPool[int](3, nil, &nobody{}, slog.New(slog.DiscardHandler))
+	for i := range p.links {
+		p.links[i].Store(&Link[int]{})
+	}
+	used := map[*Link[int]]bool{}
+	for i := range 200 {
+		name := "acme/" + strconv.Itoa(i)
+		l := p.Pick(name)
+		used[l] = true
+		for range 3 {
+			if p.Pick(name) != l {
+				t.Fatalf("%s moves between links", name)
+			}
+		}
+	}
+	if len(used) != 3 {
+		t.Errorf("%d of 3 links are used", len(used))
+	}
 }
