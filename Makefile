@@ -15,7 +15,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -66,9 +66,13 @@ bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform -rounds $(ROUNDS)
 
-nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds
+mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
+	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
+
+nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds, every check taken out
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
+	$(MAKE) mutate
 
 generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and settings.md again
 	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\n'; \
