@@ -300,3 +300,13 @@ func BenchmarkDecodePublish(b *testing.B) {
 		}
 	}
 }
+
+// In 3.x every refused subscription has the return code 0x80 [MQTT-3.9.3-2 of 3.1.1].
+func TestSubackOfOldVersions(t *testing.T) {
+	p := packet.Suback{PacketID: 1, Reasons: []mqtt.ReasonCode{0, 2, mqtt.NotAuthorized, mqtt.QuotaExceeded}}
+	for _, v := range []packet.Version{packet.V31, packet.V311} {
+		if got := packet.AppendSuback(nil, v, &p, 0); !bytes.Equal(got, []byte{0x90, 6, 0, 1, 0, 2, 0x80, 0x80}) {
+			t.Errorf("%s: % X", v, got)
+		}
+	}
+}

@@ -100,3 +100,12 @@ func TestValidateFilterAgainstNaive(t *testing.T) {
 	}
 	each("")
 }
+
+// What is missing after a share name is said [MQTT-4.8.2-2].
+func TestParseShare_SaysWhatIsMissing(t *testing.T) {
+	for _, filter := range []string{"$share/g", "$share/g/"} {
+		if _, _, _, err := topic.ParseShare(filter); err == nil || !strings.Contains(err.Error(), "no topic filter after the share name") {
+			t.Errorf("ParseShare(%q): %v", filter, err)
+		}
+	}
+}
