@@ -63,7 +63,7 @@ type finder struct {
 }
 
 // comment finds what group stands at: the statement on its line, or on the next;
-// of a function's own comment, every if of it that returns.
+// of a function's own comment, every if of it that refuses.
 func (f *finder) comment(tree *ast.File, group *ast.CommentGroup) {
 	for _, d := range tree.Decls {
 		fn, ok := d.(*ast.FuncDecl)
@@ -72,7 +72,7 @@ func (f *finder) comment(tree *ast.File, group *ast.CommentGroup) {
 		}
 		if fn.Doc == group {
 			ast.Inspect(fn.Body, func(n ast.Node) bool {
-				if s, ok := n.(*ast.IfStmt); ok && returns(s.Body) {
+				if s, ok := n.(*ast.IfStmt); ok && refuses(s.Body) {
 					f.condition(s.Cond)
 				}
 				return true
@@ -142,13 +142,18 @@ func (f *finder) inside(fn *ast.FuncDecl, first, last int) {
 	}
 }
 
-// returns reports whether a block ends its function.
-func returns(b *ast.BlockStmt) bool {
+// refuses reports whether a block ends its function, and not with true or nil,
+// which would be a way around the checks.
+func refuses(b *ast.BlockStmt) bool {
 	if len(b.List) == 0 {
 		return false
 	}
-	_, ok := b.List[len(b.List)-1].(*ast.ReturnStmt)
-	return ok
+	r, ok := b.List[len(b.List)-1].(*ast.ReturnStmt)
+	if !ok || len(r.Results) == 0 {
+		return ok
+	}
+	last, ok := r.Results[len(r.Results)-1].(*ast.Ident)
+	return !ok || last.Name != "true" && last.Name != "nil"
 }
 
 // tagless reports whether the case at path[i] is of a switch without a tag.

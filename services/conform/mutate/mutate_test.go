@@ -60,6 +60,9 @@ func g(a int) bool {
 	if a == 9 {
 		a = 1
 	}
+	if a == 10 {
+		return true
+	}
 	return a != 5
 }
 
@@ -93,7 +96,7 @@ func TestFind(t *testing.T) {
 		"p.go:17: MQTT-1.1.1-6: b++ removed",
 		"p.go:18: MQTT-1.1.1-7: b == 7 never holds",
 		"p.go:26: MQTT-1.1.1-8: a < 0 never holds",
-		"p.go:36: MQTT-1.1.1-9: a == 1 || a == 2 negated",
+		"p.go:39: MQTT-1.1.1-9: a == 1 || a == 2 negated",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("found\n%s\nexpected\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
