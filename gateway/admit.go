@@ -244,6 +244,9 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 		}
 		return &tenancy.Identity{Tenant: t, Grant: grant}, conn.Refusal{}
 	}
+	if name := c.in.Identity; name != "" && t.ID == c.in.Listener.Config().Tenant {
+		return certified(t, name)
+	}
 	id, err := g.cfg.Directory.Authenticate(ctx, tenancy.Attempt{
 		Tenant: t, ClientID: p.ClientID, Username: username, HasUsername: p.HasUsername,
 		Password: p.Password, HasPassword: p.HasPassword, Peer: c.in.Peer,
@@ -259,6 +262,21 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
 	}
 	return nil, refusal(err)
+}
+
+// certified is the identity of a client whose certificate names it.
+func certified(t *tenancy.Tenant, name string) (*tenancy.Identity, conn.Refusal) {
+	if err := tenancy.ValidUsername(name); err != nil {
+		return nil, conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "the certificate's name cannot be a user name: " + err.Error()}
+	}
+	if !t.Active() {
+		return nil, inactive
+	}
+	grant := t.Grant
+	if grant == nil {
+		grant = tenancy.DefaultGrant()
+	}
+	return &tenancy.Identity{Tenant: t, Username: name, Grant: grant}, conn.Refusal{}
 }
 
 // refusal maps an error of the directory to a CONNACK. What exists and what

@@ -34,6 +34,16 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		"10.0.0.0/8":             func(l *listener.Config) { l.TrustedProxies = []string{"everyone"} },
 		"expected another one":   func(l *listener.Config) { l.Name = "api" },
 		"max_connections":        func(l *listener.Config) { l.MaxConnections = -1 },
+		"tls_min with mqtts":     func(l *listener.Config) { l.MinTLS = "1.3" },
+		"client_certs and client_ca_file together": func(l *listener.Config) { tlsFiles(l); l.ClientCerts = "required" },
+		"optional or required":                     func(l *listener.Config) { tlsFiles(l); l.ClientCerts = "yes" },
+		"cn or san":                                func(l *listener.Config) { tlsFiles(l); l.Identity = "subject" },
+		"1.2 or 1.3":                               func(l *listener.Config) { tlsFiles(l); l.MinTLS = "1.1" },
+		"with client_crl_file":                     func(l *listener.Config) { tlsFiles(l); l.ClientCRLFile = "crl.pem" },
+		"expected tenant": func(l *listener.Config) {
+			tlsFiles(l)
+			l.ClientCerts, l.ClientCAFile, l.Identity = "required", "ca.pem", "cn"
+		},
 	} {
 		c := testConfig(t, noBroker{})
 		edit(&c.Listeners[0])
@@ -42,3 +52,5 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+func tlsFiles(l *listener.Config) { l.Kind, l.CertFile, l.KeyFile = listener.MQTTS, "c.pem", "k.pem" }

@@ -37,7 +37,7 @@ const lookEvery = time.Second
 
 func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
-	c.version = c.onDisk()
+	c.version = onDisk(certFile, keyFile)
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "expected a PEM certificate in %s and its key in %s: %w", certFile, keyFile, err)
@@ -46,8 +46,8 @@ func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, 
 	return c, nil
 }
 
-func (c *certificate) onDisk() (v [2]fileVersion) {
-	for i, name := range []string{c.certFile, c.keyFile} {
+func onDisk(names ...string) (v [2]fileVersion) {
+	for i, name := range names {
 		if st, err := os.Stat(name); err == nil {
 			v[i] = fileVersion{st.ModTime(), st.Size()}
 		}
@@ -60,7 +60,7 @@ func (c *certificate) get(now time.Time) *tls.Certificate {
 	if c.mu.TryLock() {
 		if now.Sub(c.looked) >= lookEvery {
 			c.looked = now
-			if v := c.onDisk(); v != c.version {
+			if v := onDisk(c.certFile, c.keyFile); v != c.version {
 				pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 				if err != nil {
 					// Files are seldom replaced together; the next look may find both.
@@ -90,8 +90,8 @@ func (l *Listener) namesNobody(host string) bool {
 // tlsConfig serves the certificate to clients that name a tenant's host or
 // nobody's. Any other name is refused with unrecognized_name.
 func (l *Listener) tlsConfig() *tls.Config {
-	return &tls.Config{
-		MinVersion:                  tls.VersionTLS12,
+	config := &tls.Config{
+		MinVersion:                  l.cfg.minVersion(),
 		NextProtos:                  l.nextProtos(),
 		DynamicRecordSizingDisabled: true, // records of 1 KiB would each be a write
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -118,6 +118,16 @@ func (l *Listener) tlsConfig() *tls.Config {
 			return l.cert.get(time.Now()), nil
 		},
 	}
+	if l.clients != nil {
+		// Verified by ourselves, with what the files say now.
+		config.ClientAuth = tls.RequestClientCert
+		if l.cfg.ClientCerts == ClientCertsRequired {
+			config.ClientAuth = tls.RequireAnyClientCert
+		}
+		config.ClientCAs = l.clients.get(time.Now()).pool // what clients are told
+		config.VerifyConnection = l.clients.verify
+	}
+	return config
 }
 
 func (l *Listener) nextProtos() []string {

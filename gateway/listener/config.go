@@ -3,6 +3,7 @@
 package listener
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"slices"
@@ -32,6 +33,11 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies" doc:"networks whose PROXY headers and X-Forwarded-For are believed; empty believes any PROXY header and no X-Forwarded-For"`
 	CertFile       string   `yaml:"cert_file" doc:"PEM file with the certificate chain (mqtts, wss); read again when it changes"`
 	KeyFile        string   `yaml:"key_file" doc:"PEM file with the private key"`
+	MinTLS         string   `yaml:"tls_min" doc:"oldest version of TLS, 1.2 or 1.3; empty is 1.2"`
+	ClientCerts    string   `yaml:"client_certs" doc:"certificates of clients: optional, required, or empty for none. VerneMQ: require_certificate"`
+	ClientCAFile   string   `yaml:"client_ca_file" doc:"PEM file with the CAs of client certificates; read again when it changes. VerneMQ: cafile"`
+	ClientCRLFile  string   `yaml:"client_crl_file" doc:"PEM file with revocation lists of those CAs; read again when it changes; empty is none. VerneMQ: crlfile"`
+	Identity       string   `yaml:"use_identity_as_username" doc:"what of a client certificate is the user name, which then needs no password, in the listener's tenant: cn, san (the first URI, DNS name or e-mail address), or empty for nothing"`
 	CertDir        string   `yaml:"cert_dir" doc:"folder with HOST.pem and HOST.key, used for that SNI instead of cert_file; read again when they change; empty is none"`
 }
 
@@ -66,6 +72,9 @@ func (c *Config) Validate() error {
 	if c.CertDir != "" && !c.TLS() {
 		return errs.New(errs.Invalid, "listener %s: expected cert_dir with mqtts and wss only", c.Label())
 	}
+	if err := c.validateTLS(); err != nil {
+		return err
+	}
 	if c.MaxConnections < 0 {
 		return errs.New(errs.Invalid, "listener %s: max_connections: expected 0 or more, found %d", c.Label(), c.MaxConnections)
 	}
@@ -76,6 +85,40 @@ func (c *Config) Validate() error {
 	}
 	_, err := c.trusted()
 	return err
+}
+
+func (c *Config) validateTLS() error {
+	for name, set := range map[string]bool{
+		"tls_min": c.MinTLS != "", "client_certs": c.ClientCerts != "", "client_ca_file": c.ClientCAFile != "",
+		"client_crl_file": c.ClientCRLFile != "", "use_identity_as_username": c.Identity != "",
+	} {
+		if set && !c.TLS() {
+			return errs.New(errs.Invalid, "listener %s: expected %s with mqtts and wss only", c.Label(), name)
+		}
+	}
+	switch {
+	case !slices.Contains([]string{"", "1.2", "1.3"}, c.MinTLS):
+		return errs.New(errs.Invalid, "listener %s: tls_min: expected 1.2 or 1.3, found %q", c.Label(), c.MinTLS)
+	case !slices.Contains([]string{"", ClientCertsOptional, ClientCertsRequired}, c.ClientCerts):
+		return errs.New(errs.Invalid, "listener %s: client_certs: expected optional or required, found %q", c.Label(), c.ClientCerts)
+	case !slices.Contains([]string{"", IdentityCN, IdentitySAN}, c.Identity):
+		return errs.New(errs.Invalid, "listener %s: use_identity_as_username: expected cn or san, found %q", c.Label(), c.Identity)
+	case (c.ClientCerts != "") != (c.ClientCAFile != ""):
+		return errs.New(errs.Invalid, "listener %s: expected client_certs and client_ca_file together", c.Label())
+	case c.ClientCerts == "" && (c.ClientCRLFile != "" || c.Identity != ""):
+		return errs.New(errs.Invalid, "listener %s: expected client_certs with client_crl_file and use_identity_as_username", c.Label())
+	case c.Identity != "" && c.Tenant == "":
+		// Whoever has a certificate of these CAs would be let into every tenant.
+		return errs.New(errs.Invalid, "listener %s: expected tenant with use_identity_as_username: the one whose clients the CAs name", c.Label())
+	}
+	return nil
+}
+
+func (c *Config) minVersion() uint16 {
+	if c.MinTLS == "1.3" {
+		return tls.VersionTLS13
+	}
+	return tls.VersionTLS12
 }
 
 func (c *Config) trusted() ([]netip.Prefix, error) {

@@ -34,6 +34,9 @@ type Conn struct {
 	// ForeignOrigin says that a browser connects for a web page that came from
 	// another host than this one (RFC 6454 §7).
 	ForeignOrigin bool
+	// Identity is the name in the client's certificate, which was verified; empty
+	// if the listener takes none from there.
+	Identity string
 
 	ws *websocket.Conn
 }
@@ -75,6 +78,7 @@ type Listener struct {
 	trusted []netip.Prefix
 	cert    *certificate
 	hosts   *hostCertificates // nil without cert_dir
+	clients *authorities      // nil without client certificates
 	tls     *tls.Config
 	l       net.Listener
 	http    *http.Server
@@ -96,6 +100,11 @@ func New(c Config, o Options) (*Listener, error) {
 		}
 		if c.CertDir != "" {
 			if l.hosts, err = newHostCertificates(c.CertDir, l.log); err != nil {
+				return nil, err
+			}
+		}
+		if c.ClientCerts != "" {
+			if l.clients, err = loadAuthorities(c.ClientCAFile, c.ClientCRLFile, l.log); err != nil {
 				return nil, err
 			}
 		}
@@ -245,12 +254,21 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	conn := &Conn{Conn: c, Socket: s, Listener: l, Peer: addrPort(c.RemoteAddr())}
 	host := ""
 	if t != nil {
-		host = t.ConnectionState().ServerName
+		cs := t.ConnectionState()
+		host, conn.Identity = cs.ServerName, l.identity(&cs)
 	}
 	if !l.tenant(conn, host, proxy) {
 		return nil
 	}
 	return conn
+}
+
+// identity is the name that the client's certificate gives it here.
+func (l *Listener) identity(cs *tls.ConnectionState) string {
+	if l.clients == nil || len(cs.PeerCertificates) == 0 {
+		return ""
+	}
+	return identity(l.cfg.Identity, cs.PeerCertificates[0])
 }
 
 // readProxy reads the PROXY header and reports whether it was one that is

@@ -78,7 +78,8 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	c := &Conn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), Socket: s, Listener: l, Peer: l.peer(r), ForeignOrigin: foreign(r), ws: ws}
 	host := ""
 	if t != nil {
-		host = t.ConnectionState().ServerName
+		cs := t.ConnectionState()
+		host, c.Identity = cs.ServerName, l.identity(&cs)
 	}
 	if l.namesNobody(host) {
 		host = r.Host
