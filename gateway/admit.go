@@ -78,7 +78,7 @@ func (c *connection) refuse(t *turn, r conn.Refusal) {
 	}
 	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(), "tenant", short(t.tenant),
 		"username", short(t.username), "client_id", short(c.clientID), "reason", r.Reason.String(), "why", why)
-	c.end(conn.Close{Ended: true, Reason: r.Reason, Text: r.Text, Reference: r.Reference, Limit: r.Limit})
+	c.end(r.Close())
 	c.gw.flush()
 }
 
@@ -139,7 +139,9 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 			return r
 		}
 	}
-	c.session = id.Session
+	if id.Session != nil {
+		c.makeSpecial().session = id.Session
+	}
 	assigned := ""
 	if p.ClientID == "" {
 		assigned = "auto-" + rand.Text()

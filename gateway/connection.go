@@ -49,12 +49,8 @@ type connection struct {
 	tenant   string
 	username string
 	clientID string
-	session  *tenancy.SessionOverride
-	// prefixed: the user name of its enhanced authentication names the tenant.
-	prefixed bool
-	// enhanced is the enhanced authentication before CONNACK, nil if there is
-	// none; the reading goroutine's.
-	enhanced *enhanced
+	// special is what few connections have; nil for the others.
+	special *special
 
 	// rates are nil for a tenant without any.
 	rates           atomic.Pointer[rates]
@@ -73,15 +69,13 @@ type connection struct {
 	// slow: something waited for the socket at the last flush. gone: it is closed.
 	slow bool
 	gone bool
+	// stale: the tenant has changed before CONNACK.
+	stale bool
 	// owed is how many bytes of answers, which need no credit, were appended
 	// since the socket had last taken everything.
 	owed int
-	// stale: the tenant has changed before CONNACK. changed is what the broker
-	// must hear of such a change.
-	stale   bool
+	// changed is what the broker must hear of a change of the tenant.
 	changed *link.NewLimits
-	// reauth is set while a client authenticates again.
-	reauth *reauth
 	// largest is the most that was appended at once, which the socket's backlog
 	// may have on top.
 	largest int
@@ -121,6 +115,35 @@ type connection struct {
 	// refusedLogged is when the log had the last line about a subscription that
 	// was refused, in Unix milliseconds; the reading goroutine's.
 	refusedLogged int64
+}
+
+// special is what few connections have. It is made before the channel is opened.
+type special struct {
+	// session is what the credential says.
+	session *tenancy.SessionOverride
+	// enhanced is the enhanced authentication before CONNACK, nil if there is
+	// none; the reading goroutine's.
+	enhanced *enhanced
+	// prefixed: the user name of the enhanced authentication names the tenant.
+	prefixed bool
+	// reauth is set while a client authenticates again; guarded by mu.
+	reauth *reauth
+}
+
+// makeSpecial returns what is special, made when first needed.
+func (c *connection) makeSpecial() *special {
+	if c.special == nil {
+		c.special = &special{}
+	}
+	return c.special
+}
+
+// session is what the credential says, or nil.
+func (c *connection) session() *tenancy.SessionOverride {
+	if c.special == nil {
+		return nil
+	}
+	return c.special.session
 }
 
 // handle is the life of a connection; listeners call it on the goroutine of

@@ -56,7 +56,7 @@ func (r *rules) forget(tenant string) {
 func (g *Gateway) change(t *tenancy.Tenant) {
 	changed, ended := 0, 0
 	for _, c := range g.registry.of(t.ID) {
-		did, end := c.change(g.rules.of(t, c.session))
+		did, end := c.change(g.rules.of(t, c.session()))
 		if did {
 			changed++
 		}
@@ -83,7 +83,7 @@ func (c *connection) change(r *conn.Rules) (changed, ended bool) {
 		c.stale = true
 		return false, false
 	}
-	if was := c.m.Rules(); was == r || c.session != nil && reflect.DeepEqual(*was, *r) {
+	if was := c.m.Rules(); was == r || c.session() != nil && reflect.DeepEqual(*was, *r) {
 		return false, false
 	}
 	limits, cl := c.m.Change(r)

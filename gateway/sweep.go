@@ -56,7 +56,8 @@ func (c *connection) timeout(now int64) (again int64) {
 		c.endLocked(cl)
 	case over != 0 && now > over:
 		c.endLocked(conn.Close{
-			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows", Limit: "max_connection_lifetime",
+			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows",
+			Details: &conn.Details{Limit: "max_connection_lifetime"},
 		})
 	case silence == 0:
 		return earlier(now+wheelSlots*wheelTick, over)

@@ -23,7 +23,7 @@ type Auth struct {
 
 // auth takes an AUTH of an accepted client [MQTT-4.12.1-1].
 func (c *Conn) auth(p *packet.Auth, fx *Effects) {
-	if c.method == "" {
+	if c.method == nil {
 		fx.close(mqtt.ProtocolError, "AUTH without an authentication method in CONNECT [MQTT-4.12.0-7]")
 		return
 	}
@@ -36,7 +36,7 @@ func (c *Conn) auth(p *packet.Auth, fx *Effects) {
 
 func (c *Conn) authOf(p *packet.Auth) (Auth, Refusal) {
 	switch {
-	case !p.HasMethod || p.Method != c.method:
+	case !p.HasMethod || p.Method != c.Method():
 		return Auth{}, Refusal{Reason: mqtt.ProtocolError, Text: "AUTH has another authentication method than CONNECT [MQTT-4.12.0-5]"}
 	case p.Reason == mqtt.Success: // [MQTT-3.15.2-1]
 		return Auth{}, Refusal{Reason: mqtt.ProtocolError, Text: "AUTH with the reason success is the server's [MQTT-3.15.2-1]"}
@@ -65,18 +65,23 @@ func (c *Conn) Authenticating(p *packet.Packet) (Auth, Close, Refusal) {
 }
 
 // Method is the Authentication Method of CONNECT; empty if it had none.
-func (c *Conn) Method() string { return c.method }
+func (c *Conn) Method() string {
+	if c.method == nil {
+		return ""
+	}
+	return *c.method
+}
 
 // Challenge appends the server's AUTH: 0x18 while it wants to hear more
 // [MQTT-4.12.0-2], 0x00 when a client has authenticated again.
 func (c *Conn) Challenge(dst []byte, reason mqtt.ReasonCode, data []byte) []byte {
-	return packet.AppendAuth(dst, &packet.Auth{Reason: reason, Method: c.method, HasMethod: true, Data: data}, int(c.limit))
+	return packet.AppendAuth(dst, &packet.Auth{Reason: reason, Method: c.Method(), HasMethod: true, Data: data}, int(c.limit))
 }
 
 // Authenticated has CONNACK name the method, with the last of the server's data
 // [MQTT-4.12.0-5] [MQTT-4.12.0-6].
 func (c *Conn) Authenticated(data []byte) {
 	if c.connack != nil {
-		c.connack.AuthMethod, c.connack.AuthData = c.method, data
+		c.connack.AuthMethod, c.connack.AuthData = c.Method(), data
 	}
 }

@@ -77,8 +77,8 @@ type Conn struct {
 	asked      uint32 // the session expiry of CONNECT
 	grant      *tenancy.Grant
 	connack    *packet.Connack // until it is sent
-	method     string          // the Authentication Method of CONNECT
-	told       *Rules          // those of CONNACK
+	method     *string         // the Authentication Method of CONNECT
+	told       unavailable     // in CONNACK
 
 	// The inbound half.
 
@@ -129,13 +129,27 @@ type Close struct {
 	Text             string
 	SessionExpiry    uint32
 	HasSessionExpiry bool
-	// Reference is the Server Reference of MQTT 5.
-	Reference string
-	// Limit names the quota or setting that ends it, if one does.
-	Limit string
+	// Details is nil for most.
+	Details *Details
 	// ByClient is set when the client has said goodbye: it is not answered.
 	ByClient bool
 	Ended    bool
+}
+
+// Details are what programs are told about a Close.
+type Details struct {
+	// Reference is the Server Reference of MQTT 5.
+	Reference string
+	// Limit names the quota or setting that ends the connection.
+	Limit string
+}
+
+// details returns those of a Close, empty if there are none.
+func (cl *Close) details() Details {
+	if cl.Details == nil {
+		return Details{}
+	}
+	return *cl.Details
 }
 
 func ended(cause link.CloseCause, reason mqtt.ReasonCode, text string) Close {
@@ -221,6 +235,14 @@ func (fx *Effects) Full() bool {
 func (fx *Effects) close(reason mqtt.ReasonCode, text string) {
 	if !fx.Close.Ended {
 		fx.Close = ended(link.CloseLost, reason, text)
+	}
+}
+
+// closeBy is close by the quota or setting of that name.
+func (fx *Effects) closeBy(reason mqtt.ReasonCode, text, limit string) {
+	if !fx.Close.Ended {
+		fx.close(reason, text)
+		fx.Close.Details = &Details{Limit: limit}
 	}
 }
 

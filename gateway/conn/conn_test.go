@@ -200,7 +200,7 @@ func (s *script) connect(a args) {
 		o, r = s.c.Accept(q.Connect, conn.Admission{Identity: id, AssignedClientID: "auto-1"})
 	}
 	if r.Reason.Failed() {
-		s.packets(s.c.Goodbye(nil, conn.Close{Ended: true, Reason: r.Reason, Text: r.Text, Reference: r.Reference, Limit: r.Limit}))
+		s.packets(s.c.Goodbye(nil, r.Close()))
 		return
 	}
 	fmt.Fprintf(&s.out, "up OPEN tenant=%s id=%s clean=%v expiry=%d receive=%d/%d credit=%d protocol=%s", o.Tenant, o.ClientID, o.CleanStart,

@@ -24,6 +24,15 @@ type Refusal struct {
 	Limit string
 }
 
+// Close is how the connection of a client that is refused ends.
+func (r *Refusal) Close() Close {
+	cl := ended(0, r.Reason, r.Text)
+	if r.Reference != "" || r.Limit != "" {
+		cl.Details = &Details{r.Reference, r.Limit}
+	}
+	return cl
+}
+
 // Connect takes the CONNECT packet, before anything is known about who it is.
 func (c *Conn) Connect(p *packet.Connect) Refusal {
 	c.phase = connecting
@@ -31,9 +40,12 @@ func (c *Conn) Connect(p *packet.Connect) Refusal {
 	c.keepAlive, c.limit = p.KeepAlive, p.MaximumPacketSize
 	c.outMax = min(p.TopicAliasMaximum, aliasesOut)
 	c.connack = &packet.Connack{}
-	c.method = p.AuthMethod
-	if p.HasAuthMethod && p.AuthMethod == "" {
-		return UnknownMethod(p.AuthMethod)
+	if p.HasAuthMethod {
+		if p.AuthMethod == "" {
+			return UnknownMethod(p.AuthMethod)
+		}
+		method := p.AuthMethod // p is used again
+		c.method = &method
 	}
 	return Refusal{}
 }
@@ -69,7 +81,7 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 		l = NewRules(a.Identity.Tenant, a.Identity.Session)
 	}
 	c.rules.Store(l)
-	c.grant, c.told = a.Identity.Grant, l
+	c.grant, c.told = a.Identity.Grant, l.unavailable()
 	c.receiveMax = uint16(within(l.ReceiveMaximum, 65535))
 	c.aliasMax = uint16(within(l.TopicAliasMaximum, aliasesIn))
 	c.creditWindow = CreditWindow

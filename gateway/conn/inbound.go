@@ -101,8 +101,7 @@ func (c *Conn) beyondCapabilities(m *mqtt.Message, rules *Rules, fx *Effects) {
 		why = DropRetain
 	}
 	fx.Drops[why]++
-	fx.close(r.Reason, r.Text)
-	fx.Close.Limit = r.Limit
+	fx.closeBy(r.Reason, r.Text, r.Limit)
 }
 
 // charge counts a frame against the broker's window. As on every channel, what

@@ -252,7 +252,7 @@ func merge(mine, brokers []mqtt.ReasonCode) []mqtt.ReasonCode {
 // CONNACK while one is owed, else a DISCONNECT where the version has one. After
 // it the machine takes nothing more.
 func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
-	was := c.phase
+	was, more := c.phase, cl.details()
 	c.phase = closed
 	switch {
 	case cl.ByClient || was == waiting || was == closed:
@@ -261,7 +261,7 @@ func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
 		return dst
 	case was == connecting:
 		k := &packet.Connack{
-			Reason: refusing(cl.Reason), ReasonString: cl.Text, ServerReference: cl.Reference, UserProperties: limitProperty(cl.Limit),
+			Reason: refusing(cl.Reason), ReasonString: cl.Text, ServerReference: more.Reference, UserProperties: limitProperty(more.Limit),
 		}
 		out := packet.AppendConnack(dst, c.version, k, int(c.limit))
 		if len(out) == len(dst) { // too large for the client with it
@@ -271,8 +271,8 @@ func (c *Conn) Goodbye(dst []byte, cl Close) []byte {
 		return out
 	case c.version == packet.V5:
 		d := &packet.Disconnect{
-			Reason: packet.LegalReason(packet.DISCONNECT, cl.Reason), ReasonString: cl.Text, ServerReference: cl.Reference,
-			UserProperties: limitProperty(cl.Limit),
+			Reason: packet.LegalReason(packet.DISCONNECT, cl.Reason), ReasonString: cl.Text, ServerReference: more.Reference,
+			UserProperties: limitProperty(more.Limit),
 		}
 		out := packet.AppendDisconnect(dst, c.version, d, int(c.limit))
 		if len(out) == len(dst) {

@@ -84,8 +84,8 @@ func (c *Conn) Change(r *Rules) (*link.NewLimits, Close) {
 		if out.Reason == mqtt.UnsupportedProtocolVersion {
 			out.Reason = mqtt.AdministrativeAction // DISCONNECT has no 0x84
 		}
-		cl := ended(link.CloseRevoked, out.Reason, out.Text)
-		cl.Reference, cl.Limit = out.Reference, out.Limit
+		cl := out.Close()
+		cl.Cause = link.CloseRevoked
 		return nil, cl
 	}
 	c.expiry.Store(c.capExpiry(c.asked))
@@ -106,6 +106,29 @@ func (r *Rules) capabilities(k *packet.Connack) {
 	k.WildcardUnavailable = !s.WildcardAvailable
 	k.SubscriptionIDsUnavailable = !s.SubscriptionIDsAvailable
 	k.SharedUnavailable = !s.SharedAvailable
+}
+
+// unavailable is what of a SUBSCRIBE a client was told that there is not.
+type unavailable uint8
+
+const (
+	noWildcards unavailable = 1 << iota
+	noShared
+	noIDs
+)
+
+func (r *Rules) unavailable() (u unavailable) {
+	s := &r.Settings
+	if !s.WildcardAvailable {
+		u |= noWildcards
+	}
+	if !s.SharedAvailable {
+		u |= noShared
+	}
+	if !s.SubscriptionIDsAvailable {
+		u |= noIDs
+	}
+	return u
 }
 
 // responseInformation is what a client is given as the basis of its response

@@ -106,8 +106,7 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 		if reason.Failed() && c.wasTold(by) {
 			fx.refused(by, s.Filter, c.refusedText(s.Filter, by, rules))
 			fx.Refused[by]++
-			fx.close(reason, fx.FirstRefused.Text)
-			fx.Close.Limit = by.String()
+			fx.closeBy(reason, fx.FirstRefused.Text, by.String())
 			return
 		}
 		if by != NotRefused && part.reasons == nil {
@@ -202,16 +201,15 @@ func (c *Conn) checkSubscription(s *mqtt.Subscription, rules *Rules) (mqtt.Reaso
 // thing, so that asking for it is a protocol error (§3.2.2.3.11 to .13). Who was
 // told otherwise, before a change, hears it in SUBACK.
 func (c *Conn) wasTold(by Refused) bool {
-	s := &c.told.Settings
 	switch {
 	case c.version != packet.V5:
 		return false
 	case by == RefusedShared:
-		return !s.SharedAvailable
+		return c.told&noShared != 0
 	case by == RefusedIDs:
-		return !s.SubscriptionIDsAvailable
+		return c.told&noIDs != 0
 	}
-	return by == RefusedWildcards && !s.WildcardAvailable
+	return by == RefusedWildcards && c.told&noWildcards != 0
 }
 
 // limit is the name of the quota or setting; empty if it is neither.

@@ -15,12 +15,22 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		return // its close has been here already
 	}
 	se := s.session(ch.tenant, o.ClientID)
+	if se != nil && o.Limits.Settings.Multiple && se.offline() == nil {
+		s.openAnother(se, ch, o)
+		return
+	}
 	present := false
 	if se != nil {
+		if se.kin != nil {
+			se = s.unkin(se, o)
+		}
 		s.takeOver(se, o.Limits.Settings.QuietTakeover)
 		if o.CleanStart || se.Expiry() == 0 { // [MQTT-3.1.2.11.2]
 			s.step(se, &session.Event{Kind: session.Discard}, nil)
-			se = nil
+			if se = s.session(ch.tenant, o.ClientID); se != nil { // which has others still
+				s.openAnother(se, ch, o)
+				return
+			}
 		}
 		if present = se != nil; present {
 			s.writeAll(se)
@@ -29,12 +39,16 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	}
 	if se == nil {
 		if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
-			s.stats.Refused.Add(1)
-			s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.QuotaExceeded, Text: "the tenant has as many persistent sessions as its quota persistent_sessions allows"})
+			s.refuseSession(ch)
 			return
 		}
 		se = s.create(ch, o)
 	}
+	s.attach(se, ch, o, present)
+}
+
+// attach opens the channel for the session.
+func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 	se.ch, ch.sess = ch, se
 	s.introduce(se, o)
 	ch.tenant.connections.Add(1)
@@ -54,6 +68,40 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
 		Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry,
 	}}, nil)
+}
+
+// openAnother attaches a channel to a session of its own beside those that the
+// client id has. Clean Start cannot be had, as for VerneMQ; who asked for it is
+// told of no session [MQTT-3.2.2-2].
+func (s *Shard) openAnother(head *sess, ch *Channel, o *link.Open) {
+	if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
+		s.refuseSession(ch)
+		return
+	}
+	se := s.join(head, ch, o)
+	s.attach(se, ch, o, !o.CleanStart)
+	s.inherit(se)
+}
+
+// unkin ends all sessions of a client id but the one that a new connection is to
+// have: one that has no connection, else the head.
+func (s *Shard) unkin(head *sess, o *link.Open) *sess {
+	stays := head
+	if off := head.offline(); off != nil && o.Limits.Settings.Multiple {
+		return off
+	}
+	for _, m := range head.all() {
+		if m != stays {
+			s.takeOver(m, o.Limits.Settings.QuietTakeover)
+			s.step(m, &session.Event{Kind: session.Discard}, nil)
+		}
+	}
+	return stays
+}
+
+func (s *Shard) refuseSession(ch *Channel) {
+	s.stats.Refused.Add(1)
+	s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.QuotaExceeded, Text: "the tenant has as many persistent sessions as its quota persistent_sessions allows"})
 }
 
 // introduce notes what a connection says about itself. Ten thousand idle
@@ -116,10 +164,16 @@ func (s *Shard) closeChannel(se *sess, c *link.Close) {
 		ev.Expiry = &c.SessionExpiry
 	}
 	s.unbind(se)
+	if se.others() {
+		s.leaveKin(se, &ev)
+		return
+	}
 	s.step(se, &ev, nil)
 	if !se.gone {
 		s.writeAll(se)
-		s.regroup(se)
+		if se.kin == nil {
+			s.regroup(se)
+		}
 	}
 }
 
@@ -155,7 +209,9 @@ func (s *Shard) finishSession(se *sess) {
 	s.unbind(se)
 	se.ending = true
 	s.forgetUnwritten(se)
-	s.regroup(se)
+	if se.kin == nil { // else they had it
+		s.regroup(se)
+	}
 	for _, sub := range se.Subscriptions() {
 		s.removeRoute(se, sub.Filter)
 	}
@@ -168,6 +224,7 @@ func (s *Shard) finishSession(se *sess) {
 		se.tenant.queueBytes.Add(-se.queue.Bytes())
 	}
 	s.wipe(se)
+	s.part(se)
 	s.remove(se)
 	s.due(se)
 }

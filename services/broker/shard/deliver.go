@@ -26,7 +26,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	}
 	// A session that ends with its connection, has nothing waiting and room in
 	// its windows needs no copy of the message.
-	if !se.Durable() && group == "" && se.limits.Settings.Retry == 0 && se.waiting() == 0 && se.Ready() {
+	if !se.Durable() && group == "" && se.limits.Settings.Retry == 0 && se.kin == nil && se.waiting() == 0 && se.Ready() {
 		ev := session.Event{Kind: session.Enqueued, QoS: qos, Size: link.DeliverCost(v.msg.Size(), len(ids))}
 		s.through = queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
 		s.stepEntry(se, &ev, nil, &s.through)
@@ -107,7 +107,7 @@ func (s *Shard) pumpQueue(se *sess) {
 			continue
 		}
 		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
-		se.queue.Take(e.Group != "" || se.limits.Settings.Retry != 0 && !se.Durable(), s.batch)
+		se.queue.Take(e.Group != "" || (se.limits.Settings.Retry != 0 || se.kin != nil) && !se.Durable(), s.batch)
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)
 	}

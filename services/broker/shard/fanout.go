@@ -3,6 +3,8 @@
 package shard
 
 import (
+	"slices"
+
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
@@ -67,7 +69,7 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 		subs := lists[i].List.Subs
 		for k := range subs {
 			sub := &subs[k]
-			if sub.NoLocal && sub.Session == v.from {
+			if sub.NoLocal && (sub.Session == v.from || sub.Session.kin != nil && slices.Contains(sub.Session.kin.members, v.from)) {
 				continue // [MQTT-3.8.3-3]
 			}
 			s.addHit(sub, v)
@@ -88,7 +90,9 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 		if ids == nil && h.id != 0 {
 			ids = []uint32{h.id}
 		}
-		if s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1) {
+		if h.se.kin != nil {
+			stored = s.enqueueKin(h.se, v, h.qos, h.retain, ids, "", durable > 1) || stored
+		} else if s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1) {
 			stored = true
 		}
 		h.se, h.ids = nil, nil

@@ -51,9 +51,11 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 	case link.UpSubscribe:
 		ev := session.Event{Kind: session.Subscribe, Packet: f.PacketID, Subs: f.Subscribe, Limit: se.limits.Subscriptions}
 		s.step(se, &ev, nil)
+		s.follow(se, ev)
 	case link.UpUnsubscribe:
 		ev := session.Event{Kind: session.Unsubscribe, Packet: f.PacketID, Filter: f.Unsubscribe}
 		s.step(se, &ev, nil)
+		s.follow(se, ev)
 	case link.UpLimits:
 		s.adjust(se, f.Limits)
 	case link.UpOpen, link.UpClose, link.UpQuery:
@@ -124,11 +126,16 @@ func (s *Shard) emit(se *sess, o *session.Out, e *queue.Entry) {
 		s.emitDelivery(se, o, e)
 	case session.OutAck:
 		s.tell(ch, link.DownFrame{Kind: link.DownAck, Ack: o.Ack, PacketID: o.Packet, Reason: o.Reason})
-	case session.OutSuback:
+	case session.OutSuback, session.OutUnsuback:
+		if o.Packet == 0 {
+			return // another connection of the client id has asked, and is told
+		}
+		if o.Kind == session.OutUnsuback {
+			s.tell(ch, link.DownFrame{Kind: link.DownUnsuback, PacketID: o.Packet, Reasons: o.Reasons})
+			return
+		}
 		s.tell(ch, link.DownFrame{Kind: link.DownSuback, PacketID: o.Packet, Reasons: o.Reasons})
 		s.startReplays(se, o)
-	case session.OutUnsuback:
-		s.tell(ch, link.DownFrame{Kind: link.DownUnsuback, PacketID: o.Packet, Reasons: o.Reasons})
 	case session.OutClose:
 		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: o.Reason, Text: closeText(o.Reason)})
 	}

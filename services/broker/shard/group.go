@@ -24,6 +24,9 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 		ids = []uint32{sub.ID}
 	}
 	s.stats.Matches.Add(1)
+	if se.kin != nil {
+		return s.enqueueKin(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
+	}
 	return s.enqueue(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
 }
 
@@ -143,21 +146,27 @@ func (s *Shard) regroupSome(se *sess, key string) (more bool) {
 	return more
 }
 
-// takeInflight takes the QoS 1 deliveries of a group out of the session.
-func (s *Shard) takeInflight(se *sess, key string) []*queue.Entry {
-	type flight struct {
-		id  uint16
-		seq uint64
-	}
-	var flights []flight
+// flight is a delivery that is under way.
+type flight struct {
+	id  uint16
+	seq uint64
+}
+
+// flights are the deliveries of a session in those states, in their order.
+func (se *sess) flights(in func(session.State) bool) (out []flight) {
 	se.Inflights(func(id uint16, st session.State, seq uint64) {
-		if st == session.SentQoS1 && seq != 0 {
-			flights = append(flights, flight{id, seq})
+		if in(st) && seq != 0 {
+			out = append(out, flight{id, seq})
 		}
 	})
-	slices.SortFunc(flights, func(a, b flight) int { return cmp.Compare(a.seq, b.seq) })
+	slices.SortFunc(out, func(a, b flight) int { return cmp.Compare(a.seq, b.seq) })
+	return out
+}
+
+// takeInflight takes the QoS 1 deliveries of a group out of the session.
+func (s *Shard) takeInflight(se *sess, key string) []*queue.Entry {
 	var out []*queue.Entry
-	for _, f := range flights {
+	for _, f := range se.flights(func(st session.State) bool { return st == session.SentQoS1 }) {
 		e, err := se.queue.Reload(f.seq)
 		if err != nil || e.Group != key {
 			continue // not yet readable, or not the group's: it stays here

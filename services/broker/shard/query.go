@@ -93,11 +93,13 @@ func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
 	if q.Kind != link.QueryKick {
 		return
 	}
-	if ch := se.ch; ch != nil {
-		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.AdministrativeAction, Text: "disconnected through the API"})
-	}
-	if q.Purge {
-		s.step(se, &session.Event{Kind: session.Discard}, nil)
+	for _, m := range se.all() {
+		if ch := m.ch; ch != nil {
+			s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.AdministrativeAction, Text: "disconnected through the API"})
+		}
+		if q.Purge {
+			s.step(m, &session.Event{Kind: session.Discard}, nil)
+		}
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
-	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
@@ -67,6 +66,7 @@ func (st *Set) raiseNumbers() {
 func (s *Shard) loseConnections() {
 	for _, of := range s.sessions {
 		for _, se := range of {
+			se = s.loseKin(se)
 			if se.Attached() {
 				se.disconnectedAt = s.now
 				s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
@@ -136,10 +136,16 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		t := s.set.Tenant(tenant)
 		limits := unlimited
 		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
-		limits.Settings.LIFO, limits.Settings.UpgradeQoS = r.lifo, r.upgrade
+		limits.Settings.LIFO, limits.Settings.UpgradeQoS, limits.Settings.Balance = r.lifo, r.upgrade, r.balance
 		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
-		se.Session = *session.Restore(r.sid, mqtt.ClientID(client), r.Stored)
-		s.put(se)
+		id, nth := splitName(client)
+		se.Session = *session.Restore(r.sid, id, r.Stored)
+		if head := s.session(t, id); head != nil {
+			s.enkin(head, se, r.balance)
+		} else {
+			s.put(se)
+		}
+		se.nth = nth
 		bySid[r.sid] = se
 		if se.Durable() {
 			t.sessions.Add(1)

@@ -25,12 +25,15 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 }
 
 func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
+	if !se.routed(sub.Filter) {
+		return
+	}
 	if isNew {
 		se.tenant.subscriptions.Add(1)
 	}
 	_, rest, shared := topic.CutShare(sub.Filter)
 	if !shared {
-		r := route.SubOf(se, sub, se.Durable())
+		r := route.SubOf(se, sub, se.keeps())
 		r.QoS = se.granted(r.QoS)
 		se.tenant.routes.Subscribe(se.space.id, rest, r)
 		return
@@ -38,7 +41,7 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	if isNew {
 		se.groups++
 	}
-	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.Durable(), Hash: share.Hash(se.ClientID)}, se.ch != nil)
+	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.keeps(), Hash: share.Hash(se.ClientID)}, se.ch != nil)
 }
 
 func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
@@ -52,6 +55,9 @@ func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
 }
 
 func (s *Shard) removeRoute(se *sess, filter string) {
+	if !se.routed(filter) {
+		return
+	}
 	se.tenant.subscriptions.Add(-1)
 	_, rest, shared := topic.CutShare(filter)
 	if !shared {

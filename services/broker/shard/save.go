@@ -22,7 +22,7 @@ func (s *Shard) save(se *sess, records []session.Record) {
 		k := s.keyBuf[:0]
 		switch r.Kind {
 		case session.PutSession:
-			k = partition.KeyNamed(k, p, partition.KindSession, se.tenant.id, string(se.ClientID))
+			k = partition.KeyNamed(k, p, partition.KindSession, se.tenant.id, se.recordName())
 			s.valueBuf = appendSession(s.valueBuf[:0], se)
 			b.Put(k, s.valueBuf)
 		case session.PutSubscription:
@@ -80,7 +80,7 @@ func (s *Shard) wipe(se *sess) {
 	}
 	p, b := se.space.id, s.batch
 	if se.Recorded() {
-		b.Delete(partition.KeyNamed(nil, p, partition.KindSession, se.tenant.id, string(se.ClientID)))
+		b.Delete(partition.KeyNamed(nil, p, partition.KindSession, se.tenant.id, se.recordName()))
 	}
 	if se.queue != nil {
 		if err := se.queue.Wipe(b); err != nil {
@@ -111,6 +111,7 @@ const (
 	sessionDurable  = 1 << 2
 	sessionLIFO     = 1 << 3
 	sessionUpgrade  = 1 << 4
+	sessionBalance  = 1 << 5
 )
 
 // appendSession encodes the session record: version, flags, sid, expiry,
@@ -132,6 +133,9 @@ func appendSession(dst []byte, se *sess) []byte {
 	}
 	if se.limits.Settings.UpgradeQoS {
 		flags |= sessionUpgrade
+	}
+	if se.limits.Settings.Balance {
+		flags |= sessionBalance
 	}
 	dst = append(dst, recordVersion, flags)
 	dst = binary.BigEndian.AppendUint64(dst, se.ID)
@@ -170,7 +174,7 @@ type sessionRecord struct {
 	session.Stored
 	sid                       uint64
 	queueMessages, queueBytes int64
-	lifo, upgrade             bool
+	lifo, upgrade, balance    bool
 }
 
 func parseSession(b []byte) (sessionRecord, error) {
@@ -180,7 +184,7 @@ func parseSession(b []byte) (sessionRecord, error) {
 	}
 	flags := b[1]
 	r.Attached, r.Durable = flags&sessionAttached != 0, flags&sessionDurable != 0
-	r.lifo, r.upgrade = flags&sessionLIFO != 0, flags&sessionUpgrade != 0
+	r.lifo, r.upgrade, r.balance = flags&sessionLIFO != 0, flags&sessionUpgrade != 0, flags&sessionBalance != 0
 	r.sid = binary.BigEndian.Uint64(b[2:])
 	r.Expiry = binary.BigEndian.Uint32(b[10:])
 	r.WillAt = int64(binary.BigEndian.Uint64(b[14:]))

@@ -47,8 +47,12 @@ type sess struct {
 	// unwritten are its deliveries that the store does not have, by seq.
 	unwritten map[uint64]*unwritten
 	patience  patience
+	// kin are the other sessions of the client id, nil if there are none; nth is 0
+	// but for those that came when there was one.
+	kin *kin
 	// groups is how many shared subscriptions the session has.
-	groups  int
+	groups  int32
+	nth     uint32
 	replays []*replay
 	// ending says that the session is over and gives away what it can; gone,
 	// that it is forgotten.

@@ -395,6 +395,59 @@ var settingRows = map[string]func(x *tenant){
 		}
 	},
 
+	"allow_multiple_sessions": func(x *tenant) {
+		pub := x.device()
+		was := x.device(stored, clientID("c"))
+		was.subscribe("t", 1, 0)
+		x.set(`{"allow_multiple_sessions":true}`)
+		x.within(func() string { // the next CONNECT
+			is, k := x.connect(stored, clientID("c"))
+			if !k.SessionPresent {
+				x.Errorf("CONNACK %+v", k)
+			}
+			if p := was.next(200 * time.Millisecond); p != nil {
+				if p.Type != packet.DISCONNECT || p.Disconnect.Reason != mqtt.SessionTakenOver {
+					x.Fatalf("got %+v", p)
+				}
+				was = is
+				return "taken over"
+			}
+			pub.publishAll("t", "x")
+			if a, b := was.drain(), is.drain(); len(a) != 1 || len(b) != 1 {
+				x.Errorf("got %v and %v", a, b)
+			}
+			return ""
+		})
+		x.set(`{}`)
+		x.within(func() string {
+			x.device(stored, clientID("c"))
+			if was.next(200*time.Millisecond) == nil {
+				return "not taken over"
+			}
+			return ""
+		})
+	},
+	"queue_deliver_mode": func(x *tenant) {
+		pub := x.device()
+		x.set(`{"allow_multiple_sessions":true,"queue_deliver_mode":"balance"}`)
+		n := 0
+		x.within(func() string {
+			n++
+			id := clientID(fmt.Sprint("shared", n))
+			a := x.device(id)
+			a.subscribe("t", 1, 0)
+			b := x.device(id)
+			pub.publishAll("t", "0", "1", "2", "3")
+			if a.next(10*time.Millisecond) == nil {
+				return "taken over"
+			}
+			if la, lb := len(a.drain())+1, len(b.drain()); la+lb != 4 || la != 2 {
+				return fmt.Sprintf("%d and %d", la, lb)
+			}
+			return ""
+		})
+	},
+
 	// The quotas that are settings of VerneMQ's.
 	"queue_messages": func(x *tenant) { // max_offline_messages
 		pub, was := x.device(), x.device(stored, clientID("sub"), window(1))
@@ -567,15 +620,12 @@ func (x *tenant) offline(ids ...string) {
 	}
 }
 
-// notYet are settings without a row, and why.
-var notYet = map[string]string{"allow_multiple_sessions": "below", "queue_deliver_mode": "below"}
-
 func TestSettings(t *testing.T) {
 	p := startProduct(t)
 	names := map[string]bool{}
 	for _, row := range (*tenancy.SettingsOverride)(nil).Table() {
 		names[row.Name] = true
-		if settingRows[row.Name] == nil && notYet[row.Name] == "" {
+		if settingRows[row.Name] == nil {
 			t.Errorf("the setting %s has no test", row.Name)
 		}
 	}
