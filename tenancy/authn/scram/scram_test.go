@@ -81,8 +81,9 @@ func TestExchange_Nobody(t *testing.T) {
 		_, rest, _ := strings.Cut(string(answer), ",")
 		return rest
 	}
-	if first("x") != first("x") || first("x") == first("y") {
-		t.Errorf("salts %q %q %q", first("x"), first("x"), first("y"))
+	one, again, other := first("x"), first("x"), first("y")
+	if one != again || one == other {
+		t.Errorf("salts %q %q %q", one, again, other)
 	}
 }
 
