@@ -75,7 +75,7 @@ nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds, 
 	$(MAKE) mutate
 
 generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and settings.md again
-	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\n'; \
+	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\nHow the sessions of a tenant behave is set through the API: settings.md has those, with VerneMQ'"'"'s names and defaults.\n'; \
 	  for d in brokerd gatewayd tenancyd; do echo; bin/$$d config show; done; } > docs/config.md
 	@bin/manor metrics > docs/metrics.md
 	@$(GO) test -count=1 ./services/api -run TestOpenAPI -update >/dev/null

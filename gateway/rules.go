@@ -56,7 +56,7 @@ func (r *rules) forget(tenant string) {
 func (g *Gateway) change(t *tenancy.Tenant) {
 	changed, ended := 0, 0
 	for _, c := range g.registry.of(t.ID) {
-		did, end := c.change(g.rules.of(t, c.session()))
+		did, end := c.change(t)
 		if did {
 			changed++
 		}
@@ -73,7 +73,7 @@ func (g *Gateway) change(t *tenancy.Tenant) {
 
 // change gives the connection other rules, and reports whether they are others
 // and whether they end it.
-func (c *connection) change(r *conn.Rules) (changed, ended bool) {
+func (c *connection) change(t *tenancy.Tenant) (changed, ended bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
@@ -83,7 +83,9 @@ func (c *connection) change(r *conn.Rules) (changed, ended bool) {
 		c.stale = true
 		return false, false
 	}
-	if was := c.m.Rules(); was == r || c.session() != nil && reflect.DeepEqual(*was, *r) {
+	own := c.session() // set before CONNACK
+	r := c.gw.rules.of(t, own)
+	if was := c.m.Rules(); was == r || own != nil && reflect.DeepEqual(*was, *r) {
 		return false, false
 	}
 	limits, cl := c.m.Change(r)

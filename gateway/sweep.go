@@ -59,6 +59,7 @@ func (c *connection) timeout(now int64) (again int64) {
 			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows",
 			Details: &conn.Details{Limit: "max_connection_lifetime"},
 		})
+		c.gw.log.Info("client disconnected", "tenant", c.tenant, "client_id", short(c.clientID), "reason", mqtt.MaximumConnectTime.String(), "why", "max_connection_lifetime")
 	case silence == 0:
 		return earlier(now+wheelSlots*wheelTick, over)
 	case c.paused && !c.stalled:

@@ -51,6 +51,12 @@ func FuzzHandle(f *testing.F) {
 			case c.MayRead(q.Type):
 				c.Handle(&q, &fx)
 			}
+			if n > 0 && n%5 == 0 { // now and then the tenant changes
+				s := tenancy.SettingsOverride{MaximumQoS: new(int64(n % 3)), RetainAvailable: new(n%2 == 0), WildcardAvailable: new(n%3 == 0)}
+				if _, cl := c.Change(conn.NewRules(&tenancy.Tenant{ID: "acme", Limits: limits, Settings: &s}, nil)); cl.Ended {
+					t.Fatalf("ended by %+v", s)
+				}
+			}
 			b = b[n:]
 			out = c.Apply(out, &fx)
 			for i := range fx.Up.Frames {

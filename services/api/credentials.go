@@ -37,7 +37,10 @@ type CreatedCredential struct {
 type Credential struct {
 	ID        string    `json:"id"`
 	Username  string    `json:"username"`
+	SCRAM     bool      `json:"scram" doc:"Whether clients may authenticate with SCRAM-SHA-256."`
 	CreatedAt time.Time `json:"created_at"`
+	// Session is nil for most.
+	Session *tenancy.SessionOverride `json:"session,omitempty"`
 }
 
 // CredentialList is a page of credentials.
@@ -140,7 +143,7 @@ func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) 
 	}
 	out := &listCredentialsOutput{Body: CredentialList{Items: []Credential{}, Next: writeCursor(next)}}
 	for _, c := range page {
-		out.Body.Items = append(out.Body.Items, Credential{ID: c.ID, Username: c.Username, CreatedAt: c.CreatedAt})
+		out.Body.Items = append(out.Body.Items, Credential{ID: c.ID, Username: c.Username, SCRAM: c.SCRAM != nil, CreatedAt: c.CreatedAt, Session: c.Session})
 	}
 	return out, nil
 }

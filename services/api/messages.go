@@ -194,6 +194,12 @@ func mayPublish(t *tenancy.Tenant, m *mqtt.Message) error {
 	if !t.Grant.MayPublish(m.Topic) {
 		return errs.Coded(errs.Denied, "topic_forbidden", "the tenant's clients may not publish to %q", m.Topic)
 	}
+	switch _, s := t.Rules(nil); {
+	case int64(m.QoS) > s.MaximumQoS:
+		return errs.Coded(errs.Conflict, "qos_not_supported", "the tenant's setting maximum_qos is %d", s.MaximumQoS)
+	case m.Retain && !s.RetainAvailable:
+		return errs.Coded(errs.Conflict, "retain_not_supported", "the tenant's setting retain_available is off")
+	}
 	for _, q := range []struct {
 		name  string
 		limit int64

@@ -43,6 +43,11 @@ func TestSettings(t *testing.T) {
 		f.want(f.do("PUT", path, key, bad), 400, "request_invalid")
 	}
 	f.want(f.do("PUT", path, key, `{"response_information":"a\u0001"}`), 400, "setting_invalid")
+	// Publishing through the API is held to what clients are held to.
+	settings(f.do("PUT", path, key, `{"maximum_qos":1,"retain_available":false}`))
+	f.want(f.do("POST", "/v1/tenants/acme/publish", key, `{"topic":"t","qos":2}`), 409, "qos_not_supported")
+	f.want(f.do("POST", "/v1/tenants/acme/publish", key, `{"topic":"t","qos":1,"retain":true}`), 409, "retain_not_supported")
+	f.want(f.do("POST", "/v1/tenants/acme/publish", key, `{"topic":"t","qos":1}`), 200, "")
 	// What is missing goes back to its default.
 	if got := settings(f.do("PUT", path, key, `{}`)); got["maximum_qos"]["source"] != "default" {
 		t.Errorf("got %v", got["maximum_qos"])

@@ -25,11 +25,12 @@ func FuzzScript(f *testing.F) {
 			granted  uint64
 			window   int
 			sent     uint64
+			retry    uint16
 		)
 		for ; len(script) >= 2; script = script[2:] {
 			arg := script[1]
 			e := Event{Packet: uint16(arg), QoS: mqtt.QoS(arg % 3), Reason: mqtt.ReasonCode(arg & 0x80), Size: 10}
-			switch script[0] % 12 {
+			switch script[0] % 14 {
 			case 0:
 				if s.Attached() {
 					continue
@@ -37,6 +38,10 @@ func FuzzScript(f *testing.F) {
 				window = 1 + int(arg%7)
 				e.Kind, granted, sent = Attach, 0, 0
 				e.Open = &Opening{Expiry: uint32(arg % 3), ReceiveMaximum: uint16(window), InboundMaximum: 1 + uint16(arg%5), Present: true}
+				if arg&128 != 0 {
+					e.Open.Retry = 1 // second: then packets may be repeated on a connection
+				}
+				retry = e.Open.Retry
 				if arg&64 != 0 {
 					e.Open.Will = &mqtt.Will{Delay: uint32(arg % 4)}
 				}
@@ -69,6 +74,15 @@ func FuzzScript(f *testing.F) {
 				e.Kind = Tick
 			case 11:
 				e.Kind = TooLarge
+			case 12:
+				if !s.Attached() {
+					continue
+				}
+				// A window that gets smaller is overrun until acknowledgements come.
+				e.Kind, e.Window, e.Retry = Adjust, uint16(window)+uint16(arg%3), uint16(arg>>6)
+				retry = e.Retry
+			case 13:
+				e.Kind, e.Quiet = TakeOver, arg&1 != 0
 			}
 			wasAttached := s.Attached()
 			var fx Effects
@@ -79,7 +93,11 @@ func FuzzScript(f *testing.F) {
 				}
 				switch o.Kind {
 				case OutDeliver:
-					if o.Packet == 0 || inflight[o.Packet] {
+					if o.Retry {
+						if retry == 0 || !inflight[o.Packet] || !o.Dup || e.Kind != Tick {
+							t.Fatalf("sent again: %+v", o)
+						}
+					} else if o.Packet == 0 || inflight[o.Packet] {
 						t.Fatalf("packet identifier %d is in use", o.Packet)
 					}
 					if sent >= granted {
