@@ -50,7 +50,7 @@ type connection struct {
 	username string
 	clientID string
 	// special is what few connections have; nil for the others.
-	special *special
+	special atomic.Pointer[special]
 
 	// rates are nil for a tenant without any.
 	rates           atomic.Pointer[rates]
@@ -117,9 +117,9 @@ type connection struct {
 	refusedLogged int64
 }
 
-// special is what few connections have. It is made before the channel is opened.
+// special is what few connections have.
 type special struct {
-	// session is what the credential says.
+	// session is what the credential says; guarded by mu from CONNACK on.
 	session *tenancy.SessionOverride
 	// enhanced is the enhanced authentication before CONNACK, nil if there is
 	// none; the reading goroutine's.
@@ -130,20 +130,23 @@ type special struct {
 	reauth *reauth
 }
 
-// makeSpecial returns what is special, made when first needed.
+// makeSpecial returns what is special, made when first needed. The reading
+// goroutine calls it before CONNACK, others under mu after it.
 func (c *connection) makeSpecial() *special {
-	if c.special == nil {
-		c.special = &special{}
+	sp := c.special.Load()
+	if sp == nil {
+		sp = &special{}
+		c.special.Store(sp)
 	}
-	return c.special
+	return sp
 }
 
 // session is what the credential says, or nil.
 func (c *connection) session() *tenancy.SessionOverride {
-	if c.special == nil {
-		return nil
+	if sp := c.special.Load(); sp != nil {
+		return sp.session
 	}
-	return c.special.session
+	return nil
 }
 
 // handle is the life of a connection; listeners call it on the goroutine of

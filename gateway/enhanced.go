@@ -59,7 +59,7 @@ func (c *connection) authStep(t *turn, data []byte) (done bool, r conn.Refusal) 
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
 	before := g.changes.Load()
-	answer, id, err := c.special.enhanced.exchange.Step(ctx, data)
+	answer, id, err := c.special.Load().enhanced.exchange.Step(ctx, data)
 	if err != nil {
 		return false, authRefusal(err)
 	}
@@ -76,10 +76,10 @@ func (c *connection) authStep(t *turn, data []byte) (done bool, r conn.Refusal) 
 	}
 	var d packet.Decoder
 	var p packet.Packet
-	if _, err := d.Decode(c.special.enhanced.connect, 0, 0, &p); err != nil {
+	if _, err := d.Decode(c.special.Load().enhanced.connect, 0, 0, &p); err != nil {
 		return false, conn.Refusal{Reason: mqtt.UnspecifiedError, Text: "internal error", Why: err.Error()}
 	}
-	c.special.enhanced = nil
+	c.special.Load().enhanced = nil
 	t.tenant, t.username = id.Tenant.ID, id.Username
 	return true, c.enter(t, p.Connect, id, before, func() (*tenancy.Identity, conn.Refusal) {
 		// The exchange cannot be had again, and what has changed may be about it.
@@ -143,7 +143,7 @@ type reauth struct {
 // client sends meanwhile is served under its old one.
 func (c *connection) again(a conn.Auth) {
 	c.mu.Lock()
-	x := c.special.reauth
+	x := c.special.Load().reauth
 	fault := ""
 	switch {
 	case x != nil && x.busy:
@@ -159,7 +159,7 @@ func (c *connection) again(a conn.Auth) {
 		c.gw.flush()
 		return
 	}
-	x.busy, c.special.reauth = true, x
+	x.busy, c.special.Load().reauth = true, x
 	c.mu.Unlock()
 	go c.stepAgain(x, a.Data)
 }
@@ -194,7 +194,7 @@ func (c *connection) stepAgain(x *reauth, data []byte) {
 		c.endLocked(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: r.Reason, Text: r.Text})
 	case id != nil:
 		result = "succeeded"
-		c.special.reauth = nil
+		c.special.Load().reauth = nil
 		c.appendLocked(c.m.Challenge(nil, mqtt.Success, answer))
 	default:
 		c.appendLocked(c.m.Challenge(nil, mqtt.ContinueAuthentication, answer))
@@ -212,7 +212,7 @@ func (c *connection) stepAgain(x *reauth, data []byte) {
 // sameTenant is the tenant of an exchange on a live connection: nil where the
 // first one had it in its user name.
 func (c *connection) sameTenant() *tenancy.Tenant {
-	if c.special.prefixed {
+	if c.special.Load().prefixed {
 		return nil
 	}
 	return &tenancy.Tenant{ID: c.tenant}

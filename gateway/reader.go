@@ -180,7 +180,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 			continue
 		}
-		if c.special != nil && c.special.enhanced != nil {
+		if sp := c.special.Load(); sp != nil && sp.enhanced != nil {
 			n, ok := c.authenticate(t, rest)
 			used += n
 			if !ok || n == 0 {

@@ -3,11 +3,14 @@
 package gateway
 
 import (
+	"context"
 	"reflect"
 	"sync"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -71,6 +74,33 @@ func (g *Gateway) change(t *tenancy.Tenant) {
 	g.log.Info("a tenant's limits or settings have changed for live connections", "tenant", t.ID, "connections", changed, "ended", ended)
 }
 
+// override has the connections of a credential go on with what that says of its
+// sessions now.
+func (g *Gateway) override(ch tenancy.Change) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	t, err := g.cfg.Directory.Tenant(ctx, ch.Tenant)
+	if err != nil {
+		g.log.Warn("a credential has changed and its tenant cannot be looked up", "tenant", ch.Tenant, "error", err)
+		return
+	}
+	for _, c := range g.registry.of(ch.Tenant) {
+		if c.username != ch.Username {
+			continue
+		}
+		c.mu.Lock()
+		if c.opened && !c.ending {
+			c.makeSpecial().session = ch.Session
+		} else if !c.ending {
+			// Its CONNACK is on its way, with what the credential had said.
+			c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerBusy, Text: "the credential has changed meanwhile; try again"})
+		}
+		c.mu.Unlock()
+	}
+	g.change(t)
+	g.flush()
+}
+
 // change gives the connection other rules, and reports whether they are others
 // and whether they end it.
 func (c *connection) change(t *tenancy.Tenant) (changed, ended bool) {
@@ -83,7 +113,7 @@ func (c *connection) change(t *tenancy.Tenant) (changed, ended bool) {
 		c.stale = true
 		return false, false
 	}
-	own := c.session() // set before CONNACK
+	own := c.session()
 	r := c.gw.rules.of(t, own)
 	if was := c.m.Rules(); was == r || own != nil && reflect.DeepEqual(*was, *r) {
 		return false, false

@@ -100,6 +100,8 @@ func (g *Gateway) changed(ch tenancy.Change) {
 			}
 		}
 		g.flush()
+	case tenancy.CredentialChanged:
+		go g.override(ch)
 	case tenancy.TenantChanged:
 		go g.recheck(ch.Tenant)
 	}

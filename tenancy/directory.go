@@ -89,11 +89,16 @@ const (
 	// TenantChanged: the tenant's state, limits or grants differ. Connections
 	// of a tenant that is no longer active end with 0x8A.
 	TenantChanged
+	// CredentialChanged: what a credential says of its sessions differs. Its
+	// connections go on with that.
+	CredentialChanged
 )
 
 // Change is what live connections must hear of.
 type Change struct {
 	Kind     ChangeKind
 	Tenant   string
-	Username string // CredentialGone
+	Username string // CredentialGone, CredentialChanged
+	// Session is what holds now.
+	Session *SessionOverride // CredentialChanged
 }

@@ -106,6 +106,8 @@ type Credential struct {
 	SCRAM *SCRAM `json:"scram,omitempty"`
 	// Session is what holds for its sessions, over the tenant's, or nil.
 	Session *SessionOverride `json:"session,omitempty"`
+	// SessionGeneration grows with each change of Session.
+	SessionGeneration int `json:"session_generation,omitempty"`
 	// Generation is 1 at first and grows with each change of the password.
 	Generation int       `json:"generation"`
 	CreatedAt  time.Time `json:"created_at"`

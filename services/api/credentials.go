@@ -72,12 +72,51 @@ type (
 	}
 )
 
+type (
+	sessionInput struct {
+		InTenant
+		Change
+		Username string                  `path:"username" doc:"The credential's username, percent-encoded." example:"sensor-1"`
+		Body     tenancy.SessionOverride `doc:"Settings and quotas; what is missing is the tenant's."`
+	}
+	sessionOutput struct {
+		ETag string `header:"ETag"`
+		Body tenancy.SessionOverride
+	}
+)
+
+func (s *Server) replaceSession(ctx context.Context, in *sessionInput) (*sessionOutput, error) {
+	t := tenantOf(ctx)
+	rev, err := ifMatch(in.IfMatch, "credential "+in.Username)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.Body.Valid(); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		c, err := s.store.Credential(ctx, t.ID, in.Username)
+		if err != nil {
+			return nil, err
+		}
+		return &sessionOutput{ETag: etag(c.Revision), Body: in.Body}, nil
+	}
+	c, err := s.store.SetSession(ctx, t.ID, in.Username, rev, &in.Body)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("session of a credential replaced", "tenant", t.ID, "username", in.Username)
+	return &sessionOutput{ETag: etag(c.Revision), Body: in.Body}, nil
+}
+
 func (s *Server) credentialRoutes() {
 	const base = "/v1/tenants/{tenant}/credentials"
 	op := operation("create-credential", http.MethodPost, base, "Credentials", "Make a credential")
 	describeDryRun(s, &op, CreatedCredential{})
 	register(s, op, s.createCredential)
 	register(s, operation("list-credentials", http.MethodGet, base, "Credentials", "List credentials in order of their usernames"), s.listCredentials)
+	register(s, operation("replace-credential-session", http.MethodPut, base+"/{username}/session", "Credentials",
+		"Replace what holds for a credential's sessions over the tenant's; live sessions hear of it within 2 s"), s.replaceSession)
 	register(s, operation("delete-credential", http.MethodDelete, base+"/{username}", "Credentials",
 		"Delete a credential; its clients are disconnected within 2 s"), s.deleteCredential)
 }

@@ -30,7 +30,7 @@ func TestOpenAPI(t *testing.T) {
 		"delete /v1/tenants/{tenant}/credentials/{username}", "get /v1/tenants/{tenant}", "get /v1/tenants/{tenant}/quotas",
 		"put /v1/tenants/{tenant}/quotas/overrides", "get /v1/tenants/{tenant}/usage", "get /v1/tenants/{tenant}/clients",
 		"get /v1/tenants/{tenant}/clients/{client_id}", "delete /v1/tenants/{tenant}/clients/{client_id}",
-		"get /v1/tenants/{tenant}/settings", "put /v1/tenants/{tenant}/settings",
+		"get /v1/tenants/{tenant}/settings", "put /v1/tenants/{tenant}/settings", "put /v1/tenants/{tenant}/credentials/{username}/session",
 		"post /v1/tenants/{tenant}/publish", "get /v1/tenants/{tenant}/retained",
 	} {
 		method, path, _ := strings.Cut(p, " ")

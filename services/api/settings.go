@@ -90,7 +90,7 @@ func SettingsDocument() []byte {
 	b.WriteString("# Settings of a tenant's sessions\n\n" +
 		"Written by `make generate`. `PUT /v1/tenants/{tenant}/settings` replaces those that differ from the defaults, and reaches every gateway and\n" +
 		"broker in 2 s, live sessions too, as the last column says. A credential may have settings and quotas of its own (`session` in\n" +
-		"`POST …/credentials`): its settings replace the tenant's, its quotas hold where they are narrower.\n\n" +
+		"`POST …/credentials`, `PUT …/credentials/{username}/session`): its settings replace the tenant's, its quotas hold where they are narrower.\n\n" +
 		"| setting | default | VerneMQ's name, default | what it is | what the client is told (3.x) | a change reaches live sessions with |\n|---|---|---|---|---|---|\n")
 	for _, row := range (*tenancy.SettingsOverride)(nil).Table() {
 		v := "none"

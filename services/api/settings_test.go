@@ -80,6 +80,15 @@ func TestCredential_Session(t *testing.T) {
 	if err != nil || *cred.Session.Settings.QueueType != "lifo" || cred.Session.Quotas["topic_levels"] != 3 {
 		t.Errorf("session %+v, %v", cred.Session, err)
 	}
+	r := f.do("PUT", path+"/s/session", key, `{"settings":{"max_inflight_messages":3}}`)
+	f.want(r, 200, "")
+	if cred, err = f.store.Credential(t.Context(), "acme", "s"); err != nil || *cred.Session.Settings.MaxInflightMessages != 3 || cred.Session.Quotas != nil || cred.Generation != 1 {
+		t.Errorf("session %+v, %v", cred.Session, err)
+	}
+	f.want(f.do("PUT", path+"/s/session", key, `{}`, "If-Match", `"1"`), 412, "revision_mismatch")
+	f.want(f.do("PUT", path+"/s/session", key, `{"quotas":{"connections":3}}`), 400, "quota_unknown")
+	f.want(f.do("PUT", path+"/nobody/session", key, `{}`), 404, "credential_not_found")
+	f.want(f.do("PUT", path+"/nobody/session?dry_run=true", key, `{}`), 404, "credential_not_found")
 	f.want(f.do("POST", path, key, `{"username":"t","session":{"quotas":{"connections":3}}}`), 400, "quota_unknown")
 	f.want(f.do("POST", path, key, `{"username":"t","session":{"settings":{"server_reference":"x"}}}`), 400, "setting_invalid")
 	f.want(f.do("POST", path, key, `{"username":"t","session":{"settings":{"queue_type":"x"}}}`), 400, "request_invalid")

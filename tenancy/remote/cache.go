@@ -242,8 +242,15 @@ func (c *cache) setWhole(tenant string, creds []tenancy.Credential, large bool) 
 }
 
 // told applies what the watch says about a credential and reports whether
-// connections of that name have to end.
-func (c *cache) told(cred tenancy.Credential, deleted bool) (gone bool) {
+// connections of that name have to end, or to go on with another session.
+func (c *cache) told(cred tenancy.Credential, deleted bool) (gone, session bool) {
+	session = !deleted && cred.SessionGeneration > 0
+	gone = c.toldGone(cred, deleted, &session)
+	return gone, session && !gone
+}
+
+// toldGone is told; it takes session back if it was known to be the same.
+func (c *cache) toldGone(cred tenancy.Credential, deleted bool, session *bool) (gone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision = max(c.revision, cred.Revision)
@@ -273,6 +280,7 @@ func (c *cache) told(cred tenancy.Credential, deleted bool) (gone bool) {
 		c.store(r, cred)
 	}
 	if known {
+		*session = *session && old.SessionGeneration != cred.SessionGeneration
 		return old.Hash != cred.Hash || old.ID != cred.ID
 	}
 	return cred.Generation > 1

@@ -162,8 +162,12 @@ func (d *Directory) credentialTold(u bus.Update) {
 			return
 		}
 	}
-	if d.cache.told(c, u.Deleted) {
+	gone, session := d.cache.told(c, u.Deleted)
+	if gone {
 		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialGone, Tenant: tenant, Username: username})
+	}
+	if session {
+		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialChanged, Tenant: tenant, Username: username, Session: c.Session})
 	}
 	d.markDirty()
 }

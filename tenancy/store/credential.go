@@ -91,13 +91,36 @@ func (s *Store) Credential(ctx context.Context, tenant, username string) (*tenan
 
 // SetPassword gives a credential another hash. Its connections end.
 func (s *Store) SetPassword(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
+	return s.updateCredential(ctx, tenant, username, 0, func(c *tenancy.Credential) {
+		c.Hash, c.SCRAM = hash, nil // which was of the old one
+		c.Generation++
+	})
+}
+
+// SetSession has a credential say something else of its sessions; nil is nothing.
+// Its connections go on with that. With ifRevision other than 0 the credential
+// must be at that revision, else the error is Conflict with Code
+// "revision_mismatch".
+func (s *Store) SetSession(ctx context.Context, tenant, username string, ifRevision uint64, o *tenancy.SessionOverride) (*tenancy.Credential, error) {
+	if err := o.Valid(); err != nil {
+		return nil, err
+	}
+	return s.updateCredential(ctx, tenant, username, ifRevision, func(c *tenancy.Credential) {
+		c.Session = o
+		c.SessionGeneration++
+	})
+}
+
+func (s *Store) updateCredential(ctx context.Context, tenant, username string, ifRevision uint64, change func(*tenancy.Credential)) (*tenancy.Credential, error) {
 	for {
 		c, err := s.Credential(ctx, tenant, username)
 		if err != nil {
 			return nil, err
 		}
-		c.Hash, c.SCRAM = hash, nil // which was of the old one
-		c.Generation++
+		if ifRevision != 0 && c.Revision != ifRevision {
+			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, ifRevision)
+		}
+		change(c)
 		rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Revision(c.Revision))
 		switch {
 		case err == nil:

@@ -155,4 +155,20 @@ func TestSessionOverride(t *testing.T) {
 		}
 		return ""
 	})
+	// A change of the credential reaches the live session.
+	x.do("PUT", "/v1/tenants/acme/credentials/narrow/session", `{"settings":{"maximum_qos":0}}`, nil)
+	x.within(func() string {
+		d.publish("t", "x", 1, false)
+		p := d.next(soon)
+		if p.Type == packet.PUBACK {
+			return "not yet"
+		}
+		if p.Type != packet.DISCONNECT || p.Disconnect.Reason != mqtt.QoSNotSupported {
+			t.Fatalf("got %+v", p)
+		}
+		return ""
+	})
+	if _, k := x.connect(as); !k.HasMaximumQoS || k.MaximumQoS != 0 {
+		t.Errorf("CONNACK %+v", k)
+	}
 }

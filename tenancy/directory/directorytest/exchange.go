@@ -4,6 +4,7 @@ package directorytest
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 
 	xdg "github.com/xdg-go/scram"
@@ -90,6 +91,20 @@ func testExchange(t *testing.T, s *store.Store, d tenancy.Directory) {
 	if _, err := d.Begin(ctx, "GS2-KRB5", tenancy.Attempt{Tenant: tenant}); errs.CodeOf(err) != tenancy.CodeMethodUnknown {
 		t.Errorf("an unknown method: %v", err)
 	}
+	// What the credential says of its sessions changes, and its connections stay.
+	changes := Watch(t, s, d)
+	other := &tenancy.SessionOverride{Quotas: map[string]int64{"topic_levels": 3}}
+	if _, err := s.SetSession(ctx, "acme", "a:b", 0, other); err != nil {
+		t.Fatal(err)
+	}
+	changes.wantSession(t, "a:b", other)
+	Eventually(t, func() string {
+		id, err := Exchange(t, d, tenant, "a:b", "secret")
+		if err != nil || id.Session.Quotas["topic_levels"] != 3 {
+			return fmt.Sprintf("%+v %v", id, err)
+		}
+		return ""
+	})
 	// The keys go with the password.
 	if _, err := s.SetPassword(ctx, "acme", "a:b", "$sha256$y"); err != nil {
 		t.Fatal(err)
@@ -99,6 +114,21 @@ func testExchange(t *testing.T, s *store.Store, d tenancy.Directory) {
 			return "the keys of an old password still do"
 		}
 		return ""
+	})
+}
+
+// wantSession waits for a CredentialChanged.
+func (c *Changes) wantSession(t *testing.T, username string, want *tenancy.SessionOverride) {
+	t.Helper()
+	Eventually(t, func() string {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, ch := range c.all {
+			if ch.Kind == tenancy.CredentialChanged && ch.Username == username && reflect.DeepEqual(ch.Session, want) {
+				return ""
+			}
+		}
+		return "the credential's session was not told"
 	})
 }
 
