@@ -251,7 +251,6 @@ func (w *world) do(e *session.Event, number uint64, b *batch) (sent bool) {
 		r := routed{number, session.Event{Kind: session.Routed, Token: p.Token, Packet: p.Packet}}
 		if w.r.IntN(10) == 0 { // refused at once, for a quota
 			w.failed[number] = true
-			w.mine[number] = w.mine[number]
 			r.event.Reason = mqtt.QuotaExceeded
 			w.do(&r.event, 0, b)
 			continue

@@ -108,8 +108,8 @@ func (f *finder) inside(fn *ast.FuncDecl, first, last int) {
 		}
 		return true
 	})
-	for i := len(at) - 1; i >= 0; i-- {
-		switch s := at[i].(type) {
+	for i, n := range slices.Backward(at) {
+		switch s := n.(type) {
 		case *ast.IfStmt:
 			f.condition(s.Cond)
 			return
@@ -172,10 +172,8 @@ func tagless(path []ast.Node, i int) bool {
 func boolean(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.BinaryExpr:
-		switch e.Op {
-		case token.LAND, token.LOR, token.EQL, token.NEQ, token.LSS, token.LEQ, token.GTR, token.GEQ:
-			return true
-		}
+		return e.Op == token.LAND || e.Op == token.LOR || e.Op == token.EQL || e.Op == token.NEQ ||
+			e.Op == token.LSS || e.Op == token.LEQ || e.Op == token.GTR || e.Op == token.GEQ
 	case *ast.UnaryExpr:
 		return e.Op == token.NOT
 	case *ast.ParenExpr:
