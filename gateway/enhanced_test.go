@@ -7,6 +7,7 @@ import (
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
 )
 
 func enhancedHello(id, method, data string) *packet.Connect {
@@ -71,6 +72,23 @@ func TestEnhanced_MQTT_4_12_0(t *testing.T) {
 		c.wantAuth(mqtt.ContinueAuthentication, "prove it, acme:dev")
 		c.auth(mqtt.ContinueAuthentication, "guess")
 		if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.NotAuthorized {
+			t.Errorf("CONNACK %+v", k)
+		}
+		c.wantEnd()
+	})
+	t.Run("tenant that is suspended", func(t *testing.T) {
+		w.dir.edit("beta", func(t *tenancy.Tenant) { t.State = tenancy.StateSuspended })
+		if k := w.dial("mqtt").authenticate(enhancedHello("c", "FAKE", "beta:dev")); k.Reason != mqtt.Banned {
+			t.Errorf("CONNACK %+v", k)
+		}
+	})
+	t.Run("no control plane", func(t *testing.T) {
+		w := start(t, nil)
+		w.dir.mu.Lock()
+		w.dir.down = true
+		w.dir.mu.Unlock()
+		c := w.dial("mqtt")
+		if k := c.connect(enhancedHello("c", "FAKE", "acme:dev")); k.Reason != mqtt.ServerUnavailable {
 			t.Errorf("CONNACK %+v", k)
 		}
 		c.wantEnd()

@@ -99,7 +99,16 @@ func (d *fakeDirectory) Begin(_ context.Context, method string, a tenancy.Attemp
 	if method != "FAKE" {
 		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "no method")
 	}
+	if d.isDown() {
+		return nil, errs.New(errs.Unavailable, "down")
+	}
 	return &fakeExchange{d: d, a: a}, nil
+}
+
+func (d *fakeDirectory) isDown() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.down
 }
 
 type fakeExchange struct {
@@ -122,6 +131,9 @@ func (e *fakeExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.
 	t, err := e.d.Tenant(ctx, id)
 	if err != nil || string(data) != "secret" {
 		return nil, nil, errs.New(errs.Denied, "wrong")
+	}
+	if !t.Active() {
+		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
 	return []byte("welcome"), &tenancy.Identity{Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
 }

@@ -383,6 +383,20 @@ func TestKeepAlive(t *testing.T) {
 	w.eventually("the close", func() bool { return len(w.broker.closed()) == 1 && w.broker.closed()[0] == link.CloseLost })
 }
 
+// Who says something in time stays [MQTT-3.1.2-22].
+func TestKeepAliveKept(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	p := hello("alive")
+	p.KeepAlive = 1
+	c := w.dial("mqtt").mustConnect(p)
+	for range 8 {
+		time.Sleep(500 * time.Millisecond) // the client's own pace
+		c.send(&packet.Packet{Type: packet.PINGREQ})
+		c.want(packet.PINGRESP)
+	}
+}
+
 func TestChangesReachConnections(t *testing.T) {
 	t.Parallel()
 	w := start(t, nil)

@@ -142,15 +142,15 @@ func (f *finder) inside(fn *ast.FuncDecl, first, last int) {
 	}
 }
 
-// refuses reports whether a block ends its function, and not with true or nil,
-// which would be a way around the checks.
+// refuses reports whether a block ends its function, and not with true, nil or
+// nothing else, which would be a way around the checks.
 func refuses(b *ast.BlockStmt) bool {
 	if len(b.List) == 0 {
 		return false
 	}
 	r, ok := b.List[len(b.List)-1].(*ast.ReturnStmt)
 	if !ok || len(r.Results) == 0 {
-		return ok
+		return ok && len(b.List) > 1
 	}
 	last, ok := r.Results[len(r.Results)-1].(*ast.Ident)
 	return !ok || last.Name != "true" && last.Name != "nil"
