@@ -147,8 +147,8 @@ func all(t *testing.T) (out []Mutant) {
 // TestThereAreChecks holds that the code's citations stand at checks that can be
 // taken out.
 func TestThereAreChecks(t *testing.T) {
-	if n := len(all(t)); *only == "" && n < 65 {
-		t.Errorf("%d checks cite a statement, expected 65 or more", n)
+	if n := len(all(t)); *only == "" && n < 55 {
+		t.Errorf("%d checks cite a statement, expected 55 or more", n)
 	}
 }
 
