@@ -23,6 +23,9 @@ type Retained struct {
 	// ExpireAt and StoredAt are in Unix milliseconds; 0 never expires.
 	ExpireAt int64
 	StoredAt int64
+	// Mark orders what this run of the broker retained; 0 is from before. It is
+	// not stored.
+	Mark uint64
 }
 
 // Expired reports whether r is no longer to be sent [MQTT-3.3.2-5].

@@ -96,6 +96,7 @@ type Out struct {
 	// New says for each filter of a Subscribe that it was not held before.
 	New  []bool              // OutSuback
 	Subs []mqtt.Subscription // OutSuback: for the shard's use
+	Mark uint64              // OutSuback: for the shard's use
 }
 
 func (s *Session) save(fx *Effects, r Record) {

@@ -44,7 +44,7 @@ func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
 	p := &c.parcels[n]
 	p.tenant, p.from, p.expireAt, p.crated = from.tenant, from, expireAt, true
 	p.lists, p.direct = append(p.lists[:0], f.lists...), append(p.direct[:0], f.direct...)
-	p.retain, p.keep = f.retain, f.keep
+	p.retain, p.keep, p.mark = f.retain, f.keep, f.mark
 	f.reset()
 	var own mqtt.Message
 	own, c.buf = m.CloneTo(c.buf)

@@ -26,6 +26,7 @@ type parcel struct {
 	// retain is the partition whose retained message this becomes, if keep.
 	retain   partition.ID
 	keep     bool
+	mark     uint64
 	from     *sess // for No Local; compared, never read
 	expireAt int64
 	// origin and n number an exact publish; n is 0 for all others.
@@ -99,7 +100,7 @@ func (s *Shard) accept(p *parcel) {
 	begin, stored := len(s.unwritten.list), false
 	s.judged = s.judged[:0]
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
-		s.retain(p.tenant, p.retain, p.msg, p.expireAt)
+		s.retain(p.tenant, p.retain, p.msg, p.expireAt, p.mark)
 		stored = true
 	}
 	p.hit = len(p.lists)+len(p.direct) > 0

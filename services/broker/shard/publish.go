@@ -60,14 +60,16 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && m.QoS == mqtt.AtLeastOnce}
 	begin := len(s.unwritten.list)
 	own, others := &s.fans[s.index], uint64(0)
+	var mark uint64
 	if m.Retain {
 		t.mayRetain.Store(true)
+		mark = s.set.retains.Add(1)
 		part := partition.Choose(t.cell, m.Topic)
 		if to := s.set.shardOf(part); to == s {
-			s.retain(t, part, m, expireAt)
+			s.retain(t, part, m, expireAt, mark)
 		} else {
 			f := &s.fans[to.index]
-			f.retain, f.keep = part, true
+			f.retain, f.keep, f.mark = part, true, mark
 			others |= 1 << to.index
 		}
 	}
@@ -167,7 +169,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		pc := parcels.Get().(*parcel)
 		pc.tenant, pc.msg, pc.freight, pc.from, pc.expireAt = se.tenant, own, goods, se, v.expireAt
 		pc.lists, pc.direct = append(pc.lists, f.lists...), append(pc.direct, f.direct...)
-		pc.retain, pc.keep, pc.origin, pc.n = f.retain, f.keep, se.space.id, n
+		pc.retain, pc.keep, pc.mark, pc.origin, pc.n = f.retain, f.keep, f.mark, se.space.id, n
 		if wait && (f.durable || f.keep || n != 0) {
 			pc.home, pc.slot, pc.gen = s, slot, gen
 			waits++
@@ -193,6 +195,7 @@ type fan struct {
 	durable bool
 	keep    bool
 	retain  partition.ID
+	mark    uint64
 }
 
 func (f *fan) reset() {

@@ -75,7 +75,8 @@ func (s *Shard) sweepOwn(t *Tenant) {
 
 // retain sets or deletes the retained message of m's topic in a partition of
 // this shard [MQTT-3.3.1-5, -6].
-func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64) {
+// mark is from before the message was matched.
+func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64, mark uint64) {
 	p := s.spaces[part]
 	name := string(m.Topic)
 	if len(m.Payload) == 0 {
@@ -91,7 +92,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	if old != nil {
 		count, grow = 0, size-int64(old.Message.Size())
 	}
-	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now}
+	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now, Mark: mark}
 	r.Message.HasExpiry = false
 	p.retain.Put(t.id, r, s.batch)
 	t.retained.Add(count)
@@ -120,6 +121,9 @@ const (
 type replay struct {
 	sub   mqtt.Subscription
 	epoch uint32
+	// mark is from when the route was there: what is retained with a later one
+	// has found it, and comes live.
+	mark uint64
 	// shards are those still to be asked; cursor says where the first goes on.
 	shards []*Shard
 	cursor cursor
@@ -150,7 +154,7 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 			sub.RetainHandling == mqtt.RetainSendIfNew && !o.New[i]:
 			continue
 		}
-		r := &replay{sub: *sub, epoch: se.Epoch()}
+		r := &replay{sub: *sub, epoch: se.Epoch(), mark: o.Mark}
 		if topic.HasWildcard(sub.Filter) {
 			r.shards = append(r.shards, s.set.shards...)
 		} else {
@@ -166,7 +170,8 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 // A publisher either sees the new route or has matched before it was there. In
 // the second case its message is on its way to the retained messages at the
 // latest when its turn ends, and every shard is asked to answer behind that:
-// the message comes live or retained, never neither.
+// the message comes live or retained, never neither; and not both, but if the
+// publisher matches in the very moment in which the route is made.
 func (s *Shard) begin(se *sess, r *replay) {
 	at := slices.IndexFunc(se.replays, func(x *replay) bool { return x.sub.Filter == r.sub.Filter })
 	if at < 0 {
@@ -266,6 +271,9 @@ func (s *Shard) page(se *sess, r *replay) {
 		p.retain.Match(t.id, r.sub.Filter, at.topic, func(name string, m *retain.Retained) bool {
 			if m.Expired(s.now) {
 				expired = append(expired, name)
+				return true
+			}
+			if m.Mark > r.mark {
 				return true
 			}
 			found = append(found, m)

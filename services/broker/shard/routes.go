@@ -22,6 +22,7 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 		s.addRoute(se, &ev.Subs[i], o.New[i])
 	}
 	o.Subs = append([]mqtt.Subscription(nil), ev.Subs...)
+	o.Mark = s.set.retains.Load()
 }
 
 func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {

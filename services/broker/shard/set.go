@@ -48,7 +48,9 @@ type Set struct {
 	store     kv.Store
 	shards    []*Shard
 	committer *partition.Committer
-	now       func() int64
+	// retains counts the publishes with RETAIN, each before it is matched.
+	retains atomic.Uint64
+	now     func() int64
 	// writeDelay is Config.WriteDelay.
 	writeDelay time.Duration
 	log        *slog.Logger
