@@ -131,7 +131,6 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID
-	c.setRates(&tenant.Limits)
 	var r conn.Refusal
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
@@ -142,6 +141,7 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	if id.Session != nil {
 		c.makeSpecial().session = id.Session
 	}
+	c.setRates(id.Tenant, id.Session)
 	assigned := ""
 	if p.ClientID == "" {
 		assigned = "auto-" + rand.Text()

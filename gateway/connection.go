@@ -102,7 +102,7 @@ type connection struct {
 	// rest is what was read of a packet that has not come whole; the loop's.
 	rest *rest
 
-	// delivered counts what was appended and is not charged to the rates yet.
+	// delivered counts the messages that were appended since the last write.
 	// uncredited: the broker is granted nothing until a timer fires.
 	delivered  int
 	uncredited bool

@@ -48,6 +48,12 @@ type Gateway struct {
 	// clientRates are the CONNECT throttles of client ids.
 	clientRates *lru.Cache[string, *throttle.Throttle]
 
+	// order are changes that are to be applied, the first one being under way.
+	order struct {
+		mu   sync.Mutex
+		todo []func()
+	}
+
 	draining atomic.Bool
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.

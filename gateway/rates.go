@@ -43,7 +43,8 @@ const (
 	connectDelay = time.Second
 	// connectBurst is how many seconds' worth of CONNECTs may come at once.
 	connectBurst = 5
-	// ratesKept is for how long a tenant without connections keeps its debts.
+	// ratesKept is for how long a tenant without connections keeps its buckets at
+	// least.
 	ratesKept = time.Minute
 )
 
@@ -90,32 +91,44 @@ func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time) *ten
 	return s
 }
 
-// forgetRates drops what no connection has used for a while; a tenant has paid
-// its debts by then.
+// forgetRates drops what no connection has used for a while, when its debts are
+// paid.
 func (r *registry) forgetRates(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for tenant, s := range r.rates {
 		if len(r.tenants[tenant]) > 0 {
 			s.used = now
-		} else if now-s.used > ratesKept.Milliseconds() {
+		} else if now-s.used > ratesKept.Milliseconds() && s.paid(time.UnixMilli(now)) {
 			delete(r.rates, tenant)
 		}
 	}
 }
 
-// setRates gives c the rates of its tenant. Only who has one pays for it.
-func (c *connection) setRates(l *tenancy.Limits) {
+// paid reports whether nobody would have to wait.
+func (s *tenantRates) paid(now time.Time) bool {
+	for _, t := range []*throttle.Throttle{&s.in, &s.out, &s.connects} {
+		if wait, _ := t.Wait(now); wait > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// setRates gives c the rates of its tenant, and its own as who authenticated it
+// narrows them. Only who has one pays for it.
+func (c *connection) setRates(t *tenancy.Tenant, o *tenancy.SessionOverride) {
 	now := time.Now()
-	in, out, allIn, allOut, _ := rateLimits(l)
+	in, out, _, _, _ := rateLimits(&c.gw.rules.of(t, o).Limits)
+	_, _, allIn, allOut, _ := rateLimits(&t.Limits)
 	r := c.rates.Load()
 	if r == nil {
 		if !in.Limited() && !out.Limited() && !allIn.Limited() && !allOut.Limited() {
 			return
 		}
-		r = &rates{shared: c.gw.registry.ratesOf(c.tenant, l, now), shedAfter: c.gw.cfg.ShedAfter}
+		r = &rates{shared: c.gw.registry.ratesOf(c.tenant, &t.Limits, now), shedAfter: c.gw.cfg.ShedAfter}
 	} else {
-		c.gw.registry.ratesOf(c.tenant, l, now) // those are r.shared: c is there
+		c.gw.registry.ratesOf(c.tenant, &t.Limits, now) // those are r.shared: c is there
 	}
 	r.in.Set(now, in)
 	r.out.Set(now, out)
@@ -125,37 +138,56 @@ func (c *connection) setRates(l *tenancy.Limits) {
 // rerate has the connections of a tenant hear of changed limits.
 func (g *Gateway) rerate(t *tenancy.Tenant) {
 	for _, c := range g.registry.of(t.ID) {
-		c.setRates(&t.Limits)
-		c.mu.Lock()
-		c.wakeLocked()
-		c.markLocked()
-		c.mu.Unlock()
+		g.rerateOne(c, t)
 	}
 	g.flush()
 }
 
-// allowance is what one turn may pass.
+// rerateOne has a connection look again whether it must wait. The caller flushes.
+func (g *Gateway) rerateOne(c *connection, t *tenancy.Tenant) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending || !c.opened {
+		return // what admits it sets its rates, and has it looked at again
+	}
+	c.setRates(t, c.session())
+	c.uncredited = false
+	c.wakeLocked()
+	c.markLocked()
+}
+
+// allowance is what one turn may pass, by the connection's own rates and those of
+// all.
 type allowance struct {
-	budget throttle.Budget
-	// shed says that what the tenant is over its rates is refused.
+	own, all throttle.Budget
+	// shed says that what is beyond those of all is refused.
 	shed bool
 }
 
 func (r *rates) allowance(now time.Time) allowance {
-	own, all := r.in.Budget(now), r.shared.in.Budget(now)
-	if all.Spent() && !own.Spent() && r.shared.in.Slow(now) >= r.shedAfter {
-		return allowance{budget: throttle.Budget{}, shed: true}
-	}
-	return allowance{budget: own.Min(all)}
+	// The budget is looked at first: it may be what ends the shedding.
+	a := allowance{own: r.in.Budget(now), all: r.shared.in.Budget(now)}
+	a.shed = r.shared.in.Slowed(now) >= r.shedAfter
+	return a
 }
 
-// publish reports whether a PUBLISH that begins with head may be handled, when
-// that many messages and bytes have been, and whether it is to be refused.
-func (a allowance) publish(head byte, v packet.Version, messages, bytes int) (may, shed bool) {
-	if int64(messages) < a.budget.Messages && int64(bytes) < a.budget.Bytes {
+// packet reports whether a packet that begins with head may be handled, when that
+// many messages and bytes have been, and whether it is to be refused. Subscribing
+// counts as bytes; answers and pings are never held back.
+func (a allowance) packet(head byte, v packet.Version, messages, bytes int) (may, shed bool) {
+	switch packet.Type(head >> 4) {
+	case packet.PUBLISH:
+	case packet.SUBSCRIBE, packet.UNSUBSCRIBE:
+		return int64(bytes) < min(a.own.Bytes, a.all.Bytes), false
+	default:
 		return true, false
 	}
-	if !a.shed {
+	switch {
+	case int64(messages) >= a.own.Messages || int64(bytes) >= a.own.Bytes:
+		return false, false
+	case int64(messages) < a.all.Messages && int64(bytes) < a.all.Bytes:
+		return true, false
+	case !a.shed:
 		return false, false
 	}
 	// Nobody is told in 3.x, and a QoS 2 message that comes again may be stored
@@ -182,13 +214,14 @@ func (r *rates) chargeOut(messages, bytes int) {
 // a rate. c is then woken in time.
 func (c *connection) throttledLocked(head byte) bool {
 	r := c.rates.Load()
-	if r == nil || packet.Type(head>>4) != packet.PUBLISH {
+	if r == nil {
 		return false
 	}
 	now := time.Now()
 	over := c.overRate
 	c.overRate = false
-	if may, _ := r.allowance(now).publish(head, c.m.Version(), 0, 0); may && !over {
+	a := r.allowance(now)
+	if may, _ := a.packet(head, c.m.Version(), 0, 0); may && (!over || a.shed) {
 		return false
 	}
 	wait, byBytes := r.in.Wait(now)

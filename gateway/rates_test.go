@@ -43,17 +43,17 @@ func TestRateOfAClient(t *testing.T) {
 	for _, name := range []string{"mqtt", "mqtts", "ws"} {
 		for quota, edit := range map[string]func(l *tenancy.Limits){
 			"publish_rate_client":  func(l *tenancy.Limits) { l.PublishRateClient = 200 },
-			"bytes_in_rate_client": func(l *tenancy.Limits) { l.BytesInRateClient = 20_000 },
+			"bytes_in_rate_client": func(l *tenancy.Limits) { l.BytesInRateClient = 200_000 },
 			"publish_rate":         func(l *tenancy.Limits) { l.PublishRate = 200 },
-			"bytes_in_rate":        func(l *tenancy.Limits) { l.BytesInRate = 20_000 },
+			"bytes_in_rate":        func(l *tenancy.Limits) { l.BytesInRate = 200_000 },
 		} {
 			t.Run(name+"/"+quota, func(t *testing.T) {
 				t.Parallel()
 				w := start(t, nil)
 				w.dir.edit("acme", func(t *tenancy.Tenant) { edit(&t.Limits) })
 				c := w.any(name, "acme.localhost").mustConnect(hello("a"))
-				// 300 messages of 100 bytes: a second's worth at once, and the rest in 0.5 s.
-				took, reasons := c.flood(300, 1, strings.Repeat("x", 100-len("..tii")-2))
+				// 300 messages of 1000 bytes: a second's worth at once, and the rest in 0.5 s.
+				took, reasons := c.flood(300, 1, strings.Repeat("x", 1000))
 				if reasons[mqtt.Success]+reasons[mqtt.NoMatchingSubscribers] != 300 {
 					t.Errorf("PUBACKs %v, expected 300 with success", reasons)
 				}
@@ -65,6 +65,53 @@ func TestRateOfAClient(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A rate out that begins, or ends, while messages flow counts from then, at once.
+func TestRateOutChangesLive(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	change := func(rate int64) {
+		w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.DeliveryRate = rate })
+		w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
+	}
+	sub := w.dial("mqtt").mustConnect(hello("s"))
+	sub.subscribe("t")
+	p := w.dial("mqtt").mustConnect(hello("p"))
+	rounds := func(n int, most time.Duration) {
+		t.Helper()
+		begin := time.Now()
+		for range n {
+			p.send(publish("t", "x", 0))
+			sub.want(packet.PUBLISH)
+		}
+		if took := time.Since(begin); took > most {
+			t.Errorf("%d messages took %s", n, took)
+		}
+	}
+	rounds(3000, 20*time.Second)
+	change(1000)
+	rounds(200, 2*time.Second) // what was delivered before does not count
+	if n := w.metric("mqtt_gateway_throttled_total", "delivery_rate"); n != 0 {
+		t.Errorf("%g times held back", n)
+	}
+	change(1)
+	w.eventually("deliveries are held back", func() bool {
+		p.send(publish("t", "x", 0))
+		return w.metric("mqtt_gateway_throttled_total", "delivery_rate") > 0
+	})
+	change(tenancy.Unlimited)
+	begin := time.Now()
+	large := strings.Repeat("x", 300<<10) // more than half of the credit that is left
+	for got := 0; got < 20; {
+		p.send(publish("t", large, 0))
+		if m := sub.want(packet.PUBLISH); len(m.Publish.Message.Payload) == len(large) {
+			got++
+		}
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("20 messages took %s without a rate", took)
 	}
 }
 

@@ -193,9 +193,9 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			return used, true
 		}
 		shed := false
-		if rates != nil && next == packet.PUBLISH {
+		if rates != nil {
 			var may bool
-			if may, shed = allowed.publish(rest[0], c.version(), messages, bytes); !may {
+			if may, shed = allowed.packet(rest[0], c.version(), messages, bytes); !may {
 				c.overRate = true
 				return used, true
 			}

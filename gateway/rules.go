@@ -98,7 +98,7 @@ func (g *Gateway) override(ch tenancy.Change) {
 		c.mu.Unlock()
 	}
 	g.change(t)
-	g.flush()
+	g.rerate(t)
 }
 
 // change gives the connection other rules, and reports whether they are others
@@ -151,7 +151,7 @@ func (c *connection) lookLocked() {
 	}
 	if c.stale {
 		c.stale = false
-		go c.gw.recheck(c.tenant)
+		c.gw.inOrder(func() { c.gw.recheckOne(c) })
 	}
 }
 

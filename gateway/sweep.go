@@ -101,10 +101,53 @@ func (g *Gateway) changed(ch tenancy.Change) {
 		}
 		g.flush()
 	case tenancy.CredentialChanged:
-		go g.override(ch)
+		g.inOrder(func() { g.override(ch) })
 	case tenancy.TenantChanged:
-		go g.recheck(ch.Tenant)
+		g.inOrder(func() { g.recheck(ch.Tenant) })
 	}
+}
+
+// inOrder runs f on another goroutine, after all that was given to it before: of
+// two changes the later one must hold in the end.
+func (g *Gateway) inOrder(f func()) {
+	g.order.mu.Lock()
+	defer g.order.mu.Unlock()
+	g.order.todo = append(g.order.todo, f)
+	if len(g.order.todo) == 1 {
+		go g.runInOrder()
+	}
+}
+
+func (g *Gateway) runInOrder() {
+	for {
+		g.order.mu.Lock()
+		f := g.order.todo[0]
+		g.order.mu.Unlock()
+		f()
+		g.order.mu.Lock()
+		g.order.todo[0] = nil
+		g.order.todo = g.order.todo[1:]
+		over := len(g.order.todo) == 0
+		g.order.mu.Unlock()
+		if over {
+			return
+		}
+	}
+}
+
+// recheckOne gives a connection, which was on its way when its tenant changed, the
+// rules that hold now.
+func (g *Gateway) recheckOne(c *connection) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	t, err := g.cfg.Directory.Tenant(ctx, c.tenant)
+	if err != nil || !t.Active() {
+		g.recheck(c.tenant) // which says what that leads to
+		return
+	}
+	c.change(t)
+	g.rerateOne(c, t)
+	g.flush()
 }
 
 // recheck ends the connections of a tenant that is not active any more, and gives

@@ -147,8 +147,8 @@ func (c *connection) writeLocked(payload []byte) {
 	c.gw.metrics.bytesOut.Add(float64(len(c.out.b) + len(payload)))
 	if r := c.rates.Load(); r != nil {
 		r.chargeOut(c.delivered, len(c.out.b)+len(payload))
-		c.delivered = 0
 	}
+	c.delivered = 0
 	var err error
 	if payload == nil {
 		_, err = c.in.Write(c.out.b)

@@ -16,7 +16,8 @@ import (
 // Rate is what passes in a second. A negative figure is no limit.
 type Rate struct {
 	Messages, Bytes int64
-	// Burst is how many seconds' worth may pass at once; 0 is 1.
+	// Burst is how many seconds' worth may pass at once; 0 is 1. Of bytes it is
+	// leastBytes at least.
 	Burst int64
 }
 
@@ -26,16 +27,8 @@ func (r Rate) Limited() bool { return r.Messages >= 0 || r.Bytes >= 0 }
 // Budget is what may pass now.
 type Budget struct{ Messages, Bytes int64 }
 
-// Unlimited is the budget of who has no rate.
-var Unlimited = Budget{math.MaxInt64, math.MaxInt64}
-
 // Spent reports whether nothing may pass.
 func (b Budget) Spent() bool { return b.Messages <= 0 || b.Bytes <= 0 }
-
-// Min is what both budgets allow.
-func (b Budget) Min(c Budget) Budget {
-	return Budget{min(b.Messages, c.Messages), min(b.Bytes, c.Bytes)}
-}
 
 // Throttle is a bucket of messages and one of bytes. What has begun within a budget may end beyond it: the bucket is then in
 // debt, and fills up from there. The zero value has no limits.
@@ -49,11 +42,14 @@ type Throttle struct {
 // bucket is one of the two; nil is no limit.
 type bucket struct{ l atomic.Pointer[rate.Limiter] }
 
+// leastBytes is what a bucket of bytes holds at least: spend takes a large packet
+// from it in pieces of that size.
+const leastBytes = 64 << 10
+
 // set changes the rate; a bucket that had none is full.
-func (b *bucket) set(now time.Time, perSecond, seconds int64) {
+func (b *bucket) set(now time.Time, perSecond, seconds, least int64) {
 	l := b.l.Load()
-	// A rate of 0 lets one message pass, and then none.
-	burst := int(min(max(perSecond, 1)*max(seconds, 1), math.MaxInt32))
+	burst := int(min(max(perSecond*max(seconds, 1), least), math.MaxInt32))
 	switch {
 	case perSecond < 0:
 		b.l.Store(nil)
@@ -102,8 +98,8 @@ const longest = time.Minute
 
 // Set changes the rate. What was spent before counts on.
 func (t *Throttle) Set(now time.Time, r Rate) {
-	t.messages.set(now, r.Messages, r.Burst)
-	t.bytes.set(now, r.Bytes, r.Burst)
+	t.messages.set(now, r.Messages, r.Burst, 1) // a rate of 0 lets one pass, and then none
+	t.bytes.set(now, r.Bytes, r.Burst, leastBytes)
 }
 
 // Budget is what may pass now.
@@ -131,6 +127,14 @@ func (t *Throttle) Spend(now time.Time, messages, bytes int) {
 func (t *Throttle) Wait(now time.Time) (d time.Duration, byBytes bool) {
 	m, b := t.messages.wait(now), t.bytes.wait(now)
 	return max(m, b), b > m
+}
+
+// Slowed is for how long Slow has been said without such a time; 0 if it is not.
+func (t *Throttle) Slowed(now time.Time) time.Duration {
+	if since := t.slow.Load(); since != 0 {
+		return time.Duration(now.UnixNano() - since)
+	}
+	return 0
 }
 
 // Slow notes that somebody has to wait, and returns for how long that has been

@@ -18,7 +18,7 @@ func TestTheRateIsHeld(t *testing.T) {
 		r := throttle.Rate{Messages: 1 + random.Int64N(5000), Bytes: -1}
 		size := 1 + random.IntN(2000)
 		if random.IntN(2) == 0 {
-			r.Bytes = 1000 + random.Int64N(1_000_000)
+			r.Bytes = 70_000 + random.Int64N(1_000_000)
 		}
 		var th throttle.Throttle
 		start := time.Unix(1_800_000_000, 0)

@@ -13,15 +13,15 @@ import (
 // enforces one more adds it. docs/quotas.md is written from this table.
 var enforcement = map[string]string{
 	"connections":           "gateway, CONNECT: refused with 0x97. Each gateway process counts its own connections",
-	"connect_rate":          "gateway, CONNECT: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Each gateway process counts its own",
+	"connect_rate":          "gateway, CONNECT with the right password: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Each gateway process counts its own",
 	"connect_rate_client":   "gateway, CONNECT with the same client identifier: as connect_rate",
 	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Each gateway process counts its own",
 	"publish_rate_client":   "gateway: the client is read more slowly",
-	"delivery_rate":         "gateway: clients are written to more slowly, and their messages wait at the broker. Each gateway process counts its own",
+	"delivery_rate":         "gateway: clients are written to more slowly; at the broker QoS 1 and 2 wait in their queues, QoS 0 is dropped and counted. Each gateway process counts its own",
 	"bytes_in_rate":         "gateway: as publish_rate",
 	"bytes_out_rate":        "gateway: as delivery_rate",
 	"bytes_in_rate_client":  "gateway: the client is read more slowly",
-	"bytes_out_rate_client": "gateway: the client is written to more slowly, and its messages wait at the broker",
+	"bytes_out_rate_client": "gateway: as delivery_rate, for one client",
 	"packet_size":           "gateway, each packet after CONNECT: the connection is closed with 0x95; CONNACK tells Maximum Packet Size. API, publish: 409",
 	"topic_length":          "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",
 	"topic_levels":          "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",

@@ -80,6 +80,7 @@ func (k *conformance) run(cmd *cobra.Command) error {
 	}
 	var mu sync.Mutex
 	counts := map[string]int{}
+	k.options.MustLetIn = true
 	k.options.Each = func(r script.Result) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -75,7 +75,11 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
 	// It may have been deleted meanwhile.
-	if c, err := e.d.lookup(ctx, t.ID, e.found.Username); err != nil || c.ID != e.found.ID || c.Generation != e.found.Generation {
+	c, err := e.d.lookup(ctx, t.ID, e.found.Username)
+	if err != nil && !errs.Is(err, errs.NotFound) {
+		return nil, nil, err
+	}
+	if err != nil || c.ID != e.found.ID || c.Generation != e.found.Generation {
 		return nil, nil, errs.Coded(errs.Denied, "credential_gone", "the credential was deleted or changed")
 	}
 	return answer, &tenancy.Identity{Tenant: t, Username: e.found.Username, Grant: t.Grant, Session: e.found.Session}, nil

@@ -103,6 +103,7 @@ type world struct {
 	qos       map[uint64]mqtt.QoS // of messages to the client
 	delivered map[uint64]int
 	refused   map[uint64]bool
+	kept      map[uint64]bool // committed once
 	numbers   uint64
 	counts    map[uint64]int // how often a message of the client was routed
 	mine      map[uint64]mqtt.QoS
@@ -114,6 +115,9 @@ const (
 	// clientIDs is how many identifiers the client uses: few, so that it uses each
 	// again soon.
 	clientIDs = 4
+	// crashEvery is after how many steps there is a crash, on average: in a
+	// hundred thousand sequences after each kind of step many times.
+	crashEvery = 8
 )
 
 func newWorld(seed uint64) *world {
@@ -121,7 +125,7 @@ func newWorld(seed uint64) *world {
 		r: rand.New(rand.NewPCG(seed, 7)), now: 1000, s: session.New(1, "c"),
 		inflight: map[uint16]session.Record{}, inbound: map[uint16]bool{},
 		received: map[uint16]uint64{}, sent: map[uint16]*published{},
-		qos: map[uint64]mqtt.QoS{}, delivered: map[uint64]int{}, refused: map[uint64]bool{},
+		qos: map[uint64]mqtt.QoS{}, delivered: map[uint64]int{}, refused: map[uint64]bool{}, kept: map[uint64]bool{},
 		counts: map[uint64]int{}, mine: map[uint64]mqtt.QoS{}, failed: map[uint64]bool{},
 	}
 	w.connect()
@@ -148,7 +152,11 @@ func (w *world) run(steps int) {
 		case 0:
 			w.disconnect()
 		case 1:
-			w.crash()
+			if w.r.IntN(2) == 0 {
+				w.adjust()
+			} else {
+				w.crash()
+			}
 		case 2, 3:
 			if w.conn == 0 {
 				w.connect()
@@ -167,6 +175,9 @@ func (w *world) run(steps int) {
 			w.server()
 		default:
 			w.client()
+		}
+		if w.r.IntN(crashEvery) == 0 {
+			w.crash()
 		}
 		if w.fault != "" {
 			return
@@ -291,6 +302,9 @@ func (w *world) out(o session.Out) {
 		if w.outstanding++; w.outstanding > w.window {
 			w.fail("%d deliveries are in flight, the window is %d", w.outstanding, w.window)
 		}
+		if o.Dup && !slices.Contains(w.queue, o.Seq) && !slices.ContainsFunc(w.batches, func(b batch) bool { return slices.Contains(b.queued, o.Seq) }) {
+			w.fail("message %d is to be sent again, and the store does not have it", o.Seq)
+		}
 		w.toClient = append(w.toClient, packet{id: o.Packet, qos: o.QoS, dup: o.Dup, number: o.Seq})
 	case session.OutAck:
 		w.toClient = append(w.toClient, packet{kind: o.Ack, id: o.Packet, reason: o.Reason})
@@ -321,6 +335,9 @@ func (w *world) commit() {
 		}
 	}
 	w.queue = append(w.queue, b.queued...)
+	for _, number := range b.queued {
+		w.kept[number] = true
+	}
 	for _, r := range b.routed {
 		w.counts[r.number]++
 		if w.counts[r.number] > 1 && w.mine[r.number] == mqtt.ExactlyOnce {
@@ -355,8 +372,8 @@ func (w *world) crash() {
 	for id := range w.inbound {
 		w.s.RestoreInbound(id, true)
 	}
-	for number := range w.qos { // what was never acknowledged to its publisher is gone
-		if !slices.Contains(w.queue, number) && !w.knows(number) {
+	for number := range w.qos { // what was never committed was promised to nobody
+		if !w.kept[number] && !w.knows(number) {
 			delete(w.qos, number)
 		}
 	}
@@ -401,6 +418,14 @@ func (w *world) grant() {
 	}
 	w.granted += uint64(10 + w.r.IntN(60))
 	w.step(&session.Event{Kind: session.Credit, Bytes: w.granted}, 0)
+}
+
+// adjust narrows the window of a connection, or takes that back.
+func (w *world) adjust() {
+	if !w.opened {
+		return
+	}
+	w.step(&session.Event{Kind: session.Adjust, Window: uint16(w.r.IntN(w.window + 1))}, 0)
 }
 
 // arrive is a message for the client, which its queue has when that is committed.

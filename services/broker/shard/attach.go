@@ -71,15 +71,14 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 }
 
 // openAnother attaches a channel to a session of its own beside those that the
-// client id has. Clean Start cannot be had, as for VerneMQ; who asked for it is
-// told of no session [MQTT-3.2.2-2].
+// client id has. Clean Start cannot be had, as for VerneMQ.
 func (s *Shard) openAnother(head *sess, ch *Channel, o *link.Open) {
 	if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
 		s.refuseSession(ch)
 		return
 	}
 	se := s.join(head, ch, o)
-	s.attach(se, ch, o, !o.CleanStart)
+	s.attach(se, ch, o, !o.CleanStart) // told of no session if it asked for none
 	s.inherit(se)
 }
 

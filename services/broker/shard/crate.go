@@ -19,6 +19,10 @@ type crate struct {
 
 var crates = sync.Pool{New: func() any { return new(crate) }}
 
+// cratedPayload is the largest payload in a crate, which has a copy for each shard:
+// of a larger one the shards share one.
+const cratedPayload = 4 << 10
+
 // crateBytes is from how many bytes of messages on another crate is begun.
 const crateBytes = maxPooledBytes / 2
 

@@ -95,13 +95,14 @@ const regroupPage = 256
 
 // regroup gives what a member that has gone had not acknowledged to the other
 // members of its groups: what waited, and what was in flight at QoS 1. QoS 2 in
-// flight stays with its session [MQTT-4.8.2-4] [MQTT-4.8.2-5]. A session that
+// flight stays with its session. A session that
 // lives on keeps its messages unless another member has a connection.
 func (s *Shard) regroup(se *sess) {
 	if se.groups == 0 || se.queue == nil {
 		return
 	}
 	again := false
+	// [MQTT-4.8.2-4] [MQTT-4.8.2-5]
 	s.eachGroup(se, func(g *share.Group[*sess], key string) {
 		for more := true; more; {
 			if _, online, ok := s.successor(g, se); !ok || !se.ending && !online {

@@ -57,8 +57,8 @@ func (se *sess) keeps() bool {
 	return se.Durable() || se.kin != nil && se.kin.balance && slices.ContainsFunc(se.kin.members, func(m *sess) bool { return m.Durable() })
 }
 
-// recordName is under what the session record stands. A client id has no U+0000
-// [MQTT-1.5.4-2].
+// recordName is under what the session record stands. A client id has no U+0000,
+// as no text in MQTT has.
 func (se *sess) recordName() string {
 	if se.nth == 0 {
 		return string(se.ClientID)

@@ -140,7 +140,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 			waits++
 		}
 	}
-	if others != 0 && !wait && !p.Exact {
+	if others != 0 && !wait && !p.Exact && len(m.Payload) <= cratedPayload {
 		for _, to := range s.set.shards {
 			if others&(1<<to.index) != 0 {
 				s.pack(to, se, m, v.expireAt)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
 
@@ -50,7 +52,9 @@ type Set struct {
 	committer *partition.Committer
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
-	now     func() int64
+	// announced has Announce go through the shards in turn.
+	announced atomic.Uint32
+	now       func() int64
 	// writeDelay is Config.WriteDelay.
 	writeDelay time.Duration
 	log        *slog.Logger
@@ -218,10 +222,18 @@ func (st *Set) Tenant(id string) *Tenant {
 	return t
 }
 
-// Announce gives messages of the server to a tenant's subscribers, at QoS 0. It
-// does not wait for that.
+// Announce gives messages of the server to a tenant's subscribers, at QoS 0, and
+// keeps them. It does not wait for that.
 func (st *Set) Announce(tenant string, messages []mqtt.Message) {
-	t, s := st.Tenant(tenant), st.shards[0]
+	t := st.Tenant(tenant)
+	var last route.Last[*sess]
+	listens := slices.ContainsFunc(messages, func(m mqtt.Message) bool {
+		return len(t.routes.AppendLast(nil, m.Topic, &last)) > 0
+	})
+	if !listens {
+		return
+	}
+	s := st.shards[int(st.announced.Add(1))%len(st.shards)]
 	s.call(func() {
 		server := &sess{tenant: t, limits: &unlimited}
 		for i := range messages {

@@ -68,6 +68,9 @@ func (o *Options) lacks(ctx context.Context, set *statements.Set) (map[string]st
 	if e.p == nil {
 		e.p = &wire.Packet{}
 	}
+	if code := e.p.Number("code"); o.MustLetIn && (code == 4 || code == 5 || code == 0x86 || code == 0x87) {
+		return nil, fmt.Errorf("%s wants other credentials: expected --username and --password of a user who may do everything", o.Broker)
+	}
 	for name, ok := range told {
 		if !ok(e.p) {
 			out[name] = needs[name]

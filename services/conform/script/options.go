@@ -17,6 +17,9 @@ import (
 
 // Options say which broker is tested, and how.
 type Options struct {
+	// MustLetIn has Run fail if the broker wants other credentials, which every
+	// script would say again.
+	MustLetIn bool
 	// Broker is host:port, or several of them, comma separated: the faces of one
 	// broker. Scripts take them in turn, with Spread every connection does.
 	Broker    string
