@@ -56,7 +56,7 @@ func TestWebSocketPingFlood(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	if err := c.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
 		t.Fatal(err)
 	}

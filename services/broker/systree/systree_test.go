@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,18 @@ import (
 
 // heard has the newest payload of each topic, by tenant.
 type heard map[string]map[string]string
+
+// ear hears, on another goroutine.
+type ear struct {
+	mu  sync.Mutex
+	got heard
+}
+
+func (e *ear) publish(tenant string, messages []mqtt.Message) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.got.publish(tenant, messages)
+}
 
 func (h heard) publish(tenant string, messages []mqtt.Message) {
 	if h[tenant] == nil {
@@ -40,22 +53,25 @@ func TestTree(t *testing.T) {
 		h.Observe(1)
 		received := uint64(0)
 		got := heard{}
+		e := &ear{got: got}
 		tree := New(Config{
 			Interval: 20 * time.Second, Node: "broker-1", Operator: "ops", Metrics: reg, Log: telemetry.Discard(),
 			Tenants: func(yield func(string, Figures)) {
 				received += 50
 				yield("acme", Figures{Connections: 2, QueueBytes: 1 << 40, Received: received})
 			},
-			Publish: got.publish,
+			Publish: e.publish,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); tree.Run(ctx) }()
 		time.Sleep(21 * time.Second)
 		synctest.Wait()
+		e.mu.Lock()
 		if got["acme"]["$SYS/tenant/messages/received/rate"] != "" {
 			t.Error("there is a rate at the first time")
 		}
+		e.mu.Unlock()
 		time.Sleep(20 * time.Second)
 		cancel()
 		<-done
