@@ -218,9 +218,7 @@ func TestRevokedWhileAway(t *testing.T) {
 
 func TestMosquittoClientWithCertificate(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("mosquitto_pub"); err != nil {
-		t.Skip("mosquitto-clients are not installed")
-	}
+	needsMosquittoClients(t)
 	ca := newAuthority(t, "ca")
 	w := start(t, func(w *world, c *gateway.Config) {
 		l := &c.Listeners[1]
