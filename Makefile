@@ -36,13 +36,7 @@ race: ## test the packages that own goroutines with the race detector
 	$(GO) test -race -short $(RACE)
 
 fuzz: ## run every fuzz target for TIME (60s) each
-	@scripts=$$($(GO) list -f '{{if .TestGoFiles}}{{.Dir}}{{else if .XTestGoFiles}}{{.Dir}}{{end}}' ./...); \
-	for dir in $$scripts; do \
-	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go 2>/dev/null | sed 's/^func //'); do \
-	    echo "fuzz $$target in $${dir#$(CURDIR)/}"; \
-	    $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(TIME) $$dir || exit 1; \
-	  done; \
-	done
+	@GO=$(GO) .ci/fuzz $(TIME)
 
 arch: ## hold the import order, link bans and file rules
 	$(GO) test -count=1 ./infra/archtest
