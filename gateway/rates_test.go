@@ -42,9 +42,9 @@ func TestRateOfAClient(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"mqtt", "mqtts", "ws"} {
 		for quota, edit := range map[string]func(l *tenancy.Limits){
-			"publish_rate_client":  func(l *tenancy.Limits) { l.PublishRateClient = 200 },
+			"publish_rate_client":  func(l *tenancy.Limits) { l.PublishRateClient = 50 },
 			"bytes_in_rate_client": func(l *tenancy.Limits) { l.BytesInRateClient = 200_000 },
-			"publish_rate":         func(l *tenancy.Limits) { l.PublishRate = 200 },
+			"publish_rate":         func(l *tenancy.Limits) { l.PublishRate = 50 },
 			"bytes_in_rate":        func(l *tenancy.Limits) { l.BytesInRate = 200_000 },
 		} {
 			t.Run(name+"/"+quota, func(t *testing.T) {
@@ -52,13 +52,13 @@ func TestRateOfAClient(t *testing.T) {
 				w := start(t, nil)
 				w.dir.edit("acme", func(t *tenancy.Tenant) { edit(&t.Limits) })
 				c := w.any(name, "acme.localhost").mustConnect(hello("a"))
-				// 300 messages of 1000 bytes: a second's worth at once, and the rest in 0.5 s.
-				took, reasons := c.flood(300, 1, strings.Repeat("x", 1000))
-				if reasons[mqtt.Success]+reasons[mqtt.NoMatchingSubscribers] != 300 {
-					t.Errorf("PUBACKs %v, expected 300 with success", reasons)
+				// 75 messages of 4000 bytes: a second's worth at once, and the rest in 0.5 s.
+				took, reasons := c.flood(75, 1, strings.Repeat("x", 4000))
+				if reasons[mqtt.Success]+reasons[mqtt.NoMatchingSubscribers] != 75 {
+					t.Errorf("PUBACKs %v, expected 75 with success", reasons)
 				}
 				if took < 400*time.Millisecond || took > 3*time.Second {
-					t.Errorf("300 messages at 200 a second took %s, expected 0.5 s", took)
+					t.Errorf("75 messages at 50 a second took %s, expected 0.5 s", took)
 				}
 				if n := w.metric("mqtt_gateway_throttled_total", quota); n == 0 || n > 200 {
 					t.Errorf("%s is counted %g times", quota, n)
