@@ -15,7 +15,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers crash nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload crash nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,6 +56,9 @@ bench: build ## compare Manor with mosquitto, RUNS (3) interleaved runs; SAVE=1 
 
 bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with nats-server, mochi-mqtt and the floor too, RUNS (3) interleaved runs; SAVE=1 keeps the table
 	bin/manor bench compare -peers mosquitto,nats,mochi,floor -tools $(TOOLS) -all -runs $(RUNS) $(if $(SAVE),-save docs/bench) $(ARGS)
+
+bench-overload: build ## what one tenant feels of another that sends 3 times what Manor and mosquitto sustain, RUNS (3) runs
+	bin/manor bench overload -runs $(RUNS) $(ARGS)
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform -rounds $(ROUNDS)

@@ -127,7 +127,11 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return r
 	}
 	c.username = id.Username // before enter, which makes it known to others
-	if !g.registry.enter(tenant.ID, tenant.Limits.Connections, c) {
+	state := g.registry.state(tenant.ID)
+	c.mu.Lock()
+	c.state = state
+	c.mu.Unlock()
+	if !g.registry.enter(state, tenant.Limits.Connections, c) {
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID

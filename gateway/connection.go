@@ -62,6 +62,8 @@ type connection struct {
 
 	m   conn.Conn // the outbound half
 	out *output   // nil while nothing is to be written
+	// state is that of the tenant; nil before it is known.
+	state *tenantState
 	// dirty: in the gateway's list, to be flushed.
 	dirty bool
 	// opened: CONNACK with success was appended.
@@ -324,7 +326,7 @@ func (c *connection) appendedLocked(n int, owed bool) {
 // finish is the last thing that the reading goroutine does.
 func (c *connection) finish() {
 	c.end(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
-	c.gw.flush()
+	c.gw.flushOne(c)
 	_ = c.in.Socket.Close()
 	c.mu.Lock()
 	c.gone = true
@@ -334,7 +336,7 @@ func (c *connection) finish() {
 		c.link.Channels.Remove(c.channel)
 	}
 	if c.tenant != "" {
-		if c.gw.registry.leave(c.tenant, c) {
+		if c.gw.registry.leave(c.state, c) {
 			c.gw.rules.forget(c.tenant)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/gateway/throttle"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 )
@@ -39,11 +40,17 @@ type Gateway struct {
 	loops     loops
 	loopsDone sync.WaitGroup
 
+	// dirty are the connections that have something to be written. Tenants take
+	// turns, by bytes.
 	dirty struct {
 		mu   sync.Mutex
-		list []*connection
+		fair fair.Queue[*connection]
+		// strangers are the connections of no tenant yet.
+		strangers fair.Flow[*connection]
 	}
 	flushers sync.Pool // *flusher
+	// flushed is when all that was dirty was written last, in Unix nanoseconds.
+	flushed atomic.Int64
 
 	// clientRates are the CONNECT throttles of client ids.
 	clientRates *lru.Cache[string, *throttle.Throttle]
@@ -67,6 +74,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Log}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
+	g.dirty.fair.Quantum = flushQuantum
 	g.turns.New = func() any { return &turn{} }
 	g.outputs.New = func() any { return &output{b: make([]byte, 0, outBuffer)} }
 	g.busy.New = func() any { return new([busyBuffer]byte) }

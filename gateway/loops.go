@@ -29,10 +29,15 @@ func (g *Gateway) newLoops() error {
 		n = runtime.GOMAXPROCS(0)
 	}
 	for range n {
+		var l *loop.Loop
 		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() {
 			g.loops.busy.Add(-1)
 			g.pool.FlushUp()
-			g.flush()
+			if l.Pending() {
+				g.flushEarly()
+			} else {
+				g.flush()
+			}
 		})
 		if errors.Is(err, loop.ErrUnsupported) {
 			return nil
@@ -75,7 +80,7 @@ func (c *connection) move(left []byte) bool {
 		return false
 	}
 	c.keep(left)
-	source, err := c.in.Socket.Move(l, c)
+	source, err := c.in.Socket.Move(l, c, c.tenant)
 	if err != nil {
 		c.keep(nil)
 		return false
@@ -133,8 +138,11 @@ func (c *connection) Woken(l *loop.Loop) {
 		c.Readable(l)
 	case !paused:
 		source.WantRead(true)
-		b, had := c.front(l.Buffer())
-		if !c.handle(b[:had], true) && c.in.Layered() {
+		var b []byte
+		if c.rest != nil {
+			b = c.rest.b
+		}
+		if !c.handle(b, true) && c.in.Layered() {
 			c.Readable(l)
 		}
 	}

@@ -97,7 +97,7 @@ func (r *registry) forgetRates(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for tenant, s := range r.rates {
-		if len(r.tenants[tenant]) > 0 {
+		if t := r.tenants[tenant]; t != nil && len(t.connections) > 0 {
 			s.used = now
 		} else if now-s.used > ratesKept.Milliseconds() && s.paid(time.UnixMilli(now)) {
 			delete(r.rates, tenant)

@@ -2,7 +2,11 @@
 
 package gateway
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/manormq/manor/infra/fair"
+)
 
 // registry is the set of open connections, and for each tenant those that were
 // let in.
@@ -10,49 +14,64 @@ type registry struct {
 	wheel wheel
 
 	mu      sync.Mutex
-	tenants map[string]map[*connection]struct{}
+	tenants map[string]*tenantState // stays, as its counters do
 	// rates are what tenants share; they stay a while without a connection.
 	rates map[string]*tenantRates
 }
 
-// enter adds c to its tenant unless that has limit connections already; a
-// negative limit is none.
-func (r *registry) enter(tenant string, limit int64, c *connection) bool {
+// tenantState is what this gateway knows of a tenant that has had a connection.
+type tenantState struct {
+	connections map[*connection]struct{} // guarded by registry.mu
+	// flow are the connections that have something to be written; guarded by
+	// Gateway.dirty.mu.
+	flow fair.Flow[*connection]
+}
+
+// state returns what is known of a tenant, made when first asked for.
+func (r *registry) state(tenant string) *tenantState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	set := r.tenants[tenant]
-	if limit >= 0 && int64(len(set)) >= limit {
+	s := r.tenants[tenant]
+	if s == nil {
+		s = &tenantState{connections: map[*connection]struct{}{}}
+		if r.tenants == nil {
+			r.tenants = map[string]*tenantState{}
+		}
+		r.tenants[tenant] = s
+	}
+	return s
+}
+
+// enter adds c to its tenant unless that has limit connections already; a
+// negative limit is none.
+func (r *registry) enter(s *tenantState, limit int64, c *connection) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if limit >= 0 && int64(len(s.connections)) >= limit {
 		return false
 	}
-	if set == nil {
-		if r.tenants == nil {
-			r.tenants = map[string]map[*connection]struct{}{}
-		}
-		set = map[*connection]struct{}{}
-		r.tenants[tenant] = set
-	}
-	set[c] = struct{}{}
+	s.connections[c] = struct{}{}
 	return true
 }
 
 // leave takes c out of its tenant and reports whether it was the last.
-func (r *registry) leave(tenant string, c *connection) (last bool) {
+func (r *registry) leave(s *tenantState, c *connection) (last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	set := r.tenants[tenant]
-	delete(set, c)
-	if len(set) == 0 {
-		delete(r.tenants, tenant)
-	}
-	return len(set) == 0
+	delete(s.connections, c)
+	return len(s.connections) == 0
 }
 
 // of returns the connections of a tenant.
 func (r *registry) of(tenant string) []*connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]*connection, 0, len(r.tenants[tenant]))
-	for c := range r.tenants[tenant] {
+	s := r.tenants[tenant]
+	if s == nil {
+		return nil
+	}
+	out := make([]*connection, 0, len(s.connections))
+	for c := range s.connections {
 		out = append(out, c)
 	}
 	return out

@@ -75,6 +75,14 @@ func (h *fromBroker) Flush() {
 	}
 }
 
+// FlushEarly implements uplink.Handler.
+func (h *fromBroker) FlushEarly() {
+	g := (*Gateway)(h)
+	if g.loops.busy.Load() == 0 {
+		g.flushEarly()
+	}
+}
+
 // Lost implements uplink.Handler: nothing is resumed silently, the clients come
 // back by themselves.
 func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
@@ -160,128 +168,6 @@ func (c *connection) writeLocked(payload []byte) {
 		c.in.Socket.Abort()
 	}
 	c.out.b = c.out.b[:0]
-}
-
-func (g *Gateway) markDirty(c *connection) {
-	g.dirty.mu.Lock()
-	g.dirty.list = append(g.dirty.list, c)
-	g.dirty.mu.Unlock()
-}
-
-// flusher is the memory of one flush.
-type flusher struct {
-	list []*connection
-	ups  []upTo
-}
-
-type upTo struct {
-	link *uplink.Link[connection]
-	up   link.Up
-}
-
-// frames returns the batch for l.
-func (fl *flusher) frames(l *uplink.Link[connection]) *link.Up {
-	for i := range fl.ups {
-		if fl.ups[i].link == l {
-			return &fl.ups[i].up
-		}
-	}
-	if len(fl.ups) < cap(fl.ups) {
-		fl.ups = fl.ups[:len(fl.ups)+1] // its memory from before
-	} else {
-		fl.ups = append(fl.ups, upTo{})
-	}
-	u := &fl.ups[len(fl.ups)-1]
-	u.link = l
-	return &u.up
-}
-
-// flush writes out every dirty connection, each once. Nobody who calls it holds
-// a connection's mutex.
-func (g *Gateway) flush() {
-	fl, _ := g.flushers.Get().(*flusher)
-	g.dirty.mu.Lock()
-	fl.list, g.dirty.list = g.dirty.list, fl.list
-	g.dirty.mu.Unlock()
-	for _, c := range fl.list {
-		if c.flush(fl) {
-			g.log.Warn("a message is larger than the client's maximum packet size; further ones of this connection are only counted",
-				"tenant", c.tenant, "client_id", c.clientID)
-		}
-	}
-	clear(fl.list)
-	fl.list = fl.list[:0]
-	for i := range fl.ups {
-		u := &fl.ups[i]
-		if err := u.link.Post(&u.up); err != nil {
-			g.log.Debug("post to the broker", "error", err)
-		}
-		u.link.FlushUp()
-		u.up.Reset()
-		u.link = nil
-	}
-	fl.ups = fl.ups[:0]
-	g.flushers.Put(fl)
-}
-
-// flush writes out what is there, says goodbye when it is time, and gathers
-// what the broker must hear. It reports whether to warn of a message that was
-// too large.
-func (c *connection) flush(fl *flusher) (warn bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dirty = false
-	if c.warnOut == warnDue {
-		c.warnOut, warn = warned, true
-	}
-	last := c.ending && !c.told
-	if last {
-		c.borrowOut()
-		c.out.b = c.m.Goodbye(c.out.b, c.goodbye)
-	}
-	if c.out != nil && len(c.out.b) > 0 {
-		c.writeLocked(nil)
-	}
-	c.releaseOut()
-	backlog := c.in.Socket.Backlog()
-	c.slowLocked(backlog > 0 && !c.gone)
-	if backlog == 0 {
-		c.owed = 0
-		if c.stalled {
-			c.wakeLocked()
-		}
-	}
-	if last {
-		c.told = true
-		c.in.Shut()
-		c.lingerLocked()
-	}
-	if c.link == nil {
-		return warn
-	}
-	if !c.ending {
-		if total, ok := c.creditLocked(backlog); ok {
-			up := fl.frames(c.link)
-			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
-		}
-		for _, id := range c.tooLarge {
-			up := fl.frames(c.link)
-			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpTooLarge, Channel: c.channel, PacketID: id})
-		}
-		c.tooLarge = nil
-		if c.changed != nil {
-			up := fl.frames(c.link)
-			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpLimits, Channel: c.channel, Limits: c.changed})
-			c.changed = nil
-		}
-		return warn
-	}
-	if !c.reported && !c.sending {
-		c.reported = true
-		up := fl.frames(c.link)
-		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))
-	}
-	return warn
 }
 
 // slowLocked notes whether something waits for the socket.

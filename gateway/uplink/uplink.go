@@ -35,6 +35,8 @@ func (f DialerFunc) Dial(ctx context.Context, gw link.Gateway) (link.Broker, err
 type Handler[T any] interface {
 	Receive(l *Link[T], b *link.Down)
 	Flush()
+	// FlushEarly is that of link.EarlyFlusher.
+	FlushEarly()
 	// Lost is called once for a link, after which no Receive of it follows.
 	Lost(l *Link[T], err error)
 }
@@ -73,6 +75,9 @@ func (l *Link[T]) Receive(b *link.Down) {
 
 // Flush implements link.Gateway.
 func (l *Link[T]) Flush() { l.handler.Flush() }
+
+// FlushEarly implements link.EarlyFlusher.
+func (l *Link[T]) FlushEarly() { l.handler.FlushEarly() }
 
 // Lost implements link.Gateway.
 func (l *Link[T]) Lost(err error) {

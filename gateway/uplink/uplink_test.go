@@ -62,6 +62,7 @@ type nobody struct{ lost []error }
 
 func (*nobody) Receive(*Link[int], *link.Down) {}
 func (*nobody) Flush()                         {}
+func (*nobody) FlushEarly()                    {}
 func (h *nobody) Lost(_ *Link[int], err error) { h.lost = append(h.lost, err) }
 func (*nobody) Send(*link.Up) error            { return nil }
 func (*nobody) Post(*link.Up) error            { return nil }

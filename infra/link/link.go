@@ -46,6 +46,15 @@ type Gateway interface {
 	Lost(err error)
 }
 
+// EarlyFlusher is a Gateway that can do a part of Flush for a broker that has more
+// to do.
+type EarlyFlusher interface {
+	Gateway
+	// FlushEarly writes out what is for tenants that rarely have something. It is
+	// called as Flush is, by who calls that within a few milliseconds.
+	FlushEarly()
+}
+
 // UpKind is what a frame from gateway to broker says.
 type UpKind uint8
 

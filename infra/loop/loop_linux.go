@@ -6,21 +6,36 @@ import (
 	"context"
 	"encoding/binary"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/manormq/manor/infra/fair"
 )
 
-// batch is how many events are taken from the kernel at once. After a batch the
-// caller's hook runs, so that it also bounds for how long what was read waits to
-// be written.
-const batch = 128
+const (
+	// events is how many are taken from the kernel at once.
+	events = 1024
+	// batch and batchTime bound a batch of calls of handlers. After it the caller's
+	// hook runs, so that they also bound for how long what was read waits to be
+	// written, and what has come meanwhile to be seen.
+	batch     = 128
+	batchTime = 500 * time.Microsecond
+	// quantum is for how long the sources of one owner are served while those of
+	// another wait. No call counts for more than mostCharged: the processor may
+	// have been taken away meanwhile.
+	quantum     = 250 * time.Microsecond
+	mostCharged = time.Millisecond
+	// contended is what is read at once while several owners wait.
+	contended = 16 << 10
+)
 
 // Loop is one epoll instance and the goroutine of Run. All methods but Buffer
-// may be called concurrently.
+// and Pending may be called concurrently.
 type Loop struct {
 	ep     *os.File // waited for by the runtime's own poller
 	raw    syscall.RawConn
@@ -30,10 +45,11 @@ type Loop struct {
 	buffer []byte
 
 	mu      sync.Mutex
-	sources []*Source // guarded by mu; by slot, nil if free
-	free    []int32   // guarded by mu
-	woken   []*Source // guarded by mu
-	closed  bool      // guarded by mu
+	sources []*Source         // guarded by mu; by slot, nil if free
+	free    []int32           // guarded by mu
+	woken   []*Source         // guarded by mu
+	closed  bool              // guarded by mu
+	owners  map[string]*owner // guarded by mu
 
 	waker    int         // an eventfd
 	sleeping atomic.Bool // Run is, or is about to be, waiting
@@ -41,11 +57,19 @@ type Loop struct {
 	calls    Calls
 
 	// Of the goroutine of Run.
-	events [batch]unix.EpollEvent
-	ready  [batch]*Source
+	events [events]unix.EpollEvent
+	ready  [events]*Source
 	n      int
 	werr   error
 	taken  []*Source
+	fair   fair.Queue[*Source]
+}
+
+// owner is whose sources take turns with those of others, by the time that their
+// handlers take: a byte that goes to many costs more than one that goes to none.
+type owner struct {
+	flow    fair.Flow[*Source]
+	sources int // guarded by Loop.mu
 }
 
 // New returns a Loop that calls begin before and end after each batch of
@@ -60,7 +84,7 @@ func New(begin, end func()) (*Loop, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &Loop{fd: fd, waker: waker, begin: begin, end: end, buffer: make([]byte, bufferSize)}
+	l := &Loop{fd: fd, waker: waker, begin: begin, end: end, buffer: make([]byte, bufferSize), owners: map[string]*owner{}, fair: fair.Queue[*Source]{Quantum: int64(quantum)}}
 	// The waker's slot is -1. It is edge triggered, so that it need not be read.
 	err = unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, waker, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: -1})
 	if err == nil {
@@ -78,8 +102,18 @@ func New(begin, end func()) (*Loop, error) {
 	return l, nil
 }
 
-// Buffer is memory that a handler may use until it returns.
-func (l *Loop) Buffer() []byte { return l.buffer }
+// Buffer is memory that a handler may use until it returns. It is smaller while
+// sources of several owners wait.
+func (l *Loop) Buffer() []byte {
+	if l.fair.Flows() > 1 {
+		return l.buffer[:contended]
+	}
+	return l.buffer
+}
+
+// Pending reports whether the loop goes on at once after this batch. It is for the
+// hooks.
+func (l *Loop) Pending() bool { return l.fair.Len() > 0 }
 
 // Len is how many descriptors are watched.
 func (l *Loop) Len() int { return int(l.count.Load()) }
@@ -95,6 +129,11 @@ type Source struct {
 	fd   int
 	slot int32
 
+	owner *owner
+	name  string // of owner
+	// Of the loop's goroutine: what is to be called, and that it is in loop.fair.
+	readable, woke, listed bool
+
 	mu     sync.Mutex
 	events uint32 // guarded by mu; what is wanted
 	gone   bool   // guarded by mu
@@ -102,9 +141,10 @@ type Source struct {
 }
 
 // Add watches fd, which must be in non-blocking mode, for h. Bytes to read are
-// wanted from the start.
-func (l *Loop) Add(fd int, h Handler) (*Source, error) {
-	s := &Source{loop: l, h: h, fd: fd, events: unix.EPOLLIN}
+// wanted from the start. While there is more to do than the loop can, the owners
+// of sources, by name, are served for equal times.
+func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
+	s := &Source{loop: l, h: h, fd: fd, events: unix.EPOLLIN, name: name}
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
@@ -118,6 +158,11 @@ func (l *Loop) Add(fd int, h Handler) (*Source, error) {
 		s.slot = int32(len(l.sources))
 		l.sources = append(l.sources, s)
 	}
+	if s.owner = l.owners[name]; s.owner == nil {
+		s.owner = &owner{}
+		l.owners[name] = s.owner
+	}
+	s.owner.sources++
 	l.mu.Unlock()
 	l.count.Add(1)
 	ev := unix.EpollEvent{Events: s.events, Fd: s.slot}
@@ -193,14 +238,18 @@ func (l *Loop) forget(s *Source) {
 	l.mu.Lock()
 	l.sources[s.slot] = nil
 	l.free = append(l.free, s.slot)
+	if s.owner.sources--; s.owner.sources == 0 {
+		delete(l.owners, s.name)
+	}
 	l.mu.Unlock()
 	l.count.Add(-1)
 }
 
-func (s *Source) alive() bool {
+// wanted reports whether s is watched, and for reading.
+func (s *Source) wanted() (alive, read bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.gone
+	return !s.gone, !s.gone && s.events&unix.EPOLLIN != 0
 }
 
 // Run waits and calls until ctx is done. It must be called once. Descriptors
@@ -217,6 +266,11 @@ func (l *Loop) Run(ctx context.Context) error {
 			return err
 		}
 		l.turn()
+		if l.fair.Len() > 0 {
+			// Who never waits would have the processor for 10 ms at a time, while
+			// others, of its own process, wait for it.
+			runtime.Gosched()
+		}
 	}
 	return nil
 }
@@ -235,12 +289,12 @@ func (l *Loop) wait() error {
 	l.sleeping.Store(true)
 	defer l.sleeping.Store(false)
 	l.mu.Lock()
-	woken := len(l.woken) > 0
+	busy := len(l.woken) > 0 || l.fair.Len() > 0
 	l.mu.Unlock()
 	err := l.raw.Read(func(fd uintptr) bool {
 		l.calls.Polls.Add(1)
 		l.n, l.werr = poll(int(fd), l.events[:])
-		return l.n > 0 || l.werr != nil || woken
+		return l.n > 0 || l.werr != nil || busy
 	})
 	if err == nil {
 		err = l.werr
@@ -251,6 +305,28 @@ func (l *Loop) wait() error {
 // turn calls the handlers of one batch.
 func (l *Loop) turn() {
 	l.begin()
+	l.gather()
+	start := time.Now()
+	before := time.Duration(0)
+	for range batch {
+		s, flow, ok := l.fair.Next()
+		if !ok {
+			break
+		}
+		s.listed = false
+		s.serve()
+		now := time.Since(start)
+		l.fair.Charge(flow, int64(min(now-before, mostCharged)))
+		if before = now; now > batchTime {
+			break
+		}
+	}
+	l.end()
+}
+
+// gather lists the sources that have something to do. What they have to write is
+// written at once.
+func (l *Loop) gather() {
 	l.mu.Lock()
 	for i := range l.n {
 		l.ready[i] = nil
@@ -270,18 +346,43 @@ func (l *Loop) turn() {
 		}
 		l.ready[i] = nil
 		ev := l.events[i].Events
-		if ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 && s.alive() {
-			s.h.Writable(l)
+		if ev&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			s.readable = true
+			l.list(s)
 		}
-		if ev&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 && s.alive() {
-			s.h.Readable(l)
+		if ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			if alive, _ := s.wanted(); alive {
+				s.h.Writable(l)
+			}
 		}
 	}
 	for i, s := range l.taken {
 		l.taken[i] = nil
-		if s.alive() {
-			s.h.Woken(l)
+		s.woke = true
+		l.list(s)
+	}
+}
+
+func (l *Loop) list(s *Source) {
+	if !s.listed {
+		s.listed = true
+		l.fair.Push(&s.owner.flow, s)
+	}
+}
+
+// serve calls what is due of s.
+func (s *Source) serve() {
+	readable, woke := s.readable, s.woke
+	s.readable, s.woke = false, false
+	if woke {
+		if alive, _ := s.wanted(); alive {
+			s.h.Woken(s.loop)
 		}
 	}
-	l.end()
+	if readable {
+		// An end or an error is told to who wants no bytes too.
+		if alive, read := s.wanted(); read || alive && !woke {
+			s.h.Readable(s.loop)
+		}
+	}
 }

@@ -19,7 +19,7 @@ type Source struct{}
 func New(_, _ func()) (*Loop, error) { return nil, ErrUnsupported }
 
 // Add is never called.
-func (*Loop) Add(int, Handler) (*Source, error) { return nil, ErrUnsupported }
+func (*Loop) Add(int, Handler, string) (*Source, error) { return nil, ErrUnsupported }
 
 // Buffer is never called.
 func (*Loop) Buffer() []byte { return nil }
@@ -29,6 +29,9 @@ func (*Loop) Len() int { return 0 }
 
 // Calls is never called.
 func (*Loop) Calls() *Calls { return nil }
+
+// Pending is never called.
+func (*Loop) Pending() bool { return false }
 
 // Run is never called.
 func (*Loop) Run(context.Context) error { return ErrUnsupported }

@@ -95,7 +95,7 @@ func (w *world) pair() (*os.File, *echo) {
 		w.t.Fatal(err)
 	}
 	e := &echo{fd: fds[0], ended: make(chan struct{})}
-	source, err := w.l.Add(fds[0], e)
+	source, err := w.l.Add(fds[0], e, "")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -205,7 +205,61 @@ func TestAddAfterTheEnd(t *testing.T) {
 	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Add(0, &echo{}); !errors.Is(err, os.ErrClosed) {
+	if _, err := l.Add(0, &echo{}, ""); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Add: %v", err)
+	}
+}
+
+// spin is always readable, and takes its time.
+type spin struct {
+	calls *atomic.Int64
+	took  time.Duration
+}
+
+func (s *spin) Readable(*loop.Loop) {
+	for end := time.Now().Add(s.took); time.Now().Before(end); {
+		s.calls.Add(1)
+	}
+}
+func (*spin) Writable(*loop.Loop) {}
+func (*spin) Woken(*loop.Loop)    {}
+
+// Owners take turns: who has one socket waits for one or two batches of who has
+// hundreds that always have something.
+func TestOwnersTakeTurns(t *testing.T) {
+	w := start(t)
+	var spins atomic.Int64
+	for range 300 {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = unix.Close(fds[0]), unix.Close(fds[1]) })
+		source, err := w.l.Add(fds[0], &spin{&spins, 200 * time.Microsecond}, "loud")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(source.Remove)
+		if _, err := loop.Write(fds[1], []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventually("all are served", func() bool { return w.endsAt.Load() > 50 })
+	f, _ := w.pair()
+	buffer := make([]byte, 1)
+	worst := int64(0)
+	for range 20 {
+		before := w.endsAt.Load()
+		if _, err := f.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Read(buffer); err != nil {
+			t.Fatal(err)
+		}
+		worst = max(worst, w.endsAt.Load()-before)
+	}
+	// All 300 at once are 60 ms, or some 100 batches.
+	if worst > 30 {
+		t.Errorf("an answer took %d batches, expected about 2", worst)
 	}
 }

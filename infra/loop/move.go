@@ -67,10 +67,10 @@ func (s *Socket) Moved() bool {
 }
 
 // Move gives the socket to a loop that calls h from then on, perhaps before
-// Move returns. Of the Socket's methods Write, Backlog, Bound, Shut and Abort
+// Move returns. owner is as for Loop.Add. Of the Socket's methods Write, Backlog, Bound, Shut and Abort
 // may be called as before, Read, Drain and Close on the loop only. Layers above
 // may hold bytes already. An error leaves everything as it was.
-func (s *Socket) Move(l *Loop, h Handler) (*Source, error) {
+func (s *Socket) Move(l *Loop, h Handler, owner string) (*Source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.raw == nil || s.source != nil || s.draining || s.shut || s.err != nil {
@@ -88,7 +88,7 @@ func (s *Socket) Move(l *Loop, h Handler) (*Source, error) {
 	// Who reads takes no lock, and the loop may do so before Add has returned.
 	old := s.Conn
 	s.fd, s.Conn, s.calls = fd, polled{s}, l.Calls()
-	source, err := l.Add(fd, h)
+	source, err := l.Add(fd, h, owner)
 	if err != nil {
 		s.Conn = old
 		_ = syscall.Close(fd)

@@ -42,7 +42,7 @@ func TestMove_ReadBeforeItReturns(t *testing.T) {
 		if _, err := theirs.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
-		source, err := h.socket.Move(w.l, h)
+		source, err := h.socket.Move(w.l, h, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestWriteTwo(t *testing.T) {
 	h := &layered{socket: loop.NewSocket(ours, nil)}
 	h.socket.Async(nil, nil)
 	h.socket.Bound(64 << 20)
-	source, err := h.socket.Move(w.l, h)
+	source, err := h.socket.Move(w.l, h, "")
 	if err != nil {
 		t.Fatal(err)
 	}

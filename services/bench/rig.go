@@ -102,6 +102,9 @@ func (r *rig) run(res *Result) error {
 	for _, s := range r.subs {
 		h.merge(&s.latency)
 	}
+	if len(r.groups) > 0 {
+		res.Extra["fan"] = float64(r.groups[0].fan)
+	}
 	res.P50, res.P99 = float64(h.quantile(.5))/1e3, float64(h.quantile(.99))/1e3
 	return err
 }

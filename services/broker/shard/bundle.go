@@ -22,14 +22,18 @@ var bundles = sync.Pool{New: func() any { return new(bundle) }}
 // maxPooledFrames is the most frames whose memory is used again.
 const maxPooledFrames = 1024
 
-// postFrames leaves copies of frames in the mailbox. r is as for post.
+// postFrames leaves copies of frames in the lanes of their tenants. r is as for
+// post.
 func (s *Shard) postFrames(chs []*Channel, frames []link.UpFrame, r *run) {
-	b := bundles.Get().(*bundle)
-	size := (len(frames) - 1) * itemOverhead
-	for i := range frames {
-		size += b.add(chs[i], &frames[i])
+	for begin := 0; begin < len(frames); {
+		t, end, size := chs[begin].tenant, begin, -itemOverhead
+		b := bundles.Get().(*bundle)
+		for ; end < len(frames) && chs[end].tenant == t && end-begin < bundleFrames && size < laneQuantum; end++ {
+			size += itemOverhead + b.add(chs[end], &frames[end])
+		}
+		s.post(item{kind: itemFrames, lane: &t.lanes[s.index], bundle: b, size: size}, r)
+		begin = end
 	}
-	s.post(item{kind: itemFrames, bundle: b, size: size}, r)
 }
 
 // add copies f and returns what it counts in a mailbox.

@@ -21,10 +21,16 @@ type Channel struct {
 
 	sess *sess
 	out  *out
-	// taken and granted count the bytes of publishes.
+	// taken and granted count the bytes of publishes; window is what was granted
+	// last, active the last epoch in which that was.
 	taken, granted uint64
+	active         int64
+	window         uint32
 	due            bool // stands in the shard's list of windows
 }
+
+// lane is where what the gateway says about ch waits.
+func (ch *Channel) lane() *lane { return &ch.tenant.lanes[ch.shard.index] }
 
 // Link is the broker's end of a link to one gateway, or to the API. It
 // implements link.Broker.
@@ -161,7 +167,8 @@ func (l *Link) Close() error {
 		ch.shard.postFrames([]*Channel{ch}, []link.UpFrame{{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}}, nil)
 	}
 	for _, s := range l.set.shards {
-		s.call(func() { s.forgetLink(l) }) // behind the closes: nothing is told to it any more
+		// Behind the closes: nothing is told to it any more.
+		s.post(item{kind: itemFence, call: func() { s.forgetLink(l) }}, nil)
 	}
 	return nil
 }

@@ -49,11 +49,12 @@ func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
 	p.tenant, p.from, p.expireAt, p.crated = from.tenant, from, expireAt, true
 	p.lists, p.direct = append(p.lists[:0], f.lists...), append(p.direct[:0], f.direct...)
 	p.retain, p.keep, p.mark = f.retain, f.keep, f.mark
+	receivers := f.receivers()
 	f.reset()
 	var own mqtt.Message
 	own, c.buf = m.CloneTo(c.buf)
 	c.messages = append(c.messages, own)
-	it.size += own.Size() + itemOverhead
+	it.size += (own.Size() + itemOverhead) * receivers
 }
 
 // unpack does what is in a crate.

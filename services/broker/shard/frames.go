@@ -117,7 +117,7 @@ func (s *Shard) emit(se *sess, o *session.Out, e *queue.Entry) {
 	}
 	switch o.Kind {
 	case session.OutOpened:
-		ch.granted = windowSize
+		ch.granted, ch.window = windowFirst, windowFirst
 		s.tell(ch, link.DownFrame{Kind: link.DownOpened, SessionPresent: o.Present, Bytes: ch.granted})
 		// Only now may deliveries follow.
 		s.step(se, &session.Event{Kind: session.Credit, Bytes: o.Credit}, nil)

@@ -441,7 +441,7 @@ func TestMailbox_CountsFilters(t *testing.T) {
 		c.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 1, Subscribe: filters})
 	}
 	if n := s.mailBytes.Load(); n < int64(held)/2 {
-		t.Fatalf("the mailbox holds %d MiB of SUBSCRIBEs and counts %d KiB; congested() = %v", held>>20, n>>10, w.set.congested())
+		t.Fatalf("the mailbox holds %d MiB of SUBSCRIBEs and counts %d KiB; backlog() = %d KiB", held>>20, n>>10, w.set.backlog()>>10)
 	}
 }
 

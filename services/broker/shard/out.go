@@ -9,9 +9,50 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 )
 
-// windowSize is how many bytes of publishes a channel may have under way
-// before the broker has taken them, beyond one message of any size.
-const windowSize = 256 << 10
+// How many bytes of publishes a channel may have under way before the broker has
+// taken them, beyond one message of any size. The channels that have used a part
+// of their window lately share that of their tenant, and the tenants that of the
+// shard: what one sends ahead is not to keep others waiting on a link.
+const (
+	windowMost  = 256 << 10
+	windowLeast = 1 << 10
+	windowFirst = 16 << 10
+	windowsOf   = 256 << 10 // of a tenant at most
+	windowsAll  = 1 << 20   // of all tenants of a shard
+	// windowEpoch is the time in which a channel counts, in milliseconds.
+	windowEpoch = 100
+)
+
+// recent counts those that were active in this epoch and the one before.
+type recent struct {
+	epoch    int64
+	now, was int
+}
+
+// count returns how many there are, with one more if it is new in this epoch.
+func (r *recent) count(epoch int64, isNew bool) int {
+	if r.epoch != epoch {
+		r.was = r.now
+		if r.epoch != epoch-1 {
+			r.was = 0
+		}
+		r.epoch, r.now = epoch, 0
+	}
+	if isNew {
+		r.now++
+	}
+	return max(1, r.now, r.was)
+}
+
+// window is what a channel that has used some of its own is granted.
+func (s *Shard) window(ch *Channel) uint64 {
+	epoch, l := s.now/windowEpoch, ch.lane()
+	tenants := s.tenants.count(epoch, l.active != epoch)
+	l.active = epoch
+	channels := l.channels.count(epoch, ch.active != epoch)
+	ch.active = epoch
+	return uint64(max(windowLeast, min(windowMost, min(windowsOf, windowsAll/tenants)/channels)))
+}
 
 // out is the open batch of a shard to one link.
 type out struct {
@@ -79,6 +120,7 @@ func (s *Shard) deliverTo(ch *Channel, f link.DownFrame, m *mqtt.Message, expire
 	}
 	f.Kind, f.Channel, f.Slot = link.DownDeliver, ch.id, uint16(len(o.down.Messages)-1)
 	o.down.Frames = append(o.down.Frames, f)
+	s.spent += m.Size() + frameWork
 	s.stats.QueueOut.Add(1)
 	if se := ch.sess; se != nil {
 		count(&se.tenant.flows[s.index].out)
@@ -115,30 +157,34 @@ func (s *Shard) consume(ch *Channel, f *link.UpFrame) {
 		return
 	}
 	ch.taken += uint64(cost)
-	if !ch.due && ch.taken+windowSize/2 > ch.granted {
+	if !ch.due && ch.taken+uint64(ch.window)/2 > ch.granted {
 		ch.due = true
 		s.windows = append(s.windows, ch)
 	}
 }
 
 // grantWindows grants what is due, unless too much waits somewhere: then the
-// windows stand still until it has drained.
+// windows of tenants of which much does stand still until it has drained, and if
+// it is far too much those of all.
 func (s *Shard) grantWindows() {
 	if len(s.windows) == 0 {
 		return
 	}
-	if s.set.congested() {
-		s.stalled.Store(true)
-		return
-	}
-	s.stalled.Store(false)
-	for i, ch := range s.windows {
+	waits := s.set.backlog()
+	left := s.windows[:0]
+	for _, ch := range s.windows {
+		if waits > 2*mailboxLimit || waits > mailboxLimit && ch.lane().waiting.Load() > laneQuantum {
+			left = append(left, ch)
+			continue
+		}
 		ch.due = false
-		s.windows[i] = nil
 		if ch.sess != nil {
-			ch.granted = ch.taken + windowSize
+			ch.window = uint32(s.window(ch))
+			ch.granted = max(ch.granted, ch.taken+uint64(ch.window))
 			s.tell(ch, link.DownFrame{Kind: link.DownWindow, Bytes: ch.granted})
 		}
 	}
-	s.windows = s.windows[:0]
+	clear(s.windows[len(left):])
+	s.windows = left
+	s.stalled.Store(len(left) > 0)
 }

@@ -170,12 +170,13 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		pc.tenant, pc.msg, pc.freight, pc.from, pc.expireAt = se.tenant, own, goods, se, v.expireAt
 		pc.lists, pc.direct = append(pc.lists, f.lists...), append(pc.direct, f.direct...)
 		pc.retain, pc.keep, pc.mark, pc.origin, pc.n = f.retain, f.keep, f.mark, se.space.id, n
+		size := own.Size() * f.receivers()
 		if wait && (f.durable || f.keep || n != 0) {
 			pc.home, pc.slot, pc.gen = s, slot, gen
 			waits++
 		}
 		f.reset()
-		s.leave(to, item{kind: itemParcel, parcel: pc, size: own.Size()})
+		s.leave(to, item{kind: itemParcel, parcel: pc, size: size})
 	}
 	if !wait {
 		return
@@ -196,6 +197,16 @@ type fan struct {
 	keep    bool
 	retain  partition.ID
 	mark    uint64
+}
+
+// receivers is how many get the publish there, 1 at least: as often it counts in
+// a mailbox.
+func (f *fan) receivers() int {
+	n := len(f.direct)
+	for i := range f.lists {
+		n += len(f.lists[i].List.Subs)
+	}
+	return max(1, n)
 }
 
 func (f *fan) reset() {

@@ -105,6 +105,7 @@ func New(c Config) (*Set, error) {
 			batch: new(kv.Batch), ticket: 1, now: c.Now(),
 			fans: make([]fan, c.Shards), packing: make([]int, c.Shards),
 		}
+		s.mail.lanes.Quantum = laneQuantum
 		st.shards = append(st.shards, s)
 	}
 	for _, id := range st.cell {
@@ -195,14 +196,12 @@ func (st *Set) ticks(ctx context.Context) error {
 
 func (st *Set) shardOf(p partition.ID) *Shard { return st.shards[int(p)%len(st.shards)] }
 
-// congested reports whether so much waits in some shard that publishers must.
-func (st *Set) congested() bool {
+// backlog is the most that waits for one shard, or for its commits, in bytes.
+func (st *Set) backlog() (most int64) {
 	for _, s := range st.shards {
-		if s.mailBytes.Load() > mailboxLimit || s.unsaved.Load() > mailboxLimit {
-			return true
-		}
+		most = max(most, s.mailBytes.Load(), s.unsaved.Load())
 	}
-	return false
+	return most
 }
 
 // Tenant returns the tenant, made when first asked for.
@@ -216,7 +215,7 @@ func (st *Set) Tenant(id string) *Tenant {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if t = st.mu.tenants[id]; t == nil {
-		t = &Tenant{id: id, cell: st.cell, flows: make([]flow, len(st.shards))}
+		t = &Tenant{id: id, cell: st.cell, flows: make([]flow, len(st.shards)), lanes: make([]lane, len(st.shards))}
 		st.mu.tenants[id] = t
 	}
 	return t

@@ -4,10 +4,12 @@ package shard
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -33,6 +35,18 @@ const (
 	// its own: the worker goes on.
 	turnItems = 256
 	turnTime  = 200 * time.Microsecond
+	// sharedWork is how much of what gateways said is done before what came of it
+	// is handed over, as Shard.spent counts; aloneWork that where nobody else waits
+	// for it, since larger pieces cost less. For sharedTime milliseconds after
+	// frames of two tenants came, both are expected.
+	sharedWork = 128 << 10
+	aloneWork  = 2 << 20
+	sharedTime = 1000
+	// laneQuantum is what a tenant has done in its turn.
+	laneQuantum = 32 << 10
+	// innerLimit is how many bytes of what shards leave for each other may wait for
+	// one of them before the others take nothing more from gateways.
+	innerLimit = 512 << 10
 )
 
 // Shard owns the sessions and queues of its partitions. All fields below the
@@ -42,15 +56,22 @@ type Shard struct {
 	index int
 	state atomic.Int32
 
+	// What shards leave for each other, and commits, come first: it is what
+	// follows from frames that had their turn. What gateways said waits in lanes,
+	// one for each tenant.
 	mail struct {
 		sync.Mutex
 		items []item
+		lanes fair.Queue[item]
 	}
-	// mailBytes and unsaved bound the mailbox and the uncommitted batches.
-	mailBytes, unsaved atomic.Int64
-	wake               chan struct{}
-	handover           chan struct{}
-	stats              Stats
+	// mailBytes and unsaved bound the mailbox and the uncommitted batches; inner is
+	// the part of mailBytes that is in no lane.
+	mailBytes, unsaved, inner atomic.Int64
+	// awaited says that other shards wait until inner has become less.
+	awaited  atomic.Bool
+	wake     chan struct{}
+	handover chan struct{}
+	stats    Stats
 
 	spaces   map[partition.ID]*space
 	sessions map[*Tenant]map[mqtt.ClientID]*sess
@@ -59,7 +80,13 @@ type Shard struct {
 	passing  uint64
 	now      int64
 	run      *run
-	taken    []item
+	// spent counts bytes: of what was taken, and of each delivery that came of it.
+	spent int
+	// latest is the tenant that frames came from last, and mixed when that last
+	// became another.
+	latest *Tenant
+	mixed  int64
+	taken  []item
 
 	dirty []*space
 
@@ -105,6 +132,7 @@ type Shard struct {
 	judged    []judgement
 	bodies    []storedBody
 	windows   []*Channel
+	tenants   recent // that were granted windows
 	deadlines deadlines
 	nextDue   atomic.Int64
 	// stalled says that windows stand still.
@@ -121,64 +149,6 @@ type run struct {
 }
 
 var runs = sync.Pool{New: func() any { return new(run) }}
-
-// itemKind is what an item of a mailbox is.
-type itemKind uint8
-
-const (
-	itemFrames itemKind = iota + 1
-	itemParcel
-	itemCrate
-	itemAnswer
-	itemCommitted
-	itemCall
-)
-
-// item is one thing left for a shard. It owns its memory.
-type item struct {
-	kind   itemKind
-	reason mqtt.ReasonCode
-	hit    bool
-	slot   uint32
-	gen    uint32
-	ticket uint64
-	size   int
-	bundle *bundle
-	parcel *parcel
-	crate  *crate
-	batch  *kv.Batch
-	call   func()
-}
-
-// itemOverhead is about what an item takes in a mailbox, in bytes.
-const itemOverhead = 128
-
-// post leaves it for the shard. r notes the shard if nobody runs it; without r
-// the shard's worker is woken.
-func (s *Shard) post(it item, r *run) {
-	it.size += itemOverhead
-	s.mailBytes.Add(int64(it.size))
-	s.mail.Lock()
-	s.mail.items = append(s.mail.items, it)
-	s.mail.Unlock()
-	for {
-		switch s.state.Load() {
-		case idle:
-			if r != nil {
-				r.noted |= 1 << s.index
-			} else {
-				s.wakeUp()
-			}
-			return
-		case running:
-			if s.state.CompareAndSwap(running, more) {
-				return
-			}
-		case more:
-			return
-		}
-	}
-}
 
 func (s *Shard) wakeUp() {
 	select {
@@ -197,7 +167,19 @@ func (s *Shard) work(ctx context.Context) error {
 			return nil
 		case <-s.handover:
 			r := runs.Get().(*run)
-			s.turn(nil, nil, r)
+			for busy := true; busy; {
+				runtime.Gosched() // it has no other pause while there is work
+				s.turn(nil, nil, r)
+				busy = false
+				if ctx.Err() == nil {
+					select {
+					case <-s.handover:
+						busy = true
+						s.set.next(r, true)
+					default:
+					}
+				}
+			}
 			s.set.finish(r)
 		case <-s.wake:
 			r := runs.Get().(*run)
@@ -215,6 +197,12 @@ const finishRounds = 4
 // the shards busy for ever, so what is noted after a few rounds goes to the
 // workers: the sockets wait for nobody.
 func (st *Set) finish(r *run) {
+	st.next(r, false)
+	runs.Put(r)
+}
+
+// next is finish; more says that it is called again very soon.
+func (st *Set) next(r *run, more bool) {
 	for round := 0; r.noted != 0; round++ {
 		for i, s := range st.shards {
 			if r.noted&(1<<i) == 0 {
@@ -228,28 +216,33 @@ func (st *Set) finish(r *run) {
 			}
 		}
 	}
-	for i, g := range r.gateways {
-		g.Flush()
-		r.gateways[i] = nil
+	left := r.gateways[:0]
+	for _, g := range r.gateways {
+		if early, ok := g.(link.EarlyFlusher); ok && more {
+			early.FlushEarly()
+			left = append(left, g)
+		} else {
+			g.Flush()
+		}
 	}
-	r.gateways = r.gateways[:0]
-	runs.Put(r)
+	clear(r.gateways[len(left):])
+	r.gateways = left
 }
 
-// turn runs the shard, which the caller has acquired: the mailbox, then frames,
-// then what has come meanwhile. It lets go of the shard.
+// turn runs the shard, which the caller has acquired: what other shards left, then
+// frames, then what waits in lanes and has come meanwhile. It lets go of the
+// shard.
 func (s *Shard) turn(chs []*Channel, frames []link.UpFrame, r *run) {
 	s.run = r
 	s.now = s.set.now()
 	start := time.Now()
 	n := s.drain()
-	for i := range frames {
-		s.frame(chs[i], &frames[i])
-	}
-	for {
+	s.direct(chs, frames)
+	more, m := s.serve(s.piece())
+	for n += m; ; n += m {
 		s.end(r)
 		s.run = nil
-		if s.state.CompareAndSwap(running, idle) {
+		if !more && s.state.CompareAndSwap(running, idle) {
 			return
 		}
 		s.state.Store(running)
@@ -263,43 +256,8 @@ func (s *Shard) turn(chs []*Channel, frames []link.UpFrame, r *run) {
 		s.run = r
 		s.now = s.set.now()
 		n += s.drain()
+		more, m = s.serve(s.piece())
 	}
-}
-
-// drain takes everything out of the mailbox and does it.
-func (s *Shard) drain() int {
-	s.mail.Lock()
-	s.taken, s.mail.items = s.mail.items, s.taken[:0]
-	s.mail.Unlock()
-	for i := range s.taken {
-		it := &s.taken[i]
-		switch it.kind {
-		case itemFrames:
-			for i := range it.bundle.frames {
-				s.frame(it.bundle.chs[i], &it.bundle.frames[i])
-			}
-			s.read = append(s.read, it.bundle)
-		case itemParcel:
-			s.accept(it.parcel)
-		case itemCrate:
-			s.unpack(it.crate)
-		case itemAnswer:
-			s.answered(it.slot, it.gen, it.reason, it.hit)
-		case itemCommitted:
-			s.committed(it.ticket, it.batch)
-		case itemCall:
-			it.call()
-		}
-		s.mailBytes.Add(-int64(it.size))
-		*it = item{}
-	}
-	n := len(s.taken)
-	if cap(s.taken) > 4096 {
-		s.taken = nil
-	} else {
-		s.taken = s.taken[:0]
-	}
-	return n
 }
 
 // end closes a turn: the batch goes to the committer, what was said to links
@@ -320,19 +278,3 @@ func (s *Shard) end(r *run) {
 	s.reuse()
 	s.schedule()
 }
-
-// outgoing is an item on its way to a shard's mailbox.
-type outgoing struct {
-	to   *Shard
-	item item
-}
-
-// leave posts it to a shard when this turn ends. What is left for one shard
-// keeps its order.
-func (s *Shard) leave(to *Shard, it item) {
-	s.packing[to.index] = 0
-	s.outgoing = append(s.outgoing, outgoing{to, it})
-}
-
-// call runs f in a turn of the shard, soon.
-func (s *Shard) call(f func()) { s.post(item{kind: itemCall, call: f}, nil) }

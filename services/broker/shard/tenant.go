@@ -5,6 +5,7 @@ package shard
 import (
 	"sync/atomic"
 
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/route"
@@ -30,6 +31,18 @@ type Tenant struct {
 	retained, retainedBytes              atomic.Int64
 	// flows count for each shard, whose turn alone writes them.
 	flows []flow
+	// lanes are what waits for each shard.
+	lanes []lane
+}
+
+// lane is what gateways said for a tenant's sessions and a shard has not done.
+type lane struct {
+	flow    fair.Flow[item] // guarded by Shard.mail
+	waiting atomic.Int64    // bytes, also of what is taken and not done
+	// active is the last epoch in which a channel was granted something, and
+	// channels counts those; of the turn.
+	active   int64
+	channels recent
 }
 
 // flow is what one shard has taken from a tenant's clients and given to them. It

@@ -105,6 +105,21 @@ type gateway struct {
 	mu      sync.Mutex
 	clients map[link.Channel]*client
 	next    link.Channel
+	// watched, if any, gets the channel of each delivery.
+	watched *[]link.Channel
+}
+
+// watch begins to note to whom deliveries go, and returns what says it.
+func (g *gateway) watch() func() []link.Channel {
+	var seen []link.Channel
+	g.mu.Lock()
+	g.watched = &seen
+	g.mu.Unlock()
+	return func() []link.Channel {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return slices.Clone(seen)
+	}
 }
 
 // Receive implements link.Gateway.
@@ -117,6 +132,9 @@ func (g *gateway) Receive(b *link.Down) {
 		}
 		g.mu.Lock()
 		c := g.clients[f.Channel]
+		if g.watched != nil && f.Kind == link.DownDeliver {
+			*g.watched = append(*g.watched, f.Channel)
+		}
 		g.mu.Unlock()
 		if c == nil {
 			continue
@@ -272,7 +290,7 @@ func (w *world) settle() {
 	for range 3 {
 		for _, s := range w.set.shards {
 			done := make(chan struct{})
-			s.call(func() { s.wait(waiter{after: func() { close(done) }}) })
+			s.post(item{kind: itemFence, call: func() { s.wait(waiter{after: func() { close(done) }}) }}, nil)
 			select {
 			case <-done:
 			case <-time.After(5 * time.Second):

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// hold keeps the shard busy until release is called.
+func (s *Shard) hold() (release func()) {
+	hold, begun := make(chan struct{}), make(chan struct{})
+	s.call(func() { close(begun); <-hold })
+	<-begun
+	return func() { close(hold) }
+}
+
+// While a shard is busy, what one tenant sends waits behind little of what
+// another does, however much that is, and each tenant's messages keep their order.
+func TestLanes_TenantsTakeTurns(t *testing.T) {
+	for _, shards := range []int{1, 4} {
+		t.Run(fmt.Sprint(shards), func(t *testing.T) {
+			w := newWorld(t, shards, false)
+			loud, quiet := w.connect("loud", inTenant("a")), w.connect("quiet", inTenant("b"))
+			for _, c := range []*client{loud, quiet} {
+				c.subscribe("t", 0)
+			}
+			s := w.set.shardOf(w.link.(*Link).mu.channels[loud.id].part)
+			if w.set.shardOf(w.link.(*Link).mu.channels[quiet.id].part) != s {
+				s = nil
+			}
+			if shards == 1 && s == nil {
+				t.Fatal("one shard, and not the same")
+			}
+			const many, few = 5000, 20
+			var releases []func()
+			for _, s := range w.set.shards {
+				releases = append(releases, s.hold())
+			}
+			post := func(c *client, n int) {
+				b := &link.Up{}
+				for i := range n {
+					b.Frames = append(b.Frames, link.UpFrame{Kind: link.UpPublish, Channel: c.id, Message: mqtt.Message{Topic: []byte("t"), Payload: fmt.Append(nil, i)}})
+				}
+				if err := w.link.Post(b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			post(loud, many)
+			post(quiet, few)
+			order := w.gw.watch()
+			for _, release := range releases {
+				release()
+			}
+			w.settle()
+			if s != nil {
+				before := 0
+				for _, ch := range order() {
+					if ch == quiet.id {
+						break
+					}
+					before++
+				}
+				if most := 2 * sharedWork / frameWork; before > most {
+					t.Errorf("%d messages of the other tenant came first, expected %d at most", before, most)
+				}
+			}
+			for c, n := range map[*client]int{loud: many, quiet: few} {
+				for i := range n {
+					c.wantDeliver(fmt.Sprint(i), 0)
+				}
+				c.silent()
+			}
+		})
+	}
+}
+
+// A shard takes nothing more from gateways while too much of what came of it waits
+// for another one, and goes on by itself when that has done it.
+func TestLanes_Held(t *testing.T) {
+	w := newWorld(t, 2, false)
+	a, b := w.set.shards[0], w.set.shards[1]
+	var pub, sub *client
+	for i := 0; pub == nil || sub == nil; i++ {
+		c := w.connect(fmt.Sprint("c", i))
+		switch w.set.shardOf(w.link.(*Link).mu.channels[c.id].part) {
+		case a:
+			pub = c
+		case b:
+			sub = c
+		}
+	}
+	sub.subscribe("t", 0)
+	release := b.hold()
+	const n = 4000
+	for i := range n {
+		pub.send(link.UpFrame{Kind: link.UpPublish, Message: mqtt.Message{Topic: []byte("t"), Payload: fmt.Appendf(nil, "%0200d", i)}})
+	}
+	if inner := b.inner.Load(); inner < innerLimit || inner > 2*innerLimit {
+		t.Errorf("%d KiB wait in the other shard, expected about %d", inner>>10, innerLimit>>10)
+	}
+	if waits := a.mailBytes.Load(); waits < 100<<10 {
+		t.Errorf("%d KiB wait in the publisher's shard", waits>>10)
+	}
+	release()
+	for i := range n {
+		sub.wantDeliver(fmt.Sprintf("%0200d", i), 0)
+	}
+}
+
+// The channels that use their windows share what their tenant may have under way,
+// and who does not use it has no share.
+func TestWindows_AreShared(t *testing.T) {
+	w := newWorld(t, 1, false)
+	s := w.set.shards[0]
+	channels := func(tenant string, n int) (out []*Channel) {
+		for i := range n {
+			out = append(out, &Channel{shard: s, tenant: w.set.Tenant(tenant), id: link.Channel(i)})
+		}
+		return out
+	}
+	grant := func(chs []*Channel) (n uint64) {
+		for _, ch := range chs {
+			n = s.window(ch)
+		}
+		return n
+	}
+	now := func(epoch int64) { s.now = epoch * windowEpoch }
+	w.stop()
+	w.stop = func() {}
+	one, hundred := channels("a", 1), channels("a", 100)
+	now(100)
+	if n := grant(one); n != windowsOf {
+		t.Errorf("alone: %d, expected %d", n, windowsOf)
+	}
+	if n := grant(hundred); n != windowsOf/101 {
+		t.Errorf("one of 101: %d, expected %d", n, windowsOf/101)
+	}
+	now(101)
+	if n := grant(one); n != windowsOf/101 {
+		t.Errorf("just after: %d, expected %d", n, windowsOf/101)
+	}
+	now(103)
+	if n := grant(one); n != windowsOf {
+		t.Errorf("alone again: %d, expected %d", n, windowsOf)
+	}
+	for i := range 63 {
+		grant(channels(fmt.Sprint("t", i), 1))
+	}
+	if n := grant(one); n != windowsAll/64 {
+		t.Errorf("one of 64 tenants: %d, expected %d", n, windowsAll/64)
+	}
+	now(200)
+	if n := grant(channels("b", 100_000)); n != windowLeast {
+		t.Errorf("one of very many: %d, expected %d", n, windowLeast)
+	}
+}
