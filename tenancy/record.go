@@ -33,6 +33,8 @@ type TenantRecord struct {
 	Overrides map[string]int64 `json:"overrides,omitempty"`
 	// Settings are those that differ from the defaults.
 	Settings *SettingsOverride `json:"settings,omitempty"`
+	// ClientCAs are its own CAs of client certificates, or nil.
+	ClientCAs *ClientCAs `json:"client_cas,omitempty"`
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
@@ -72,6 +74,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Hostname:     r.ID + "." + domain,
 		Limits:       limits,
 		Settings:     r.Settings,
+		ClientCAs:    r.ClientCAs,
 		Grant:        DefaultGrant(),
 		Revision:     r.Revision,
 		CreatedAt:    r.CreatedAt,

@@ -39,6 +39,8 @@ type Tenant struct {
 	Limits Limits
 	// Settings are those that were set; nil sets none. Rules gives those in force.
 	Settings *SettingsOverride
+	// ClientCAs are its own CAs of client certificates, or nil.
+	ClientCAs *ClientCAs
 	// Grant is what a credential of this tenant may do when nothing narrower
 	// is attached to it.
 	Grant *Grant

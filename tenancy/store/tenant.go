@@ -83,6 +83,41 @@ func (s *Store) SetSettings(ctx context.Context, id string, ifRevision uint64, s
 	})
 }
 
+// SetClientCAs replaces a tenant's CAs of client certificates; nil takes them
+// away. They get a new Revision. The error is tenancy.ExceededError beyond the
+// quota client_cas; see UpdateTenant for ifRevision.
+func (s *Store) SetClientCAs(ctx context.Context, id string, ifRevision uint64, cas *tenancy.ClientCAs) (*tenancy.TenantRecord, error) {
+	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
+		if cas == nil {
+			r.ClientCAs = nil
+			return nil
+		}
+		if err := CheckClientCAs(r, cas); err != nil {
+			return err
+		}
+		own := *cas
+		own.Revision = r.Revision // each change has another one to replace
+		r.ClientCAs = &own
+		return nil
+	})
+}
+
+// CheckClientCAs returns the error that SetClientCAs of the tenant would.
+func CheckClientCAs(r *tenancy.TenantRecord, cas *tenancy.ClientCAs) error {
+	trust, err := cas.Trust()
+	if err != nil {
+		return err
+	}
+	limits, err := r.Limits()
+	if err != nil {
+		return err
+	}
+	if n := int64(len(trust.Authorities())); limits.ClientCAs >= 0 && n > limits.ClientCAs {
+		return &tenancy.ExceededError{Quota: "client_cas", Limit: limits.ClientCAs, Usage: n}
+	}
+	return nil
+}
+
 // SetState moves a tenant to another state.
 func (s *Store) SetState(ctx context.Context, id string, state tenancy.State) (*tenancy.TenantRecord, error) {
 	return s.UpdateTenant(ctx, id, 0, func(r *tenancy.TenantRecord) error {

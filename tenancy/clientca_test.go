@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tenancy_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/tenancytest"
+)
+
+func chain(t *testing.T, pair tls.Certificate) []*x509.Certificate {
+	t.Helper()
+	c, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []*x509.Certificate{c}
+}
+
+func TestClientCAs(t *testing.T) {
+	ca, other := tenancytest.NewCA(t, "ca"), tenancytest.NewCA(t, "other")
+	leaf := tenancytest.PEM("CERTIFICATE", ca.Issue(2, "press-7").Certificate[0])
+	for want, c := range map[string]tenancy.ClientCAs{
+		"":                           {Certificates: ca.PEM() + other.PEM(), CRL: ca.CRL(2), ClientCerts: "optional", Identity: "cn", Authenticates: true},
+		"block CERTIFICATE":          {ClientCerts: "optional"},
+		"optional or required":       {Certificates: ca.PEM()},
+		"cn, san or nothing":         {Certificates: ca.PEM(), ClientCerts: "optional", Identity: "dn"},
+		"use_identity_as_username w": {Certificates: ca.PEM(), ClientCerts: "required", Authenticates: true},
+		"certificate 2":              {Certificates: ca.PEM() + leaf, ClientCerts: "required"},
+		"private key":                {Certificates: ca.PEM() + tenancytest.PEM("EC PRIVATE KEY", []byte("x")), ClientCerts: "required"},
+		"certificate 1":              {Certificates: tenancytest.PEM("CERTIFICATE", []byte("x")), ClientCerts: "required"},
+		"no CA that is trusted":      {Certificates: ca.PEM(), CRL: other.CRL(), ClientCerts: "required"},
+		"block X509 CRL":             {Certificates: ca.PEM(), CRL: leaf, ClientCerts: "required"},
+		"131072 bytes":               {Certificates: ca.PEM() + strings.Repeat(" ", 128<<10), ClientCerts: "required"},
+		"262144 bytes":               {Certificates: ca.PEM(), CRL: strings.Repeat(" ", 257<<10), ClientCerts: "required"},
+	} {
+		trust, err := c.Trust()
+		switch {
+		case want == "":
+			if err != nil || len(trust.Authorities()) != 2 || trust.Revoked() != 1 {
+				t.Errorf("%+v, %v", trust, err)
+			}
+		case err == nil || !strings.Contains(err.Error(), want) || errs.CodeOf(err) != "client_cas_invalid" || !errs.Is(err, errs.Invalid):
+			t.Errorf("got %v, expected %q", err, want)
+		}
+	}
+}
+
+func TestTrust(t *testing.T) {
+	ca, other := tenancytest.NewCA(t, "ca"), tenancytest.NewCA(t, "ca") // of the same name
+	trust, err := tenancy.ParseTrust([]byte(ca.PEM()), []byte(ca.CRL(66)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		ca     *tenancytest.CA
+		serial int64
+		after  time.Duration
+		good   bool
+	}{
+		{ca, 2, 0, true}, {ca, 66, 0, false}, {ca, 2, 2 * time.Hour, false}, {other, 2, 0, false},
+	} {
+		if err := trust.Verify(chain(t, c.ca.Issue(c.serial, "x")), time.Now().Add(c.after)); (err == nil) != c.good {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	cert := chain(t, ca.Issue(3, "press-7"))[0]
+	for kind, want := range map[string]string{tenancy.IdentityCN: "press-7", tenancy.IdentitySAN: "urn:dev:press-7", "": ""} {
+		if got := tenancy.CertificateName(kind, cert); got != want {
+			t.Errorf("%s: %q", kind, got)
+		}
+	}
+}
