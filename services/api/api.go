@@ -171,6 +171,7 @@ func (s *Server) routes() {
 	s.signUpRoutes()
 	s.tenantRoutes()
 	s.settingRoutes()
+	s.clientCARoutes()
 	s.credentialRoutes()
 	s.clientRoutes()
 	s.messageRoutes()

@@ -42,6 +42,7 @@ var enforcement = map[string]string{
 	"will_delay":            "gateway, CONNECT: a longer delay is cut",
 	"will_size":             "gateway, CONNECT: refused with 0x97",
 	"credentials":           "API, making a credential: 409",
+	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }
 
 // notEnforced lists the names of overrides that hold nowhere yet, in the order

@@ -114,6 +114,9 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 		return nil, err
 	}
 	usage := s.usage(ctx, t.ID)
+	if c, err := clientCAsBody(t); err == nil {
+		usage["client_cas"] = int64(len(c.Body.Items))
+	}
 	out := &quotasOutput{ETag: etag(t.Revision)}
 	for _, name := range tenancy.QuotaNames() {
 		q := Quota{Name: name, Source: "plan"}
