@@ -112,6 +112,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	if r.Reason.Failed() {
 		return r
 	}
+	t.username = id.Username
 	return c.enter(t, p, id, before, func() (*tenancy.Identity, conn.Refusal) {
 		return g.identify(ctx, c, id.Tenant, username, p)
 	})
@@ -123,6 +124,9 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, before uint64, again func() (*tenancy.Identity, conn.Refusal)) conn.Refusal {
 	g := c.gw
 	tenant := id.Tenant
+	if r := c.certified(id); r.Reason.Failed() {
+		return r
+	}
 	if r := c.admitRate(tenant); r.Reason.Failed() {
 		return r
 	}
@@ -138,7 +142,10 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	var r conn.Refusal
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
-		if id, r = again(); r.Reason.Failed() {
+		if id, r = again(); !r.Reason.Failed() {
+			r = c.certified(id)
+		}
+		if r.Reason.Failed() {
 			return r
 		}
 	}
@@ -250,11 +257,15 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 		}
 		return &tenancy.Identity{Tenant: t, Grant: grant}, conn.Refusal{}
 	}
-	if name := c.in.Identity; name != "" && t.ID == c.in.Listener.Config().Tenant {
-		return certified(t, name)
+	hasUsername := p.HasUsername
+	if cert := c.certOf(t.ID); cert != nil && cert.Name != "" {
+		if cert.Authenticates {
+			return g.certified(ctx, t.ID, cert.Name)
+		}
+		username, hasUsername = cert.Name, true
 	}
 	id, err := g.cfg.Directory.Authenticate(ctx, tenancy.Attempt{
-		Tenant: t, ClientID: p.ClientID, Username: username, HasUsername: p.HasUsername,
+		Tenant: t, ClientID: p.ClientID, Username: username, HasUsername: hasUsername,
 		Password: p.Password, HasPassword: p.HasPassword, Peer: c.in.Peer,
 	})
 	switch {
@@ -268,21 +279,6 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
 	}
 	return nil, refusal(err)
-}
-
-// certified is the identity of a client whose certificate names it.
-func certified(t *tenancy.Tenant, name string) (*tenancy.Identity, conn.Refusal) {
-	if err := tenancy.ValidUsername(name); err != nil {
-		return nil, conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "the certificate's name cannot be a user name: " + err.Error()}
-	}
-	if !t.Active() {
-		return nil, inactive
-	}
-	grant := t.Grant
-	if grant == nil {
-		grant = tenancy.DefaultGrant()
-	}
-	return &tenancy.Identity{Tenant: t, Username: name, Grant: grant}, conn.Refusal{}
 }
 
 // refusal maps an error of the directory to a CONNACK. What exists and what

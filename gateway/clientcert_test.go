@@ -3,16 +3,9 @@
 package gateway_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,77 +15,28 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/tenancytest"
 )
 
-// authority is a CA for clients.
+// authority is a CA for clients, in a file.
 type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	*tenancytest.CA
 	file string
 }
 
 func newAuthority(t testing.TB, name string) *authority {
 	t.Helper()
-	a := &authority{t: t, file: filepath.Join(t.TempDir(), "ca.pem")}
-	a.key = newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
-	if err == nil {
-		a.cert, err = x509.ParseCertificate(der)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, a.file, "CERTIFICATE", der)
+	a := &authority{tenancytest.NewCA(t, name), filepath.Join(t.TempDir(), "ca.pem")}
+	write(t, a.file, a.PEM())
 	return a
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
+func write(t testing.TB, file, text string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return key
-}
-
-func writePEM(t testing.TB, file, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// issue signs a certificate for a client.
-func (a *authority) issue(serial int64, cn string) tls.Certificate {
-	a.t.Helper()
-	key := newKey(a.t)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: cn}, URIs: []*url.URL{{Scheme: "urn", Opaque: "dev:" + cn}},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-// revoke writes a list of what is revoked.
-func (a *authority) revoke(file string, serials ...int64) {
-	a.t.Helper()
-	l := &x509.RevocationList{Number: big.NewInt(time.Now().UnixNano()), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
-	for _, n := range serials {
-		l.RevokedCertificateEntries = append(l.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: big.NewInt(n), RevocationTime: time.Now()})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, l, a.cert, a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	writePEM(a.t, file, "X509 CRL", der)
 }
 
 // handshake dials with TLS and has the server say that the handshake is over:
@@ -121,14 +65,14 @@ func TestClientCertificates(t *testing.T) {
 	t.Parallel()
 	ca, other := newAuthority(t, "ca"), newAuthority(t, "other")
 	crl := filepath.Join(t.TempDir(), "crl.pem")
-	ca.revoke(crl, 66)
+	write(t, crl, ca.CRL(66))
 	w := start(t, func(w *world, c *gateway.Config) {
 		mtls := listener.Config{
 			Name: "required", Kind: listener.MQTTS, Address: "127.0.0.1:0", CertFile: w.cert, KeyFile: w.key, Tenant: "acme",
-			ClientCerts: listener.ClientCertsRequired, ClientCAFile: ca.file, ClientCRLFile: crl, Identity: listener.IdentityCN,
+			ClientCerts: tenancy.ClientCertsRequired, ClientCAFile: ca.file, ClientCRLFile: crl, Identity: tenancy.IdentityCN,
 		}
 		optional := mtls
-		optional.Name, optional.ClientCerts, optional.Identity, optional.MinTLS = "optional", listener.ClientCertsOptional, listener.IdentitySAN, "1.3"
+		optional.Name, optional.ClientCerts, optional.Identity, optional.MinTLS = "optional", tenancy.ClientCertsOptional, tenancy.IdentitySAN, "1.3"
 		c.Listeners = append(c.Listeners, mtls, optional)
 	})
 	config := func(certs ...tls.Certificate) *tls.Config {
@@ -146,16 +90,16 @@ func TestClientCertificates(t *testing.T) {
 		config   *tls.Config
 		user     string // "" is refused in the handshake
 	}{
-		{"required", config(ca.issue(2, "press-7")), "press-7"},
-		{"required", old(ca.issue(3, "press-8")), "press-8"},
+		{"required", config(ca.Issue(2, "press-7")), "press-7"},
+		{"required", old(ca.Issue(3, "press-8")), "press-8"},
 		{"required", config(), ""},
-		{"required", config(other.issue(4, "press-7")), ""},
-		{"required", config(ca.issue(66, "stolen")), ""},
-		{"required", old(ca.issue(66, "stolen")), ""},
-		{"optional", config(ca.issue(5, "press-9")), "urn:dev:press-9"},
+		{"required", config(other.Issue(4, "press-7")), ""},
+		{"required", config(ca.Issue(66, "stolen")), ""},
+		{"required", old(ca.Issue(66, "stolen")), ""},
+		{"optional", config(ca.Issue(5, "press-9")), "urn:dev:press-9"},
 		{"optional", config(), "acme:dev"}, // with its password
-		{"optional", config(ca.issue(66, "stolen")), ""},
-		{"optional", old(ca.issue(6, "press-10")), ""},
+		{"optional", config(ca.Issue(66, "stolen")), ""},
+		{"optional", old(ca.Issue(6, "press-10")), ""},
 	} {
 		conn, err := w.handshake(c.listener, c.config)
 		if c.user == "" {
@@ -186,13 +130,13 @@ func TestRevokedWhileAway(t *testing.T) {
 			t.Parallel()
 			ca := newAuthority(t, "ca")
 			crl := filepath.Join(t.TempDir(), "crl.pem")
-			ca.revoke(crl)
+			write(t, crl, ca.CRL())
 			w := start(t, func(w *world, c *gateway.Config) {
 				l := &c.Listeners[1]
-				l.ClientCerts, l.ClientCAFile, l.ClientCRLFile = listener.ClientCertsRequired, ca.file, crl
+				l.ClientCerts, l.ClientCAFile, l.ClientCRLFile = tenancy.ClientCertsRequired, ca.file, crl
 			})
 			config := w.tls("acme.localhost")
-			config.Certificates, config.MaxVersion = []tls.Certificate{ca.issue(7, "press-7")}, version
+			config.Certificates, config.MaxVersion = []tls.Certificate{ca.Issue(7, "press-7")}, version
 			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			for i := range 2 {
 				c, err := w.handshake("mqtts", config)
@@ -204,7 +148,7 @@ func TestRevokedWhileAway(t *testing.T) {
 				}
 				_ = c.c.Close()
 			}
-			ca.revoke(crl, 7)
+			write(t, crl, ca.CRL(7))
 			w.eventually("the certificate is refused", func() bool {
 				c, err := w.handshake("mqtts", config)
 				if err == nil {
@@ -222,17 +166,17 @@ func TestMosquittoClientWithCertificate(t *testing.T) {
 	ca := newAuthority(t, "ca")
 	w := start(t, func(w *world, c *gateway.Config) {
 		l := &c.Listeners[1]
-		l.Tenant, l.ClientCerts, l.ClientCAFile, l.Identity = "acme", listener.ClientCertsRequired, ca.file, listener.IdentityCN
+		l.Tenant, l.ClientCerts, l.ClientCAFile, l.Identity = "acme", tenancy.ClientCertsRequired, ca.file, tenancy.IdentityCN
 	})
-	pair := ca.issue(2, "press-7")
+	pair := ca.Issue(2, "press-7")
 	folder := t.TempDir()
 	cert, key := filepath.Join(folder, "c.pem"), filepath.Join(folder, "k.pem")
-	writePEM(t, cert, "CERTIFICATE", pair.Certificate[0])
+	write(t, cert, tenancytest.PEM("CERTIFICATE", pair.Certificate[0]))
 	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	writePEM(t, key, "PRIVATE KEY", der)
+	write(t, key, tenancytest.PEM("PRIVATE KEY", der))
 	_, port, _ := net.SplitHostPort(w.addr("mqtts"))
 	out, err := exec.Command("mosquitto_pub", "-h", "localhost", "-p", port, "--cafile", w.cert, "--cert", cert, "--key", key, "-t", "a", "-m", "x", "-q", "1").CombinedOutput()
 	if err != nil || w.broker.lastOpen().Labels.Username != "press-7" {

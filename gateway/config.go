@@ -23,6 +23,9 @@ type Config struct {
 	// Domain is what tenants' hostnames are below; a TLS client that names just
 	// the domain names no tenant.
 	Domain string
+	// Tickets is what all gateways derive the keys of TLS session tickets from; nil,
+	// and while it gives nil, each has its own.
+	Tickets func() *tenancy.TicketSecrets
 	// Dialer leads to the broker. Links is how many links are kept to it; 0
 	// means 2, and 1 is enough in one process.
 	Dialer uplink.Dialer

@@ -83,7 +83,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{
-		Directory: cfg.Directory, Domain: cfg.Domain, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()
 			g.metrics.refused.WithLabelValues(c.Label(), why).Inc()

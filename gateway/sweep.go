@@ -145,6 +145,7 @@ func (g *Gateway) recheckOne(c *connection) {
 		g.recheck(c.tenant) // which says what that leads to
 		return
 	}
+	g.recertify(t, []*connection{c})
 	c.change(t)
 	g.rerateOne(c, t)
 	g.flush()
@@ -165,6 +166,7 @@ func (g *Gateway) recheck(tenant string) {
 		return
 	}
 	if err == nil && t.Active() {
+		g.recertify(t, g.registry.of(tenant))
 		g.change(t)
 		g.rerate(t)
 		return

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -27,14 +28,14 @@ const (
 type Trust struct {
 	cas     []*x509.Certificate
 	pool    *x509.CertPool
-	revoked map[string]struct{} // by revocation
+	revoked map[string]map[string]struct{} // by issuer in DER, then serial number
 	sum     [sha256.Size]byte
 }
 
 // ParseTrust reads the CAs from PEM, and revocation lists that they have signed;
 // no text of those is no list. The error is Invalid.
 func ParseTrust(cas, crls []byte) (*Trust, error) {
-	t := &Trust{pool: x509.NewCertPool(), revoked: map[string]struct{}{}}
+	t := &Trust{pool: x509.NewCertPool(), revoked: map[string]map[string]struct{}{}}
 	h := sha256.New()
 	fmt.Fprintf(h, "%d ", len(cas))
 	h.Write(cas)
@@ -66,8 +67,13 @@ func ParseTrust(cas, crls []byte) (*Trust, error) {
 		if err := t.signed(l); err != nil {
 			return nil, errs.New(errs.Invalid, "revocation list %d, of %.128s: %w", i+1, l.Issuer, err)
 		}
+		of := t.revoked[string(l.RawIssuer)]
+		if of == nil {
+			of = map[string]struct{}{}
+			t.revoked[string(l.RawIssuer)] = of
+		}
 		for k := range l.RevokedCertificateEntries {
-			t.revoked[revocation(l.RawIssuer, l.RevokedCertificateEntries[k].SerialNumber.Bytes())] = struct{}{}
+			of[string(l.RevokedCertificateEntries[k].SerialNumber.Bytes())] = struct{}{}
 		}
 	}
 	return t, nil
@@ -99,9 +105,6 @@ func (t *Trust) signed(l *x509.RevocationList) error {
 	return err
 }
 
-// revocation names a certificate by its issuer and serial number.
-func revocation(issuer, serial []byte) string { return string(serial) + "\x00" + string(issuer) }
-
 // Authorities are the CAs; the slice is not to be changed.
 func (t *Trust) Authorities() []*x509.Certificate { return t.cas }
 
@@ -109,7 +112,12 @@ func (t *Trust) Authorities() []*x509.Certificate { return t.cas }
 func (t *Trust) Pool() *x509.CertPool { return t.pool }
 
 // Revoked is how many certificates are revoked.
-func (t *Trust) Revoked() int { return len(t.revoked) }
+func (t *Trust) Revoked() (n int) {
+	for _, of := range t.revoked {
+		n += len(of)
+	}
+	return n
+}
 
 // Sum is the SHA-256 of what was read.
 func (t *Trust) Sum() [sha256.Size]byte { return t.sum }
@@ -138,11 +146,33 @@ func (t *Trust) Verify(chain []*x509.Certificate, now time.Time) error {
 // good reports whether nothing in the chain is revoked.
 func (t *Trust) good(chain []*x509.Certificate) error {
 	for _, c := range chain {
-		if _, ok := t.revoked[revocation(c.RawIssuer, c.SerialNumber.Bytes())]; ok {
-			return fmt.Errorf("the certificate %s of %s is revoked", c.SerialNumber, c.Subject)
+		if _, ok := t.revoked[string(c.RawIssuer)][string(c.SerialNumber.Bytes())]; ok {
+			return fmt.Errorf("the certificate %s of %.128s is revoked", c.SerialNumber, c.Subject)
 		}
 	}
 	return nil
+}
+
+// Gone are the CAs that next has not.
+func (t *Trust) Gone(next *Trust) (gone []*x509.Certificate) {
+	for _, ca := range t.cas {
+		if !slices.ContainsFunc(next.cas, ca.Equal) {
+			gone = append(gone, ca)
+		}
+	}
+	return gone
+}
+
+// Recheck is Verify of a chain that was good under a trust that had the CAs gone
+// beside these. It costs a signature only if it has to.
+func (t *Trust) Recheck(chain, gone []*x509.Certificate, now time.Time) error {
+	touched := func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(gone, func(ca *x509.Certificate) bool { return bytes.Equal(ca.RawSubject, c.RawIssuer) || ca.Equal(c) })
+	}
+	if !slices.ContainsFunc(chain, touched) && t.good(chain) == nil {
+		return nil
+	}
+	return t.Verify(chain, now)
 }
 
 // CertificateName is the name in a client's certificate, of the kind IdentityCN or

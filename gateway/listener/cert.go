@@ -3,7 +3,6 @@
 package listener
 
 import (
-	"context"
 	"crypto/tls"
 	"log/slog"
 	"net/netip"
@@ -87,47 +86,15 @@ func (l *Listener) namesNobody(host string) bool {
 	return host == "" || strings.EqualFold(host, "localhost") || l.opts.Domain != "" && strings.EqualFold(host, strings.Trim(l.opts.Domain, "."))
 }
 
-// tlsConfig serves the certificate to clients that name a tenant's host or
-// nobody's. Any other name is refused with unrecognized_name.
-func (l *Listener) tlsConfig() *tls.Config {
-	config := &tls.Config{
-		MinVersion:                  l.cfg.minVersion(),
-		NextProtos:                  l.nextProtos(),
-		DynamicRecordSizingDisabled: true, // records of 1 KiB would each be a write
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if !l.namesNobody(hello.ServerName) {
-				ctx, cancel := context.WithTimeout(hello.Context(), l.opts.HandshakeTimeout)
-				defer cancel()
-				_, err := l.opts.Directory.TenantByHost(ctx, hello.ServerName)
-				switch {
-				case errs.Is(err, errs.NotFound), errs.Is(err, errs.Invalid):
-					l.opts.Refused(l, "unknown_sni")
-					l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr().String())
-					return nil, nil // crypto/tls then sends unrecognized_name
-				case err != nil:
-					l.opts.Refused(l, "directory")
-					l.log.Warn("TLS handshake refused: the directory does not answer", "server_name", hello.ServerName, "error", err)
-					return nil, err
-				}
-				if l.hosts != nil {
-					if pair := l.hosts.get(hello.ServerName, time.Now()); pair != nil {
-						return pair, nil
-					}
-				}
-			}
-			return l.cert.get(time.Now()), nil
-		},
-	}
-	if l.clients != nil {
-		// Verified by ourselves, with what the files say now.
-		config.ClientAuth = tls.RequestClientCert
-		if l.cfg.ClientCerts == ClientCertsRequired {
-			config.ClientAuth = tls.RequireAnyClientCert
+// certificateOf is what is shown to who names a tenant's host, or nobody's.
+func (l *Listener) certificateOf(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	now := time.Now()
+	if l.hosts != nil && !l.namesNobody(hello.ServerName) {
+		if pair := l.hosts.get(hello.ServerName, now); pair != nil {
+			return pair, nil
 		}
-		config.ClientCAs = l.clients.get(time.Now()).pool // what clients are told
-		config.VerifyConnection = l.clients.verify
 	}
-	return config
+	return l.cert.get(now), nil
 }
 
 func (l *Listener) nextProtos() []string {

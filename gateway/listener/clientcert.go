@@ -3,12 +3,8 @@
 package listener
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -16,33 +12,20 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
 )
 
-// The values of Config.ClientCerts and Config.Identity.
-const (
-	ClientCertsOptional = "optional"
-	ClientCertsRequired = "required"
-	IdentityCN          = "cn"
-	IdentitySAN         = "san"
-)
-
-// authorities are the CAs of client certificates and what those have revoked. The
-// files are read again when they change, which a handshake looks for at most once
-// a second. It is safe for concurrent use.
+// authorities are the CAs of a listener's client certificates and what those have
+// revoked. The files are read again when they change, which a handshake looks for
+// at most once a second. It is safe for concurrent use.
 type authorities struct {
 	caFile, crlFile string
 	log             *slog.Logger
-	current         atomic.Pointer[trust]
+	current         atomic.Pointer[tenancy.Trust]
 
 	mu      sync.Mutex
 	looked  time.Time
 	version [2]fileVersion
-}
-
-// trust is what was read at one time.
-type trust struct {
-	pool    *x509.CertPool
-	revoked map[string]struct{} // by revocation
 }
 
 func loadAuthorities(caFile, crlFile string, log *slog.Logger) (*authorities, error) {
@@ -56,77 +39,34 @@ func loadAuthorities(caFile, crlFile string, log *slog.Logger) (*authorities, er
 	return a, nil
 }
 
-func readTrust(caFile, crlFile string) (*trust, error) {
-	t := &trust{pool: x509.NewCertPool(), revoked: map[string]struct{}{}}
-	blocks, err := readPEM(caFile, "CERTIFICATE")
+func readTrust(caFile, crlFile string) (*tenancy.Trust, error) {
+	cas, err := os.ReadFile(caFile)
 	if err != nil {
-		return nil, err
-	}
-	var cas []*x509.Certificate
-	for _, b := range blocks {
-		c, err := x509.ParseCertificate(b)
-		if err != nil {
-			return nil, errs.New(errs.Invalid, "expected PEM certificates in %s: %w", caFile, err)
-		}
-		cas = append(cas, c)
-		t.pool.AddCert(c)
+		return nil, errs.New(errs.Invalid, "client_ca_file: expected a PEM file: %w", err)
 	}
 	if crlFile == "" {
+		t, err := tenancy.ParseTrust(cas, nil)
+		if err != nil {
+			return nil, errs.New(errs.Invalid, "client_ca_file %s: %w", caFile, err)
+		}
 		return t, nil
 	}
-	if blocks, err = readPEM(crlFile, "X509 CRL"); err != nil {
-		return nil, err
+	crls, err := os.ReadFile(crlFile)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "client_crl_file: expected a PEM file: %w", err)
 	}
-	for _, b := range blocks {
-		l, err := x509.ParseRevocationList(b)
-		if err != nil {
-			return nil, errs.New(errs.Invalid, "expected PEM revocation lists in %s: %w", crlFile, err)
-		}
-		if err := signed(l, cas); err != nil {
-			return nil, errs.New(errs.Invalid, "%s: the revocation list of %s: %w", crlFile, l.Issuer, err)
-		}
-		for i := range l.RevokedCertificateEntries {
-			t.revoked[revocation(l.RawIssuer, l.RevokedCertificateEntries[i].SerialNumber.Bytes())] = struct{}{}
-		}
+	if len(crls) == 0 {
+		return nil, errs.New(errs.Invalid, "client_crl_file %s: expected a PEM block X509 CRL, found nothing", crlFile)
+	}
+	t, err := tenancy.ParseTrust(cas, crls)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "client_ca_file %s, client_crl_file %s: %w", caFile, crlFile, err)
 	}
 	return t, nil
 }
 
-// readPEM returns the blocks of one kind, at least one.
-func readPEM(file, kind string) (blocks [][]byte, err error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "expected a PEM file: %w", err)
-	}
-	for b, rest := pem.Decode(text); b != nil; b, rest = pem.Decode(rest) {
-		if b.Type == kind {
-			blocks = append(blocks, b.Bytes)
-		}
-	}
-	if len(blocks) == 0 {
-		return nil, errs.New(errs.Invalid, "expected a PEM block %s in %s, found none", kind, file)
-	}
-	return blocks, nil
-}
-
-// signed reports whether one of the CAs has signed the list.
-func signed(l *x509.RevocationList, cas []*x509.Certificate) error {
-	err := errors.New("it is of no CA that is trusted here")
-	for _, ca := range cas {
-		if bytes.Equal(ca.RawSubject, l.RawIssuer) {
-			if err = l.CheckSignatureFrom(ca); err == nil {
-				return nil
-			}
-		}
-	}
-	return err
-}
-
-// revocation names a certificate by its issuer and serial number.
-func revocation(issuer, serial []byte) string { return string(serial) + "\x00" + string(issuer) }
-
 // get returns the newest that could be read.
-func (a *authorities) get(now time.Time) *trust {
+func (a *authorities) get(now time.Time) *tenancy.Trust {
 	if a.mu.TryLock() {
 		if now.Sub(a.looked) >= lookEvery {
 			a.looked = now
@@ -136,7 +76,7 @@ func (a *authorities) get(now time.Time) *trust {
 				} else {
 					a.version = v
 					a.current.Store(t)
-					a.log.Info("the CAs of client certificates were read again", "file", a.caFile, "revoked", len(t.revoked))
+					a.log.Info("the CAs of client certificates were read again", "file", a.caFile, "revoked", t.Revoked())
 				}
 			}
 		}
@@ -145,55 +85,59 @@ func (a *authorities) get(now time.Time) *trust {
 	return a.current.Load()
 }
 
-// verify checks the certificate of a client, if it has one, against what is
-// trusted and revoked now: of resumed sessions too, whose tickets are older.
-func (a *authorities) verify(cs tls.ConnectionState) error {
-	if len(cs.PeerCertificates) == 0 {
-		return nil
-	}
-	t := a.get(time.Now())
-	between := x509.NewCertPool()
-	for _, c := range cs.PeerCertificates[1:] {
-		between.AddCert(c)
-	}
-	chains, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{
-		Roots: t.pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
-		return err
-	}
-	for _, chain := range chains {
-		if err = t.good(chain); err == nil {
-			return nil
-		}
-	}
-	return err
+// ClientCert is a client's certificate, which was verified in the handshake. It is
+// safe for concurrent use.
+type ClientCert struct {
+	// Tenant is for whose clients it is good: of the tenant whose CAs have verified
+	// it, or of the listener. It is good for nobody else's.
+	Tenant string
+	// Own says that the tenant's CAs have verified it, and not the listener's.
+	Own bool
+	// Identity is of what kind Name is, as in Config and tenancy.ClientCAs; Name is
+	// the user name that it gives, empty if the certificate has none.
+	Identity, Name string
+	// Authenticates: the client needs no password.
+	Authenticates bool
+
+	chain []*x509.Certificate
+	good  atomic.Pointer[goodUnder]
 }
 
-// good reports whether nothing in the chain is revoked.
-func (t *trust) good(chain []*x509.Certificate) error {
-	for _, c := range chain {
-		if _, ok := t.revoked[revocation(c.RawIssuer, c.SerialNumber.Bytes())]; ok {
-			return fmt.Errorf("the certificate %s of %s is revoked", c.SerialNumber, c.Subject)
-		}
+// goodUnder is under what a certificate was good last.
+type goodUnder struct {
+	trust    *tenancy.Trust
+	revision uint64
+}
+
+// Trust is under what it was good last.
+func (c *ClientCert) Trust() *tenancy.Trust { return c.good.Load().trust }
+
+// Revision is that of the tenant's CAs under which it was good last.
+func (c *ClientCert) Revision() uint64 { return c.good.Load().revision }
+
+// Recheck verifies it under the tenant's CAs of another revision, which has not
+// the CAs gone that were in the last one.
+func (c *ClientCert) Recheck(t *tenancy.Trust, revision uint64, gone []*x509.Certificate, now time.Time) error {
+	if err := t.Recheck(c.chain, gone, now); err != nil {
+		return err
 	}
+	c.good.Store(&goodUnder{t, revision})
 	return nil
 }
 
-// identity is the name in a client's certificate; empty if there is none.
-func identity(kind string, c *x509.Certificate) string {
-	switch kind {
-	case IdentityCN:
-		return c.Subject.CommonName
-	case IdentitySAN:
-		switch {
-		case len(c.URIs) > 0:
-			return c.URIs[0].String()
-		case len(c.DNSNames) > 0:
-			return c.DNSNames[0]
-		case len(c.EmailAddresses) > 0:
-			return c.EmailAddresses[0]
-		}
+// clientCert is the certificate that the client has shown under config; nil if it
+// has none.
+func (l *Listener) clientCert(config *tlsConfig, cs *tls.ConnectionState) *ClientCert {
+	if config == nil || config.trust == nil || len(cs.PeerCertificates) == 0 {
+		return nil
 	}
-	return ""
+	c := &ClientCert{Tenant: l.cfg.Tenant, Identity: l.cfg.Identity, Authenticates: true, chain: cs.PeerCertificates}
+	good := &goodUnder{trust: config.trust}
+	if own := config.own; own != nil {
+		good.revision = own.Revision
+		c.Tenant, c.Own, c.Identity, c.Authenticates = config.tenant, true, own.Identity, own.Authenticates
+	}
+	c.Name = tenancy.CertificateName(c.Identity, c.chain[0])
+	c.good.Store(good)
+	return c
 }

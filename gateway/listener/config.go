@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/tenancy"
 )
 
 // The kinds of listener.
@@ -99,9 +100,9 @@ func (c *Config) validateTLS() error {
 	switch {
 	case !slices.Contains([]string{"", "1.2", "1.3"}, c.MinTLS):
 		return errs.New(errs.Invalid, "listener %s: tls_min: expected 1.2 or 1.3, found %q", c.Label(), c.MinTLS)
-	case !slices.Contains([]string{"", ClientCertsOptional, ClientCertsRequired}, c.ClientCerts):
+	case !slices.Contains([]string{"", tenancy.ClientCertsOptional, tenancy.ClientCertsRequired}, c.ClientCerts):
 		return errs.New(errs.Invalid, "listener %s: client_certs: expected optional or required, found %q", c.Label(), c.ClientCerts)
-	case !slices.Contains([]string{"", IdentityCN, IdentitySAN}, c.Identity):
+	case !slices.Contains([]string{"", tenancy.IdentityCN, tenancy.IdentitySAN}, c.Identity):
 		return errs.New(errs.Invalid, "listener %s: use_identity_as_username: expected cn or san, found %q", c.Label(), c.Identity)
 	case (c.ClientCerts != "") != (c.ClientCAFile != ""):
 		return errs.New(errs.Invalid, "listener %s: expected client_certs and client_ca_file together", c.Label())

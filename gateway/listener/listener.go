@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/pires/go-proxyproto"
 
 	"github.com/manormq/manor/infra/errs"
@@ -34,9 +35,8 @@ type Conn struct {
 	// ForeignOrigin says that a browser connects for a web page that came from
 	// another host than this one (RFC 6454 §7).
 	ForeignOrigin bool
-	// Identity is the name in the client's certificate, which was verified; empty
-	// if the listener takes none from there.
-	Identity string
+	// Cert is the client's certificate; nil if it has shown none.
+	Cert *ClientCert
 
 	ws *websocket.Conn
 }
@@ -61,6 +61,9 @@ type Options struct {
 	// Domain is what tenants' hostnames are below. Its own name is no tenant's.
 	Domain string
 	Log    *slog.Logger
+	// Tickets are what all gateways derive the keys of TLS session tickets from; nil
+	// if each has its own, as it has while Tickets gives nil.
+	Tickets func() *tenancy.TicketSecrets
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
 	// Handle has the connection until it returns; then it is closed unless an
@@ -79,7 +82,9 @@ type Listener struct {
 	cert    *certificate
 	hosts   *hostCertificates // nil without cert_dir
 	clients *authorities      // nil without client certificates
-	tls     *tls.Config
+	tls     *tls.Config       // chooses among configs
+	configs *lru.Cache[string, *tlsConfig]
+	tickets *tickets
 	l       net.Listener
 	http    *http.Server
 	open    atomic.Int64
@@ -108,7 +113,11 @@ func New(c Config, o Options) (*Listener, error) {
 				return nil, err
 			}
 		}
-		l.tls = l.tlsConfig()
+		l.tickets = &tickets{shared: o.Tickets}
+		if l.configs, err = lru.New[string, *tlsConfig](maxConfigs); err != nil {
+			return nil, errs.New(errs.Internal, "TLS configurations: %w", err)
+		}
+		l.tls = l.baseConfig()
 	}
 	if c.WebSocket() {
 		l.http = l.server()
@@ -241,8 +250,11 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	if proxy != nil && !l.readProxy(s, proxy) {
 		return nil
 	}
+	var n *negotiated
 	if t != nil {
-		if err := t.Handshake(); err != nil {
+		var ctx context.Context
+		ctx, n = handshakeContext(context.Background())
+		if err := t.HandshakeContext(ctx); err != nil {
 			l.opts.Refused(l, "tls_handshake")
 			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr().String(), "error", err)
 			return nil
@@ -255,20 +267,12 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	host := ""
 	if t != nil {
 		cs := t.ConnectionState()
-		host, conn.Identity = cs.ServerName, l.identity(&cs)
+		host, conn.Cert = cs.ServerName, l.clientCert(n.config, &cs)
 	}
 	if !l.tenant(conn, host, proxy) {
 		return nil
 	}
 	return conn
-}
-
-// identity is the name that the client's certificate gives it here.
-func (l *Listener) identity(cs *tls.ConnectionState) string {
-	if l.clients == nil || len(cs.PeerCertificates) == 0 {
-		return ""
-	}
-	return identity(l.cfg.Identity, cs.PeerCertificates[0])
 }
 
 // readProxy reads the PROXY header and reports whether it was one that is
@@ -286,58 +290,6 @@ func (l *Listener) readProxy(s *loop.Socket, proxy *proxyproto.Conn) bool {
 		return false
 	}
 	return true
-}
-
-// tenant applies the first three rules of tenant selection: a hostname, the
-// PROXY authority, the listener's own.
-func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), l.opts.HandshakeTimeout)
-	defer cancel()
-	hosts := []string{host}
-	if proxy != nil {
-		if h := proxy.ProxyHeader(); h != nil {
-			hosts = append(hosts, authority(h))
-		}
-	}
-	for _, h := range hosts {
-		if h == "" {
-			continue
-		}
-		t, err := l.opts.Directory.TenantByHost(ctx, h)
-		if err == nil {
-			c.Tenant = t
-			return true
-		}
-		if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Invalid) {
-			l.opts.Refused(l, "directory")
-			l.log.Warn("connection closed: the directory does not answer", "host", h, "error", err)
-			return false
-		}
-	}
-	if l.cfg.Tenant == "" {
-		return true
-	}
-	t, err := l.opts.Directory.Tenant(ctx, l.cfg.Tenant)
-	if err != nil {
-		l.opts.Refused(l, "directory")
-		l.log.Error("connection closed: the listener's tenant is not known", "tenant", l.cfg.Tenant, "error", err)
-		return false
-	}
-	c.Tenant = t
-	return true
-}
-
-func authority(h *proxyproto.Header) string {
-	tlvs, err := h.TLVs()
-	if err != nil {
-		return ""
-	}
-	for _, t := range tlvs {
-		if t.Type == proxyproto.PP2_TYPE_AUTHORITY {
-			return string(t.Value)
-		}
-	}
-	return ""
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -40,6 +40,7 @@ func (l *Listener) server() *http.Server {
 		// net/http writes of every port scanner; refusals are counted instead.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			ctx, _ = handshakeContext(ctx)
 			return context.WithValue(ctx, connKey{}, c)
 		},
 	}
@@ -79,7 +80,8 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	host := ""
 	if t != nil {
 		cs := t.ConnectionState()
-		host, c.Identity = cs.ServerName, l.identity(&cs)
+		n, _ := r.Context().Value(handshakeKey{}).(*negotiated)
+		host, c.Cert = cs.ServerName, l.clientCert(n.config, &cs)
 	}
 	if l.namesNobody(host) {
 		host = r.Host
