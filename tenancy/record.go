@@ -12,7 +12,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 )
 
-// Names of the buckets that gateways read; the others are tenancy/store's own
+// Names of the buckets that gateways read, beside TicketsBucket; the others are tenancy/store's own
 // business. Keys and values of these two are a contract between versions.
 const (
 	// TenantsBucket maps a tenant id to a TenantRecord in JSON.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package remote is the tenancy.Directory of a process that has no store of its
-// own: it reads the tenants' and credentials' buckets over the bus, keeps what
-// it read, and hears of changes by one watch per bucket. With the control plane
-// gone it goes on answering about those it knows for 24 hours, also across a
-// restart, from one snapshot file. Run owns its goroutines. It knows no way to
-// check a password (it is given one), and writes to no bucket.
+// own: it reads the tenants' and credentials' buckets, and that of the secrets of
+// TLS session tickets, over the bus, keeps what it read, and hears of changes by
+// one watch per bucket. With the control plane gone it goes on answering about
+// those it knows for 24 hours, also across a restart, from one snapshot file. Run
+// owns its goroutines. It knows no way to check a password (it is given one), and
+// writes to no bucket.
 package remote
 
 import (
@@ -13,6 +14,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +90,8 @@ type Directory struct {
 	load    chan string   // tenants to read whole
 	dirty   chan struct{} // holds a token when the snapshot is behind
 
+	tickets atomic.Pointer[tenancy.TicketSecrets]
+
 	mu      sync.Mutex
 	buckets buckets   // guarded by mu
 	contact time.Time // guarded by mu; when the bus was last heard of
@@ -95,7 +99,7 @@ type Directory struct {
 
 var _ tenancy.Directory = (*Directory)(nil)
 
-type buckets struct{ tenants, credentials bus.Bucket }
+type buckets struct{ tenants, credentials, tickets bus.Bucket }
 
 // New returns a Directory that knows what its snapshot knows. A snapshot that
 // is missing, too old or not authentic is left alone, with a line in the log.
@@ -418,6 +422,9 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 		return b, err
 	}
 	if b.credentials, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.CredentialsBucket}); err != nil {
+		return b, err
+	}
+	if b.tickets, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.TicketsBucket}); err != nil {
 		return b, err
 	}
 	d.mu.Lock()

@@ -41,6 +41,7 @@ func (d *Directory) runWatches(ctx context.Context) {
 			var wg sync.WaitGroup
 			wg.Go(func() { d.watchTenants(ctx, b.tenants) })
 			wg.Go(func() { d.watchCredentials(ctx, b.credentials) })
+			wg.Go(func() { d.watchTickets(ctx, b.tickets) })
 			wg.Wait()
 			return
 		}

@@ -20,7 +20,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// The buckets besides tenancy.TenantsBucket and tenancy.CredentialsBucket.
+// The buckets besides those that gateways read.
 const (
 	organizationsBucket = "organizations" // id -> Organization
 	apiKeysBucket       = "api_keys"      // id -> APIKey
@@ -50,6 +50,7 @@ type Store struct {
 	credentials   bus.Bucket
 	apiKeys       bus.Bucket
 	replies       bus.Bucket
+	tickets       bus.Bucket
 	counts        counts
 }
 
@@ -69,6 +70,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.CredentialsBucket, 0, &s.credentials},
 		{apiKeysBucket, 0, &s.apiKeys},
 		{repliesBucket, replyLife, &s.replies},
+		{tenancy.TicketsBucket, 0, &s.tickets},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

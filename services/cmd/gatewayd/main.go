@@ -86,7 +86,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	}
 	registry := telemetry.NewRegistry("gateway", node.Version())
 	edge, err := gateway.New(gateway.Config{
-		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Domain: c.Domain, Anonymous: c.Anonymous,
+		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Tickets: directory.TicketSecrets, Domain: c.Domain, Anonymous: c.Anonymous,
 		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Log: log, Registerer: registry,
 		Dialer: uplink.DialerFunc(func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
 			return link.Dial(ctx, c.Broker.Address, mutual, c.NodeName(), gw)

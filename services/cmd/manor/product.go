@@ -122,7 +122,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
-		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Tickets: names.TicketSecrets, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
 		Dialer: uplink.DialerFunc(dial), Log: log, Registerer: registry,
 	})
 	if err != nil {
@@ -153,6 +153,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "api link", Run: plane.Run},
 		public.Part(),
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
+		node.Part{Name: "tickets", Run: records.RunTickets},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)

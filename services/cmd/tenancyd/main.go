@@ -79,5 +79,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	health.Register("link", plane.Check)
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
-		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper}, public.Part())
+		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
+		node.Part{Name: "tickets", Run: records.RunTickets}, public.Part())
 }

@@ -30,7 +30,7 @@ func Run(t *testing.T, open Open) {
 	for name, f := range map[string]func(*testing.T, *store.Store, tenancy.Directory){
 		"Tenant": testTenant, "Host": testHost, "Authenticate": testAuthenticate, "JustCreated": testJustCreated,
 		"Delete": testDelete, "Password": testPassword, "Overrides": testOverrides, "State": testState, "Isolation": testIsolation,
-		"Exchange": testExchange, "Settings": testSettings,
+		"Exchange": testExchange, "Settings": testSettings, "ClientCAs": testClientCAs, "Tickets": testTickets,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := open(t)

@@ -43,7 +43,7 @@ func (c *clock) move(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	for name, f := range map[string]func(*testing.T, bus.Bus){
 		"SignUp": testSignUp, "SignUpRace": testSignUpRace, "Reap": testReap, "Credentials": testCredentials,
-		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Keys": testKeys, "Once": testOnce,
+		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Keys": testKeys, "Once": testOnce, "Tickets": testTickets,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open(t)) })
 	}
