@@ -36,7 +36,7 @@ type Config struct {
 	KeyFile        string   `yaml:"key_file" doc:"PEM file with the private key"`
 	MinTLS         string   `yaml:"tls_min" doc:"oldest version of TLS, 1.2 or 1.3; empty is 1.2"`
 	ClientCerts    string   `yaml:"client_certs" doc:"certificates of clients: optional, required, or empty for none. VerneMQ: require_certificate"`
-	ClientCAFile   string   `yaml:"client_ca_file" doc:"PEM file with the CAs of client certificates; read again when it changes. VerneMQ: cafile"`
+	ClientCAFile   string   `yaml:"client_ca_file" doc:"PEM file with the CAs of client certificates; read again when it changes; a tenant's own take their place where SNI names it. VerneMQ: cafile"`
 	ClientCRLFile  string   `yaml:"client_crl_file" doc:"PEM file with revocation lists of those CAs; read again when it changes; empty is none. VerneMQ: crlfile"`
 	Identity       string   `yaml:"use_identity_as_username" doc:"what of a client certificate is the user name, which then needs no password, in the listener's tenant: cn, san (the first URI, DNS name or e-mail address), or empty for nothing"`
 	CertDir        string   `yaml:"cert_dir" doc:"folder with HOST.pem and HOST.key, used for that SNI instead of cert_file; read again when they change; empty is none"`
