@@ -3,9 +3,13 @@
 package gateway_test
 
 import (
+	"context"
 	"crypto/tls"
+	"net/http"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/infra/link"
@@ -149,6 +153,38 @@ func TestTenantClientCAs(t *testing.T) {
 		row{"mqtts", acme, &good, "dev", "secret", none, "dev"},
 		row{"mqtt", "", nil, "acme:dev", "secret", none, "dev"},
 	)
+}
+
+// A certificate counts over WebSocket too, whatever the request's Host says.
+func TestTenantClientCAs_WebSocket(t *testing.T) {
+	t.Parallel()
+	ca := tenancytest.NewCA(t, "ca")
+	w := start(t, nil)
+	w.setCAs("acme", &tenancy.ClientCAs{Certificates: ca.PEM(), Identity: tenancy.IdentityCN, Authenticates: true})
+	for _, c := range []struct {
+		sni, host, username string
+		want                mqtt.ReasonCode
+	}{
+		{"acme.localhost", "acme.localhost", "", mqtt.Success},
+		{"acme.localhost", "beta.localhost", "", mqtt.Success}, // and acme's it is
+		{"beta.localhost", "acme.localhost", "", mqtt.NotAuthorized},
+		{"localhost", "acme.localhost", "", mqtt.NotAuthorized},
+	} {
+		config := w.tls(c.sni)
+		config.InsecureSkipVerify, config.Certificates = true, []tls.Certificate{ca.Issue(2, "press-7")}
+		ws, _, err := websocket.Dial(t.Context(), "wss://"+w.addr("wss")+"/mqtt", &websocket.DialOptions{
+			Subprotocols: []string{"mqtt"}, Host: c.host, HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: config}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := w.client(websocket.NetConn(context.Background(), ws, websocket.MessageBinary)).try(as("", ""))
+		if k == nil || k.Reason != c.want {
+			t.Errorf("%s, Host %s: CONNACK %+v, expected %v", c.sni, c.host, k, c.want)
+		} else if o := w.broker.lastOpen(); c.want == mqtt.Success && (o.Tenant != "acme" || o.Labels.Username != "press-7") {
+			t.Errorf("%s, Host %s: tenant %q, user %q", c.sni, c.host, o.Tenant, o.Labels.Username)
+		}
+	}
 }
 
 // An enhanced authentication is held to the certificate too.

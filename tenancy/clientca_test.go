@@ -77,3 +77,41 @@ func TestTrust(t *testing.T) {
 		}
 	}
 }
+
+// What was good is verified anew only where a CA of its chain has gone, or
+// something in it is revoked.
+func TestTrust_Recheck(t *testing.T) {
+	ca, other := tenancytest.NewCA(t, "ca"), tenancytest.NewCA(t, "other")
+	between := ca.Under(7, "between")
+	leaf := append(chain(t, between.Issue(2, "press-7")), between.Cert)
+	trust := func(cas, crls string) *tenancy.Trust {
+		t.Helper()
+		tr, err := tenancy.ParseTrust([]byte(cas), []byte(crls))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tr
+	}
+	was := trust(ca.PEM()+other.PEM(), "")
+	if err := was.Verify(leaf, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	late := time.Now().Add(2 * time.Hour) // when it is not good any more, if somebody looks
+	for _, c := range []struct {
+		what string
+		next *tenancy.Trust
+		now  time.Time
+		good bool
+	}{
+		{"the same", trust(ca.PEM()+other.PEM(), ""), late, true},
+		{"another CA has gone", trust(ca.PEM(), ca.CRL(8)), late, true},
+		{"its CA has gone", trust(other.PEM(), ""), time.Now(), false},
+		{"its CA has gone, one below it is trusted", trust(between.PEM(), ""), time.Now(), true},
+		{"the CA between is revoked", trust(ca.PEM(), ca.CRL(7)), time.Now(), false},
+		{"it is revoked", trust(ca.PEM()+between.PEM(), between.CRL(2)), time.Now(), false},
+	} {
+		if err := c.next.Recheck(leaf, was.Gone(c.next), c.now); (err == nil) != c.good {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}

@@ -28,12 +28,27 @@ type CA struct {
 // NewCA makes a CA of that common name.
 func NewCA(t testing.TB, name string) *CA {
 	t.Helper()
+	return newCA(t, nil, 1, name)
+}
+
+// Under makes a CA below a, whose certificate clients show with theirs.
+func (a *CA) Under(serial int64, name string) *CA {
+	a.t.Helper()
+	return newCA(a.t, a, serial, name)
+}
+
+func newCA(t testing.TB, above *CA, serial int64, name string) *CA {
+	t.Helper()
 	a := &CA{t: t, key: newKey(t)}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
+	parent, signer := template, a.key
+	if above != nil {
+		parent, signer = above.Cert, above.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, a.key.Public(), signer)
 	if err == nil {
 		a.Cert, err = x509.ParseCertificate(der)
 	}
