@@ -155,6 +155,39 @@ func TestTenantClientCAs(t *testing.T) {
 	)
 }
 
+// A listener may require certificates; whose CAs they are of, the tenant says.
+func TestTenantClientCAs_RequiredByListener(t *testing.T) {
+	t.Parallel()
+	listeners, own := newAuthority(t, "listener's"), tenancytest.NewCA(t, "acme's")
+	w := start(t, func(_ *world, c *gateway.Config) {
+		l := &c.Listeners[1]
+		l.ClientCerts, l.ClientCAFile, l.Tenant, l.Identity = tenancy.ClientCertsRequired, listeners.file, "acme", tenancy.IdentityCN
+	})
+	w.setCAs("acme", &tenancy.ClientCAs{Certificates: own.PEM(), Identity: tenancy.IdentityCN})
+	for _, c := range []struct {
+		host  string
+		certs []tls.Certificate
+		user  string // empty: refused in the handshake
+	}{
+		{"acme.localhost", nil, ""},
+		{"acme.localhost", []tls.Certificate{listeners.Issue(2, "press-1")}, ""},
+		{"acme.localhost", []tls.Certificate{own.Issue(2, "press-2")}, "press-2"},
+		{"beta.localhost", []tls.Certificate{own.Issue(2, "press-3")}, ""},
+		{"beta.localhost", []tls.Certificate{listeners.Issue(2, "press-4")}, "dev"}, // good for acme only
+		{"localhost", []tls.Certificate{listeners.Issue(2, "press-5")}, "press-5"},
+	} {
+		user := ""
+		if conn, err := w.secure("mqtts", c.host, c.certs...); err == nil {
+			if k := conn.try(as("dev", "secret")); k != nil && k.Reason == mqtt.Success {
+				user = w.broker.lastOpen().Labels.Username
+			}
+		}
+		if user != c.user {
+			t.Errorf("%s: the user is %q, expected %q", c.host, user, c.user)
+		}
+	}
+}
+
 // A certificate counts over WebSocket too, whatever the request's Host says.
 func TestTenantClientCAs_WebSocket(t *testing.T) {
 	t.Parallel()

@@ -115,3 +115,21 @@ func TestTrust_Recheck(t *testing.T) {
 		}
 	}
 }
+
+// FuzzClientCAs: whatever a tenant sends as PEM is taken with at least one CA, or
+// is Invalid.
+func FuzzClientCAs(f *testing.F) {
+	ca := tenancytest.NewCA(f, "ca")
+	f.Add(ca.PEM(), ca.CRL(66))
+	f.Add(ca.PEM()+tenancytest.PEM("CERTIFICATE", []byte("x")), "")
+	f.Add("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "-----BEGIN X509 CRL-----")
+	f.Fuzz(func(t *testing.T, certs, crl string) {
+		trust, err := (&tenancy.ClientCAs{Certificates: certs, CRL: crl, ClientCerts: tenancy.ClientCertsOptional}).Trust()
+		switch {
+		case err == nil && len(trust.Authorities()) == 0:
+			t.Error("taken without a CA")
+		case err != nil && !errs.Is(err, errs.Invalid):
+			t.Errorf("expected Invalid, got %v", err)
+		}
+	})
+}
