@@ -5,10 +5,14 @@ package conform
 import (
 	"bytes"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -85,6 +89,35 @@ func (s *secured) within(what string, ok func() bool) {
 	}
 }
 
+// mosquitto publishes with a certificate, and without user name and password.
+func (s *secured) mosquitto(t *testing.T, pair tls.Certificate) {
+	if _, err := exec.LookPath("mosquitto_pub"); err != nil {
+		missing(t, "mosquitto's clients", err)
+	}
+	wrap, err := resolving(t, s.tn.Hostname)
+	if err != nil {
+		missing(t, "a way to have "+s.tn.Hostname+" resolve", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	cert, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	for file, text := range map[string]string{cert: tenancytest.PEM("CERTIFICATE", pair.Certificate[0]), key: tenancytest.PEM("PRIVATE KEY", der)} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := &mosquitto{t: t, wrap: wrap, args: []string{
+		"-h", s.tn.Hostname, "-p", fmt.Sprint(s.p.Of("gateway")[1].Ports["mqtts"]), "--cafile", s.tn.ca, "--cert", cert, "--key", key,
+	}}
+	m.run("mosquitto_pub", "-q", "1", "-r", "-t", "from/press", "-m", "certified")
+	if got := m.run("mosquitto_sub", "-t", "from/press", "-C", "1", "-W", "20"); string(got) != "certified\n" {
+		t.Errorf("the retained message is %q", got)
+	}
+}
+
 // TestTLS_Processes: sessions are resumed at another gateway, and a tenant's own
 // CAs let its devices in and out at all of them.
 func TestTLS_Processes(t *testing.T) {
@@ -111,6 +144,7 @@ func TestTLS_Processes(t *testing.T) {
 			return err == nil
 		})
 	}
+	t.Run("mosquitto", func(t *testing.T) { s.mosquitto(t, press) })
 	s.tickets = tls.NewLRUClientSessionCache(8)
 	if s.resumes(0, press) || !s.resumes(1, press) {
 		t.Error("with a certificate: expected a new session, then a resumed one")
