@@ -74,7 +74,8 @@ type certCheck struct {
 	gone   map[*tenancy.Trust][]*x509.Certificate // since a trust of before
 }
 
-// why says why a connection cannot be, or go on; empty if it can.
+// why says why a connection cannot be, or go on; empty if it can. Of the connection
+// it reads what is set before others know it.
 func (k *certCheck) why(c *connection) string {
 	cas, cert := k.tenant.ClientCAs, c.certOf(k.tenant.ID)
 	own := cert != nil && cert.Own
@@ -92,7 +93,7 @@ func (k *certCheck) why(c *connection) string {
 		return ""
 	}
 	if err := k.recheck(cert, cas); err != nil {
-		c.gw.log.Info("a client certificate is no longer good", "tenant", k.tenant.ID, "client_id", short(c.clientID), "username", short(cert.Name), "why", err)
+		c.gw.log.Info("a client certificate is no longer good", "tenant", k.tenant.ID, "peer", c.in.Peer.String(), "username", short(cert.Name), "why", err)
 		return "the client certificate is no longer good"
 	}
 	return ""
