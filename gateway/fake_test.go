@@ -286,6 +286,15 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	}
 }
 
+// link sends a frame that is of no channel.
+func (b *fakeBroker) link(d link.DownFrame) {
+	b.mu.Lock()
+	gw := b.gw
+	b.mu.Unlock()
+	gw.Receive(&link.Down{Frames: []link.DownFrame{d}})
+	gw.Flush()
+}
+
 // down sends frames to all channels.
 func (b *fakeBroker) down(d link.DownFrame) {
 	b.mu.Lock()

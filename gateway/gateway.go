@@ -61,6 +61,8 @@ type Gateway struct {
 		todo []func()
 	}
 
+	load overload
+
 	draining atomic.Bool
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.
@@ -139,6 +141,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.runLoops(links)
 	wg.Go(func() { g.sweep(ctx) })
 	wg.Go(func() { g.watch(ctx) })
+	wg.Go(func() { g.watchLoad(ctx) })
 	for _, l := range g.listeners {
 		c := l.Config()
 		g.log.Info("listening", "listener", c.Label(), "kind", c.Kind, "address", l.Addr().String())

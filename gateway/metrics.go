@@ -35,6 +35,9 @@ const (
 	mReads
 	mWrites
 	mReauths
+	mLoad
+	mTenantPublishes
+	mTenantBytes
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -50,7 +53,7 @@ var Metrics = []telemetry.Metric{
 	mBytesOut:             {Name: "mqtt_gateway_bytes_sent_total", Kind: telemetry.Counter, Help: "Bytes sent to clients, inside TLS and WebSocket."},
 	mDropped:              {Name: "mqtt_gateway_dropped_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Messages that were not passed on, either way."},
 	mPaused:               {Name: "mqtt_gateway_pauses_total", Kind: telemetry.Counter, Help: "Times that a connection was not read because the broker's window was used up."},
-	mThrottled:            {Name: "mqtt_gateway_throttled_total", Kind: telemetry.Counter, Labels: []string{"quota"}, Help: "Times that a connection was not read, or not written to, because of the quota of that name; for connect_rate and connect_rate_client, CONNECTs that were delayed or refused."},
+	mThrottled:            {Name: "mqtt_gateway_throttled_total", Kind: telemetry.Counter, Labels: []string{"quota"}, Help: "Times that a connection was not read, or not written to, because of the quota of that name, or because the node is overloaded (overload); for connect_rate, connect_rate_client and overload_connects, CONNECTs that were delayed or refused."},
 	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it."},
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
 	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
@@ -58,13 +61,16 @@ var Metrics = []telemetry.Metric{
 	mPolls:                {Name: "mqtt_gateway_loop_polls_total", Kind: telemetry.Counter, Help: "Times that an event loop asked the kernel for events."},
 	mReads:                {Name: "mqtt_gateway_loop_reads_total", Kind: telemetry.Counter, Help: "Reads from sockets that event loops have."},
 	mReauths:              {Name: "mqtt_gateway_reauthentications_total", Kind: telemetry.Counter, Labels: []string{"result"}, Help: "Steps of authentications on live connections (AUTH), by how they ended: continued, succeeded or failed."},
+	mLoad:                 {Name: "mqtt_gateway_load_level", Kind: telemetry.Gauge, Help: "How overloaded the gateway, or a broker that it has a link to, is: 0 calm, 1 slow, 2 refuse, 3 shed (docs/overload.md)."},
+	mTenantPublishes:      {Name: "mqtt_gateway_tenant_publishes_total", Kind: telemetry.Counter, Labels: []string{"tenant", "outcome"}, Help: "PUBLISH packets that came from a tenant's clients, by outcome: passed on to a broker, or the reason of mqtt_gateway_dropped_total why not."},
+	mTenantBytes:          {Name: "mqtt_gateway_tenant_received_bytes_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "Bytes of packets that came from a tenant's clients after CONNECT, inside TLS and WebSocket."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
 type metrics struct {
 	accepted, refused, connects, disconnects, dropped, reauths *prometheus.CounterVec
 	packets                                                    [16]prometheus.Counter
-	drops                                                      [conn.DropRetain + 1]prometheus.Counter
+	drops                                                      [conn.DropOverload + 1]prometheus.Counter
 	subscriptions                                              [conn.RefusedIDs + 1]prometheus.Counter
 	deliveries, bytesIn, bytesOut, paused, overruns            prometheus.Counter
 	slow                                                       prometheus.Gauge
@@ -95,7 +101,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.packets[t] = packets.WithLabelValues(t.String())
 	}
 	m.packets[0] = packets.WithLabelValues("malformed")
-	for d := conn.DropDenied; d <= conn.DropRetain; d++ {
+	for d := conn.DropDenied; d <= conn.DropOverload; d++ {
 		m.drops[d] = m.dropped.WithLabelValues(d.String())
 	}
 	subscriptions := Metrics[mRefusedSubscriptions].CounterVec(r)
@@ -106,6 +112,42 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
+	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })
+	r.MustRegister(tenantCollector{g})
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.pool.Up()) })
 	return m
+}
+
+// tenantCollector reads the tenants' counters when it is asked.
+type tenantCollector struct{ g *Gateway }
+
+var (
+	descPublishes = Metrics[mTenantPublishes].Desc()
+	descBytes     = Metrics[mTenantBytes].Desc()
+)
+
+// Describe implements prometheus.Collector.
+func (tenantCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- descPublishes
+	ch <- descBytes
+}
+
+// Collect implements prometheus.Collector.
+func (t tenantCollector) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	t.g.registry.states(func(tenant string, s *tenantState) {
+		// Drops are read first: a publish is counted before it is dropped, so that
+		// none is passed on that was not.
+		dropped := uint64(0)
+		for why := conn.DropDenied; why <= conn.DropOverload; why++ {
+			if n := s.drops[why].Load(); n > 0 {
+				counter(descPublishes, n, tenant, why.String())
+				dropped += n
+			}
+		}
+		counter(descPublishes, s.publishes.Load()-dropped, tenant, "passed")
+		counter(descBytes, s.bytes.Load(), tenant)
+	})
 }

@@ -4,10 +4,12 @@ package gateway
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/throttle"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
@@ -26,6 +28,9 @@ const (
 	bytesOutRate
 	connectRate
 	connectRateClient
+	// The last are none of the tenant's quotas, but what an overloaded node does.
+	overloadIn
+	overloadConnects
 	quotas
 )
 
@@ -33,6 +38,7 @@ func (q quota) String() string {
 	return [...]string{
 		"publish_rate_client", "bytes_in_rate_client", "publish_rate", "bytes_in_rate",
 		"bytes_out_rate_client", "delivery_rate", "bytes_out_rate", "connect_rate", "connect_rate_client",
+		"overload", "overload_connects",
 	}[q]
 }
 
@@ -160,48 +166,77 @@ func (g *Gateway) rerateOne(c *connection, t *tenancy.Tenant) {
 // all.
 type allowance struct {
 	own, all throttle.Budget
-	// shed says that what is beyond those of all is refused.
-	shed bool
+	// slow is what an overloaded node takes of the tenant.
+	slow throttle.Budget
+	// shed says that what is beyond those of all is refused, drop that what is
+	// beyond slow is, at QoS 0.
+	shed, drop bool
 }
 
-func (r *rates) allowance(now time.Time) allowance {
-	// The budget is looked at first: it may be what ends the shedding.
-	a := allowance{own: r.in.Budget(now), all: r.shared.in.Budget(now)}
-	a.shed = r.shared.in.Slowed(now) >= r.shedAfter
+// limits are what holds c: its rates, and the throttle of a tenant that is slowed
+// down because the node is overloaded; nil without.
+func (c *connection) limits() (r *rates, slow *throttle.Throttle) {
+	if c.state != nil {
+		slow = c.state.slow.Load()
+	}
+	return c.rates.Load(), slow
+}
+
+// allowance is what c may pass now, and must not be asked where limits are nil.
+func (c *connection) allowance(r *rates, slow *throttle.Throttle, now time.Time) allowance {
+	none := throttle.Budget{Messages: math.MaxInt64, Bytes: math.MaxInt64}
+	a := allowance{own: none, all: none, slow: none}
+	if r != nil {
+		// The budget is looked at first: it may be what ends the shedding.
+		a.own, a.all = r.in.Budget(now), r.shared.in.Budget(now)
+		a.shed = r.shared.in.Slowed(now) >= r.shedAfter
+	}
+	if slow != nil {
+		a.slow, a.drop = slow.Budget(now), c.gw.load.is(load.Shed)
+	}
 	return a
 }
 
 // packet reports whether a packet that begins with head may be handled, when that
-// many messages and bytes have been, and whether it is to be refused. Subscribing
+// many messages and bytes have been, and why it is to be refused if so. Subscribing
 // counts as bytes; answers and pings are never held back.
-func (a allowance) packet(head byte, v packet.Version, messages, bytes int) (may, shed bool) {
+func (a allowance) packet(head byte, v packet.Version, messages, bytes int) (may bool, why conn.Drop) {
 	switch packet.Type(head >> 4) {
 	case packet.PUBLISH:
 	case packet.SUBSCRIBE, packet.UNSUBSCRIBE:
-		return int64(bytes) < min(a.own.Bytes, a.all.Bytes), false
+		return int64(bytes) < min(a.own.Bytes, a.all.Bytes, a.slow.Bytes), conn.NotDropped
 	default:
-		return true, false
+		return true, conn.NotDropped
 	}
+	qos, again := head>>1&3, head&8 != 0
 	switch {
 	case int64(messages) >= a.own.Messages || int64(bytes) >= a.own.Bytes:
-		return false, false
-	case int64(messages) < a.all.Messages && int64(bytes) < a.all.Bytes:
-		return true, false
-	case !a.shed:
-		return false, false
+		return false, conn.NotDropped
+	case int64(messages) >= a.all.Messages || int64(bytes) >= a.all.Bytes:
+		// Nobody is told in 3.x, and a QoS 2 message that comes again may be stored
+		// already.
+		if a.shed && (qos == 0 || v == packet.V5 && (qos == 1 || !again)) {
+			return true, conn.DropRate
+		}
+		return false, conn.NotDropped
+	case int64(bytes) < a.slow.Bytes:
+		return true, conn.NotDropped
+	case a.drop && qos == 0:
+		return true, conn.DropOverload
 	}
-	// Nobody is told in 3.x, and a QoS 2 message that comes again may be stored
-	// already.
-	qos, again := head>>1&3, head&8 != 0
-	shed = qos == 0 || v == packet.V5 && (qos == 1 || !again)
-	return shed, shed
+	return false, conn.NotDropped
 }
 
 // charge takes what one turn has passed.
-func (r *rates) charge(messages, bytes int) {
+func charge(r *rates, slow *throttle.Throttle, messages, bytes int) {
 	now := time.Now()
-	r.in.Spend(now, messages, bytes)
-	r.shared.in.Spend(now, messages, bytes)
+	if r != nil {
+		r.in.Spend(now, messages, bytes)
+		r.shared.in.Spend(now, messages, bytes)
+	}
+	if slow != nil {
+		slow.Spend(now, messages, bytes)
+	}
 }
 
 func (r *rates) chargeOut(messages, bytes int) {
@@ -213,26 +248,18 @@ func (r *rates) chargeOut(messages, bytes int) {
 // throttledLocked reports whether the packet that begins with head must wait for
 // a rate. c is then woken in time.
 func (c *connection) throttledLocked(head byte) bool {
-	r := c.rates.Load()
-	if r == nil {
+	r, slow := c.limits()
+	if r == nil && slow == nil {
 		return false
 	}
 	now := time.Now()
 	over := c.overRate
 	c.overRate = false
-	a := r.allowance(now)
-	if may, _ := a.packet(head, c.m.Version(), 0, 0); may && (!over || a.shed) {
+	a := c.allowance(r, slow, now)
+	if may, _ := a.packet(head, c.m.Version(), 0, 0); may && (!over || a.shed || a.drop) {
 		return false
 	}
-	wait, byBytes := r.in.Wait(now)
-	q := publishRateClient
-	if all, allBytes := r.shared.in.Wait(now); all > wait {
-		wait, byBytes, q = all, allBytes, publishRate
-		r.shared.in.Slow(now)
-	}
-	if byBytes {
-		q++ // the one of the bytes comes after that of the messages
-	}
+	wait, q := c.waitOf(r, slow, now)
 	c.slowed(q)
 	time.AfterFunc(max(wait, shortestWait), func() {
 		c.mu.Lock()
@@ -240,6 +267,28 @@ func (c *connection) throttledLocked(head byte) bool {
 		c.wakeLocked()
 	})
 	return true
+}
+
+// waitOf is how long c has to wait, and for what.
+func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (wait time.Duration, q quota) {
+	q = publishRateClient
+	if r != nil {
+		var byBytes bool
+		wait, byBytes = r.in.Wait(now)
+		if all, allBytes := r.shared.in.Wait(now); all > wait {
+			wait, byBytes, q = all, allBytes, publishRate
+			r.shared.in.Slow(now)
+		}
+		if byBytes {
+			q++ // the one of the bytes comes after that of the messages
+		}
+	}
+	if slow != nil {
+		if w, _ := slow.Wait(now); w > wait {
+			wait, q = w, overloadIn
+		}
+	}
+	return wait, q
 }
 
 // creditLocked is conn.Credit within the rates out: who is over one is written
@@ -308,9 +357,17 @@ func (c *connection) admitRate(t *tenancy.Tenant) conn.Refusal {
 	if wait > 0 {
 		g.metrics.throttled[over].Inc()
 	}
+	if w := g.load.connectWait(now); w > connectDelay {
+		g.metrics.throttled[overloadConnects].Inc()
+		return conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: fmt.Sprintf("this gateway is overloaded; try again in %s", max(w, time.Second).Round(time.Second))}
+	} else if w > wait {
+		wait, over = w, overloadConnects
+		g.metrics.throttled[over].Inc()
+	}
 	if wait > connectDelay {
 		return conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: fmt.Sprintf("more CONNECTs than the quota %s allows; try again in %s", over, wait.Round(time.Second))}
 	}
+	g.load.connected(now)
 	shared.connects.Spend(now, 1, 0)
 	if own != nil {
 		own.Spend(now, 1, 0)

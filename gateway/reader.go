@@ -157,16 +157,18 @@ func (c *connection) consume(b []byte) (used int, paused bool) {
 // yet, or because that is enough at once.
 func (c *connection) turn(b []byte) (used int, goesOn bool) {
 	t, _ := c.gw.turns.Get().(*turn)
-	rates := c.rates.Load()
+	rates, slow := c.limits()
+	limited := rates != nil || slow != nil
 	var allowed allowance
-	messages, bytes := 0, 0 // that count in rates
-	if rates != nil {
-		allowed = rates.allowance(time.Now())
+	messages, bytes := 0, 0 // that count in the limits
+	if limited {
+		allowed = c.allowance(rates, slow, time.Now())
 	}
 	defer func() {
-		if rates != nil {
-			rates.charge(messages, bytes)
+		if limited {
+			charge(rates, slow, messages, bytes)
 		}
+		c.received(t, used)
 		c.send(t)
 		c.gw.turns.Put(t)
 	}()
@@ -192,10 +194,10 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if t.fx.Full() || !c.m.MayRead(next) {
 			return used, true
 		}
-		shed := false
-		if rates != nil {
+		why := conn.NotDropped
+		if limited {
 			var may bool
-			if may, shed = allowed.packet(rest[0], c.version(), messages, bytes); !may {
+			if may, why = allowed.packet(rest[0], c.version(), messages, bytes); !may {
 				c.overRate = true
 				return used, true
 			}
@@ -211,8 +213,8 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			}
 		} else if n > 0 {
 			t.packets[t.packet.Type]++
-			if shed {
-				c.m.Shed(&t.packet.Publish, &t.fx)
+			if why != conn.NotDropped {
+				c.m.Shed(&t.packet.Publish, why, &t.fx)
 			} else {
 				c.m.Handle(&t.packet, &t.fx)
 				bytes += n
@@ -316,6 +318,9 @@ func (c *connection) countTurn(t *turn) {
 			continue
 		}
 		m.drops[why].Add(float64(n))
+		if c.state != nil {
+			c.state.drops[why].Add(uint64(n))
+		}
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",

@@ -3,8 +3,12 @@
 package gateway
 
 import (
+	"maps"
 	"sync"
+	"sync/atomic"
 
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/throttle"
 	"github.com/manormq/manor/infra/fair"
 )
 
@@ -25,6 +29,26 @@ type tenantState struct {
 	// flow are the connections that have something to be written; guarded by
 	// Gateway.dirty.mu.
 	flow fair.Flow[*connection]
+	// slow is the throttle of a tenant that is read more slowly because the node is
+	// overloaded; nil for others.
+	slow atomic.Pointer[throttle.Throttle]
+	// What has come from the tenant's clients, for ever: PUBLISH packets, those of
+	// them that were not passed on, and bytes of all packets.
+	publishes, bytes atomic.Uint64
+	drops            [conn.DropOverload + 1]atomic.Uint64
+	// Of the watch of the load: bytes at the last look, and the rate of slow.
+	seen uint64
+	rate float64
+}
+
+// states calls f for each tenant that has had a connection.
+func (r *registry) states(f func(tenant string, s *tenantState)) {
+	r.mu.Lock()
+	all := maps.Clone(r.tenants)
+	r.mu.Unlock()
+	for tenant, s := range all {
+		f(tenant, s)
+	}
 }
 
 // state returns what is known of a tenant, made when first asked for.

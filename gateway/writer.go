@@ -9,6 +9,7 @@ import (
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
 
@@ -49,7 +50,10 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 	deliveries := 0
 	for i := range b.Frames {
 		f := &b.Frames[i]
-		if f.Kind == link.DownAnswer || f.Kind == link.DownGoaway {
+		if f.Kind == link.DownLoad {
+			g.load.told(l, f.Load)
+		}
+		if f.Kind == link.DownAnswer || f.Kind == link.DownGoaway || f.Kind == link.DownLoad {
 			continue
 		}
 		c := l.Channels.Get(f.Channel)
@@ -87,6 +91,7 @@ func (h *fromBroker) FlushEarly() {
 // back by themselves.
 func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g := (*Gateway)(h)
+	g.load.told(l, load.Calm)
 	l.Channels.All(func(c *connection) {
 		c.end(conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"})
 	})

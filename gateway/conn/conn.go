@@ -161,18 +161,19 @@ type Drop uint8
 
 // The reasons for a Drop.
 const (
-	NotDropped  Drop = iota
-	DropDenied       // the grant does not allow it
-	DropTopic        // the topic is beyond the tenant's limits
-	DropSize         // larger than the client's Maximum Packet Size
-	DropPayload      // the payload is not what its format says
-	DropRate         // the tenant has sent too much for too long
-	DropQoS          // above the tenant's maximum_qos
-	DropRetain       // retained, without retain_available
+	NotDropped   Drop = iota
+	DropDenied        // the grant does not allow it
+	DropTopic         // the topic is beyond the tenant's limits
+	DropSize          // larger than the client's Maximum Packet Size
+	DropPayload       // the payload is not what its format says
+	DropRate          // the tenant has sent too much for too long
+	DropQoS           // above the tenant's maximum_qos
+	DropRetain        // retained, without retain_available
+	DropOverload      // at QoS 0, of a tenant that is slowed down, to an overloaded node
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate", "maximum_qos", "retain_available"}[d]
+	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate", "maximum_qos", "retain_available", "overload"}[d]
 }
 
 // Effects is what the packets of one read lead to. Up is sent after Apply.
@@ -182,7 +183,7 @@ type Effects struct {
 	// Channel is put into every frame.
 	Channel link.Channel
 	// Drops counts PUBLISH packets that were not passed on.
-	Drops [DropRetain + 1]int
+	Drops [DropOverload + 1]int
 	// Refused counts subscriptions that were not passed on; FirstRefused is the
 	// first of them.
 	Refused      [RefusedIDs + 1]int
@@ -216,7 +217,7 @@ func (fx *Effects) Reset() {
 	clear(fx.answers)
 	clear(fx.subacks)
 	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
-	fx.Drops = [DropRetain + 1]int{}
+	fx.Drops = [DropOverload + 1]int{}
 	fx.Refused, fx.FirstRefused, fx.Auth = [RefusedIDs + 1]int{}, RefusedSubscription{}, Auth{}
 	fx.Close, fx.Channel = Close{}, 0
 }

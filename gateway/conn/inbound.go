@@ -138,14 +138,14 @@ func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
 	return true
 }
 
-// Shed refuses a PUBLISH because its tenant has been over the quota publish_rate
-// or bytes_in_rate for too long. It is for QoS 0 and for MQTT 5 only, where the
-// client is told.
-func (c *Conn) Shed(p *packet.Publish, fx *Effects) {
+// Shed does not pass a PUBLISH on: for DropRate because its tenant has been over
+// the quota publish_rate or bytes_in_rate for too long, at QoS 0 and of MQTT 5
+// only, where the client is told; for DropOverload at QoS 0 only.
+func (c *Conn) Shed(p *packet.Publish, why Drop, fx *Effects) {
 	if p.HasTopicAlias && !c.resolve(p, fx) {
 		return
 	}
-	fx.Drops[DropRate]++
+	fx.Drops[why]++
 	if p.Message.QoS > 0 {
 		c.answer(p, mqtt.QuotaExceeded, "the tenant sends more than its quotas publish_rate and bytes_in_rate allow", fx)
 	}

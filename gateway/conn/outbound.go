@@ -117,7 +117,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		r.Opened = true
 	case link.DownRefused, link.DownClose:
 		r.Close = ended(0, f.Reason, f.Text)
-	case link.DownAnswer, link.DownGoaway:
+	case link.DownAnswer, link.DownGoaway, link.DownLoad:
 		// Those are about the link.
 	}
 	return dst, r

@@ -44,6 +44,7 @@ const (
 	wireWindow   = 0x49
 	wireAnswer   = 0x4A
 	wireGoaway   = 0x4B
+	wireLoad     = 0x4C
 )
 
 // The flags of frames and Deliver entries: the first four bits describe a

@@ -5,6 +5,7 @@ package link
 import (
 	"encoding/binary"
 
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
 
@@ -130,6 +131,9 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 		return appendAnswer(dst, f.Answer)
 	case DownGoaway:
 		dst, body = open(dst, wireGoaway, 0, 0)
+	case DownLoad:
+		dst, body = open(dst, wireLoad, 0, 0)
+		dst = append(dst, byte(f.Load))
 	case DownDeliver, DownAck, DownWindow: // vectors: Append's
 		return dst
 	}
@@ -203,6 +207,9 @@ func (b *Down) decode(f frame) error {
 		allowed, channelless = flagYes, true
 	case wireGoaway:
 		out.Kind, channelless = DownGoaway, true
+	case wireLoad:
+		out.Kind, out.Load, channelless = DownLoad, load.Level(r.u8()), true
+		r.bad = r.bad || out.Load > load.Shed
 	default:
 		return f.malformed("a broker sends no such frame")
 	}

@@ -2,7 +2,10 @@
 
 package link
 
-import "github.com/manormq/manor/infra/mqtt"
+import (
+	"github.com/manormq/manor/infra/load"
+	"github.com/manormq/manor/infra/mqtt"
+)
 
 // Channel names one client connection on one link. The gateway chooses it and
 // does not use it again while the link lives, before its Close was answered.
@@ -350,6 +353,9 @@ const (
 	DownWindow
 	DownAnswer
 	DownGoaway
+	// DownLoad says how overloaded the broker is. It is of the link, and holds
+	// until the next one; none is load.Calm.
+	DownLoad
 )
 
 // Down is a batch from broker to gateway. A message that many channels of the
@@ -377,6 +383,7 @@ type DownFrame struct {
 	Dup    bool            // DownDeliver
 	// SessionPresent is of DownOpened.
 	SessionPresent bool
+	Load           load.Level // DownLoad
 	Channel        Channel
 	// PacketID is of DownDeliver (0 at QoS 0), DownAck, DownSuback and
 	// DownUnsuback.

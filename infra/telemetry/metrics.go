@@ -56,6 +56,9 @@ type Metric struct {
 	Buckets []float64
 }
 
+// Desc is for a collector that gives the metric itself.
+func (m Metric) Desc() *prometheus.Desc { return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil) }
+
 // CounterVec registers the metric, which must be a Counter.
 func (m Metric) CounterVec(r prometheus.Registerer) *prometheus.CounterVec {
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,7 @@ import (
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/leveldb"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
@@ -146,6 +148,10 @@ func (b *Broker) Run(ctx context.Context) error {
 		b.systree().Run(gctx)
 		return nil
 	})
+	g.Go(func() error {
+		b.watchLoad(gctx)
+		return nil
+	})
 	var err error
 	select {
 	case err = <-done:
@@ -160,6 +166,33 @@ func (b *Broker) Run(ctx context.Context) error {
 		err = <-done
 	}
 	return errors.Join(err, b.store.Close())
+}
+
+// loadEvery is how often the load is looked at.
+const loadEvery = 250 * time.Millisecond
+
+// watchLoad has the shards and the gateways hear how overloaded the node is.
+func (b *Broker) watchLoad(ctx context.Context) {
+	sampler, meter, before := load.NewSampler(), load.Meter{}, load.Calm
+	tick := time.NewTicker(loadEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s := sampler.Sample()
+			s.Commit = b.shards.CommitLatency()
+			level := meter.Update(now, s)
+			b.shards.SetLoad(level)
+			if level != before {
+				b.log.Warn("the broker's load has another level",
+					slog.String("level", level.String()), slog.String("before", before.String()),
+					slog.Duration("run_queue", s.RunQueue), slog.Float64("memory", s.Memory), slog.Duration("commit", s.Commit))
+				before = level
+			}
+		}
+	}
 }
 
 // Close releases a Broker that was never run.

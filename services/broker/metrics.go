@@ -28,6 +28,8 @@ var (
 	descQueue    = prometheus.NewDesc("mqtt_broker_queue_messages", "Messages that wait for sessions, by tenant.", []string{"tenant"}, nil)
 	descQueueB   = prometheus.NewDesc("mqtt_broker_queue_bytes", "Bytes that wait for sessions, by tenant.", []string{"tenant"}, nil)
 	descRetained = prometheus.NewDesc("mqtt_broker_retained_messages", "Retained messages, by tenant.", []string{"tenant"}, nil)
+	descLoad     = prometheus.NewDesc("mqtt_broker_load_level", "How overloaded the node is: 0 calm, 1 slow, 2 refuse, 3 shed (docs/overload.md).", nil, nil)
+	descTenant   = prometheus.NewDesc("mqtt_broker_tenant_messages_total", "What became of a tenant's messages, by outcome: received from its clients, sent to them, queued since a session could not take them at once, unhandled (QoS 0 without a connection), or the reason of mqtt_broker_dropped_total.", []string{"tenant", "outcome"}, nil)
 	descRetainB  = prometheus.NewDesc("mqtt_broker_retained_bytes", "Bytes of retained messages, by tenant.", []string{"tenant"}, nil)
 )
 
@@ -36,6 +38,7 @@ func Descriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
+		descLoad, descTenant,
 	}
 }
 
@@ -99,8 +102,17 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		failing = 1
 	}
 	gauge(descFailing, failing)
+	gauge(descLoad, int64(c.set.Load()))
 	c.set.Tenants(func(id string, t *shard.Tenant) {
 		u := t.Usage()
+		n := t.Counts()
+		counter(descTenant, n.Received, id, "received")
+		counter(descTenant, n.Sent, id, "sent")
+		counter(descTenant, n.Queued, id, "queued")
+		counter(descTenant, n.Unhandled, id, "unhandled")
+		for reason, dropped := range n.Dropped {
+			counter(descTenant, dropped, id, reason)
+		}
 		gauge(descConns, u.Connections, id)
 		gauge(descSessions, u.PersistentSessions, id)
 		gauge(descSubs, u.Subscriptions, id)

@@ -4,6 +4,7 @@ package linktest
 
 import (
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
 
@@ -90,6 +91,7 @@ func EveryDown() *link.Down {
 				Usage: link.Usage{Connections: 1, PersistentSessions: 2, Subscriptions: 3, QueueMessages: 4, QueueBytes: 5, Retained: 6, RetainedBytes: 7},
 			}},
 			{Kind: link.DownGoaway},
+			{Kind: link.DownLoad, Load: load.Shed},
 		},
 	}
 }

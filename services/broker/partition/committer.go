@@ -53,6 +53,11 @@ type Committer struct {
 		sync.Mutex
 		waiting []submission
 		closed  bool
+		// since is when the first of those that are not written was submitted, and
+		// slowest the longest that any took since Latency was asked.
+		since   time.Time
+		writing time.Time
+		slowest time.Duration
 	}
 	wake chan struct{}
 
@@ -79,6 +84,9 @@ func (c *Committer) Submit(owner Owner, ticket uint64, batch *kv.Batch) {
 	c.mu.Lock()
 	c.mu.waiting = append(c.mu.waiting, submission{owner, ticket, batch})
 	first := len(c.mu.waiting) == 1
+	if first {
+		c.mu.since = time.Now()
+	}
 	c.mu.Unlock()
 	if first {
 		select {
@@ -90,6 +98,19 @@ func (c *Committer) Submit(owner Owner, ticket uint64, batch *kv.Batch) {
 
 // Stats returns how many groups were written and how many batches they held.
 func (c *Committer) Stats() (groups, batches uint64) { return c.groups.Load(), c.batches.Load() }
+
+// Latency is the longest time from Submit until a batch was written, since it was
+// asked last, or for which one waits now.
+func (c *Committer) Latency() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.mu.slowest
+	c.mu.slowest = 0
+	if !c.mu.writing.IsZero() {
+		d = max(d, time.Since(c.mu.writing))
+	}
+	return d
+}
 
 // Failing reports whether the newest write failed: nothing is acknowledged
 // until one succeeds.
@@ -130,6 +151,9 @@ func (c *Committer) Run(ctx context.Context) error {
 		}
 		c.mu.Lock()
 		taken, c.mu.waiting = c.mu.waiting, taken[:0]
+		if len(taken) > 0 {
+			c.mu.writing = c.mu.since
+		}
 		c.mu.Unlock()
 		if len(taken) > 0 {
 			group := taken[0].batch
@@ -143,6 +167,9 @@ func (c *Committer) Run(ctx context.Context) error {
 			if err := c.write(ctx, group); err != nil {
 				return err
 			}
+			c.mu.Lock()
+			c.mu.slowest, c.mu.writing = max(c.mu.slowest, time.Since(c.mu.writing)), time.Time{}
+			c.mu.Unlock()
 			dirty = c.sync.Every != 0
 			c.groups.Add(1)
 			c.batches.Add(uint64(len(taken)))

@@ -193,3 +193,38 @@ func TestCommitterSyncs(t *testing.T) {
 		t.Fatalf("a synced write is lost: %v", err)
 	}
 }
+
+// While the store refuses, the latency grows; what a commit took is told once.
+func TestCommitterLatency(t *testing.T) {
+	store := &failing{Store: mem.New(), broken: true}
+	c := NewCommitter(store, Sync{Every: -1}, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	if d := c.Latency(); d != 0 {
+		t.Errorf("%s without a commit", d)
+	}
+	o := &owner{got: make(chan struct{}, 16)}
+	b := &kv.Batch{}
+	b.Put([]byte("k"), []byte("v"))
+	c.Submit(o, 1, b)
+	for end := time.Now().Add(5 * time.Second); c.Latency() < 20*time.Millisecond; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a commit that stands still has no latency")
+		}
+	}
+	store.mu.Lock()
+	store.broken = false
+	store.mu.Unlock()
+	<-o.got
+	if d := c.Latency(); d < 20*time.Millisecond {
+		t.Errorf("%s, expected what the commit took", d)
+	}
+	if d := c.Latency(); d != 0 {
+		t.Errorf("%s is told again", d)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -31,7 +31,7 @@ func (s *Shard) postFrames(chs []*Channel, frames []link.UpFrame, r *run) {
 		for ; end < len(frames) && chs[end].tenant == t && end-begin < bundleFrames && size < laneQuantum; end++ {
 			size += itemOverhead + b.add(chs[end], &frames[end])
 		}
-		s.post(item{kind: itemFrames, lane: &t.lanes[s.index], bundle: b, size: size}, r)
+		s.post(item{kind: itemFrames, lane: &t.lanes[s.index], at: s.set.now(), bundle: b, size: size}, r)
 		begin = end
 	}
 }

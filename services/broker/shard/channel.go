@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -53,6 +54,12 @@ func (st *Set) Attach(gw link.Gateway) *Link {
 	l := &Link{set: st, gw: gw}
 	l.mu.channels = make(map[link.Channel]*Channel)
 	st.links.Add(1)
+	st.mu.Lock()
+	st.mu.links[l] = struct{}{}
+	st.mu.Unlock()
+	if level := st.Load(); level != load.Calm {
+		l.tellLoad(level)
+	}
 	return l
 }
 
@@ -143,6 +150,15 @@ func (l *Link) open(f *link.UpFrame) (*Channel, error) {
 	return ch, nil
 }
 
+// tellLoad says how overloaded the broker is.
+func (l *Link) tellLoad(level load.Level) {
+	if l.closed() {
+		return
+	}
+	l.gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownLoad, Load: level}}})
+	l.gw.Flush()
+}
+
 func (l *Link) forget(ch *Channel) {
 	l.mu.Lock()
 	if l.mu.channels[ch.id] == ch {
@@ -163,6 +179,9 @@ func (l *Link) Close() error {
 	l.mu.channels = nil
 	l.mu.Unlock()
 	l.set.links.Add(-1)
+	l.set.mu.Lock()
+	delete(l.set.mu.links, l)
+	l.set.mu.Unlock()
 	for _, ch := range chs {
 		ch.shard.postFrames([]*Channel{ch}, []link.UpFrame{{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseLost}}}, nil)
 	}

@@ -61,6 +61,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	} else {
 		q.Append(e, body, s.batch)
 	}
+	count(&se.tenant.flows[s.index].queued)
 	se.tenant.queueMessages.Add(1)
 	se.tenant.queueBytes.Add(int64(e.Size()))
 	s.touch(se)
@@ -72,6 +73,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 	if se.ch == nil {
 		s.stats.Unhandled.Add(1)
+		count(&se.tenant.flows[s.index].unhandled)
 		return
 	}
 	if !se.TakeCredit(link.DeliverCost(v.msg.Size(), len(ids))) {
@@ -167,7 +169,7 @@ func (s *Shard) left(se *sess, size int64) {
 // drop counts a message that a session will not get, and says so once for each
 // session and second: an operator acts on the client, not on the message.
 func (s *Shard) drop(se *sess, why dropReason) {
-	s.stats.dropped(why)
+	s.dropped(se.tenant, why)
 	se.dropped++
 	if s.now-se.droppedSaid >= 1000 {
 		se.droppedSaid = s.now
@@ -175,4 +177,10 @@ func (s *Shard) drop(se *sess, why dropReason) {
 			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)),
 			slog.String("reason", why.String()), slog.Uint64("total", se.dropped))
 	}
+}
+
+// dropped counts a message that a tenant has lost.
+func (s *Shard) dropped(t *Tenant, why dropReason) {
+	s.stats.dropped(why)
+	count(&t.flows[s.index].drops[why])
 }

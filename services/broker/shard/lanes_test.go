@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
 
@@ -156,5 +157,53 @@ func TestWindows_AreShared(t *testing.T) {
 	now(200)
 	if n := grant(channels("b", 100_000)); n != windowLeast {
 		t.Errorf("one of very many: %d, expected %d", n, windowLeast)
+	}
+}
+
+// What has waited too long in a lane is dropped at QoS 0 by a broker that is
+// overloaded, and counted; nothing else is.
+func TestLanes_Shed(t *testing.T) {
+	w := newWorld(t, 1, false)
+	s := w.set.shards[0]
+	c := w.connect("c", inTenant("a"))
+	c.subscribe("t", 1)
+	post := func(from, n int, qos mqtt.QoS) {
+		b := &link.Up{}
+		for i := from; i < from+n; i++ {
+			f := link.UpFrame{Kind: link.UpPublish, Channel: c.id, Message: mqtt.Message{Topic: []byte("t"), Payload: fmt.Append(nil, i), QoS: qos}}
+			if qos > 0 {
+				f.PacketID = uint16(i)
+			}
+			b.Frames = append(b.Frames, f)
+		}
+		if err := w.link.Post(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.set.SetLoad(load.Shed)
+	w.gw.mu.Lock()
+	if w.gw.load != load.Shed {
+		t.Errorf("the gateway is told %s, expected shed", w.gw.load)
+	}
+	w.gw.mu.Unlock()
+	release := s.hold()
+	post(1, 10, 0)
+	post(11, 3, 1)
+	w.clock.Add(shedAge + 1)
+	post(21, 2, 0)
+	release()
+	w.settle()
+	before := w.set.Tenant("a").Counts()
+	if n := before.Dropped["overload"]; n != 10 || before.Received != 15 || before.Sent != 5 {
+		t.Errorf("%+v, expected 15 received, 10 dropped, 5 sent", before)
+	}
+	w.set.SetLoad(load.Calm)
+	release = s.hold()
+	post(31, 2, 0)
+	w.clock.Add(shedAge + 1)
+	release()
+	w.settle()
+	if n := w.set.Tenant("a").Counts(); n.Dropped["overload"] != 10 || n.Sent != 7 {
+		t.Errorf("calm again: %+v", n)
 	}
 }

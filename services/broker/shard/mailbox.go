@@ -7,6 +7,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
 
@@ -28,6 +29,7 @@ const (
 type item struct {
 	kind   itemKind
 	lane   *lane // of itemFrames
+	at     int64 // of itemFrames: when they came
 	reason mqtt.ReasonCode
 	hit    bool
 	slot   uint32
@@ -207,8 +209,11 @@ func (s *Shard) serve(most int) (more bool, n int) {
 		if s.sees(it.bundle.chs[0].tenant) {
 			most = min(most, s.piece())
 		}
+		old := s.set.Load() == load.Shed && s.set.now()-it.at > shedAge
 		for k := range it.bundle.frames {
-			s.frame(it.bundle.chs[k], &it.bundle.frames[k])
+			if ch, f := it.bundle.chs[k], &it.bundle.frames[k]; !old || !s.shed(ch, f) {
+				s.frame(ch, f)
+			}
 		}
 		s.read = append(s.read, it.bundle)
 		it.lane.waiting.Add(-int64(it.size))
@@ -220,6 +225,23 @@ func (s *Shard) serve(most int) (more bool, n int) {
 	s.mail.Lock()
 	defer s.mail.Unlock()
 	return s.mail.lanes.Len() > 0, n
+}
+
+// shedAge is how long, in milliseconds, a message at QoS 0 may wait in a lane of a
+// broker that is overloaded. Only tenants with more than their turn's worth have
+// any that are so old.
+const shedAge = 100
+
+// shed drops f if it is a message at QoS 0, and reports whether it was.
+func (s *Shard) shed(ch *Channel, f *link.UpFrame) bool {
+	if f.Kind != link.UpPublish || f.Message.QoS != mqtt.AtMostOnce || ch.sess == nil {
+		return false
+	}
+	s.stats.QueueIn.Add(1)
+	count(&ch.tenant.flows[s.index].in)
+	s.consume(ch, f)
+	s.drop(ch.sess, dropOverload)
+	return true
 }
 
 // outgoing is an item on its way to a shard's mailbox.

@@ -216,7 +216,7 @@ func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
 		if member == nil {
 			s.set.log.Warn("member of a shared subscription that a message was for has gone",
 				slog.String("tenant", t.id), slog.String("client_id", string(d.client)))
-			s.stats.dropped(dropNoMember)
+			s.dropped(t, dropNoMember)
 			continue
 		}
 		sub := mqtt.Subscription{Filter: d.filter, QoS: mqtt.ExactlyOnce}

@@ -90,7 +90,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		for _, g := range e.Groups() {
 			member, _, ok := s.pick(g, se, m)
 			if !ok {
-				s.stats.dropped(dropNoMember)
+				s.dropped(t, dropNoMember)
 				continue
 			}
 			to := member.Session.shard()

@@ -104,7 +104,7 @@ func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
 	if old := p.retain.Delete(tenant.id, name, s.batch); old != nil {
 		tenant.retained.Add(-1)
 		tenant.retainedBytes.Add(-int64(old.Message.Size()))
-		s.stats.dropped(dropRetainedExpired)
+		s.dropped(tenant, dropRetainedExpired)
 	}
 }
 

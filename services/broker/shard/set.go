@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
@@ -52,6 +54,8 @@ type Set struct {
 	committer *partition.Committer
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
+	// load is the load.Level of the node.
+	load atomic.Uint32
 	// announced has Announce go through the shards in turn.
 	announced atomic.Uint32
 	now       func() int64
@@ -64,6 +68,8 @@ type Set struct {
 	mu struct {
 		sync.RWMutex
 		tenants map[string]*Tenant
+		// links hear of the load.
+		links map[*Link]struct{}
 	}
 }
 
@@ -92,7 +98,7 @@ func New(c Config) (*Set, error) {
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
-	st.mu.tenants = make(map[string]*Tenant)
+	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions {
 		st.cell = append(st.cell, partition.ID(i))
 	}
@@ -260,6 +266,25 @@ func (st *Set) Stats(f func(*Stats)) {
 // Commits returns how many groups were committed and how many batches they
 // held.
 func (st *Set) Commits() (groups, batches uint64) { return st.committer.Stats() }
+
+// CommitLatency is the longest that a commit took since it was asked last.
+func (st *Set) CommitLatency() time.Duration { return st.committer.Latency() }
+
+// SetLoad has the shards do what is right at a level, and the gateways hear of it.
+func (st *Set) SetLoad(l load.Level) {
+	if load.Level(st.load.Swap(uint32(l))) == l {
+		return
+	}
+	st.mu.RLock()
+	links := slices.Collect(maps.Keys(st.mu.links))
+	st.mu.RUnlock()
+	for _, link := range links {
+		link.tellLoad(l)
+	}
+}
+
+// Load is the level that was set.
+func (st *Set) Load() load.Level { return load.Level(st.load.Load()) }
 
 // Failing reports whether the store refuses writes: nothing that must be
 // durable is acknowledged then.

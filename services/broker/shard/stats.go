@@ -16,6 +16,7 @@ const (
 	dropUnreadable
 	dropRetainedFull
 	dropRetainedExpired
+	dropOverload
 	dropReasons
 )
 
@@ -28,6 +29,7 @@ var dropNames = [dropReasons]string{
 	dropUnreadable:      "store_unreadable",
 	dropRetainedFull:    "retained_quota",
 	dropRetainedExpired: "retained_expired",
+	dropOverload:        "overload",
 }
 
 func (r dropReason) String() string { return dropNames[r] }

@@ -46,10 +46,14 @@ type lane struct {
 }
 
 // flow is what one shard has taken from a tenant's clients and given to them. It
-// fills a line of the processor's cache.
+// fills lines of the processor's cache.
 type flow struct {
 	in, out atomic.Uint64
-	_       [48]byte
+	// unhandled are deliveries at QoS 0 to sessions without a connection, queued
+	// those that had to wait for the session.
+	unhandled, queued atomic.Uint64
+	drops             [dropReasons]atomic.Uint64
+	_                 [(128 - (4+dropReasons)*8%128) % 128]byte
 }
 
 // count adds one to a counter that nobody else writes.
@@ -62,6 +66,31 @@ func (t *Tenant) Flow() (in, out uint64) {
 		out += t.flows[i].out.Load()
 	}
 	return in, out
+}
+
+// Counts are what became of a tenant's messages at this broker.
+type Counts struct {
+	Received, Sent, Unhandled, Queued uint64
+	// Dropped is by reason.
+	Dropped map[string]uint64
+}
+
+// Counts adds up what the shards counted.
+func (t *Tenant) Counts() Counts {
+	c := Counts{Dropped: map[string]uint64{}}
+	for i := range t.flows {
+		f := &t.flows[i]
+		c.Received += f.in.Load()
+		c.Sent += f.out.Load()
+		c.Unhandled += f.unhandled.Load()
+		c.Queued += f.queued.Load()
+		for r := range f.drops {
+			if n := f.drops[r].Load(); n > 0 {
+				c.Dropped[dropNames[r]] += n
+			}
+		}
+	}
+	return c
 }
 
 // Usage counts what the tenant holds at this broker.

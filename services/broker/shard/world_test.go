@@ -15,6 +15,7 @@ import (
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
@@ -105,6 +106,7 @@ type gateway struct {
 	mu      sync.Mutex
 	clients map[link.Channel]*client
 	next    link.Channel
+	load    load.Level
 	// watched, if any, gets the channel of each delivery.
 	watched *[]link.Channel
 }
@@ -126,8 +128,14 @@ func (g *gateway) watch() func() []link.Channel {
 func (g *gateway) Receive(b *link.Down) {
 	for i := range b.Frames {
 		f := b.Frames[i]
-		if f.Kind == link.DownAnswer {
+		switch f.Kind {
+		case link.DownAnswer:
 			g.answers <- f.Answer.ID
+			continue
+		case link.DownLoad:
+			g.mu.Lock()
+			g.load = f.Load
+			g.mu.Unlock()
 			continue
 		}
 		g.mu.Lock()

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/load"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
+)
+
+// overloaded has the broker say of itself that it is.
+func (w *world) overloaded(l load.Level) {
+	w.t.Helper()
+	w.broker.link(link.DownFrame{Kind: link.DownLoad, Load: l})
+	w.eventually("the gateway takes the level "+l.String(), func() bool {
+		return w.metric("mqtt_gateway_load_level") == float64(l)
+	})
+}
+
+// A tenant that sends most is read more slowly while the node is overloaded, others
+// are not, and when that is over neither is.
+func TestOverload_SlowsTheHeaviest(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	other := hello("light")
+	other.Username = "beta:dev"
+	heavy, light := w.dial("mqtt").mustConnect(hello("heavy")), w.dial("mqtt").mustConnect(other)
+	w.overloaded(load.Slow)
+	payload := strings.Repeat("x", 4000)
+	w.eventually("the heavy tenant is slowed down", func() bool {
+		heavy.flood(50, 1, payload)
+		return w.metric("mqtt_gateway_throttled_total", "overload") > 0
+	})
+	// It has 32 KiB a second at least and 64 KiB at once.
+	heavy.flood(30, 1, payload)
+	begin := time.Now()
+	light.flood(10, 1, "x")
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("10 small messages of the light tenant took %s", took)
+	}
+	w.overloaded(load.Calm)
+	w.eventually("it is as fast as before", func() bool {
+		begin := time.Now()
+		heavy.flood(50, 1, payload)
+		return time.Since(begin) < 300*time.Millisecond
+	})
+}
+
+// Above that, CONNECTs are taken at a rate, and refused with the time to wait.
+func TestOverload_RefusesConnects(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	w.overloaded(load.Refuse)
+	w.eventually("some are refused", func() bool {
+		for range 20 {
+			w.dial("mqtt").send(&packet.Packet{Type: packet.CONNECT, Connect: hello("")})
+		}
+		return w.metric("mqtt_gateway_connects_total", mqtt.ConnectionRateExceeded.String()) > 0
+	})
+	w.overloaded(load.Calm)
+	w.eventually("one is let in", func() bool {
+		return w.dial("mqtt").connect(hello("late")).Reason == mqtt.Success
+	})
+}
+
+// Above that, what the heaviest tenant sends too fast is dropped at QoS 0, and
+// counted; QoS 1 waits.
+func TestOverload_ShedsQoS0(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	heavy := w.dial("mqtt").mustConnect(hello("heavy"))
+	w.overloaded(load.Shed)
+	payload, sent := strings.Repeat("x", 4000), 0
+	dropped := func() float64 { return w.metric("mqtt_gateway_tenant_publishes_total", "overload", "acme") }
+	w.eventually("QoS 0 is dropped", func() bool {
+		for range 50 {
+			heavy.send(publish("t", payload, 0))
+			sent++
+		}
+		return dropped() > 0
+	})
+	_, reasons := heavy.flood(30, 1, payload)
+	if n := reasons[mqtt.Success] + reasons[mqtt.NoMatchingSubscribers]; n != 30 {
+		t.Errorf("PUBACKs %v, expected 30 with success", reasons)
+	}
+	w.eventually("all are counted", func() bool {
+		return dropped()+w.metric("mqtt_gateway_tenant_publishes_total", "passed", "acme") == float64(sent+30)
+	})
+}
