@@ -88,6 +88,7 @@ type Directory struct {
 	ready   chan struct{} // closed when the tenants are known
 	once    sync.Once     // closes ready
 	load    chan string   // tenants to read whole
+	asking  chan struct{} // a token for each question about a credential
 	dirty   chan struct{} // holds a token when the snapshot is behind
 
 	tickets atomic.Pointer[tenancy.TicketSecrets]
@@ -122,6 +123,7 @@ func New(cfg Config) (*Directory, error) {
 		absent: newAbsentees(),
 		ready:  make(chan struct{}),
 		load:   make(chan string, 1024),
+		asking: make(chan struct{}, asksAtOnce),
 		dirty:  make(chan struct{}, 1),
 	}
 	if d.now == nil {
@@ -251,8 +253,15 @@ func (d *Directory) askTenant(ctx context.Context, id string) (*knownTenant, err
 	return k, nil
 }
 
-// askTimeout bounds a question to the bus while a client waits.
-const askTimeout = 2 * time.Second
+const (
+	// askTimeout bounds a question to the bus while a client waits.
+	askTimeout = 2 * time.Second
+	// asksAtOnce is how many credentials the bus is asked about at once. Thousands
+	// of clients may come in one second that are not known here; asked for all at
+	// once, the bus answers the last of them when their time is over, so that they
+	// come again, and nobody is served faster.
+	asksAtOnce = 64
+)
 
 // TenantByHost implements tenancy.Directory.
 func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Tenant, error) {
@@ -358,6 +367,20 @@ func (d *Directory) askCredential(ctx context.Context, tenant, username string, 
 	}
 	unavailable := func(err error) error {
 		return errs.New(errs.Unavailable, "this credential is not known here and the control plane cannot be asked: %w", err)
+	}
+	// The turn is waited for in the client's time, the answer in askTimeout.
+	select {
+	case d.asking <- struct{}{}:
+		defer func() { <-d.asking }()
+	case <-ctx.Done():
+		return c, unavailable(ctx.Err())
+	}
+	// Another client of that name may have asked meanwhile.
+	if c, ok, _ := d.cache.find(tenant, username); ok {
+		return c, nil
+	}
+	if d.absent.has(key, d.now()) {
+		return c, missing
 	}
 	b, err := d.open(ctx)
 	if err != nil {
