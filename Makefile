@@ -7,6 +7,7 @@ GOFUMPT        = v0.12.0
 TOOLS          = bin/tools
 TIME          ?= 60s
 ROUNDS        ?= 5
+CLIENTS       ?= 15000
 RUNS          ?= 3
 BROKER        ?= 127.0.0.1:1883
 NATS_SERVER    = v2.15.2
@@ -15,7 +16,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload crash nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload crash storm nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +63,9 @@ bench-overload: build ## what one tenant feels of another that sends 3 times wha
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform -rounds $(ROUNDS)
+
+storm: build ## kill the gateway of CLIENTS (15000) clients, and print how long all take to come back and at what cost
+	$(GO) test -count=1 -timeout 20m -run '^TestStorm' -v ./services/conform -storm-clients $(CLIENTS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
