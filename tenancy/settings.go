@@ -36,6 +36,7 @@ type Settings struct {
 	UpgradeOutgoingQoS           bool
 	SuppressLWTOnSessionTakeover bool
 	SharedSubscriptionPolicy     string
+	SharedMemberTimeout          int64
 	AllowMultipleSessions        bool
 	QueueDeliverMode             string
 }
@@ -80,6 +81,7 @@ type SettingsOverride struct {
 	UpgradeOutgoingQoS           *bool   `json:"upgrade_outgoing_qos,omitempty" doc:"Whether messages are delivered at the subscription's QoS where they were published at a lower one." vernemq:"upgrade_outgoing_qos" vdefault:"off" told:"the QoS of PUBLISH" live:"the next message"`
 	SuppressLWTOnSessionTakeover *bool   `json:"suppress_lwt_on_session_takeover,omitempty" doc:"Whether a client that takes its session over from another connection keeps the will of that from being sent." vernemq:"suppress_lwt_on_session_takeover" vdefault:"off" told:"no will" live:"the next CONNECT"`
 	SharedSubscriptionPolicy     *string `json:"shared_subscription_policy,omitempty" enum:"round_robin,random,prefer_local,local_only,prefer_online_before_local,sticky_publisher,sticky_topic" doc:"Which member of a group gets a message; the publisher's holds. Local is: at the same broker." vernemq:"shared_subscription_policy" vdefault:"prefer_local" told:"nothing" live:"the next message"`
+	SharedMemberTimeout          *int64  `json:"shared_member_timeout,omitempty" minimum:"0" maximum:"65535" doc:"Seconds that a message of QoS 1 stays with one member of a group at most, while another can take it: what a busy member has no room for goes to one that has after a quarter, and who has not acknowledged what it was sent in the other three is disconnected. 0 is as long as the connection." vernemq:"" told:"DISCONNECT 0x98; 3.x: closed" live:"messages that are there"`
 	AllowMultipleSessions        *bool   `json:"allow_multiple_sessions,omitempty" doc:"Whether several connections may have one client id, and share its session." vernemq:"allow_multiple_sessions" vdefault:"off" told:"no take over; Session Present" live:"the next CONNECT"`
 	QueueDeliverMode             *string `json:"queue_deliver_mode,omitempty" enum:"fanout,balance" doc:"Whether each of the connections of one client id gets every message, or one of them." vernemq:"queue_deliver_mode" vdefault:"fanout" told:"nothing" live:"the next CONNECT"`
 }

@@ -32,7 +32,7 @@ func NewRules(t *tenancy.Tenant, o *tenancy.SessionOverride) *Rules {
 	s := &r.Settings
 	r.broker = link.Settings{
 		OnlineMessages: s.MaxOnlineMessages, KeepOffline: s.OverrideMaxOnlineMessages, Inflight: uint16(s.MaxInflightMessages),
-		Retry: uint16(s.RetryInterval), LIFO: s.QueueType == "lifo", UpgradeQoS: s.UpgradeOutgoingQoS,
+		Retry: uint16(s.RetryInterval), Member: uint16(s.SharedMemberTimeout), LIFO: s.QueueType == "lifo", UpgradeQoS: s.UpgradeOutgoingQoS,
 		QuietTakeover: s.SuppressLWTOnSessionTakeover, Multiple: s.AllowMultipleSessions, Balance: s.QueueDeliverMode == "balance",
 		Share: link.ParseSharePolicy(s.SharedSubscriptionPolicy),
 	}

@@ -165,6 +165,9 @@ type Settings struct {
 	// Retry is after how many seconds unacknowledged deliveries are sent again
 	// on a live connection; 0 is never, as MQTT 5 wants it [MQTT-4.4.0-1].
 	Retry uint16
+	// Member is after how many seconds a message of a shared subscription that the
+	// session has not acknowledged goes to another member; 0 is never.
+	Member uint16
 	// LIFO sends the newest of the waiting messages first, and drops the oldest
 	// of a full queue.
 	LIFO bool

@@ -142,7 +142,7 @@ const (
 
 // appendLimits appends
 //
-//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | share policy u8 | settings u8
+//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | member u16 | share policy u8 | settings u8
 func appendLimits(dst []byte, l *Limits) []byte {
 	s := &l.Settings
 	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
@@ -152,6 +152,7 @@ func appendLimits(dst []byte, l *Limits) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(s.OnlineMessages))
 	dst = binary.BigEndian.AppendUint16(dst, s.Inflight)
 	dst = binary.BigEndian.AppendUint16(dst, s.Retry)
+	dst = binary.BigEndian.AppendUint16(dst, s.Member)
 	var flags byte
 	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance} {
 		if on {
@@ -164,7 +165,7 @@ func appendLimits(dst []byte, l *Limits) []byte {
 func (r *reader) limits() Limits {
 	l := Limits{
 		QueueMessages: r.i64(), QueueBytes: r.i64(), Subscriptions: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(), Sessions: r.i64(),
-		ReceiveMaximum: r.u16(), Settings: Settings{OnlineMessages: r.i64(), Inflight: r.u16(), Retry: r.u16(), Share: SharePolicy(r.u8())},
+		ReceiveMaximum: r.u16(), Settings: Settings{OnlineMessages: r.i64(), Inflight: r.u16(), Retry: r.u16(), Member: r.u16(), Share: SharePolicy(r.u8())},
 	}
 	flags, s := r.u8(), &l.Settings
 	s.KeepOffline, s.LIFO, s.UpgradeQoS = flags&settingKeepOffline != 0, flags&settingLIFO != 0, flags&settingUpgradeQoS != 0

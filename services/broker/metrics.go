@@ -18,6 +18,7 @@ var (
 	descTaken    = prometheus.NewDesc("mqtt_broker_takeovers_total", "Connections closed because another one brought the same client identifier.", nil, nil)
 	descRefused  = prometheus.NewDesc("mqtt_broker_refused_total", "Connections and subscriptions refused by quota.", []string{"what"}, nil)
 	descRedeliv  = prometheus.NewDesc("mqtt_broker_shared_redelivered_total", "Messages of shared subscriptions given to another member.", nil, nil)
+	descStuck    = prometheus.NewDesc("mqtt_broker_shared_stuck_total", "Members of shared subscriptions disconnected because they did not acknowledge within shared_member_timeout.", nil, nil)
 	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were over before they had to be written.", nil, nil)
 	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
 	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
@@ -36,7 +37,7 @@ var (
 // Descriptions are all metrics of the broker, for the documentation.
 func Descriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
-		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descUnwrit, descGroups,
+		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
 		descLoad, descTenant,
 	}
@@ -68,7 +69,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	var in, out, matches, unhandled, taken, refused, subs, moved, unwritten uint64
+	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten uint64
 	drops := map[string]uint64{}
 	c.set.Stats(func(s *shard.Stats) {
 		in += s.QueueIn.Load()
@@ -79,6 +80,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		refused += s.Refused.Load()
 		subs += s.SubscribeRefused.Load()
 		moved += s.Redelivered.Load()
+		stuck += s.Stuck.Load()
 		unwritten += s.Unwritten.Load()
 		s.Drops(func(reason string, n uint64) { drops[reason] += n })
 	})
@@ -90,6 +92,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descRefused, refused, "connection")
 	counter(descRefused, subs, "subscription")
 	counter(descRedeliv, moved)
+	counter(descStuck, stuck)
 	counter(descUnwrit, unwritten)
 	for reason, n := range drops {
 		counter(descDropped, n, reason)

@@ -16,7 +16,7 @@ func EveryUp() *link.Up {
 		Expiry: 90, HasExpiry: true, QoS: mqtt.ExactlyOnce, Retain: true,
 	}
 	settings := link.Settings{
-		OnlineMessages: 8, KeepOffline: true, Inflight: 9, Retry: 10, LIFO: true, UpgradeQoS: true, QuietTakeover: true, Multiple: true, Balance: true,
+		OnlineMessages: 8, KeepOffline: true, Inflight: 9, Retry: 10, Member: 11, LIFO: true, UpgradeQoS: true, QuietTakeover: true, Multiple: true, Balance: true,
 		Share: link.ShareStickyTopic,
 	}
 	return &link.Up{Frames: []link.UpFrame{

@@ -12,11 +12,12 @@ import (
 )
 
 // TakeGroup takes up to limit waiting entries of a shared group out of the
-// queue, for another member. more says that there may be others. Entries of
+// queue, those with a seq below before, for another member. more says that there
+// may be others. Entries of
 // other groups stay where they are, in memory or in the store.
-func (q *Queue) TakeGroup(group string, limit int, b *kv.Batch) (out []*Entry, more bool, err error) {
+func (q *Queue) TakeGroup(group string, before uint64, limit int, b *kv.Batch) (out []*Entry, more bool, err error) {
 	take := func(e *Entry) bool {
-		if e.Group != group || len(out) == limit {
+		if e.Group != group || e.Seq >= before || len(out) == limit {
 			return false
 		}
 		out = append(out, e)

@@ -13,6 +13,22 @@ import (
 // of it, which wrap after eight years.
 const retryUnit = 64
 
+// Unacknowledged calls f for each QoS 1 delivery that the client has not
+// acknowledged, with how long ago it was sent on this connection, in
+// milliseconds; negative if it was not.
+func (s *Session) Unacknowledged(now int64, f func(seq uint64, age int64)) {
+	unit := uint32(now / retryUnit)
+	s.out.flights.each(func(d *delivery) {
+		switch {
+		case d.state != SentQoS1:
+		case d.epoch == s.epoch && s.attached:
+			f(d.seq, int64(unit-d.at)*retryUnit)
+		default:
+			f(d.seq, -1)
+		}
+	})
+}
+
 // expectAck has a Tick look for what is not acknowledged. What was acknowledged
 // until then is not noticed before.
 func (s *Session) expectAck(now int64) {

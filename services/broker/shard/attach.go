@@ -149,6 +149,9 @@ func (s *Shard) unbind(se *sess) {
 	se.disconnectedAt = s.now
 	se.replays = nil
 	se.tenant.connections.Add(-1)
+	if se.member != nil {
+		se.member.busy.Store(false) // who has no connection is not asked for room
+	}
 	if se.groups > 0 {
 		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, false) })
 	}

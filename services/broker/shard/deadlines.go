@@ -9,7 +9,8 @@ import (
 )
 
 // deadlines is a heap of the sessions that have a deadline, by when a Tick does
-// something: delayed wills and session expiry. A session stands in it once, at
+// something: delayed wills, session expiry, and what a member of a group
+// keeps for too long. A session stands in it once, at
 // sess.place-1.
 type deadlines []*sess
 
@@ -45,6 +46,9 @@ func (d *deadlines) Pop() any {
 // due brings the session's place in the heap up to its deadline.
 func (s *Shard) due(se *sess) {
 	at := se.Deadline()
+	if m := se.member; m != nil && m.checkAt != 0 && (at == 0 || m.checkAt < at) {
+		at = m.checkAt
+	}
 	if se.gone {
 		at = 0
 	}
@@ -75,6 +79,11 @@ func (s *Shard) schedule() {
 func (s *Shard) tick() {
 	for len(s.deadlines) > 0 && s.deadlines[0].deadline <= s.now {
 		se := s.deadlines[0]
+		if m := se.member; m != nil && m.checkAt != 0 && m.checkAt <= s.now {
+			s.checkMember(se)
+			s.due(se)
+			continue
+		}
 		s.step(se, &session.Event{Kind: session.Tick}, nil)
 		if se.deadline <= s.now && se.place > 0 {
 			// A Tick always moves the deadline; a session that did not would

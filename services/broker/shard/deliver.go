@@ -66,6 +66,9 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	se.tenant.queueBytes.Add(int64(e.Size()))
 	s.touch(se)
 	s.pump(se)
+	if group != "" {
+		s.watch(se)
+	}
 	return se.Durable() && s.batch.Len() > before
 }
 
@@ -94,6 +97,11 @@ func (s *Shard) pump(se *sess) {
 	}
 	if len(se.replays) > 0 && se.waiting() < replayRoom {
 		s.replay(se)
+	}
+	if m := se.member; m != nil && se.ch != nil {
+		if busy := se.waiting() > 0 || !se.Ready(); busy != m.busy.Load() {
+			m.busy.Store(busy)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ package shard
 import (
 	"cmp"
 	"log/slog"
+	"math"
 	"slices"
 
 	"github.com/manormq/manor/infra/mqtt"
@@ -108,7 +109,7 @@ func (s *Shard) regroup(se *sess) {
 			if _, online, ok := s.successor(g, se); !ok || !se.ending && !online {
 				return
 			}
-			more = s.regroupSome(se, key)
+			more = s.regroupSome(se, key, math.MaxUint64, regroupPage)
 			if more && !se.ending {
 				again = true
 				return
@@ -124,11 +125,16 @@ func (s *Shard) regroup(se *sess) {
 	}
 }
 
-// regroupSome hands over what is in flight and one page of what waits, and
-// reports whether there may be more.
-func (s *Shard) regroupSome(se *sess, key string) (more bool) {
-	entries := s.takeInflight(se, key)
-	waiting, more, err := se.queue.TakeGroup(key, regroupPage, s.batch)
+// regroupSome hands over what is in flight, and up to limit of what waits with a
+// seq below before. It reports whether there may be more.
+func (s *Shard) regroupSome(se *sess, key string, before uint64, limit int) (more bool) {
+	return s.pass(se, key, s.takeInflight(se, key), before, limit)
+}
+
+// pass gives entries to other members of the group, and then up to limit of what
+// waits with a seq below before. It reports whether there may be more.
+func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64, limit int) (more bool) {
+	waiting, more, err := se.queue.TakeGroup(key, before, limit, s.batch)
 	if err != nil {
 		s.set.log.Error("queue cannot be read to hand its shared messages over",
 			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))

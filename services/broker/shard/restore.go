@@ -70,8 +70,8 @@ func (s *Shard) loseConnections() {
 			if se.Attached() {
 				se.disconnectedAt = s.now
 				s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
-				continue
 			}
+			s.watch(se)
 			s.due(se)
 		}
 	}
@@ -137,6 +137,7 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		limits := unlimited
 		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
 		limits.Settings.LIFO, limits.Settings.UpgradeQoS, limits.Settings.Balance = r.lifo, r.upgrade, r.balance
+		limits.Settings.Member = r.member
 		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
 		id, nth := splitName(client)
 		se.Session = *session.Restore(r.sid, id, r.Stored)

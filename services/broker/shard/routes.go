@@ -42,7 +42,12 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	if isNew {
 		se.groups++
 	}
-	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{Session: se, Sub: *sub, Durable: se.keeps(), Hash: share.Hash(se.ClientID)}, se.ch != nil)
+	if se.member == nil {
+		se.member = &member{}
+	}
+	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{
+		Session: se, Sub: *sub, Durable: se.keeps(), Hash: share.Hash(se.ClientID), Busy: &se.member.busy,
+	}, se.ch != nil)
 }
 
 func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {

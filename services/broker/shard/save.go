@@ -112,10 +112,12 @@ const (
 	sessionLIFO     = 1 << 3
 	sessionUpgrade  = 1 << 4
 	sessionBalance  = 1 << 5
+	sessionMember   = 1 << 6
 )
 
 // appendSession encodes the session record: version, flags, sid, expiry,
-// deadlines, next packet identifier, limits of the queue, and the will.
+// deadlines, next packet identifier, limits of the queue, the timeout
+// of a member if there is one, and the will.
 func appendSession(dst []byte, se *sess) []byte {
 	r := se.Stored()
 	var flags byte
@@ -137,6 +139,9 @@ func appendSession(dst []byte, se *sess) []byte {
 	if se.limits.Settings.Balance {
 		flags |= sessionBalance
 	}
+	if se.limits.Settings.Member != 0 {
+		flags |= sessionMember
+	}
 	dst = append(dst, recordVersion, flags)
 	dst = binary.BigEndian.AppendUint64(dst, se.ID)
 	dst = binary.BigEndian.AppendUint32(dst, r.Expiry)
@@ -145,6 +150,9 @@ func appendSession(dst []byte, se *sess) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, r.NextID)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(se.limits.QueueMessages))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(se.limits.QueueBytes))
+	if se.limits.Settings.Member != 0 {
+		dst = binary.BigEndian.AppendUint16(dst, se.limits.Settings.Member)
+	}
 	if r.Will != nil {
 		dst = binary.BigEndian.AppendUint32(dst, r.Will.Delay)
 		dst = appendFacts(dst, &r.Will.Message)
@@ -175,6 +183,7 @@ type sessionRecord struct {
 	sid                       uint64
 	queueMessages, queueBytes int64
 	lifo, upgrade, balance    bool
+	member                    uint16
 }
 
 func parseSession(b []byte) (sessionRecord, error) {
@@ -193,6 +202,12 @@ func parseSession(b []byte) (sessionRecord, error) {
 	r.queueMessages = int64(binary.BigEndian.Uint64(b[32:]))
 	r.queueBytes = int64(binary.BigEndian.Uint64(b[40:]))
 	b = b[48:]
+	if flags&sessionMember != 0 {
+		if len(b) < 2 {
+			return r, errRecord
+		}
+		r.member, b = binary.BigEndian.Uint16(b), b[2:]
+	}
 	if flags&sessionWill != 0 {
 		if len(b) < 10 {
 			return r, errRecord

@@ -50,6 +50,8 @@ type sess struct {
 	// kin are the other sessions of the client id, nil if there are none; nth is 0
 	// but for those that came when there was one.
 	kin *kin
+	// member is what it has as a member of groups, nil if it never was one.
+	member *member
 	// groups is how many shared subscriptions the session has.
 	groups  int32
 	nth     uint32

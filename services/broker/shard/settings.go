@@ -37,6 +37,10 @@ func (se *sess) granted(q mqtt.QoS) mqtt.QoS {
 func (s *Shard) limit(se *sess, l link.Limits) {
 	before := se.limits
 	se.limits = shared(s.limits, l)
+	if se.member != nil && (before == nil || before.Settings.Member != l.Settings.Member) {
+		se.member.checkAt = 0
+	}
+	s.watch(se)
 	if before == nil || before.Settings.UpgradeQoS == l.Settings.UpgradeQoS {
 		return
 	}

@@ -39,7 +39,7 @@ func (r dropReason) String() string { return dropNames[r] }
 type Stats struct {
 	QueueIn, QueueOut, Matches, Unhandled atomic.Uint64
 	TakeOvers, Refused, SubscribeRefused  atomic.Uint64
-	Redelivered, Unwritten                atomic.Uint64
+	Redelivered, Stuck, Unwritten         atomic.Uint64
 	drops                                 [dropReasons]atomic.Uint64
 }
 

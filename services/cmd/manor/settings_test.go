@@ -395,6 +395,25 @@ var settingRows = map[string]func(x *tenant){
 		}
 	},
 
+	"shared_member_timeout": func(x *tenant) {
+		pub, stuck, old := x.device(), x.device(), x.device(version(packet.V311))
+		for _, d := range []*device{stuck, old} {
+			d.subscribe("$share/g/t", 1, 0)
+		}
+		pub.publishAll("t", "0", "1")
+		is := x.device()
+		is.subscribe("$share/g/t", 1, 0)
+		x.set(`{"shared_member_timeout":1}`)
+		for _, d := range []*device{stuck, old} {
+			d.want(packet.PUBLISH) // and it is not acknowledged
+		}
+		stuck.wantDisconnect(mqtt.AdministrativeAction)
+		old.wantEnd()
+		got := []string{string(is.want(packet.PUBLISH).Publish.Message.Payload), string(is.want(packet.PUBLISH).Publish.Message.Payload)}
+		if slices.Sort(got); !slices.Equal(got, []string{"0", "1"}) {
+			x.Errorf("the other member got %v", got)
+		}
+	},
 	"allow_multiple_sessions": func(x *tenant) {
 		pub := x.device()
 		was := x.device(stored, clientID("c"))

@@ -74,6 +74,7 @@ func (g *Group[S]) search(from, to int, how How, sticky bool, want func(*Member[
 		return -1
 	}
 	best, high := -1, uint64(0)
+	most := busyMost
 	start := int(how.Random % uint64(n))
 	for k := range n {
 		i := from + (start+k)%n
@@ -82,7 +83,16 @@ func (g *Group[S]) search(from, to int, how How, sticky bool, want func(*Member[
 			continue
 		}
 		if !sticky {
-			return i
+			if i >= g.mu.online || !m.busy() {
+				return i
+			}
+			if best < 0 {
+				best = i
+			}
+			if most--; most <= 0 {
+				return best
+			}
+			continue
 		}
 		// Rendezvous: who comes or goes changes nothing for the others.
 		if h := mix(how.Key ^ m.Hash); best < 0 || h > high {

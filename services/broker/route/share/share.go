@@ -8,6 +8,7 @@ package share
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/manormq/manor/infra/mqtt"
 )
@@ -23,10 +24,14 @@ type Member[S comparable] struct {
 	Remote bool
 	// Hash names it to the sticky policies.
 	Hash uint64
+	// Busy says that it has no room for a message now: with a choice, which the
+	// sticky policies have not, one that has room is taken. It may be nil.
+	Busy *atomic.Bool
 }
 
 // Group is one shared subscription: one name and one filter in one tenant. Its
-// methods may be called concurrently and take constant time.
+// methods may be called concurrently, and take constant time but for those that
+// choose for a message that another member had, and Room.
 type Group[S comparable] struct {
 	// Key is $share/NAME/FILTER.
 	Key string
@@ -124,6 +129,19 @@ func (g *Group[S]) choose(except S, durable bool) (m Member[S], online, ok bool)
 	return m, false, ok
 }
 
+// Room reports whether a member other than except is connected and not busy,
+// among those that outlive their connection if durable.
+func (g *Group[S]) Room(except S, durable bool) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.mu.online {
+		if m := &g.mu.members[i]; m.Session != except && (m.Durable || !durable) && !m.busy() {
+			return true
+		}
+	}
+	return false
+}
+
 // Durable reports whether a message for the group may have to be stored.
 func (g *Group[S]) Durable() bool {
 	g.mu.Lock()
@@ -138,17 +156,43 @@ func (g *Group[S]) Len() int {
 	return len(g.mu.members)
 }
 
+// busyMost is how many busy members are passed over for a message: where many
+// are, none of them is to be looked for at each.
+const busyMost = 8
+
+func (m *Member[S]) busy() bool { return m.Busy != nil && m.Busy.Load() }
+
+// pick passes busy members over, all of them where it chooses for a message that
+// another member had.
 func (g *Group[S]) pick(from, to int, durable bool, except S) (Member[S], bool) {
+	var none Member[S]
 	n := to - from
+	first, turn, most := -1, 0, busyMost
+	if except != none.Session {
+		most = n
+	}
 	for range n {
 		g.mu.turn++
-		m := g.mu.members[from+g.mu.turn%n]
-		if m.Session != except && (m.Durable || !durable) {
-			return m, true
+		i := from + g.mu.turn%n
+		m := &g.mu.members[i]
+		if m.Session == except || durable && !m.Durable {
+			continue
+		}
+		if !m.busy() {
+			return *m, true
+		}
+		if first < 0 {
+			first, turn = i, g.mu.turn
+		}
+		if most--; most <= 0 {
+			break
 		}
 	}
-	var none Member[S]
-	return none, false
+	if first < 0 {
+		return none, false
+	}
+	g.mu.turn = turn // the next message is for the next one
+	return g.mu.members[first], true
 }
 
 func (g *Group[S]) setOnline(i int) {

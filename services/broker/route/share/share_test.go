@@ -4,7 +4,10 @@ package share
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+
+	"github.com/manormq/manor/infra/link"
 )
 
 func TestPickTakesTurns(t *testing.T) {
@@ -73,6 +76,45 @@ func TestPickAgainstNaive(t *testing.T) {
 			t.Fatalf("picked %+v of %v except %d", m, naive, except)
 		case g.Durable() != durable || g.Len() != len(naive):
 			t.Fatal("counts differ")
+		}
+	}
+}
+
+// With a choice a busy member is passed over, with none it is taken.
+func TestPick_Busy(t *testing.T) {
+	for _, policy := range []link.SharePolicy{link.ShareRoundRobin, link.ShareRandom, link.SharePreferLocal, link.ShareStickyTopic} {
+		g := NewGroup[int]("$share/g/t")
+		busy := make([]atomic.Bool, 4)
+		for i := range busy {
+			g.Join(Member[int]{Session: i + 1, Busy: &busy[i], Hash: Hash(string(rune('a' + i)))}, true)
+		}
+		choose := func() map[int]int {
+			got := map[int]int{}
+			for r := range uint64(300) {
+				m, _, ok := g.PickBy(How{Policy: policy, Random: r, Key: r})
+				if !ok {
+					t.Fatal("nobody")
+				}
+				got[m.Session]++
+			}
+			return got
+		}
+		busy[0].Store(true)
+		busy[2].Store(true)
+		if got := choose(); policy != link.ShareStickyTopic && (got[1]+got[3] > 0 || got[2] == 0 || got[4] == 0) ||
+			policy == link.ShareStickyTopic && len(got) != 4 {
+			t.Errorf("%v: members 1 and 3 are busy, chosen were %v", policy, got)
+		}
+		if !g.Room(2, false) || g.Room(2, true) {
+			t.Error("beside member 2, 4 has room, and none that is stored")
+		}
+		busy[1].Store(true)
+		busy[3].Store(true)
+		if got := choose(); len(got) != 4 {
+			t.Errorf("%v: all are busy, chosen were %v", policy, got)
+		}
+		if g.Room(0, false) {
+			t.Error("nobody has room")
 		}
 	}
 }
