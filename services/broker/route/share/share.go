@@ -164,32 +164,31 @@ func (m *Member[S]) busy() bool { return m.Busy != nil && m.Busy.Load() }
 
 // pick passes busy members over, all of them where it chooses for a message that
 // another member had.
-func (g *Group[S]) pick(from, to int, durable bool, except S) (Member[S], bool) {
-	var none Member[S]
+func (g *Group[S]) pick(from, to int, durable bool, except S) (m Member[S], ok bool) {
 	n := to - from
 	first, turn, most := -1, 0, busyMost
-	if except != none.Session {
-		most = n
-	}
 	for range n {
 		g.mu.turn++
 		i := from + g.mu.turn%n
-		m := &g.mu.members[i]
-		if m.Session == except || durable && !m.Durable {
+		c := &g.mu.members[i]
+		if c.Session == except || durable && !c.Durable {
 			continue
 		}
-		if !m.busy() {
-			return *m, true
+		if !c.busy() {
+			return *c, true
 		}
 		if first < 0 {
 			first, turn = i, g.mu.turn
+			if except != m.Session {
+				most = n
+			}
 		}
 		if most--; most <= 0 {
 			break
 		}
 	}
 	if first < 0 {
-		return none, false
+		return m, false
 	}
 	g.mu.turn = turn // the next message is for the next one
 	return g.mu.members[first], true
