@@ -21,6 +21,10 @@ import (
 // goodbye.
 const lingerTime = 2 * time.Second
 
+// answerTime is for how long the broker's answer to a DISCONNECT is waited for,
+// before the client's connection is closed.
+const answerTime = time.Second
+
 // warning is whether the log must have, or has, a line.
 type warning uint8
 
@@ -88,8 +92,9 @@ type connection struct {
 	wake    chan struct{}
 	// source: an event loop has the socket, and owns the inbound half.
 	source *loop.Source
-	// lingerUntil is when a client that was told goodbye has had its time, in
-	// Unix milliseconds; on a loop.
+	// lingerUntil is when a client that was told goodbye has had its time, on a
+	// loop; before that, when the broker's answer to the close is not waited for any
+	// more. In Unix milliseconds.
 	lingerUntil int64
 	// sending: the reading goroutine is in Send, and looks at ending after it.
 	sending bool
@@ -100,6 +105,8 @@ type connection struct {
 	goodbye  conn.Close
 	told     bool
 	reported bool
+	// answered: the broker has heard of the close, or is not waited for any more.
+	answered bool
 
 	// rest is what was read of a packet that has not come whole; the loop's.
 	rest *rest

@@ -158,8 +158,10 @@ type fakeBroker struct {
 	closes   []link.CloseCause
 	opens    []link.Open
 	dropped  int
-	// quiet brokers do not answer; noWindow ones grant no publishes.
-	quiet, noWindow bool
+	// quiet brokers do not answer, mute ones no close; noWindow ones grant no
+	// publishes.
+	quiet, mute, noWindow bool
+	last                  link.Channel // that was closed
 }
 
 type fakeChannel struct {
@@ -229,6 +231,10 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	case link.UpClose:
 		b.closes = append(b.closes, f.Close.Cause)
 		delete(b.channels, f.Channel)
+		b.last = f.Channel
+		if f.Close.Answered() && !b.mute {
+			say(link.DownFrame{Kind: link.DownClose})
+		}
 	case link.UpCredit:
 		if c != nil {
 			c.credit = f.Bytes

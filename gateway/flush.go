@@ -177,7 +177,7 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 	if c.warnOut == warnDue {
 		c.warnOut, warn = warned, true
 	}
-	last := c.ending && !c.told
+	last := c.ending && !c.told && !c.awaitsLocked()
 	if last {
 		c.borrowOut()
 		c.out.b = c.m.Goodbye(c.out.b, c.goodbye)
@@ -221,7 +221,7 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 		return n, warn
 	}
 	if !c.reported && !c.sending {
-		c.reported = true
+		c.reportedLocked()
 		up := fl.frames(c.link)
 		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))
 	}

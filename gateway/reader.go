@@ -278,11 +278,11 @@ func (c *connection) apply(fx *conn.Effects) (send bool) {
 	c.appendedLocked(len(c.out.b)-before, true)
 	switch {
 	case fx.Close.Ended:
+		c.endLocked(fx.Close)
 		if !c.reported {
 			fx.Up.Frames = append(fx.Up.Frames, closeFrame(c.channel, fx.Close))
-			c.reported = true
+			c.reportedLocked()
 		}
-		c.endLocked(fx.Close)
 	case len(c.out.b) == 0:
 		c.releaseOut()
 	default:

@@ -37,6 +37,11 @@ func (c *connection) timeout(now int64) (again int64) {
 	defer c.mu.Unlock()
 	silence, over := c.silence.Load(), c.overLocked()
 	switch {
+	case c.awaitsLocked() && c.reported:
+		if now < c.lingerUntil {
+			return c.lingerUntil
+		}
+		c.answeredLocked()
 	case c.ending:
 		if c.source == nil || !c.told {
 			break // its goroutine has a deadline, or a flush is under way

@@ -93,7 +93,10 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g := (*Gateway)(h)
 	g.load.told(l, load.Calm)
 	l.Channels.All(func(c *connection) {
-		c.end(conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"})
+		c.mu.Lock()
+		c.endLocked(conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"})
+		c.answeredLocked()
+		c.mu.Unlock()
 	})
 	g.flush()
 }
@@ -103,6 +106,9 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ending {
+		if f.Kind == link.DownClose {
+			c.answeredLocked()
+		}
 		return
 	}
 	c.borrowOut()
@@ -151,6 +157,30 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 	}
 }
 
+// awaitsLocked reports whether the broker is to hear of the close before the client
+// is cut off: whoever looks after that, as through another gateway, finds the
+// session as its DISCONNECT left it.
+func (c *connection) awaitsLocked() bool {
+	return c.ending && !c.told && !c.answered && c.link != nil && c.goodbye.ByClient && (&link.Close{Cause: c.goodbye.Cause}).Answered()
+}
+
+// reportedLocked notes that the broker is told of the close now.
+func (c *connection) reportedLocked() {
+	c.reported = true
+	if c.awaitsLocked() {
+		c.lingerUntil = time.Now().Add(answerTime).UnixMilli()
+		c.gw.registry.wheel.look(&c.timed, c.lingerUntil)
+	}
+}
+
+// answeredLocked goes on with a close that awaits the broker.
+func (c *connection) answeredLocked() {
+	if c.awaitsLocked() {
+		c.answered = true
+		c.markLocked()
+	}
+}
+
 // bare reports whether what is written goes to an event loop's socket as it is.
 func (c *connection) bare() bool { return c.source != nil && c.in.Conn == net.Conn(c.in.Socket) }
 
@@ -192,6 +222,7 @@ func (c *connection) lingerLocked() {
 		_ = c.in.Socket.SetReadDeadline(time.Now().Add(lingerTime))
 		return
 	}
+	c.lingerUntil = 0
 	if !c.goodbye.ByClient {
 		c.lingerUntil = time.Now().Add(lingerTime).UnixMilli()
 		c.gw.registry.wheel.look(&c.timed, c.lingerUntil)

@@ -255,7 +255,8 @@ const (
 	CloseRevoked
 )
 
-// Close ends a channel. The broker sends nothing more on it.
+// Close ends a channel. The broker sends nothing more on it, but a DownClose with
+// Success if it is to be Answered.
 type Close struct {
 	Cause CloseCause
 	// SessionExpiry replaces the one of Open if HasSessionExpiry
@@ -263,6 +264,10 @@ type Close struct {
 	SessionExpiry    uint32
 	HasSessionExpiry bool
 }
+
+// Answered reports whether the broker answers when the session has heard of it:
+// the client has said goodbye, and waits to be cut off.
+func (c *Close) Answered() bool { return c.Cause == CloseNormal || c.Cause == CloseWithWill }
 
 // QueryKind is what the API asks about.
 type QueryKind uint8

@@ -31,7 +31,6 @@ func TestScripts_OneProcess(t *testing.T) {
 
 func TestScripts_Processes(t *testing.T) {
 	list := failures(t, "testdata/manor.txt")
-	maps.Copy(list, failures(t, "testdata/manor-processes.txt"))
 	scripts(t, list, "--data", t.TempDir(), "--listen-offset", Offset(t), "--brokers", "1", "--gateways", "2", "--log-level", "error")
 }
 

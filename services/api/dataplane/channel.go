@@ -266,6 +266,9 @@ func (c *channel) receive(f *link.DownFrame) {
 			}
 		}
 	case link.DownRefused, link.DownClose:
+		if f.Kind == link.DownClose && f.Reason == mqtt.Success {
+			return // the answer to close
+		}
 		c.end(errs.New(errs.Unavailable, "the broker ended the API's channel: %s (%s)", f.Text, f.Reason))
 		// The broker keeps the channel until it is closed from here, too, and
 		// must not be called from within Receive.

@@ -23,6 +23,9 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		if se != nil {
 			s.closeChannel(se, f.Close)
 		}
+		if f.Close.Answered() {
+			s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.Success})
+		}
 		return
 	}
 	if se == nil {
