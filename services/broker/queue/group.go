@@ -11,6 +11,15 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 )
 
+// GroupOf is the shared subscription of an entry that was taken and not released;
+// empty if it is of none.
+func (q *Queue) GroupOf(seq uint64) string {
+	if e := q.flying[seq]; e != nil {
+		return e.Group
+	}
+	return ""
+}
+
 // TakeGroup takes up to limit waiting entries of a shared group out of the
 // queue, those with a seq below before, for another member. more says that there
 // may be others. Entries of

@@ -29,11 +29,11 @@ func (q *Queue) RestoreEntry(seq uint64, value []byte, flying bool) error {
 			}
 			q.miss(seq)
 		}
-		if e.body != 0 {
+		if e.body != 0 || e.Group != "" {
 			if q.flying == nil {
 				q.flying = make(map[uint64]*Entry)
 			}
-			e.Seq = seq
+			e.Seq, e.Message = seq, nil // Reload reads it
 			q.flying[seq] = &e
 		}
 		return nil

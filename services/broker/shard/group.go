@@ -174,9 +174,12 @@ func (se *sess) flights(in func(session.State) bool) (out []flight) {
 func (s *Shard) takeInflight(se *sess, key string) []*queue.Entry {
 	var out []*queue.Entry
 	for _, f := range se.flights(func(st session.State) bool { return st == session.SentQoS1 }) {
+		if se.queue.GroupOf(f.seq) != key {
+			continue
+		}
 		e, err := se.queue.Reload(f.seq)
-		if err != nil || e.Group != key {
-			continue // not yet readable, or not the group's: it stays here
+		if err != nil {
+			continue // not yet readable: it stays here
 		}
 		fx := session.Effects{}
 		se.Forget(f.id, &fx)

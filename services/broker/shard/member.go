@@ -98,8 +98,8 @@ func (s *Shard) overdue(se *sess, after int64) (stuck bool, oldest int64) {
 		if stuck {
 			return
 		}
-		if e, err := se.queue.Reload(seq); err == nil && e.Group != "" {
-			if g := s.groupOf(se, e.Group); g != nil {
+		if key := se.queue.GroupOf(seq); key != "" {
+			if g := s.groupOf(se, key); g != nil {
 				_, online, ok := s.successor(g, se)
 				stuck = ok && online
 				oldest = after - after/memberLooks // another look: somebody may come

@@ -173,7 +173,7 @@ func TestMember_Slow(t *testing.T) {
 	}
 }
 
-// What waits for a member without a connection goes to one that comes, also when
+// What a member without a connection has in flight or waiting goes to one that comes, also when
 // the broker has been started again meanwhile.
 func TestMember_Offline(t *testing.T) {
 	for _, restart := range []bool{false, true} {
@@ -182,20 +182,22 @@ func TestMember_Offline(t *testing.T) {
 			a := w.connect("a", persistent, timeout(10))
 			a.subscribe("$share/g/t", 1)
 			w.connect("b", persistent, timeout(10)).subscribe("$share/g/other", 1)
+			w.connect("pub").publishAll("t", 2) // in flight
+			w.settle()
 			a.close(link.CloseLost)
 			w.settle()
-			w.connect("pub").publishAll("t", 3)
+			w.connect("pub").publishAll("t", 3) // waits
 			w.settle()
 			if restart {
 				w.restart(3)
 			}
 			b := w.connect("b", persistent, timeout(10))
 			b.subscribe("$share/g/t", 1)
-			if took := w.pass(20*time.Second, func() bool { return b.has() == 3 }); took > 10*time.Second {
-				t.Fatalf("%d of 3 messages after %v", b.has(), took)
+			if took := w.pass(20*time.Second, func() bool { return b.has() == 5 }); took > 10*time.Second {
+				t.Fatalf("%d of 5 messages after %v", b.has(), took)
 			}
-			for i := range 3 {
-				b.wantDeliver(fmt.Sprint(i), 1)
+			for _, payload := range []string{"0", "1", "0", "1", "2"} {
+				b.wantDeliver(payload, 1)
 			}
 		})
 	}
