@@ -26,9 +26,10 @@ const (
 	heavyTimes = 2
 	// Each look at an overloaded node cuts the rate of heavy tenants by slowDown,
 	// not below slowLeast bytes a second; each look at a calm one gives speedUp
-	// more, until the rate is no bound any more.
+	// more, until the rate is no bound any more. Who sends less than slowLeast is
+	// not why the node is overloaded.
 	slowDown  = 0.75
-	slowLeast = 32 << 10
+	slowLeast = 256 << 10
 	speedUp   = 1.25
 	// connectsLeast is how many CONNECTs a second an overloaded gateway still takes.
 	connectsLeast = 20
@@ -140,7 +141,7 @@ func (g *Gateway) regulate(now time.Time, level load.Level) {
 	})
 	for _, u := range all {
 		slow := u.s.slow.Load()
-		heavy := u.bytes > total/2 || u.bytes > heavyTimes*total/float64(len(all))
+		heavy := u.bytes > slowLeast && (u.bytes > total/2 || u.bytes > heavyTimes*total/float64(len(all)))
 		switch {
 		case level >= load.Slow && heavy:
 			if slow == nil {

@@ -101,12 +101,22 @@ func (o Overload) Run(ctx context.Context, out io.Writer) error {
 				return err
 			}
 			r, err := o.measure(ctx, b)
+			var accounts []account
+			if err == nil && len(b.operators) > 0 {
+				accounts, err = r.accounts(b.operators)
+			}
 			b.stop()
 			if err != nil {
 				return err
 			}
 			all[i] = append(all[i], r)
 			o.line(out, b.name, all[i][len(all[i])-1:])
+			for _, a := range accounts {
+				fmt.Fprintln(out, "          ", a)
+				if a.missing() != 0 {
+					return errs.New(errs.Internal, "the counters do not account for %d messages", a.missing())
+				}
+			}
 		}
 	}
 	fmt.Fprintln(out, "medians")

@@ -102,8 +102,10 @@ func (r *rig) run(res *Result) error {
 	for _, s := range r.subs {
 		h.merge(&s.latency)
 	}
-	if len(r.groups) > 0 {
-		res.Extra["fan"] = float64(r.groups[0].fan)
+	for _, g := range r.groups {
+		res.Extra["fan"] = float64(g.fan)
+		res.Extra["sent"] += float64(g.sent.Load())
+		res.Extra["received"] += float64(g.received.Load())
 	}
 	res.P50, res.P99 = float64(h.quantile(.5))/1e3, float64(h.quantile(.99))/1e3
 	return err

@@ -30,7 +30,7 @@ var (
 	descQueueB   = prometheus.NewDesc("mqtt_broker_queue_bytes", "Bytes that wait for sessions, by tenant.", []string{"tenant"}, nil)
 	descRetained = prometheus.NewDesc("mqtt_broker_retained_messages", "Retained messages, by tenant.", []string{"tenant"}, nil)
 	descLoad     = prometheus.NewDesc("mqtt_broker_load_level", "How overloaded the node is: 0 calm, 1 slow, 2 refuse, 3 shed (docs/overload.md).", nil, nil)
-	descTenant   = prometheus.NewDesc("mqtt_broker_tenant_messages_total", "What became of a tenant's messages, by outcome: received from its clients, sent to them, queued since a session could not take them at once, unhandled (QoS 0 without a connection), or the reason of mqtt_broker_dropped_total.", []string{"tenant", "outcome"}, nil)
+	descTenant   = prometheus.NewDesc("mqtt_broker_tenant_messages_total", "What became of a tenant's messages, by outcome: received from its clients, own (wills and $SYS, published by the broker), unmatched by any subscription; and of deliveries: sent, unhandled (for a session that is gone, or at QoS 0 without a connection), or the reason of mqtt_broker_dropped_total; queued counts those that had to wait.", []string{"tenant", "outcome"}, nil)
 	descRetainB  = prometheus.NewDesc("mqtt_broker_retained_bytes", "Bytes of retained messages, by tenant.", []string{"tenant"}, nil)
 )
 
@@ -113,6 +113,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		counter(descTenant, n.Sent, id, "sent")
 		counter(descTenant, n.Queued, id, "queued")
 		counter(descTenant, n.Unhandled, id, "unhandled")
+		counter(descTenant, n.Unmatched, id, "unmatched")
+		counter(descTenant, n.Own, id, "own")
 		for reason, dropped := range n.Dropped {
 			counter(descTenant, dropped, id, reason)
 		}

@@ -15,6 +15,7 @@ import (
 // into the open batch.
 func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) bool {
 	if se.gone {
+		count(&se.tenant.flows[s.index].unhandled)
 		return false
 	}
 	if qos == mqtt.AtMostOnce {
@@ -22,6 +23,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		return false
 	}
 	if se.ch == nil && !se.Durable() {
+		count(&se.tenant.flows[s.index].unhandled)
 		return false
 	}
 	// A session that ends with its connection, has nothing waiting and room in

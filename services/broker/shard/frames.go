@@ -83,6 +83,7 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 	for i := range fx.Route {
 		p := &fx.Route[i]
 		if p.Will != nil {
+			count(&se.tenant.flows[s.index].own)
 			s.publish(se, p.Will, p)
 		} else {
 			s.publish(se, m, p)

@@ -105,6 +105,9 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		}
 	}
 	matched := len(s.entries) > 0 && (len(own.lists)+len(own.direct) > 0 || others != 0)
+	if !matched {
+		count(&t.flows[s.index].unmatched)
+	}
 	stored := false
 	if len(own.lists)+len(own.direct) > 0 {
 		stored = s.fanOut(&v, own.lists, own.direct, 0, 0)

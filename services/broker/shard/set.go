@@ -242,6 +242,7 @@ func (st *Set) Announce(tenant string, messages []mqtt.Message) {
 	s.call(func() {
 		server := &sess{tenant: t, limits: &unlimited}
 		for i := range messages {
+			count(&t.flows[s.index].own)
 			s.route(server, &messages[i], &session.Publication{})
 		}
 	})

@@ -49,11 +49,12 @@ type lane struct {
 // fills lines of the processor's cache.
 type flow struct {
 	in, out atomic.Uint64
-	// unhandled are deliveries at QoS 0 to sessions without a connection, queued
-	// those that had to wait for the session.
-	unhandled, queued atomic.Uint64
-	drops             [dropReasons]atomic.Uint64
-	_                 [(128 - (4+dropReasons)*8%128) % 128]byte
+	// unhandled are deliveries to sessions without a connection that nobody keeps,
+	// unmatched publishes that no subscription matched, queued deliveries that had
+	// to wait for the session, own what the broker published for the tenant.
+	unhandled, unmatched, queued, own atomic.Uint64
+	drops                             [dropReasons]atomic.Uint64
+	_                                 [(128 - (6+dropReasons)*8%128) % 128]byte
 }
 
 // count adds one to a counter that nobody else writes.
@@ -70,7 +71,7 @@ func (t *Tenant) Flow() (in, out uint64) {
 
 // Counts are what became of a tenant's messages at this broker.
 type Counts struct {
-	Received, Sent, Unhandled, Queued uint64
+	Received, Sent, Unhandled, Unmatched, Queued, Own uint64
 	// Dropped is by reason.
 	Dropped map[string]uint64
 }
@@ -83,7 +84,9 @@ func (t *Tenant) Counts() Counts {
 		c.Received += f.in.Load()
 		c.Sent += f.out.Load()
 		c.Unhandled += f.unhandled.Load()
+		c.Unmatched += f.unmatched.Load()
 		c.Queued += f.queued.Load()
+		c.Own += f.own.Load()
 		for r := range f.drops {
 			if n := f.drops[r].Load(); n > 0 {
 				c.Dropped[dropNames[r]] += n
