@@ -127,15 +127,17 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	if r := c.certified(id); r.Reason.Failed() {
 		return r
 	}
+	state := g.registry.state(tenant.ID)
 	if r := c.admitRate(tenant); r.Reason.Failed() {
+		state.refused.Add(1)
 		return r
 	}
 	c.username = id.Username // before enter, which makes it known to others
-	state := g.registry.state(tenant.ID)
 	c.mu.Lock()
 	c.state = state
 	c.mu.Unlock()
 	if !g.registry.enter(state, tenant.Limits.Connections, c) {
+		state.refused.Add(1)
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID

@@ -38,6 +38,7 @@ const (
 	mLoad
 	mTenantPublishes
 	mTenantBytes
+	mTenantRefused
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -64,6 +65,7 @@ var Metrics = []telemetry.Metric{
 	mLoad:                 {Name: "mqtt_gateway_load_level", Kind: telemetry.Gauge, Help: "How overloaded the gateway, or a broker that it has a link to, is: 0 calm, 1 slow, 2 refuse, 3 shed (docs/overload.md)."},
 	mTenantPublishes:      {Name: "mqtt_gateway_tenant_publishes_total", Kind: telemetry.Counter, Labels: []string{"tenant", "outcome"}, Help: "PUBLISH packets that came from a tenant's clients, by outcome: passed on to a broker, or the reason of mqtt_gateway_dropped_total why not."},
 	mTenantBytes:          {Name: "mqtt_gateway_tenant_received_bytes_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "Bytes of packets that came from a tenant's clients after CONNECT, inside TLS and WebSocket."},
+	mTenantRefused:        {Name: "mqtt_gateway_tenant_connects_refused_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "CONNECTs of a tenant's clients that were refused by a quota, or because the node is overloaded."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -124,12 +126,14 @@ type tenantCollector struct{ g *Gateway }
 var (
 	descPublishes = Metrics[mTenantPublishes].Desc()
 	descBytes     = Metrics[mTenantBytes].Desc()
+	descRefused   = Metrics[mTenantRefused].Desc()
 )
 
 // Describe implements prometheus.Collector.
 func (tenantCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- descPublishes
 	ch <- descBytes
+	ch <- descRefused
 }
 
 // Collect implements prometheus.Collector.
@@ -149,5 +153,6 @@ func (t tenantCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		counter(descPublishes, s.publishes.Load()-dropped, tenant, "passed")
 		counter(descBytes, s.bytes.Load(), tenant)
+		counter(descRefused, s.refused.Load(), tenant)
 	})
 }

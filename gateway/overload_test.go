@@ -60,6 +60,9 @@ func TestOverload_RefusesConnects(t *testing.T) {
 		}
 		return w.metric("mqtt_gateway_connects_total", mqtt.ConnectionRateExceeded.String()) > 0
 	})
+	if n := w.metric("mqtt_gateway_tenant_connects_refused_total", "acme"); n == 0 {
+		t.Error("refused CONNECTs are not counted for their tenant")
+	}
 	w.overloaded(load.Calm)
 	w.eventually("one is let in", func() bool {
 		return w.dial("mqtt").connect(hello("late")).Reason == mqtt.Success

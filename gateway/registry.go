@@ -33,8 +33,9 @@ type tenantState struct {
 	// overloaded; nil for others.
 	slow atomic.Pointer[throttle.Throttle]
 	// What has come from the tenant's clients, for ever: PUBLISH packets, those of
-	// them that were not passed on, and bytes of all packets.
-	publishes, bytes atomic.Uint64
+	// them that were not passed on, bytes of all packets, and CONNECTs that were
+	// right but too many.
+	publishes, bytes, refused atomic.Uint64
 	drops            [conn.DropOverload + 1]atomic.Uint64
 	// Of the watch of the load: bytes at the last look, and the rate of slow.
 	seen uint64
