@@ -47,13 +47,20 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	if !r.Reason.Failed() {
 		r = c.mayConnect(p.Connect)
 	}
-	switch {
-	case r.Reason.Failed():
-	case p.Connect.HasAuthMethod:
+	if r.Reason.Failed() {
+		return n, c.admitted(t, r)
+	}
+	done, ok := c.gw.load.slot()
+	if !ok {
+		c.gw.metrics.throttled[overloadConnects].Inc()
+		return n, c.admitted(t, conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: "too many clients connect to this gateway; try again in some seconds"})
+	}
+	defer done()
+	if p.Connect.HasAuthMethod {
 		if r = c.begin(t, p.Connect, b[:n]); !r.Reason.Failed() {
 			return n, true // for its AUTH
 		}
-	default:
+	} else {
 		r = c.admit(t, p.Connect)
 	}
 	return n, c.admitted(t, r)

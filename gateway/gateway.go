@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{cfg: cfg, log: cfg.Log}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.dirty.fair.Quantum = flushQuantum
+	g.load.slots = make(chan struct{}, connectSlots*runtime.GOMAXPROCS(0))
 	g.turns.New = func() any { return &turn{} }
 	g.outputs.New = func() any { return &output{b: make([]byte, 0, outBuffer)} }
 	g.busy.New = func() any { return new([busyBuffer]byte) }

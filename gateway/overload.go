@@ -31,8 +31,17 @@ const (
 	slowDown  = 0.75
 	slowLeast = 256 << 10
 	speedUp   = 1.25
-	// connectsLeast is how many CONNECTs a second an overloaded gateway still takes.
+	// connectsLeast is how many CONNECTs a second an overloaded gateway still takes,
+	// and connectsPart of how many there were when it became overloaded.
 	connectsLeast = 20
+	connectsPart  = 0.2
+	// connectSlots is how many CONNECTs are checked and opened at once, for each
+	// processor: enough that a slow answer from elsewhere does not slow all down, and
+	// few enough that those under way are soon done. The others wait, in their
+	// order, and cost nothing but memory.
+	connectSlots = 64
+	// slotDelay is the longest that a CONNECT waits for that.
+	slotDelay = 8 * time.Second
 )
 
 // overload is what a gateway does when there is more to do than it, or the broker,
@@ -48,6 +57,26 @@ type overload struct {
 	taken    atomic.Uint64
 	before   uint64
 	rate     float64
+	least    float64
+	// slots has an element for each CONNECT that is under way.
+	slots chan struct{}
+}
+
+// slot waits for the turn of a CONNECT; done ends it. ok is false if it has not
+// come in time.
+func (o *overload) slot() (done func(), ok bool) {
+	select {
+	case o.slots <- struct{}{}:
+	default:
+		late := time.NewTimer(slotDelay)
+		defer late.Stop()
+		select {
+		case o.slots <- struct{}{}:
+		case <-late.C:
+			return nil, false
+		}
+	}
+	return func() { <-o.slots }, true
 }
 
 // is reports whether the level is l or above.
@@ -175,10 +204,11 @@ func (o *overload) admit(now time.Time, level load.Level) {
 	switch {
 	case level >= load.Refuse && l == nil:
 		o.rate = max(connectsLeast, lately)
+		o.least = max(connectsLeast, connectsPart*lately)
 		l = rate.NewLimiter(rate.Limit(o.rate), int(o.rate)/10+1)
 		o.connects.Store(l)
 	case level >= load.Refuse:
-		o.rate = max(connectsLeast, slowDown*o.rate)
+		o.rate = max(o.least, slowDown*o.rate)
 	case l == nil:
 		return
 	default:

@@ -36,7 +36,7 @@ type tenantState struct {
 	// them that were not passed on, bytes of all packets, and CONNECTs that were
 	// right but too many.
 	publishes, bytes, refused atomic.Uint64
-	drops            [conn.DropOverload + 1]atomic.Uint64
+	drops                     [conn.DropOverload + 1]atomic.Uint64
 	// Of the watch of the load: bytes at the last look, and the rate of slow.
 	seen uint64
 	rate float64

@@ -65,6 +65,11 @@ func TestPSK(t *testing.T) {
 	client := func(port, identity, key, username, password string) *mosquitto {
 		return &mosquitto{t: t, args: []string{"-h", "127.0.0.1", "-p", ports[port], "--psk-identity", identity, "--psk", key, "-u", username, "-P", password}}
 	}
+	// The gateway listens before it has its link to the broker.
+	waitFor(t, "a client is let in", func() bool {
+		m := client("8886", "press-7", pressKey, acme.UserPlain, acme.Password)
+		return m.command(t.Context(), "mosquitto_pub", "-t", "ready", "-m", "x", "-q", "1").Run() == nil
+	})
 	t.Run("all tenants", func(t *testing.T) {
 		m := client("8886", "press-7", pressKey, acme.UserPlain, acme.Password)
 		m.t = t
