@@ -55,7 +55,8 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 		c.gw.metrics.throttled[overloadConnects].Inc()
 		return n, c.admitted(t, conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: "too many clients connect to this gateway; try again in some seconds"})
 	}
-	defer done()
+	t.slot = done
+	defer t.freeSlot()
 	if p.Connect.HasAuthMethod {
 		if r = c.begin(t, p.Connect, b[:n]); !r.Reason.Failed() {
 			return n, true // for its AUTH
@@ -63,7 +64,16 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	} else {
 		r = c.admit(t, p.Connect)
 	}
+	t.freeSlot() // the broker may take its time
 	return n, c.admitted(t, r)
+}
+
+// freeSlot lets another CONNECT have its turn. It may be called again.
+func (t *turn) freeSlot() {
+	if t.slot != nil {
+		t.slot()
+		t.slot = nil
+	}
 }
 
 // admitted waits for CONNACK, or refuses the client.
@@ -135,7 +145,7 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return r
 	}
 	state := g.registry.state(tenant.ID)
-	if r := c.admitRate(tenant); r.Reason.Failed() {
+	if r := c.admitRate(t, tenant); r.Reason.Failed() {
 		state.refused.Add(1)
 		return r
 	}

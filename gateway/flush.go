@@ -34,6 +34,8 @@ const (
 	flushCost = 4 << 10
 	// flushPiece is how many connections are taken from the list at once.
 	flushPiece = 16
+	// postEvery is after how many pieces the broker hears what they led to.
+	postEvery = 16
 )
 
 // flusher is the memory of one flush.
@@ -88,16 +90,25 @@ func (g *Gateway) flushEarly() {
 	}
 }
 
-// write writes out dirty connections, up to about so many bytes.
+// write writes out dirty connections, up to about so many bytes. Who marks others
+// meanwhile flushes after that.
 func (g *Gateway) write(most int64) {
 	fl, _ := g.flushers.Get().(*flusher)
-	for g.take(fl); fl.n > 0; g.take(fl) {
+	g.dirty.mu.Lock()
+	left := g.dirty.fair.Len()
+	g.dirty.mu.Unlock()
+	for pieces := 1; left > 0 && most > 0; pieces++ {
+		g.take(fl)
+		if fl.n == 0 {
+			break
+		}
+		left -= fl.n
 		for i, c := range fl.taken[:fl.n] {
 			fl.costs[i] = flushCost + int64(c.flush(fl))
 			most -= fl.costs[i]
 		}
-		if most <= 0 {
-			break
+		if pieces%postEvery == 0 {
+			fl.post(g)
 		}
 	}
 	g.charge(fl)
@@ -144,6 +155,12 @@ func (g *Gateway) flushOne(c *connection) {
 
 // give sends to the broker what it has to hear, and gives fl back.
 func (g *Gateway) give(fl *flusher) {
+	fl.post(g)
+	g.flushers.Put(fl)
+}
+
+// post sends what was gathered for the brokers.
+func (fl *flusher) post(g *Gateway) {
 	for i := range fl.ups {
 		u := &fl.ups[i]
 		if err := u.link.Post(&u.up); err != nil {
@@ -154,7 +171,6 @@ func (g *Gateway) give(fl *flusher) {
 		u.link = nil
 	}
 	fl.ups = fl.ups[:0]
-	g.flushers.Put(fl)
 }
 
 // flush writes out what is there, says goodbye when it is time, and gathers

@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,8 @@ const (
 	// loadEvery is how often the load is looked at.
 	loadEvery = 250 * time.Millisecond
 	// heavyTimes is from how many times the mean of the active tenants on a tenant
-	// is heavy. Who brings more than half of all bytes is too.
+	// is heavy. Who brings more than half of all bytes is too; if nobody does, those
+	// at the mean are.
 	heavyTimes = 2
 	// Each look at an overloaded node cuts the rate of heavy tenants by slowDown,
 	// not below slowLeast bytes a second; each look at a calm one gives speedUp
@@ -168,9 +170,14 @@ func (g *Gateway) regulate(now time.Time, level load.Level) {
 			total += u.bytes
 		}
 	})
+	mean := total / float64(max(1, len(all)))
+	bound := min(total/2, heavyTimes*mean)
+	if !slices.ContainsFunc(all, func(u usage) bool { return u.bytes > bound }) {
+		bound = 0.99 * mean // all send about the same
+	}
 	for _, u := range all {
 		slow := u.s.slow.Load()
-		heavy := u.bytes > slowLeast && (u.bytes > total/2 || u.bytes > heavyTimes*total/float64(len(all)))
+		heavy := u.bytes > max(slowLeast, bound)
 		switch {
 		case level >= load.Slow && heavy:
 			if slow == nil {
@@ -185,12 +192,22 @@ func (g *Gateway) regulate(now time.Time, level load.Level) {
 			u.s.rate *= speedUp
 			if u.s.rate > 4*max(u.bytes, slowLeast) {
 				u.s.slow.Store(nil)
+				g.wakeAll(u.tenant)
 				g.log.Info("a tenant is read at full speed again", slog.String("tenant", u.tenant))
 				continue
 			}
 		}
 		slow.Set(now, throttle.Rate{Messages: tenancy.Unlimited, Bytes: int64(u.s.rate)})
 		u.s.slow.Store(slow)
+	}
+}
+
+// wakeAll has the connections of a tenant look again whether they must wait.
+func (g *Gateway) wakeAll(tenant string) {
+	for _, c := range g.registry.of(tenant) {
+		c.mu.Lock()
+		c.wakeLocked()
+		c.mu.Unlock()
 	}
 }
 

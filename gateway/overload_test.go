@@ -4,6 +4,7 @@ package gateway_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +48,34 @@ func TestOverload_SlowsTheHeaviest(t *testing.T) {
 		heavy.flood(50, 1, payload)
 		return time.Since(begin) < 300*time.Millisecond
 	})
+}
+
+// Tenants that send the same are slowed down all, and what waits for that goes on
+// soon after it is over.
+func TestOverload_EqualTenants(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	other := hello("b")
+	other.Username = "beta:dev"
+	a, b := w.dial("mqtt").mustConnect(hello("a")), w.dial("mqtt").mustConnect(other)
+	w.overloaded(load.Slow)
+	large := strings.Repeat("x", 100_000)
+	w.eventually("both are slowed down", func() bool {
+		var wg sync.WaitGroup
+		for _, c := range []*client{a, b} {
+			wg.Go(func() { c.flood(5, 1, large) })
+		}
+		wg.Wait()
+		return w.metric("mqtt_gateway_throttled_total", "overload") >= 2
+	})
+	a.send(publish("t", strings.Repeat("x", 4<<20), 0)) // 16 s at the least rate
+	a.send(publish("t", "behind it", 0))
+	w.overloaded(load.Calm)
+	begin := time.Now()
+	a.flood(1, 1, "x")
+	if took := time.Since(begin); took > 8*time.Second {
+		t.Errorf("after the overload the next message took %s", took)
+	}
 }
 
 // Above that, CONNECTs are taken at a rate, and refused with the time to wait.

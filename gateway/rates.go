@@ -45,6 +45,9 @@ func (q quota) String() string {
 const (
 	// shortestWait bounds how often a connection is woken to pass a little.
 	shortestWait = 20 * time.Millisecond
+	// slowLook is how long a connection waits at most, because the node is
+	// overloaded, before it looks whether that still is so.
+	slowLook = time.Second
 	// connectDelay is up to how long a CONNECT waits for its turn.
 	connectDelay = time.Second
 	// connectBurst is how many seconds' worth of CONNECTs may come at once.
@@ -285,7 +288,7 @@ func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (w
 	}
 	if slow != nil {
 		if w, _ := slow.Wait(now); w > wait {
-			wait, q = w, overloadIn
+			wait, q = min(w, slowLook), overloadIn
 		}
 	}
 	return wait, q
@@ -338,7 +341,7 @@ func (c *connection) slowed(q quota) {
 
 // admitRate holds a CONNECT to the rates of its tenant and client id: it waits a
 // little, and is refused if that is not enough.
-func (c *connection) admitRate(t *tenancy.Tenant) conn.Refusal {
+func (c *connection) admitRate(turn *turn, t *tenancy.Tenant) conn.Refusal {
 	g, now := c.gw, time.Now()
 	var wait time.Duration
 	over := connectRate
@@ -372,7 +375,10 @@ func (c *connection) admitRate(t *tenancy.Tenant) conn.Refusal {
 	if own != nil {
 		own.Spend(now, 1, 0)
 	}
-	time.Sleep(wait)
+	if wait > 0 {
+		turn.freeSlot() // others need not wait with it
+		time.Sleep(wait)
+	}
 	return conn.Refusal{}
 }
 

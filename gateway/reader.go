@@ -26,6 +26,8 @@ type turn struct {
 	packet  packet.Packet
 	fx      conn.Effects
 	packets [16]int
+	// slot ends the turn of a CONNECT; nil without one.
+	slot func()
 	// tenant and username that a CONNECT claims.
 	tenant, username string
 }

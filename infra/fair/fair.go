@@ -57,6 +57,9 @@ func (l *list[T]) drop() *Flow[T] {
 // Len is how many items wait.
 func (q *Queue[T]) Len() int { return q.n }
 
+// Fresh reports whether a flow comes first because it was idle.
+func (q *Queue[T]) Fresh() bool { return q.fresh.head != nil }
+
 // Flows is how many flows have something waiting, or had until just now.
 func (q *Queue[T]) Flows() int { return q.flows }
 

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"runtime/metrics"
 	"slices"
@@ -108,7 +109,13 @@ type Sampler struct {
 // is set, else the limit of the control group, else what the machine has.
 func NewSampler() *Sampler {
 	s := &Sampler{samples: []metrics.Sample{
-		{Name: "/sched/latencies:seconds"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/sched/latencies:seconds"},
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/gc/heap/live:bytes"},
 	}, limit: memoryLimit()}
 	s.Sample()
 	return s
@@ -119,10 +126,17 @@ func (s *Sampler) Sample() Signals {
 	metrics.Read(s.samples)
 	out := Signals{RunQueue: s.waits(s.samples[0].Value)}
 	if s.limit > 0 {
-		out.Memory = float64(s.samples[1].Value.Uint64()-s.samples[2].Value.Uint64()) / float64(s.limit)
+		of := func(i int) float64 { return float64(s.samples[i].Value.Uint64()) }
+		// Garbage does not count: the collector lets it grow as far as GOMEMLIMIT
+		// allows. What lived at the last collection does, with all that is no heap.
+		out.Memory = (of(1) - of(2) - of(3) - of(4) - of(5) + of(6)) / float64(s.limit)
 	}
 	return out
 }
+
+// fewWaits is below how many there is no telling what 99 % of them are. The runtime
+// measures one in eight.
+const fewWaits = 50
 
 // waits is below what 99 % of the waits since the last call were.
 func (s *Sampler) waits(v metrics.Value) time.Duration {
@@ -133,6 +147,10 @@ func (s *Sampler) waits(v metrics.Value) time.Duration {
 	total := uint64(0)
 	for i, n := range h.Counts {
 		total += n - s.before[i]
+	}
+	if total < fewWaits {
+		copy(s.before, h.Counts)
+		return 0
 	}
 	above, at := total/100, 0.0
 	for i, count := range slices.Backward(h.Counts) {
@@ -154,7 +172,14 @@ func memoryLimit() uint64 {
 	if n := debug.SetMemoryLimit(-1); n != math.MaxInt64 {
 		return uint64(n)
 	}
-	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+	files := []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
+	if own, err := os.ReadFile("/proc/self/cgroup"); err == nil { // outside of a container
+		if _, path, ok := strings.Cut(string(own), "0::"); ok {
+			path, _, _ = strings.Cut(path, "\n")
+			files = append([]string{filepath.Join("/sys/fs/cgroup", path, "memory.max")}, files...)
+		}
+	}
+	for _, file := range files {
 		text, _ := os.ReadFile(file)
 		// The older one says a number beyond all memory for none.
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 63); err == nil && n < 1<<50 {

@@ -60,11 +60,17 @@ func TestSampler_SeesMemory(t *testing.T) {
 	for i := 0; i < len(held); i += 4096 {
 		held[i] = 1
 	}
+	runtime.GC()
 	after := s.Sample().Memory
 	if d := after - before; d < 0.2 || d > 0.4 {
 		t.Errorf("a quarter of the limit more: %.2f -> %.2f", before, after)
 	}
 	runtime.KeepAlive(held)
+	held = nil // garbage from here on, which is no use of memory
+	runtime.GC()
+	if d := s.Sample().Memory - before; d > 0.05 {
+		t.Errorf("garbage counts %.2f", d)
+	}
 }
 
 // Goroutines that wait for a processor are seen, and what was seen is not seen
@@ -73,15 +79,15 @@ func TestSampler_SeesWaiting(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := load.NewSampler()
 	var wg sync.WaitGroup
-	for range 50 {
+	for range 1000 {
 		wg.Go(func() {
-			for end := time.Now().Add(10 * time.Millisecond); time.Now().Before(end); {
+			for end := time.Now().Add(time.Millisecond); time.Now().Before(end); {
 			}
 		})
 	}
 	wg.Wait()
 	if d := s.Sample().RunQueue; d < 50*time.Millisecond {
-		t.Errorf("50 goroutines with 10 ms each on one processor: %s", d)
+		t.Errorf("1000 goroutines with 1 ms each on one processor: %s", d)
 	}
 	if d := s.Sample().RunQueue; d > 50*time.Millisecond {
 		t.Errorf("nothing to do: %s", d)

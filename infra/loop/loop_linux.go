@@ -24,7 +24,7 @@ const (
 	// hook runs, so that they also bound for how long what was read waits to be
 	// written, and what has come meanwhile to be seen.
 	batch     = 128
-	batchTime = 500 * time.Microsecond
+	batchTime = 300 * time.Microsecond
 	// quantum is for how long the sources of one owner are served while those of
 	// another wait. No call counts for more than mostCharged: the processor may
 	// have been taken away meanwhile.
@@ -307,7 +307,7 @@ func (l *Loop) turn() {
 	l.begin()
 	l.gather()
 	start := time.Now()
-	before := time.Duration(0)
+	before, fresh := time.Duration(0), l.fair.Fresh() && l.fair.Flows() > 1
 	for range batch {
 		s, flow, ok := l.fair.Next()
 		if !ok {
@@ -319,6 +319,9 @@ func (l *Loop) turn() {
 		l.fair.Charge(flow, int64(min(now-before, mostCharged)))
 		if before = now; now > batchTime {
 			break
+		}
+		if fresh && !l.fair.Fresh() {
+			break // what is for those that rarely have something need not wait for the others
 		}
 	}
 	l.end()

@@ -16,7 +16,7 @@ import (
 )
 
 // Version is the version of the preface and of the batch header.
-const Version uint16 = 1
+const Version uint16 = 2
 
 // magic begins every connection, so that a stranger is told from a node.
 const magic = "MLNK"

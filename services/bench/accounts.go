@@ -73,7 +73,7 @@ func (r overloaded) accounts(operators []string) ([]account, error) {
 			{name: "loud", fan: int64(r.loud.Extra["fan"]), edge: map[string]int64{}, core: map[string]int64{}},
 			{name: "quiet", fan: 1, edge: map[string]int64{}, core: map[string]int64{}},
 		}
-		for i, results := range [][]*Result{{r.capacity, r.loud}, {r.alone, r.beside}} {
+		for i, results := range [][]*Result{{r.capacity, r.loud}, {r.probe, r.alone, r.beside}} {
 			for _, res := range results {
 				all[i].sent += int64(res.Extra["sent"])
 				all[i].received += int64(res.Extra["received"])

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,11 +54,15 @@ func (o *Overload) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.Peer, "peer", "mosquitto", "broker to compare with: mosquitto, or empty for none")
 }
 
-// quietShare is the quiet tenant's part of what the broker sustains, and
-// quietPairs how many publishers it has.
 const (
+	// quietShare is the quiet tenant's part of the broker's processor time. A message
+	// that comes alone costs many times what one of a saturated pair does, so that a
+	// part of the messages would be a far larger one.
 	quietShare = 0.05
+	// quietPairs is how many publishers it has.
 	quietPairs = 20
+	// probeRate is at how many messages a second it is found out what one costs.
+	probeRate = 1000
 )
 
 // The priorities of the generators, which share half of the processors while the
@@ -69,7 +74,10 @@ const (
 )
 
 // overloaded are the results of one run.
-type overloaded struct{ capacity, alone, beside, loud *Result }
+type overloaded struct {
+	capacity, probe, alone, beside, loud *Result
+	rate                                 float64 // of the quiet tenant
+}
 
 // Run measures, and writes a line for each broker and run to out, then medians.
 func (o Overload) Run(ctx context.Context, out io.Writer) error {
@@ -90,8 +98,8 @@ func (o Overload) Run(ctx context.Context, out io.Writer) error {
 		brokers = append(brokers, func(ctx context.Context) (*broker, error) { return startMosquitto(ctx, path, "", "") })
 	}
 	fmt.Fprintf(out, "manor %s, %s\n%s\n", versionOf(ctx, "git", "rev-parse", "--short", "HEAD"), time.Now().UTC().Format(time.DateOnly), machine())
-	fmt.Fprintf(out, "loud: %s at %g times what is sustained; quiet: %d pairs at QoS %d, %g of it; manor dev %s\n", o.Scenario, o.Times, quietPairs, o.QoS, quietShare, o.Dev)
-	fmt.Fprintf(out, "%-10s %12s %12s %12s %12s %8s %12s %12s %10s\n", "", "sustained/s", "p99 alone", "p50 beside", "p99 beside", "ratio", "quiet lost", "loud lost", "peak MiB")
+	fmt.Fprintf(out, "loud: %s at %g times what is sustained; quiet: %d pairs at QoS %d, %g of the processor; manor dev %s\n", o.Scenario, o.Times, quietPairs, o.QoS, quietShare, o.Dev)
+	fmt.Fprintf(out, "%-10s %12s %10s %12s %12s %12s %8s %12s %12s %10s\n", "", "sustained/s", "quiet/s", "p99 alone", "p50 beside", "p99 beside", "ratio", "quiet lost", "loud lost", "peak MiB")
 	all := make([][]overloaded, len(brokers))
 	for range o.Runs {
 		for i, start := range brokers {
@@ -136,8 +144,9 @@ func (o Overload) line(out io.Writer, name string, runs []overloaded) {
 		slices.Sort(v)
 		return v[len(v)/2]
 	}
-	fmt.Fprintf(out, "%-10s %12.0f %9.0f us %9.0f us %9.0f us %8.2f %12.0f %12.0f %10.0f\n", name,
+	fmt.Fprintf(out, "%-10s %12.0f %10.0f %9.0f us %9.0f us %9.0f us %8.2f %12.0f %12.0f %10.0f\n", name,
 		of(func(r overloaded) float64 { return r.capacity.Rate }),
+		of(func(r overloaded) float64 { return r.rate }),
 		of(func(r overloaded) float64 { return r.alone.P99 }),
 		of(func(r overloaded) float64 { return r.beside.P50 }),
 		of(func(r overloaded) float64 { return r.beside.P99 }),
@@ -160,7 +169,13 @@ func (o Overload) measure(ctx context.Context, b *broker) (r overloaded, err err
 	if r.capacity, err = o.start(ctx, b, o.Duration, warm, loudNice, loudArgs...)(); err != nil {
 		return r, err
 	}
-	quietArgs = append(quietArgs, "-rate", fmt.Sprint(quietShare*r.capacity.Rate))
+	probe, err := o.start(ctx, b, o.Duration, warm, quietNice, append(quietArgs, "-rate", fmt.Sprint(probeRate))...)()
+	if err != nil {
+		return r, err
+	}
+	r.probe = probe
+	r.rate = quietShare * float64(max(1, runtime.NumCPU()/2)) * 1e6 / max(probe.CPU, 1)
+	quietArgs = append(quietArgs, "-rate", fmt.Sprint(r.rate))
 	if r.alone, err = o.start(ctx, b, o.Duration, warm, quietNice, quietArgs...)(); err != nil {
 		return r, err
 	}

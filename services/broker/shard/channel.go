@@ -57,8 +57,9 @@ func (st *Set) Attach(gw link.Gateway) *Link {
 	st.mu.Lock()
 	st.mu.links[l] = struct{}{}
 	st.mu.Unlock()
-	if level := st.Load(); level != load.Calm {
-		l.tellLoad(level)
+	for told := load.Calm; told != st.Load(); {
+		told = st.Load()
+		l.tellLoad(told)
 	}
 	return l
 }

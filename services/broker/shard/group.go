@@ -148,7 +148,18 @@ func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64
 		m := *e.Message
 		m.QoS = e.QoS
 		v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
-		s.toAnother(se, key, &v)
+		if g := s.groupOf(se, key); g != nil {
+			if to, _, ok := s.successor(g, se); ok {
+				s.handOver(se, to, &v)
+				continue
+			}
+		}
+		// The other members have gone since somebody was asked for.
+		if !se.gone && !se.ending {
+			s.enqueue(se, &v, e.QoS, e.Retain, e.IDs, key, false)
+		} else {
+			s.drop(se, dropNoMember)
+		}
 	}
 	return more
 }

@@ -4,6 +4,7 @@ package shard
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
@@ -205,5 +206,68 @@ func TestLanes_Shed(t *testing.T) {
 	w.settle()
 	if n := w.set.Tenant("a").Counts(); n.Dropped["overload"] != 10 || n.Sent != 7 {
 		t.Errorf("calm again: %+v", n)
+	}
+}
+
+// A shard that is relieved at the end of the turn in which it was held goes on.
+func TestLanes_RelievedAtTheEndOfATurn(t *testing.T) {
+	w := newWorld(t, 2, false)
+	a, b := w.set.shards[0], w.set.shards[1]
+	var pub *client
+	for i := 0; pub == nil; i++ {
+		if c := w.connect(fmt.Sprint("c", i)); w.set.shardOf(w.link.(*Link).mu.channels[c.id].part) == a {
+			pub = c
+		}
+	}
+	w.settle()
+	for !a.acquire() {
+		runtime.Gosched()
+	}
+	b.inner.Add(2 * innerLimit)
+	f := link.UpFrame{Kind: link.UpPublish, Channel: pub.id, PacketID: 1, Message: mqtt.Message{Topic: []byte("t"), QoS: 1}}
+	if err := w.link.Post(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
+		t.Fatal(err)
+	}
+	a.state.Store(running) // it has seen that there is more, and looks
+	r := runs.Get().(*run)
+	a.run = r
+	if more, n := a.serve(sharedWork); more || n != 0 {
+		t.Fatalf("a held shard did %d items", n)
+	}
+	b.inner.Add(-2 * innerLimit)
+	b.relieved()     // while a still runs
+	for range 1000 { // a worker that is woken now tries in vain
+		runtime.Gosched()
+	}
+	a.end(r)
+	a.run = nil
+	if !a.state.CompareAndSwap(running, idle) {
+		a.turn(nil, nil, r)
+	}
+	w.set.finish(r)
+	pub.wantAck(mqtt.Puback, 1)
+}
+
+// What is behind a fence runs when all that waited before was done, whoever's it is.
+func TestLanes_Fence(t *testing.T) {
+	w := newWorld(t, 1, false)
+	s := w.set.shards[0]
+	clients := []*client{w.connect("a", inTenant("a")), w.connect("b", inTenant("b"))}
+	release := s.hold()
+	for i := range 4000 {
+		f := link.UpFrame{Kind: link.UpPublish, Channel: clients[i%2].id, Message: mqtt.Message{Topic: []byte("t"), Payload: make([]byte, 200)}}
+		if err := w.link.Post(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := make(chan int, 1)
+	s.post(item{kind: itemFence, call: func() {
+		s.mail.Lock()
+		defer s.mail.Unlock()
+		left <- s.mail.lanes.Len()
+	}}, nil)
+	release()
+	if n := <-left; n != 0 {
+		t.Errorf("%d items still wait", n)
 	}
 }

@@ -147,7 +147,9 @@ func (s *Shard) relieved() {
 	if s.inner.Load() <= innerLimit && s.awaited.Load() && s.awaited.CompareAndSwap(true, false) {
 		for _, o := range s.set.shards {
 			if o != s {
-				o.wakeUp()
+				// Not a bare wakeUp: o may be at the end of the turn in which it was
+				// held, and has to see that there is more.
+				o.call(func() {})
 			}
 		}
 	}
@@ -207,7 +209,9 @@ func (s *Shard) serve(most int) (more bool, n int) {
 		}
 		s.spent += it.size
 		if s.sees(it.bundle.chs[0].tenant) {
-			most = min(most, s.piece())
+			if most < math.MaxInt { // else a fence
+				most = min(most, s.piece())
+			}
 		}
 		old := s.set.Load() == load.Shed && s.set.now()-it.at > shedAge
 		for k := range it.bundle.frames {

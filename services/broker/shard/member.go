@@ -67,6 +67,7 @@ func (s *Shard) checkMember(se *sess) {
 	stuck, oldest := s.overdue(se, after)
 	if stuck {
 		s.endMember(se)
+		s.watch(se) // what nobody could take yet
 		return
 	}
 	if m.waited > 0 && se.waiting() > 0 && s.relieve(se) {

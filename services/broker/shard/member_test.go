@@ -4,11 +4,13 @@ package shard
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
 )
 
 // timeout is shared_member_timeout, in seconds.
@@ -218,5 +220,52 @@ func TestMember_Change(t *testing.T) {
 		w.settle()
 		w.pass(5*time.Second, func() bool { return b.has() > 0 })
 		b.wantDeliver("0", 1)
+	})
+}
+
+// A member keeps what it was to give away if nobody is left to take it.
+func TestMember_NobodyLeft(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.connect("a", persistent, window(1), timeout(10))
+		a.subscribe("$share/g/t", 1)
+		pub := w.connect("pub")
+		pub.publishAll("t", 5)
+		w.settle()
+		tenant := w.set.Tenant("acme")
+		s := w.set.shardOf(partition.Choose(tenant.cell, "a"))
+		s.ask(func() { s.pass(s.session(tenant, "a"), "$share/g/t", nil, math.MaxUint64, relievePage) })
+		w.settle()
+		got := 0
+		for range 5 {
+			r := a.want(link.DownDeliver)
+			got++
+			a.ack(mqtt.Puback, r.PacketID)
+		}
+		if got != 5 || tenant.Counts().Dropped["shared_group_without_member"] != 0 {
+			t.Errorf("%d of 5 messages, %+v", got, tenant.Counts())
+		}
+	})
+}
+
+// What nobody could take when a member was ended goes to who comes for it.
+func TestMember_LooksOnAfterItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.connect("a", persistent, timeout(10))
+		a.subscribe("$share/g1/t", 1)
+		a.subscribe("$share/g2/u", 1)
+		pub := w.connect("pub")
+		pub.publish(1, "t", "one", 1)
+		pub.publish(2, "u", "two", 1)
+		w.settle()
+		b := w.connect("b", persistent, timeout(10))
+		b.subscribe("$share/g1/t", 1)
+		w.pass(20*time.Second, func() bool { return b.has() > 0 })
+		if _, ended := a.closed(); !ended {
+			t.Fatal("the stuck member is not disconnected")
+		}
+		c := w.connect("c", persistent, timeout(10))
+		c.subscribe("$share/g2/u", 1)
+		w.pass(20*time.Second, func() bool { return c.has() > 0 })
+		c.wantDeliver("two", 1)
 	})
 }

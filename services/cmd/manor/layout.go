@@ -34,6 +34,9 @@ func (o *options) validate() error {
 	if o.offset < 0 || o.offset > 65535-44100 {
 		return errs.New(errs.Invalid, "--listen-offset: expected 0 to %d, found %d", 65535-44100, o.offset)
 	}
+	if o.offset == 8883-1883 {
+		return errs.New(errs.Invalid, "--listen-offset: with %d plain MQTT would have port 8883, at which mosquitto's clients speak TLS unasked; choose another", o.offset)
+	}
 	bind, err := netip.ParseAddr(o.bind)
 	if err != nil {
 		return errs.New(errs.Invalid, "--bind: expected an IP address, found %q", o.bind)

@@ -100,6 +100,7 @@ func TestOptions_Validate(t *testing.T) {
 		" ":               {bind: "0.0.0.0", brokers: 1, gateways: 2, offset: 1000},
 		"loopback":        {bind: "0.0.0.0", anonymous: "bench"},
 		"--listen-offset": {bind: "127.0.0.1", offset: 65000},
+		"8883":            {bind: "127.0.0.1", offset: 7000},
 		"--bind":          {bind: "nowhere"},
 		"--anonymous":     {bind: "127.0.0.1", anonymous: "NOT A TENANT"},
 		"--brokers":       {bind: "127.0.0.1", brokers: 2, gateways: 1},
