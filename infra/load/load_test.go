@@ -66,8 +66,7 @@ func TestSampler_SeesMemory(t *testing.T) {
 		t.Errorf("a quarter of the limit more: %.2f -> %.2f", before, after)
 	}
 	runtime.KeepAlive(held)
-	held = nil // garbage from here on, which is no use of memory
-	runtime.GC()
+	runtime.GC() // it is garbage from here on, which is no use of memory
 	if d := s.Sample().Memory - before; d > 0.05 {
 		t.Errorf("garbage counts %.2f", d)
 	}

@@ -22,9 +22,12 @@ const (
 	events = 1024
 	// batch and batchTime bound a batch of calls of handlers. After it the caller's
 	// hook runs, so that they also bound for how long what was read waits to be
-	// written, and what has come meanwhile to be seen.
-	batch     = 128
-	batchTime = 300 * time.Microsecond
+	// written, and what has come meanwhile to be seen. Where there was one owner only
+	// for sharedTime, aloneTime is the bound: larger batches cost less.
+	batch      = 128
+	batchTime  = 300 * time.Microsecond
+	aloneTime  = 2 * time.Millisecond
+	sharedTime = time.Second
 	// quantum is for how long the sources of one owner are served while those of
 	// another wait. No call counts for more than mostCharged: the processor may
 	// have been taken away meanwhile.
@@ -63,6 +66,7 @@ type Loop struct {
 	werr   error
 	taken  []*Source
 	fair   fair.Queue[*Source]
+	shared time.Time // when several owners were seen last
 }
 
 // owner is whose sources take turns with those of others, by the time that their
@@ -307,7 +311,14 @@ func (l *Loop) turn() {
 	l.begin()
 	l.gather()
 	start := time.Now()
-	before, fresh := time.Duration(0), l.fair.Fresh() && l.fair.Flows() > 1
+	before, several, most := time.Duration(0), l.fair.Flows() > 1, aloneTime
+	fresh := several && l.fair.Fresh()
+	if several {
+		l.shared = start
+	}
+	if start.Sub(l.shared) < sharedTime {
+		most = batchTime
+	}
 	for range batch {
 		s, flow, ok := l.fair.Next()
 		if !ok {
@@ -317,7 +328,7 @@ func (l *Loop) turn() {
 		s.serve()
 		now := time.Since(start)
 		l.fair.Charge(flow, int64(min(now-before, mostCharged)))
-		if before = now; now > batchTime {
+		if before = now; now > most {
 			break
 		}
 		if fresh && !l.fair.Fresh() {
