@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// loadEvery is how often the load is looked at.
-	loadEvery = 250 * time.Millisecond
 	// heavyTimes is from how many times the mean of the active tenants on a tenant
 	// is heavy. Who brings more than half of all bytes is too; if nobody does, those
 	// at the mean are.
@@ -131,29 +129,23 @@ func (o *overload) connected(now time.Time) {
 
 // watchLoad looks at the load until ctx is done.
 func (g *Gateway) watchLoad(ctx context.Context) {
-	sampler, meter := load.NewSampler(), load.Meter{}
-	tick := time.NewTicker(loadEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			s := sampler.Sample()
-			own := meter.Update(now, s)
-			level := g.load.worst(own)
-			if before := load.Level(g.load.level.Swap(uint32(level))); before != level {
-				g.log.Warn("the gateway's load has another level", slog.String("level", level.String()), slog.String("before", before.String()),
-					slog.String("own", own.String()), slog.Duration("run_queue", s.RunQueue), slog.Float64("memory", s.Memory))
-			}
-			g.regulate(now, level)
-			g.load.admit(now, level)
+	before := time.Now()
+	load.Watch(ctx, nil, func(now time.Time, own load.Level, s load.Signals) {
+		level := g.load.worst(own)
+		if before := load.Level(g.load.level.Swap(uint32(level))); before != level {
+			g.log.Warn("the gateway's load has another level", slog.String("level", level.String()), slog.String("before", before.String()),
+				slog.String("own", own.String()), slog.Duration("run_queue", s.RunQueue), slog.Float64("memory", s.Memory))
 		}
-	}
+		past := max(now.Sub(before), time.Millisecond).Seconds()
+		before = now
+		g.regulate(now, past, level)
+		g.load.admit(now, past, level)
+	})
 }
 
-// regulate slows the heaviest tenants down, or lets them go again.
-func (g *Gateway) regulate(now time.Time, level load.Level) {
+// regulate slows the heaviest tenants down, or lets them go again. past is how many
+// seconds the last look is ago.
+func (g *Gateway) regulate(now time.Time, past float64, level load.Level) {
 	type usage struct {
 		tenant string
 		s      *tenantState
@@ -163,7 +155,7 @@ func (g *Gateway) regulate(now time.Time, level load.Level) {
 	total := 0.0
 	g.registry.states(func(tenant string, s *tenantState) {
 		bytes := s.bytes.Load()
-		u := usage{tenant, s, float64(bytes-s.seen) / loadEvery.Seconds()}
+		u := usage{tenant, s, float64(bytes-s.seen) / past}
 		s.seen = bytes
 		if u.bytes > 0 || s.slow.Load() != nil {
 			all = append(all, u)
@@ -213,9 +205,9 @@ func (g *Gateway) wakeAll(tenant string) {
 
 // admit bounds how many CONNECTs are let in: as many as there were when the node
 // became overloaded, fewer at each look while it is, and more again afterwards.
-func (o *overload) admit(now time.Time, level load.Level) {
+func (o *overload) admit(now time.Time, past float64, level load.Level) {
 	taken := o.taken.Load()
-	lately := float64(taken-o.before) / loadEvery.Seconds()
+	lately := float64(taken-o.before) / past
 	o.before = taken
 	l := o.connects.Load()
 	switch {

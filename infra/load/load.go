@@ -8,6 +8,7 @@ package load
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -165,6 +166,29 @@ func (s *Sampler) waits(v metrics.Value) time.Duration {
 	}
 	copy(s.before, h.Counts)
 	return time.Duration(at * float64(time.Second))
+}
+
+// watchEvery is how often Watch looks.
+const watchEvery = 250 * time.Millisecond
+
+// Watch measures this process four times a second until ctx is done, and gives f
+// the level and what it is from. commit, if not nil, tells how long commits take.
+func Watch(ctx context.Context, commit func() time.Duration, f func(now time.Time, l Level, s Signals)) {
+	sampler, meter := NewSampler(), Meter{}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			s := sampler.Sample()
+			if commit != nil {
+				s.Commit = commit()
+			}
+			f(now, meter.Update(now, s), s)
+		}
+	}
 }
 
 // memoryLimit is in bytes; 0 if it is not known.

@@ -168,31 +168,16 @@ func (b *Broker) Run(ctx context.Context) error {
 	return errors.Join(err, b.store.Close())
 }
 
-// loadEvery is how often the load is looked at.
-const loadEvery = 250 * time.Millisecond
-
 // watchLoad has the shards and the gateways hear how overloaded the node is.
 func (b *Broker) watchLoad(ctx context.Context) {
-	sampler, meter, before := load.NewSampler(), load.Meter{}, load.Calm
-	tick := time.NewTicker(loadEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			s := sampler.Sample()
-			s.Commit = b.shards.CommitLatency()
-			level := meter.Update(now, s)
+	load.Watch(ctx, b.shards.CommitLatency, func(_ time.Time, level load.Level, s load.Signals) {
+		if before := b.shards.Load(); level != before {
 			b.shards.SetLoad(level)
-			if level != before {
-				b.log.Warn("the broker's load has another level",
-					slog.String("level", level.String()), slog.String("before", before.String()),
-					slog.Duration("run_queue", s.RunQueue), slog.Float64("memory", s.Memory), slog.Duration("commit", s.Commit))
-				before = level
-			}
+			b.log.Warn("the broker's load has another level",
+				slog.String("level", level.String()), slog.String("before", before.String()),
+				slog.Duration("run_queue", s.RunQueue), slog.Float64("memory", s.Memory), slog.Duration("commit", s.Commit))
 		}
-	}
+	})
 }
 
 // Close releases a Broker that was never run.

@@ -72,7 +72,7 @@ func signUp(t *testing.T, p *Product, id string) *account {
 }
 
 // missing skips the test, and fails it in CI, because something is not there.
-func missing(t *testing.T, what string, err error) {
+func missing(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s: %v", what, err)

@@ -221,7 +221,7 @@ func (p *Process) pid(t testing.TB) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc")
 	if err != nil {
-		t.Skipf("processes are found through /proc, which is not here: %v", err)
+		missing(t, "processes are found through /proc", err)
 	}
 	for _, e := range all {
 		pid, err := strconv.Atoi(e.Name())

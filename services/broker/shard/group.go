@@ -34,13 +34,21 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 // toAnother gives v to another member of the group, if se was stored rather to
 // one that is stored too. It reports whether something went into the open batch.
 func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
-	if g := s.groupOf(se, filter); g != nil {
-		if m, _, ok := s.successor(g, se); ok {
-			return s.handOver(se, m, v)
-		}
+	if m, ok := s.another(se, filter); ok {
+		return s.handOver(se, m, v)
 	}
 	s.drop(se, dropNoMember)
 	return false
+}
+
+// another is who takes a message of a group over from se now.
+func (s *Shard) another(se *sess, filter string) (m share.Member[*sess], ok bool) {
+	g := s.groupOf(se, filter)
+	if g == nil {
+		return m, false
+	}
+	m, _, ok = s.successor(g, se)
+	return m, ok
 }
 
 // successor is who takes the messages of a member over. While a stored member
@@ -148,14 +156,9 @@ func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64
 		m := *e.Message
 		m.QoS = e.QoS
 		v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
-		if g := s.groupOf(se, key); g != nil {
-			if to, _, ok := s.successor(g, se); ok {
-				s.handOver(se, to, &v)
-				continue
-			}
-		}
-		// The other members have gone since somebody was asked for.
-		if !se.gone && !se.ending {
+		if to, ok := s.another(se, key); ok {
+			s.handOver(se, to, &v)
+		} else if !se.gone && !se.ending { // the others have gone since somebody was asked for
 			s.enqueue(se, &v, e.QoS, e.Retain, e.IDs, key, false)
 		} else {
 			s.drop(se, dropNoMember)
