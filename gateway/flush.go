@@ -26,8 +26,10 @@ const (
 	// patience is for how long those that flush all the time leave what is for the
 	// one tenant that has something: it is written in larger pieces then.
 	patience = 10 * time.Millisecond
-	// flushMost is how many bytes of several tenants they write each time.
-	flushMost = 128 << 10
+	// flushMost is how many bytes are written at once for several tenants. They are
+	// several for flushShared after two had something.
+	flushMost   = 128 << 10
+	flushShared = time.Second
 	// flushQuantum is what a tenant has written in its turn.
 	flushQuantum = 64 << 10
 	// flushCost is what a write counts for besides its bytes.
@@ -69,11 +71,27 @@ func (fl *flusher) frames(l *uplink.Link[connection]) *link.Up {
 	return &u.up
 }
 
-// flush writes out all that is dirty. Nobody who calls it holds a connection's
-// mutex.
+// flush writes out all that is dirty, or a piece of it if loops write the rest.
+// Nobody who calls it holds a connection's mutex.
 func (g *Gateway) flush() {
-	g.flushed.Store(time.Now().UnixNano())
+	if g.flushSome() {
+		n := int(g.loops.next.Add(1)) % len(g.loops.all)
+		g.loops.all[n].Again()
+	}
+}
+
+// flushSome writes out all that is dirty, in one go if it is one tenant's: that
+// costs less. Where several tenants have had something not long ago it writes a
+// piece, since something may come for another that ought not to wait, and reports
+// whether there is more. There is none in a gateway without loops.
+func (g *Gateway) flushSome() (more bool) {
+	now := time.Now().UnixNano()
+	if len(g.loops.all) > 0 && now-g.dirty.shared.Load() < int64(flushShared) {
+		return g.write(flushMost)
+	}
+	g.flushed.Store(now)
 	g.write(math.MaxInt64)
+	return false
 }
 
 // flushEarly writes out some of what is dirty, first what is for tenants that rarely
@@ -90,13 +108,16 @@ func (g *Gateway) flushEarly() {
 	}
 }
 
-// write writes out dirty connections, up to about so many bytes. Who marks others
-// meanwhile flushes after that.
-func (g *Gateway) write(most int64) {
+// write writes out dirty connections, up to about so many bytes, and reports
+// whether there are more. Who marks others meanwhile flushes after that.
+func (g *Gateway) write(most int64) (more bool) {
 	fl, _ := g.flushers.Get().(*flusher)
 	g.dirty.mu.Lock()
-	left := g.dirty.fair.Len()
+	left, several := g.dirty.fair.Len(), g.dirty.fair.Flows() > 1
 	g.dirty.mu.Unlock()
+	if several {
+		g.dirty.shared.Store(time.Now().UnixNano())
+	}
 	for pieces := 1; left > 0 && most > 0; pieces++ {
 		g.take(fl)
 		if fl.n == 0 {
@@ -113,6 +134,7 @@ func (g *Gateway) write(most int64) {
 	}
 	g.charge(fl)
 	g.give(fl)
+	return left > 0
 }
 
 // take takes the next connections off the list, after it has charged those of

@@ -48,6 +48,8 @@ type Gateway struct {
 		fair fair.Queue[*connection]
 		// strangers are the connections of no tenant yet.
 		strangers fair.Flow[*connection]
+		// shared is when several tenants had something last, in Unix nanoseconds.
+		shared atomic.Int64
 	}
 	flushers sync.Pool // *flusher
 	// flushed is when all that was dirty was written last, in Unix nanoseconds.

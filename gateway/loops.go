@@ -30,14 +30,14 @@ func (g *Gateway) newLoops() error {
 	}
 	for range n {
 		var l *loop.Loop
-		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() {
+		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() (more bool) {
 			g.loops.busy.Add(-1)
 			g.pool.FlushUp()
 			if l.Pending() {
 				g.flushEarly()
-			} else {
-				g.flush()
+				return false
 			}
+			return g.flushSome()
 		})
 		if errors.Is(err, loop.ErrUnsupported) {
 			return nil

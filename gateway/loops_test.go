@@ -4,7 +4,9 @@ package gateway_test
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/manormq/manor/infra/packet"
@@ -61,6 +63,32 @@ func TestLoopsPutPiecesTogether(t *testing.T) {
 					ack = true
 				}
 			}
+		}
+	}
+}
+
+// Where tenants share a gateway their messages are written in pieces, and all of
+// them are written.
+func TestFlushInPieces(t *testing.T) {
+	w := start(t, nil)
+	const n, rounds = 150, 40
+	var loud []*client
+	for i := range n {
+		c := w.any("mqtt", "acme.localhost").mustConnect(hello(fmt.Sprint("loud", i)))
+		c.subscribe("a")
+		loud = append(loud, c)
+	}
+	quiet := w.any("mqtts", "beta.localhost").mustConnect(hello("quiet"))
+	quiet.subscribe("b")
+	pub := w.any("mqtt", "acme.localhost").mustConnect(hello("pub"))
+	payload := strings.Repeat("z", 2_000)
+	for range rounds {
+		pub.send(publish("a", payload, 0))
+		quiet.send(publish("b", payload, 0))
+	}
+	for _, c := range append(loud, quiet) {
+		for range rounds {
+			c.want(packet.PUBLISH)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,8 +32,9 @@ const (
 	// have been taken away meanwhile.
 	quantum     = 250 * time.Microsecond
 	mostCharged = time.Millisecond
-	// contended is what is read at once while several owners wait.
-	contended = 16 << 10
+	// contended is what is read at once where there are several owners: a hundred
+	// small messages, which take a part of batchTime.
+	contended = 4 << 10
 )
 
 // Loop is one epoll instance and the goroutine of Run. All methods but Buffer
@@ -44,13 +44,14 @@ type Loop struct {
 	raw    syscall.RawConn
 	fd     int
 	begin  func()
-	end    func()
+	end    func() (more bool)
 	buffer []byte
 
 	mu      sync.Mutex
 	sources []*Source         // guarded by mu; by slot, nil if free
 	free    []int32           // guarded by mu
 	woken   []*Source         // guarded by mu
+	again   bool              // guarded by mu; there is to be another batch
 	closed  bool              // guarded by mu
 	owners  map[string]*owner // guarded by mu
 
@@ -67,6 +68,10 @@ type Loop struct {
 	taken  []*Source
 	fair   fair.Queue[*Source]
 	shared time.Time // when several owners were seen last
+	// several says that this was less than sharedTime before the batch.
+	several bool
+	// more says that there is something to do besides what comes.
+	more bool
 }
 
 // owner is whose sources take turns with those of others, by the time that their
@@ -77,8 +82,9 @@ type owner struct {
 }
 
 // New returns a Loop that calls begin before and end after each batch of
-// events, on its goroutine.
-func New(begin, end func()) (*Loop, error) {
+// events, on its goroutine. If end reports that it has more to do, another batch
+// follows at once, with the events that are there then or with none.
+func New(begin func(), end func() (more bool)) (*Loop, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -106,10 +112,10 @@ func New(begin, end func()) (*Loop, error) {
 	return l, nil
 }
 
-// Buffer is memory that a handler may use until it returns. It is smaller while
-// sources of several owners wait.
+// Buffer is memory that a handler may use until it returns. It is smaller where
+// there are several owners, since a handler is not interrupted.
 func (l *Loop) Buffer() []byte {
-	if l.fair.Flows() > 1 {
+	if l.several {
 		return l.buffer[:contended]
 	}
 	return l.buffer
@@ -136,7 +142,7 @@ type Source struct {
 	owner *owner
 	name  string // of owner
 	// Of the loop's goroutine: what is to be called, and that it is in loop.fair.
-	readable, woke, listed bool
+	readable, writable, woke, listed bool
 
 	mu     sync.Mutex
 	events uint32 // guarded by mu; what is wanted
@@ -215,6 +221,17 @@ func (s *Source) Wake() {
 	}
 }
 
+// Again has another batch follow, as if end had reported that it has more to do.
+func (l *Loop) Again() {
+	l.mu.Lock()
+	first := !l.again
+	l.again = true
+	l.mu.Unlock()
+	if first && l.sleeping.Load() {
+		l.wake()
+	}
+}
+
 func (l *Loop) wake() {
 	// Nobody reads the counter, since each write is an edge. It is full, and would
 	// wake nobody, after 2^64 of these.
@@ -262,6 +279,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.ep.SetReadDeadline(time.Now()) })
 	defer stop()
 	defer l.close()
+	var yield Yield
+	defer yield.Close()
 	for ctx.Err() == nil {
 		if err := l.wait(); err != nil {
 			if ctx.Err() != nil {
@@ -269,11 +288,11 @@ func (l *Loop) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		l.turn()
-		if l.fair.Len() > 0 {
+		more := l.turn()
+		if l.more = more || l.fair.Len() > 0; l.more {
 			// Who never waits would have the processor for 10 ms at a time, while
 			// others, of its own process, wait for it.
-			runtime.Gosched()
+			yield.Now()
 		}
 	}
 	return nil
@@ -293,7 +312,8 @@ func (l *Loop) wait() error {
 	l.sleeping.Store(true)
 	defer l.sleeping.Store(false)
 	l.mu.Lock()
-	busy := len(l.woken) > 0 || l.fair.Len() > 0
+	busy := len(l.woken) > 0 || l.again || l.more
+	l.again = false
 	l.mu.Unlock()
 	err := l.raw.Read(func(fd uintptr) bool {
 		l.calls.Polls.Add(1)
@@ -306,17 +326,16 @@ func (l *Loop) wait() error {
 	return err
 }
 
-// turn calls the handlers of one batch.
-func (l *Loop) turn() {
+// turn calls the handlers of one batch, and reports whether the hook wants another.
+func (l *Loop) turn() (more bool) {
 	l.begin()
 	l.gather()
 	start := time.Now()
-	before, several, most := time.Duration(0), l.fair.Flows() > 1, aloneTime
-	fresh := several && l.fair.Fresh()
-	if several {
-		l.shared = start
+	before, most, fresh := time.Duration(0), aloneTime, false
+	if l.fair.Flows() > 1 {
+		l.shared, fresh = start, l.fair.Fresh()
 	}
-	if start.Sub(l.shared) < sharedTime {
+	if l.several = start.Sub(l.shared) < sharedTime; l.several {
 		most = batchTime
 	}
 	for range batch {
@@ -335,11 +354,10 @@ func (l *Loop) turn() {
 			break // what is for those that rarely have something need not wait for the others
 		}
 	}
-	l.end()
+	return l.end()
 }
 
-// gather lists the sources that have something to do. What they have to write is
-// written at once.
+// gather lists the sources that have something to do.
 func (l *Loop) gather() {
 	l.mu.Lock()
 	for i := range l.n {
@@ -365,9 +383,8 @@ func (l *Loop) gather() {
 			l.list(s)
 		}
 		if ev&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-			if alive, _ := s.wanted(); alive {
-				s.h.Writable(l)
-			}
+			s.writable = true
+			l.list(s)
 		}
 	}
 	for i, s := range l.taken {
@@ -386,8 +403,13 @@ func (l *Loop) list(s *Source) {
 
 // serve calls what is due of s.
 func (s *Source) serve() {
-	readable, woke := s.readable, s.woke
-	s.readable, s.woke = false, false
+	readable, writable, woke := s.readable, s.writable, s.woke
+	s.readable, s.writable, s.woke = false, false, false
+	if writable {
+		if alive, _ := s.wanted(); alive {
+			s.h.Writable(s.loop)
+		}
+	}
 	if woke {
 		if alive, _ := s.wanted(); alive {
 			s.h.Woken(s.loop)

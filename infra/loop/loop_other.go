@@ -16,7 +16,7 @@ type Loop struct{}
 type Source struct{}
 
 // New fails with ErrUnsupported.
-func New(_, _ func()) (*Loop, error) { return nil, ErrUnsupported }
+func New(func(), func() bool) (*Loop, error) { return nil, ErrUnsupported }
 
 // Add is never called.
 func (*Loop) Add(int, Handler, string) (*Source, error) { return nil, ErrUnsupported }
@@ -32,6 +32,9 @@ func (*Loop) Calls() *Calls { return nil }
 
 // Pending is never called.
 func (*Loop) Pending() bool { return false }
+
+// Again is never called.
+func (*Loop) Again() {}
 
 // Run is never called.
 func (*Loop) Run(context.Context) error { return ErrUnsupported }

@@ -68,7 +68,7 @@ func start(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t}
 	var err error
-	w.l, err = loop.New(func() { w.begins.Add(1) }, func() { w.endsAt.Add(1) })
+	w.l, err = loop.New(func() { w.begins.Add(1) }, func() bool { w.endsAt.Add(1); return false })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestWant(t *testing.T) {
 
 // What is given to a loop that has ended is refused.
 func TestAddAfterTheEnd(t *testing.T) {
-	l, err := loop.New(func() {}, func() {})
+	l, err := loop.New(func() {}, func() bool { return false })
 	if err != nil {
 		t.Fatal(err)
 	}

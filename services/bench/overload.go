@@ -67,11 +67,21 @@ const (
 
 // The priorities of the generators, which share half of the processors while the
 // broker has the other: what is to be seen is the broker's choice, not the
-// kernel's.
-const (
-	loudNice  = 15
-	quietNice = -10
+// kernel's. So the quiet one always comes first, where that is permitted: beside
+// two loops of nice 15, one of nice -10 waits for milliseconds.
+var (
+	loudFirst  = []string{"nice", "-n", "15"}
+	quietFirst = []string{"chrt", "--fifo", "1"}
+	quietElse  = []string{"nice", "-n", "-10"}
 )
+
+// quietly is what the quiet generator is begun with.
+func quietly(ctx context.Context) []string {
+	if exec.CommandContext(ctx, quietFirst[0], append(quietFirst[1:len(quietFirst):len(quietFirst)], "true")...).Run() == nil {
+		return quietFirst
+	}
+	return quietElse
+}
 
 // overloaded are the results of one run.
 type overloaded struct {
@@ -98,7 +108,7 @@ func (o Overload) Run(ctx context.Context, out io.Writer) error {
 		brokers = append(brokers, func(ctx context.Context) (*broker, error) { return startMosquitto(ctx, path, "", "") })
 	}
 	fmt.Fprintf(out, "manor %s, %s\n%s\n", versionOf(ctx, "git", "rev-parse", "--short", "HEAD"), time.Now().UTC().Format(time.DateOnly), machine())
-	fmt.Fprintf(out, "loud: %s at %g times what is sustained; quiet: %d pairs at QoS %d, %g of the processor; manor dev %s\n", o.Scenario, o.Times, quietPairs, o.QoS, quietShare, o.Dev)
+	fmt.Fprintf(out, "loud: %s at %g times what is sustained; quiet: %d pairs at QoS %d, %g of the processor, begun with %s; manor dev %s\n", o.Scenario, o.Times, quietPairs, o.QoS, quietShare, strings.Join(quietly(ctx), " "), o.Dev)
 	fmt.Fprintf(out, "%-10s %12s %10s %12s %12s %12s %8s %12s %12s %10s\n", "", "sustained/s", "quiet/s", "p99 alone", "p50 beside", "p99 beside", "ratio", "quiet lost", "loud lost", "peak MiB")
 	all := make([][]overloaded, len(brokers))
 	for range o.Runs {
@@ -165,28 +175,28 @@ func (o Overload) measure(ctx context.Context, b *broker) (r overloaded, err err
 	}
 	loudArgs := append(strings.Fields(o.Scenario), loud...)
 	quietArgs := append([]string{"-s", "pairs", "-n", strconv.Itoa(quietPairs), "-qos", strconv.Itoa(o.QoS)}, quiet...)
-	warm := o.Duration / 4
-	if r.capacity, err = o.start(ctx, b, o.Duration, warm, loudNice, loudArgs...)(); err != nil {
+	warm, first := o.Duration/4, quietly(ctx)
+	if r.capacity, err = o.start(ctx, b, o.Duration, warm, loudFirst, loudArgs...)(); err != nil {
 		return r, err
 	}
-	probe, err := o.start(ctx, b, o.Duration, warm, quietNice, append(quietArgs, "-rate", fmt.Sprint(probeRate))...)()
+	probe, err := o.start(ctx, b, o.Duration, warm, first, append(quietArgs, "-rate", fmt.Sprint(probeRate))...)()
 	if err != nil {
 		return r, err
 	}
 	r.probe = probe
 	r.rate = quietShare * float64(max(1, runtime.NumCPU()/2)) * 1e6 / max(probe.CPU, 1)
 	quietArgs = append(quietArgs, "-rate", fmt.Sprint(r.rate))
-	if r.alone, err = o.start(ctx, b, o.Duration, warm, quietNice, quietArgs...)(); err != nil {
+	if r.alone, err = o.start(ctx, b, o.Duration, warm, first, quietArgs...)(); err != nil {
 		return r, err
 	}
 	// The loud one begins first and ends last.
 	lead := o.Duration / 2
-	wait := o.start(ctx, b, o.Duration+2*lead, warm, loudNice, append(loudArgs, "-rate", fmt.Sprint(o.Times*r.capacity.Rate/r.capacity.Extra["fan"]))...)
+	wait := o.start(ctx, b, o.Duration+2*lead, warm, loudFirst, append(loudArgs, "-rate", fmt.Sprint(o.Times*r.capacity.Rate/r.capacity.Extra["fan"]))...)
 	select {
 	case <-ctx.Done():
 	case <-time.After(warm + lead):
 	}
-	r.beside, err = o.start(ctx, b, o.Duration, warm, quietNice, quietArgs...)()
+	r.beside, err = o.start(ctx, b, o.Duration, warm, first, quietArgs...)()
 	var lerr error
 	r.loud, lerr = wait()
 	return r, errors.Join(err, lerr)
@@ -215,11 +225,11 @@ func (o Overload) split(b *broker) (loud, quiet []string, err error) {
 
 // start runs the generator as a process of that priority and returns what waits
 // for its result.
-func (o Overload) start(ctx context.Context, b *broker, dur, warm time.Duration, nice int, more ...string) (wait func() (*Result, error)) {
+func (o Overload) start(ctx context.Context, b *broker, dur, warm time.Duration, priority []string, more ...string) (wait func() (*Result, error)) {
 	pids := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(b.pids)), ","), "[]")
 	args := append([]string{"bench", "-pid", pids, "-label", b.name, "-addr", b.addrs[overTCP], "-dur", dur.String(), "-warm", warm.String()}, more...)
-	args = append([]string{"-n", strconv.Itoa(nice), o.Program}, args...)
-	cmd := exec.CommandContext(ctx, "nice", args...) // only root may go below 0
+	args = slices.Concat(priority, []string{o.Program}, args)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stderr = os.Stderr
 	var out strings.Builder
 	cmd.Stdout = &out

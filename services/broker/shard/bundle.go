@@ -27,11 +27,12 @@ const maxPooledFrames = 1024
 func (s *Shard) postFrames(chs []*Channel, frames []link.UpFrame, r *run) {
 	for begin := 0; begin < len(frames); {
 		t, end, size := chs[begin].tenant, begin, -itemOverhead
-		b := bundles.Get().(*bundle)
-		for ; end < len(frames) && chs[end].tenant == t && end-begin < bundleFrames && size < laneQuantum; end++ {
+		b, l := bundles.Get().(*bundle), &t.lanes[s.index]
+		most := l.frames()
+		for ; end < len(frames) && chs[end].tenant == t && end-begin < most && size < laneQuantum; end++ {
 			size += itemOverhead + b.add(chs[end], &frames[end])
 		}
-		s.post(item{kind: itemFrames, lane: &t.lanes[s.index], at: s.set.now(), bundle: b, size: size}, r)
+		s.post(item{kind: itemFrames, lane: l, at: s.set.now(), bundle: b, size: size}, r)
 		begin = end
 	}
 }

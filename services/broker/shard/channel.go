@@ -93,7 +93,7 @@ func (l *Link) send(b *link.Up, r *run, direct bool) error {
 			s := chs[begin].shard
 			if direct && s.acquire() {
 				s.turn(chs[begin:end], b.Frames[begin:end], r)
-			} else {
+			} else if !direct || !s.visit(chs[begin:end], b.Frames[begin:end], r) {
 				s.postFrames(chs[begin:end], b.Frames[begin:end], r)
 			}
 		}

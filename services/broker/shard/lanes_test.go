@@ -5,6 +5,7 @@ package shard
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
@@ -269,5 +270,37 @@ func TestLanes_Fence(t *testing.T) {
 	release()
 	if n := <-left; n != 0 {
 		t.Errorf("%d items still wait", n)
+	}
+}
+
+// While a shard rests, what a tenant sends of whom nothing waits is done at once,
+// and not behind what waits of another.
+func TestLanes_VisitWhileResting(t *testing.T) {
+	w := newWorld(t, 1, false)
+	s := w.set.shards[0]
+	loud, quiet := w.connect("loud", inTenant("a")), w.connect("quiet", inTenant("b"))
+	for _, c := range []*client{loud, quiet} {
+		c.subscribe("t", 0)
+	}
+	w.settle()
+	for !s.acquire() {
+		runtime.Gosched()
+	}
+	publish := func(c *client, payload string) link.UpFrame {
+		return link.UpFrame{Kind: link.UpPublish, Channel: c.id, Message: mqtt.Message{Topic: []byte("t"), Payload: []byte(payload)}}
+	}
+	if err := w.link.Post(&link.Up{Frames: []link.UpFrame{publish(loud, "1"), publish(loud, "2")}}); err != nil {
+		t.Fatal(err)
+	}
+	order := w.gw.watch()
+	s.state.Store(resting) // and the worker has not come
+	quiet.send(publish(quiet, "at once"))
+	w.settle()
+	if got := order(); !slices.Equal(got, []link.Channel{quiet.id, loud.id, loud.id}) {
+		t.Errorf("delivered to %v, expected the quiet %d first", got, quiet.id)
+	}
+	quiet.wantDeliver("at once", 0)
+	for _, want := range []string{"1", "2"} {
+		loud.wantDeliver(want, 0)
 	}
 }

@@ -48,7 +48,7 @@ const (
 	itemOverhead = 128
 	// frameWork is what a frame and a delivery count for besides their bytes.
 	frameWork = 128
-	// bundleFrames is how many frames are done at once at most: each may go to many.
+	// bundleFrames is how many frames are done at once at most.
 	bundleFrames = 8
 )
 
@@ -79,7 +79,7 @@ func (s *Shard) post(it item, r *run) {
 			if s.state.CompareAndSwap(running, more) {
 				return
 			}
-		case more:
+		case more, resting:
 			return
 		}
 	}
@@ -202,6 +202,7 @@ func (s *Shard) serve(most int) (more bool, n int) {
 	for start := s.spent; s.spent-start < most; n++ {
 		before := s.spent
 		s.mail.Lock()
+		fresh := s.mail.lanes.Fresh()
 		it, f, ok := s.mail.lanes.Next()
 		s.mail.Unlock()
 		if !ok {
@@ -223,8 +224,13 @@ func (s *Shard) serve(most int) (more bool, n int) {
 		it.lane.waiting.Add(-int64(it.size))
 		s.mailBytes.Add(-int64(it.size))
 		s.mail.Lock()
+		it.lane.learn(s.spent-before, len(it.bundle.frames))
 		s.mail.lanes.Charge(f, int64(s.spent-before))
+		served := fresh && !s.mail.lanes.Fresh()
 		s.mail.Unlock()
+		if served && most < math.MaxInt {
+			return true, n + 1 // what is for those that rarely have something is handed over first
+		}
 	}
 	s.mail.Lock()
 	defer s.mail.Unlock()

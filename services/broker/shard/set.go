@@ -162,7 +162,9 @@ func (st *Set) rest() {
 		for _, s := range st.shards {
 			select {
 			case <-s.handover:
-				s.turn(nil, nil, r)
+				if s.acquireResting() {
+					s.turn(nil, nil, r)
+				}
 			default:
 			}
 			if s.mailBytes.Load() > 0 {

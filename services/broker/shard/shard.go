@@ -4,7 +4,6 @@ package shard
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
@@ -20,11 +20,13 @@ import (
 )
 
 // The states of a shard. Release is a compare-and-set from running, so a post
-// that found the shard running (and set more) is never overlooked.
+// that found the shard running (and set more) is never overlooked. A shard rests
+// while it has more to do and its worker has not come to do it.
 const (
 	idle int32 = iota
 	running
 	more
+	resting
 )
 
 const (
@@ -39,7 +41,7 @@ const (
 	// is handed over, as Shard.spent counts; aloneWork that where nobody else waits
 	// for it, since larger pieces cost less. For sharedTime milliseconds after
 	// frames of two tenants came, both are expected.
-	sharedWork = 128 << 10
+	sharedWork = 64 << 10
 	aloneWork  = 2 << 20
 	sharedTime = 1000
 	// laneQuantum is what a tenant has done in its turn.
@@ -159,8 +161,23 @@ func (s *Shard) wakeUp() {
 
 func (s *Shard) acquire() bool { return s.state.CompareAndSwap(idle, running) }
 
+// acquireResting is acquire for a shard that rests.
+func (s *Shard) acquireResting() bool { return s.state.CompareAndSwap(resting, running) }
+
+// rest lets go of the shard, and has the worker go on. Whoever has resumed it
+// meanwhile calls rest in turn, so that the worker may find nothing to do.
+func (s *Shard) rest() {
+	s.state.Store(resting)
+	select {
+	case s.handover <- struct{}{}:
+	default:
+	}
+}
+
 // work runs turns for whatever nobody else stands ready to run.
 func (s *Shard) work(ctx context.Context) error {
+	var yield loop.Yield
+	defer yield.Close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -168,8 +185,10 @@ func (s *Shard) work(ctx context.Context) error {
 		case <-s.handover:
 			r := runs.Get().(*run)
 			for busy := true; busy; {
-				runtime.Gosched() // it has no other pause while there is work
-				s.turn(nil, nil, r)
+				yield.Now() // it has no other pause while there is work
+				if s.acquireResting() {
+					s.turn(nil, nil, r)
+				}
 				busy = false
 				if ctx.Err() == nil {
 					select {
@@ -247,17 +266,30 @@ func (s *Shard) turn(chs []*Channel, frames []link.UpFrame, r *run) {
 		}
 		s.state.Store(running)
 		if n > turnItems || time.Since(start) > turnTime {
-			select {
-			case s.handover <- struct{}{}:
-				return
-			default:
-			}
+			s.rest()
+			return
 		}
 		s.run = r
 		s.now = s.set.now()
 		n += s.drain()
 		more, m = s.serve(s.piece())
 	}
+}
+
+// visit does frames of a tenant of whom nothing waits, while the shard rests, and
+// leaves what waits of others to the worker. It reports false if the shard does
+// not rest.
+func (s *Shard) visit(chs []*Channel, frames []link.UpFrame, r *run) bool {
+	if chs[0].lane().waiting.Load() != 0 || !s.acquireResting() {
+		return false
+	}
+	s.run, s.now = r, s.set.now()
+	s.drain()
+	s.direct(chs, frames)
+	s.end(r)
+	s.run = nil
+	s.rest()
+	return true
 }
 
 // end closes a turn: the batch goes to the committer, what was said to links

@@ -43,6 +43,21 @@ type lane struct {
 	// channels counts those; of the turn.
 	active   int64
 	channels recent
+	// weight is about what a frame was worth lately, with what came of it, as
+	// Shard.spent counts.
+	weight atomic.Int64
+}
+
+// learn hears what some frames were worth. Of the turn.
+func (l *lane) learn(spent, frames int) {
+	w := l.weight.Load()
+	l.weight.Store(w + (int64(spent/frames)-w)/8)
+}
+
+// frames is how many are to be done at once: each may go to many, and what is for
+// another tenant waits meanwhile.
+func (l *lane) frames() int {
+	return int(min(max(laneQuantum/max(l.weight.Load(), 1), 1), bundleFrames))
 }
 
 // flow is what one shard has taken from a tenant's clients and given to them. It
