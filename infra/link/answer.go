@@ -4,6 +4,8 @@ package link
 
 import (
 	"encoding/binary"
+
+	"github.com/manormq/manor/infra/wire"
 )
 
 // Answers are for people: they are rare, and their encoding is plain rather
@@ -47,8 +49,8 @@ func appendAnswer(dst []byte, a *Answer) []byte {
 	for _, n := range [...]int64{u.Connections, u.PersistentSessions, u.Subscriptions, u.QueueMessages, u.QueueBytes, u.Retained, u.RetainedBytes} {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(n))
 	}
-	dst = appendBytes(dst, a.Error)
-	dst = appendBytes(dst, a.Next)
+	dst = wire.AppendBytes(dst, a.Error)
+	dst = wire.AppendBytes(dst, a.Next)
 	dst = binary.AppendUvarint(dst, uint64(len(a.Clients)))
 	for i := range a.Clients {
 		dst = appendClient(dst, &a.Clients[i])
@@ -60,31 +62,31 @@ func appendAnswer(dst []byte, a *Answer) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(m.StoredAt))
 		dst = append(dst, messageFlags(&m.Message))
 		scratch = appendMessage(scratch[:0], &m.Message)
-		dst = appendBytes(dst, scratch)
+		dst = wire.AppendBytes(dst, scratch)
 	}
-	return shut(dst, body)
+	return wire.ShutFrame(dst, body)
 }
 
 func (r *reader) answer(flags byte) *Answer {
 	a := &Answer{
-		Found: flags&flagYes != 0, ID: r.u64(),
+		Found: flags&flagYes != 0, ID: r.U64(),
 		Usage: Usage{
-			Connections: r.i64(), PersistentSessions: r.i64(), Subscriptions: r.i64(),
-			QueueMessages: r.i64(), QueueBytes: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(),
+			Connections: r.I64(), PersistentSessions: r.I64(), Subscriptions: r.I64(),
+			QueueMessages: r.I64(), QueueBytes: r.I64(), Retained: r.I64(), RetainedBytes: r.I64(),
 		},
-		Error: r.string(), Next: r.string(),
+		Error: r.String(), Next: r.String(),
 	}
-	for range r.length(clientLeast) {
+	for range r.Length(clientLeast) {
 		a.Clients = append(a.Clients, r.client())
 	}
-	for range r.length(retainedLeast) {
-		info := RetainedInfo{StoredAt: r.i64()}
-		flags := r.u8()
-		body := reader{data: r.bytes()}
+	for range r.Length(retainedLeast) {
+		info := RetainedInfo{StoredAt: r.I64()}
+		flags := r.U8()
+		body := read(r.Bytes())
 		info.Message = body.message(flags)
 		// Answers leave the turn that brought them: they own their memory.
 		info.Message = info.Message.Clone()
-		r.bad = r.bad || body.bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
+		r.Bad = r.Bad || body.Bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
 		a.Retained = append(a.Retained, info)
 	}
 	return a
@@ -109,7 +111,7 @@ func appendClient(dst []byte, c *ClientInfo) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(c.QueueBytes))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(c.Inflight))
 	dst = binary.BigEndian.AppendUint64(dst, c.Dropped)
-	dst = appendBytes(dst, c.ClientID)
+	dst = wire.AppendBytes(dst, c.ClientID)
 	dst = appendLabels(dst, &c.Labels)
 	dst = binary.AppendUvarint(dst, uint64(len(c.Subscriptions)))
 	for i := range c.Subscriptions {
@@ -119,14 +121,14 @@ func appendClient(dst []byte, c *ClientInfo) []byte {
 }
 
 func (r *reader) client() ClientInfo {
-	flags := r.u8()
+	flags := r.U8()
 	c := ClientInfo{
-		Connected: flags&flagYes != 0, ConnectedAt: r.i64(), DisconnectedAt: r.i64(), SessionExpiry: r.u32(),
-		QueueMessages: r.i64(), QueueBytes: r.i64(), Inflight: int(r.i64()), Dropped: r.u64(),
-		ClientID: r.string(), Labels: r.labels(),
+		Connected: flags&flagYes != 0, ConnectedAt: r.I64(), DisconnectedAt: r.I64(), SessionExpiry: r.U32(),
+		QueueMessages: r.I64(), QueueBytes: r.I64(), Inflight: int(r.I64()), Dropped: r.U64(),
+		ClientID: r.String(), Labels: r.labels(),
 	}
-	r.bad = r.bad || flags&^flagYes != 0
-	for range r.length(3) {
+	r.Bad = r.Bad || flags&^flagYes != 0
+	for range r.Length(3) {
 		c.Subscriptions = append(c.Subscriptions, r.subscription())
 	}
 	return c

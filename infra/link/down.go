@@ -7,6 +7,7 @@ import (
 
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/wire"
 )
 
 // DownEncoder encodes Down batches. It keeps memory between calls; the zero
@@ -41,7 +42,7 @@ func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count,
 				m := &b.Messages[slot]
 				var body int
 				dst, body = open(dst, wireMessage, messageFlags(m), 0)
-				dst = shut(appendMessage(dst, m), body)
+				dst = wire.ShutFrame(appendMessage(dst, m), body)
 				count++
 			}
 			var body int
@@ -51,7 +52,7 @@ func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count,
 				f := &b.Frames[next]
 				dst = appendDeliver(dst, f, e.slots[f.Slot]-1)
 			}
-			dst = shut(dst, body)
+			dst = wire.ShutFrame(dst, body)
 		case DownAck:
 			var body int
 			dst, body = open(dst, wireDownAcks, 0, 0)
@@ -59,14 +60,14 @@ func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count,
 				f := &b.Frames[next]
 				dst = appendAck(dst, f.Channel, f.Ack, f.Reason, f.PacketID)
 			}
-			dst = shut(dst, body)
+			dst = wire.ShutFrame(dst, body)
 		case DownWindow:
 			var body int
 			dst, body = open(dst, wireWindow, 0, 0)
 			for ; next < len(b.Frames) && b.Frames[next].Kind == DownWindow && len(dst)-start < softBatch; next++ {
 				dst = appendWindow(dst, b.Frames[next].Channel, b.Frames[next].Bytes)
 			}
-			dst = shut(dst, body)
+			dst = wire.ShutFrame(dst, body)
 		default:
 			dst = appendDownFrame(dst, &b.Frames[next])
 			next++
@@ -137,7 +138,7 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 	case DownDeliver, DownAck, DownWindow: // vectors: Append's
 		return dst
 	}
-	return shut(dst, body)
+	return wire.ShutFrame(dst, body)
 }
 
 func appendReasons(dst []byte, f *DownFrame) []byte {
@@ -152,68 +153,68 @@ func appendReasons(dst []byte, f *DownFrame) []byte {
 // Byte slices in b are views of data. On an error, which wraps ErrMalformed, b
 // holds what was decoded before it.
 func DecodeDown(data []byte, count int, b *Down) error {
-	return frames(data, count, func(f frame) error { return b.decode(f) })
+	return wire.EachFrame(data, count, func(f wire.Frame) error { return b.decode(f) })
 }
 
-func (b *Down) decode(f frame) error {
-	r := reader{data: f.body}
-	out := DownFrame{Channel: f.channel}
+func (b *Down) decode(f wire.Frame) error {
+	r := read(f.Body)
+	out := DownFrame{Channel: Channel(f.ID)}
 	allowed, channelless := byte(0), false
-	switch f.kind {
+	switch f.Kind {
 	case wireMessage:
-		m := r.message(f.flags)
-		if err := f.check(&r, flagQoS|flagRetain|flagExpiry, true); err != nil {
+		m := r.message(f.Flags)
+		if err := check(f, &r, flagQoS|flagRetain|flagExpiry, true); err != nil {
 			return err
 		}
 		b.Messages = append(b.Messages, m)
 		return nil
 	case wireDeliver:
-		for len(r.data) > 0 && !r.bad {
-			if d := r.deliver(len(b.Messages)); !r.bad {
+		for len(r.Data) > 0 && !r.Bad {
+			if d := r.deliver(len(b.Messages)); !r.Bad {
 				b.Frames = append(b.Frames, d)
 			}
 		}
-		return f.check(&r, 0, true)
+		return check(f, &r, 0, true)
 	case wireDownAcks:
-		for len(r.data) > 0 && !r.bad {
+		for len(r.Data) > 0 && !r.Bad {
 			a := DownFrame{Kind: DownAck}
 			a.Channel, a.Ack, a.Reason, a.PacketID = r.ack()
-			if !r.bad {
+			if !r.Bad {
 				b.Frames = append(b.Frames, a)
 			}
 		}
-		return f.check(&r, 0, true)
+		return check(f, &r, 0, true)
 	case wireWindow:
-		for len(r.data) > 0 && !r.bad {
-			w := DownFrame{Kind: DownWindow, Channel: Channel(r.u32()), Bytes: r.u64()}
-			if !r.bad {
+		for len(r.Data) > 0 && !r.Bad {
+			w := DownFrame{Kind: DownWindow, Channel: Channel(r.U32()), Bytes: r.U64()}
+			if !r.Bad {
 				b.Frames = append(b.Frames, w)
 			}
 		}
-		return f.check(&r, 0, true)
+		return check(f, &r, 0, true)
 	case wireOpened:
-		out.Kind, out.SessionPresent, out.Bytes = DownOpened, f.flags&flagYes != 0, r.u64()
+		out.Kind, out.SessionPresent, out.Bytes = DownOpened, f.Flags&flagYes != 0, r.U64()
 		allowed = flagYes
 	case wireRefused:
-		out.Kind, out.Reason, out.Text = DownRefused, mqtt.ReasonCode(r.u8()), string(r.rest())
+		out.Kind, out.Reason, out.Text = DownRefused, mqtt.ReasonCode(r.U8()), string(r.Rest())
 	case wireSuback:
-		out.Kind, out.PacketID, out.Reasons = DownSuback, r.u16(), r.reasons()
+		out.Kind, out.PacketID, out.Reasons = DownSuback, r.U16(), r.reasons()
 	case wireUnsuback:
-		out.Kind, out.PacketID, out.Reasons = DownUnsuback, r.u16(), r.reasons()
+		out.Kind, out.PacketID, out.Reasons = DownUnsuback, r.U16(), r.reasons()
 	case wireEnd:
-		out.Kind, out.Reason, out.Text = DownClose, mqtt.ReasonCode(r.u8()), string(r.rest())
+		out.Kind, out.Reason, out.Text = DownClose, mqtt.ReasonCode(r.U8()), string(r.Rest())
 	case wireAnswer:
-		out.Kind, out.Answer = DownAnswer, r.answer(f.flags)
+		out.Kind, out.Answer = DownAnswer, r.answer(f.Flags)
 		allowed, channelless = flagYes, true
 	case wireGoaway:
 		out.Kind, channelless = DownGoaway, true
 	case wireLoad:
-		out.Kind, out.Load, channelless = DownLoad, load.Level(r.u8()), true
-		r.bad = r.bad || out.Load > load.Shed
+		out.Kind, out.Load, channelless = DownLoad, load.Level(r.U8()), true
+		r.Bad = r.Bad || out.Load > load.Shed
 	default:
-		return f.malformed("a broker sends no such frame")
+		return f.Malformed("a broker sends no such frame")
 	}
-	if err := f.check(&r, allowed, channelless); err != nil {
+	if err := check(f, &r, allowed, channelless); err != nil {
 		return err
 	}
 	b.Frames = append(b.Frames, out)
@@ -222,28 +223,28 @@ func (b *Down) decode(f frame) error {
 
 // deliver reads one entry of a Deliver vector, behind messages messages.
 func (r *reader) deliver(messages int) DownFrame {
-	d := DownFrame{Kind: DownDeliver, Channel: Channel(r.u32()), Slot: r.u16(), PacketID: r.u16()}
-	flags := r.u8()
+	d := DownFrame{Kind: DownDeliver, Channel: Channel(r.U32()), Slot: r.U16(), PacketID: r.U16()}
+	flags := r.U8()
 	d.QoS, d.Retain, d.Dup = mqtt.QoS(flags&flagQoS), flags&flagRetain != 0, flags&flagDup != 0
 	if flags&flagIDs != 0 {
-		n := r.length(1)
+		n := r.Length(1)
 		if n == 0 {
-			r.bad = true
+			r.Bad = true
 			return d
 		}
 		d.SubscriptionIDs = make([]uint32, n)
 		for i := range d.SubscriptionIDs {
-			d.SubscriptionIDs[i] = r.uvarint()
+			d.SubscriptionIDs[i] = r.Uvarint()
 		}
 	}
 	if !d.QoS.Valid() || int(d.Slot) >= messages || flags&^(flagQoS|flagRetain|flagDup|flagIDs) != 0 {
-		r.bad = true
+		r.Bad = true
 	}
 	return d
 }
 
 func (r *reader) reasons() []mqtt.ReasonCode {
-	raw := r.rest()
+	raw := r.Rest()
 	if len(raw) == 0 {
 		return nil
 	}

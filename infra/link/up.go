@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/wire"
 )
 
 // softBatch is the size at which an encoder begins another batch, in bytes: a
@@ -34,14 +35,14 @@ func AppendUp(dst []byte, b *Up, first int) (out []byte, count, next int) {
 				f := &b.Frames[next]
 				dst = appendAck(dst, f.Channel, f.Ack, f.Reason, f.PacketID)
 			}
-			dst = shut(dst, body)
+			dst = wire.ShutFrame(dst, body)
 		case UpCredit:
 			var body int
 			dst, body = open(dst, wireCredit, 0, 0)
 			for ; next < len(b.Frames) && b.Frames[next].Kind == UpCredit && len(dst)-start < softBatch; next++ {
 				dst = appendWindow(dst, b.Frames[next].Channel, b.Frames[next].Bytes)
 			}
-			dst = shut(dst, body)
+			dst = wire.ShutFrame(dst, body)
 		default:
 			dst = appendUpFrame(dst, f)
 			next++
@@ -74,7 +75,7 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 		dst, body = open(dst, wireUnsubscribe, 0, f.Channel)
 		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
 		for _, filter := range f.Unsubscribe {
-			dst = appendBytes(dst, filter)
+			dst = wire.AppendBytes(dst, filter)
 		}
 	case UpTooLarge:
 		dst, body = open(dst, wireTooLarge, 0, f.Channel)
@@ -98,7 +99,7 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 	case UpAck, UpCredit: // vectors: AppendUp's
 		return dst
 	}
-	return shut(dst, body)
+	return wire.ShutFrame(dst, body)
 }
 
 // appendOpen appends
@@ -119,15 +120,15 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, o.Credit)
 	dst = binary.BigEndian.AppendUint64(dst, o.GrantRevision)
 	dst = appendLimits(dst, &o.Limits)
-	dst = appendBytes(dst, o.Tenant)
-	dst = appendBytes(dst, string(o.ClientID))
+	dst = wire.AppendBytes(dst, o.Tenant)
+	dst = wire.AppendBytes(dst, string(o.ClientID))
 	dst = appendLabels(dst, &o.Labels)
 	if o.Will != nil {
 		dst = binary.BigEndian.AppendUint32(dst, o.Will.Delay)
 		dst = append(dst, messageFlags(&o.Will.Message))
 		dst = appendMessage(dst, &o.Will.Message)
 	}
-	return shut(dst, body)
+	return wire.ShutFrame(dst, body)
 }
 
 // The flags of Settings.
@@ -164,27 +165,27 @@ func appendLimits(dst []byte, l *Limits) []byte {
 
 func (r *reader) limits() Limits {
 	l := Limits{
-		QueueMessages: r.i64(), QueueBytes: r.i64(), Subscriptions: r.i64(), Retained: r.i64(), RetainedBytes: r.i64(), Sessions: r.i64(),
-		ReceiveMaximum: r.u16(), Settings: Settings{OnlineMessages: r.i64(), Inflight: r.u16(), Retry: r.u16(), Member: r.u16(), Share: SharePolicy(r.u8())},
+		QueueMessages: r.I64(), QueueBytes: r.I64(), Subscriptions: r.I64(), Retained: r.I64(), RetainedBytes: r.I64(), Sessions: r.I64(),
+		ReceiveMaximum: r.U16(), Settings: Settings{OnlineMessages: r.I64(), Inflight: r.U16(), Retry: r.U16(), Member: r.U16(), Share: SharePolicy(r.U8())},
 	}
-	flags, s := r.u8(), &l.Settings
+	flags, s := r.U8(), &l.Settings
 	s.KeepOffline, s.LIFO, s.UpgradeQoS = flags&settingKeepOffline != 0, flags&settingLIFO != 0, flags&settingUpgradeQoS != 0
 	s.QuietTakeover, s.Multiple, s.Balance = flags&settingQuietTakeover != 0, flags&settingMultiple != 0, flags&settingBalance != 0
-	r.bad = r.bad || flags >= settingBalance<<1 || s.Share > ShareStickyTopic
+	r.Bad = r.Bad || flags >= settingBalance<<1 || s.Share > ShareStickyTopic
 	return l
 }
 
 func (r *reader) open(flags byte) *Open {
 	o := &Open{
-		CleanStart: flags&flagYes != 0, SessionExpiry: r.u32(), ReceiveMaximum: r.u16(), Credit: r.u64(), GrantRevision: r.u64(),
+		CleanStart: flags&flagYes != 0, SessionExpiry: r.U32(), ReceiveMaximum: r.U16(), Credit: r.U64(), GrantRevision: r.U64(),
 		Limits: r.limits(),
-		Tenant: r.string(), ClientID: mqtt.ClientID(r.string()), Labels: r.labels(),
+		Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Labels: r.labels(),
 	}
 	if flags&flagWill != 0 {
-		delay, flags := r.u32(), r.u8()
+		delay, flags := r.U32(), r.U8()
 		// The will outlives its batch by far: it gets memory of its own.
 		m := r.message(flags)
-		r.bad = r.bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
+		r.Bad = r.Bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
 		o.Will = &mqtt.Will{Message: m.Clone(), Delay: delay}
 	}
 	return o
@@ -192,13 +193,13 @@ func (r *reader) open(flags byte) *Open {
 
 func appendLabels(dst []byte, l *Labels) []byte {
 	for _, label := range [...]string{l.Protocol, l.Listener, l.Username, l.Peer, l.Gateway} {
-		dst = appendBytes(dst, label)
+		dst = wire.AppendBytes(dst, label)
 	}
 	return dst
 }
 
 func (r *reader) labels() Labels {
-	return Labels{Protocol: r.string(), Listener: r.string(), Username: r.string(), Peer: r.string(), Gateway: r.string()}
+	return Labels{Protocol: r.String(), Listener: r.String(), Username: r.String(), Peer: r.String(), Gateway: r.String()}
 }
 
 func appendQuery(dst []byte, q *Query) []byte {
@@ -211,73 +212,73 @@ func appendQuery(dst []byte, q *Query) []byte {
 	dst = append(dst, byte(q.Kind))
 	dst = binary.BigEndian.AppendUint32(dst, uint32(q.Limit))
 	for _, s := range [...]string{q.Tenant, string(q.ClientID), q.Filter, q.Cursor} {
-		dst = appendBytes(dst, s)
+		dst = wire.AppendBytes(dst, s)
 	}
-	return shut(dst, body)
+	return wire.ShutFrame(dst, body)
 }
 
 // DecodeUp appends the count frames of data to b. Byte slices in b are views of
 // data, except a will, which is a copy. On an error, which wraps ErrMalformed, b
 // holds what was decoded before it.
 func DecodeUp(data []byte, count int, b *Up) error {
-	return frames(data, count, func(f frame) error { return b.decode(f) })
+	return wire.EachFrame(data, count, func(f wire.Frame) error { return b.decode(f) })
 }
 
-func (b *Up) decode(f frame) error {
-	r := reader{data: f.body}
-	out := UpFrame{Channel: f.channel}
-	switch f.kind {
+func (b *Up) decode(f wire.Frame) error {
+	r := read(f.Body)
+	out := UpFrame{Channel: Channel(f.ID)}
+	switch f.Kind {
 	case wireAcks:
-		for len(r.data) > 0 && !r.bad {
+		for len(r.Data) > 0 && !r.Bad {
 			a := UpFrame{Kind: UpAck}
 			a.Channel, a.Ack, a.Reason, a.PacketID = r.ack()
-			if !r.bad {
+			if !r.Bad {
 				b.Frames = append(b.Frames, a)
 			}
 		}
-		return f.check(&r, 0, true)
+		return check(f, &r, 0, true)
 	case wireCredit:
-		for len(r.data) > 0 && !r.bad {
-			c := UpFrame{Kind: UpCredit, Channel: Channel(r.u32()), Bytes: r.u64()}
-			if !r.bad {
+		for len(r.Data) > 0 && !r.Bad {
+			c := UpFrame{Kind: UpCredit, Channel: Channel(r.U32()), Bytes: r.U64()}
+			if !r.Bad {
 				b.Frames = append(b.Frames, c)
 			}
 		}
-		return f.check(&r, 0, true)
+		return check(f, &r, 0, true)
 	case wireOpen:
-		out.Kind, out.Open = UpOpen, r.open(f.flags)
+		out.Kind, out.Open = UpOpen, r.open(f.Flags)
 	case wirePublish:
-		out.Kind, out.Dup, out.PacketID = UpPublish, f.flags&flagDup != 0, r.u16()
-		out.Message = r.message(f.flags)
+		out.Kind, out.Dup, out.PacketID = UpPublish, f.Flags&flagDup != 0, r.U16()
+		out.Message = r.message(f.Flags)
 	case wireSubscribe:
-		out.Kind, out.PacketID = UpSubscribe, r.u16()
-		for len(r.data) > 0 && !r.bad {
+		out.Kind, out.PacketID = UpSubscribe, r.U16()
+		for len(r.Data) > 0 && !r.Bad {
 			out.Subscribe = append(out.Subscribe, r.subscription())
 		}
 	case wireUnsubscribe:
-		out.Kind, out.PacketID = UpUnsubscribe, r.u16()
-		for len(r.data) > 0 && !r.bad {
-			out.Unsubscribe = append(out.Unsubscribe, r.string())
+		out.Kind, out.PacketID = UpUnsubscribe, r.U16()
+		for len(r.Data) > 0 && !r.Bad {
+			out.Unsubscribe = append(out.Unsubscribe, r.String())
 		}
 	case wireTooLarge:
-		out.Kind, out.PacketID = UpTooLarge, r.u16()
+		out.Kind, out.PacketID = UpTooLarge, r.U16()
 	case wireClose:
-		out.Kind, out.Close = UpClose, &Close{Cause: CloseCause(r.u8()), HasSessionExpiry: f.flags&flagExpiry != 0}
+		out.Kind, out.Close = UpClose, &Close{Cause: CloseCause(r.U8()), HasSessionExpiry: f.Flags&flagExpiry != 0}
 		if out.Close.HasSessionExpiry {
-			out.Close.SessionExpiry = r.u32()
+			out.Close.SessionExpiry = r.U32()
 		}
-		r.bad = r.bad || out.Close.Cause < CloseNormal || out.Close.Cause > CloseRevoked
+		r.Bad = r.Bad || out.Close.Cause < CloseNormal || out.Close.Cause > CloseRevoked
 	case wireLimits:
-		out.Kind, out.Limits = UpLimits, &NewLimits{SessionExpiry: r.u32(), Limits: r.limits()}
+		out.Kind, out.Limits = UpLimits, &NewLimits{SessionExpiry: r.U32(), Limits: r.limits()}
 	case wireQuery:
-		q := &Query{Purge: f.flags&flagYes != 0, ID: r.u64(), Kind: QueryKind(r.u8()), Limit: int(r.u32()), Tenant: r.string()}
-		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.string()), r.string(), r.string()
+		q := &Query{Purge: f.Flags&flagYes != 0, ID: r.U64(), Kind: QueryKind(r.U8()), Limit: int(r.U32()), Tenant: r.String()}
+		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.String()), r.String(), r.String()
 		out.Kind, out.Query = UpQuery, q
-		r.bad = r.bad || q.Kind < QueryClients || q.Kind > QueryUsage
+		r.Bad = r.Bad || q.Kind < QueryClients || q.Kind > QueryUsage
 	default:
-		return f.malformed("a gateway sends no such frame")
+		return f.Malformed("a gateway sends no such frame")
 	}
-	if err := f.check(&r, upFlags[f.kind], f.kind == wireQuery); err != nil {
+	if err := check(f, &r, upFlags[f.Kind], f.Kind == wireQuery); err != nil {
 		return err
 	}
 	b.Frames = append(b.Frames, out)
@@ -294,16 +295,12 @@ var upFlags = map[byte]byte{
 
 // check returns an error if r did not take the whole body, if f has other flags
 // than allowed, or a channel though it is of none.
-func (f frame) check(r *reader, allowed byte, channelless bool) error {
-	switch {
-	case r.bad:
-		return f.malformed("a field is missing, too long or out of range")
-	case len(r.data) > 0:
-		return f.malformed("bytes are left over")
-	case f.flags&^allowed != 0:
-		return f.malformed("unknown flags")
-	case channelless && f.channel != 0:
-		return f.malformed("has a channel, but is of none")
+func check(f wire.Frame, r *reader, allowed byte, channelless bool) error {
+	if err := f.Check(&r.Reader, allowed); err != nil {
+		return err
+	}
+	if channelless && f.ID != 0 {
+		return f.Malformed("has a channel, but is of none")
 	}
 	return nil
 }
