@@ -90,6 +90,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
 	o := listener.Options{
 		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Computing: listener.NewComputing(computingHandshakes * runtime.GOMAXPROCS(0)),
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()
 			g.metrics.refused.WithLabelValues(c.Label(), why).Inc()

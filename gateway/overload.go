@@ -40,6 +40,9 @@ const (
 	// few enough that those under way are soon done. The others wait, in their
 	// order, and cost nothing but memory.
 	connectSlots = 64
+	// computingHandshakes is how many handshakes of TLS are computed at once, for each
+	// processor. They wait for nothing meanwhile.
+	computingHandshakes = 2
 	// slotDelay is the longest that a CONNECT waits for that.
 	slotDelay = 8 * time.Second
 )

@@ -64,6 +64,8 @@ type Options struct {
 	// Tickets are what all gateways derive the keys of TLS session tickets from; nil
 	// if each has its own, as it has while Tickets gives nil.
 	Tickets func() *tenancy.TicketSecrets
+	// Computing bounds the handshakes of TLS; nil does not.
+	Computing Computing
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
 	// Handle has the connection until it returns; then it is closed unless an
@@ -254,7 +256,9 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	if t != nil {
 		var ctx context.Context
 		ctx, n = handshakeContext(context.Background())
-		if err := t.HandshakeContext(ctx); err != nil {
+		err := t.HandshakeContext(ctx)
+		n.end()
+		if err != nil {
 			l.opts.Refused(l, "tls_handshake")
 			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr().String(), "error", err)
 			return nil

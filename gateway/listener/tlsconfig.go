@@ -44,7 +44,18 @@ func (c *tlsConfig) same(t *tenancy.Tenant, files *tenancy.Trust, secrets *tenan
 type handshakeKey struct{}
 
 // negotiated is what a handshake has come to.
-type negotiated struct{ config *tlsConfig }
+type negotiated struct {
+	config *tlsConfig
+	// computed ends the handshake's turn; nil before it.
+	computed func()
+}
+
+// end ends the handshake's turn, if it has not ended.
+func (n *negotiated) end() {
+	if n.computed != nil {
+		n.computed()
+	}
+}
 
 func handshakeContext(ctx context.Context) (context.Context, *negotiated) {
 	n := &negotiated{}
@@ -74,6 +85,10 @@ func (l *Listener) baseConfig() *tls.Config {
 			}
 			if n, ok := hello.Context().Value(handshakeKey{}).(*negotiated); ok {
 				n.config = config
+				if n.computed, err = l.opts.Computing.begin(hello.Conn); err != nil {
+					l.opts.Refused(l, "tls_overload")
+					return nil, err
+				}
 			}
 			return config.tls, nil
 		},

@@ -22,7 +22,8 @@ type Socket struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection is not a kernel's
 
-	// progress is called, without locks held, when the backlog has shrunk.
+	// progress is called, without locks held, when the backlog has shrunk; before
+	// Async when something was written.
 	progress func()
 	// overrun is called, under mu, when the backlog is too large, once.
 	overrun func(backlog int)
@@ -81,6 +82,13 @@ func (s *Socket) Async(progress func(), overrun func(backlog int)) {
 	s.async, s.progress, s.overrun = true, progress, overrun
 }
 
+// Written has f called after each write before Async. It must not call the Socket.
+func (s *Socket) Written(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.progress = f
+}
+
 // Bound allows a backlog of n bytes. A Write that leads beyond it closes the
 // connection and fails with ErrOverrun.
 func (s *Socket) Bound(n int) {
@@ -100,8 +108,13 @@ func (s *Socket) Backlog() int {
 func (s *Socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	if !s.async {
+		written := s.progress
 		s.mu.Unlock()
-		return s.Conn.Write(p)
+		n, err := s.Conn.Write(p)
+		if written != nil {
+			written()
+		}
+		return n, err
 	}
 	defer s.mu.Unlock()
 	if err := s.writeLocked(p, nil); err != nil {
