@@ -60,8 +60,8 @@ func appendAnswer(dst []byte, a *Answer) []byte {
 	for i := range a.Retained {
 		m := &a.Retained[i]
 		dst = binary.BigEndian.AppendUint64(dst, uint64(m.StoredAt))
-		dst = append(dst, messageFlags(&m.Message))
-		scratch = appendMessage(scratch[:0], &m.Message)
+		dst = append(dst, MessageFlags(&m.Message))
+		scratch = AppendMessage(scratch[:0], &m.Message)
 		dst = wire.AppendBytes(dst, scratch)
 	}
 	return wire.ShutFrame(dst, body)
@@ -83,7 +83,7 @@ func (r *reader) answer(flags byte) *Answer {
 		info := RetainedInfo{StoredAt: r.I64()}
 		flags := r.U8()
 		body := read(r.Bytes())
-		info.Message = body.message(flags)
+		info.Message = ReadMessage(&body.Reader, flags)
 		// Answers leave the turn that brought them: they own their memory.
 		info.Message = info.Message.Clone()
 		r.Bad = r.Bad || body.Bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0

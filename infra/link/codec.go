@@ -63,8 +63,8 @@ type reader struct{ wire.Reader }
 
 func read(body []byte) reader { return reader{wire.Reader{Data: body}} }
 
-// messageFlags are the flags of m.
-func messageFlags(m *mqtt.Message) byte {
+// MessageFlags are the flags of a frame with m.
+func MessageFlags(m *mqtt.Message) byte {
 	flags := byte(m.QoS) & flagQoS
 	if m.Retain {
 		flags |= flagRetain
@@ -75,13 +75,13 @@ func messageFlags(m *mqtt.Message) byte {
 	return flags
 }
 
-// appendMessage appends
+// AppendMessage appends
 //
 //	[expiry u32] | topic | properties | payload
 //
 // where topic and properties have a uvarint length in front and the payload is
 // what is left of the frame.
-func appendMessage(dst []byte, m *mqtt.Message) []byte {
+func AppendMessage(dst []byte, m *mqtt.Message) []byte {
 	if m.HasExpiry {
 		dst = binary.BigEndian.AppendUint32(dst, m.Expiry)
 	}
@@ -90,8 +90,9 @@ func appendMessage(dst []byte, m *mqtt.Message) []byte {
 	return append(dst, m.Payload...)
 }
 
-// message reads what appendMessage wrote, up to the end of r.
-func (r *reader) message(flags byte) mqtt.Message {
+// ReadMessage reads what AppendMessage wrote, up to the end of r. The Message's bytes
+// are views.
+func ReadMessage(r *wire.Reader, flags byte) mqtt.Message {
 	m := mqtt.Message{QoS: mqtt.QoS(flags & flagQoS), Retain: flags&flagRetain != 0, HasExpiry: flags&flagExpiry != 0}
 	if m.HasExpiry {
 		m.Expiry = r.U32()

@@ -41,8 +41,8 @@ func (e *DownEncoder) Append(dst []byte, b *Down, first int) (out []byte, count,
 				e.slots[slot] = written
 				m := &b.Messages[slot]
 				var body int
-				dst, body = open(dst, wireMessage, messageFlags(m), 0)
-				dst = wire.ShutFrame(appendMessage(dst, m), body)
+				dst, body = open(dst, wireMessage, MessageFlags(m), 0)
+				dst = wire.ShutFrame(AppendMessage(dst, m), body)
 				count++
 			}
 			var body int
@@ -162,7 +162,7 @@ func (b *Down) decode(f wire.Frame) error {
 	allowed, channelless := byte(0), false
 	switch f.Kind {
 	case wireMessage:
-		m := r.message(f.Flags)
+		m := ReadMessage(&r.Reader, f.Flags)
 		if err := check(f, &r, flagQoS|flagRetain|flagExpiry, true); err != nil {
 			return err
 		}

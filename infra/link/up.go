@@ -58,13 +58,13 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 	case UpOpen:
 		return appendOpen(dst, f.Channel, f.Open)
 	case UpPublish:
-		flags := messageFlags(&f.Message)
+		flags := MessageFlags(&f.Message)
 		if f.Dup {
 			flags |= flagDup
 		}
 		dst, body = open(dst, wirePublish, flags, f.Channel)
 		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
-		dst = appendMessage(dst, &f.Message)
+		dst = AppendMessage(dst, &f.Message)
 	case UpSubscribe:
 		dst, body = open(dst, wireSubscribe, 0, f.Channel)
 		dst = binary.BigEndian.AppendUint16(dst, f.PacketID)
@@ -125,8 +125,8 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	dst = appendLabels(dst, &o.Labels)
 	if o.Will != nil {
 		dst = binary.BigEndian.AppendUint32(dst, o.Will.Delay)
-		dst = append(dst, messageFlags(&o.Will.Message))
-		dst = appendMessage(dst, &o.Will.Message)
+		dst = append(dst, MessageFlags(&o.Will.Message))
+		dst = AppendMessage(dst, &o.Will.Message)
 	}
 	return wire.ShutFrame(dst, body)
 }
@@ -184,7 +184,7 @@ func (r *reader) open(flags byte) *Open {
 	if flags&flagWill != 0 {
 		delay, flags := r.U32(), r.U8()
 		// The will outlives its batch by far: it gets memory of its own.
-		m := r.message(flags)
+		m := ReadMessage(&r.Reader, flags)
 		r.Bad = r.Bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
 		o.Will = &mqtt.Will{Message: m.Clone(), Delay: delay}
 	}
@@ -249,7 +249,7 @@ func (b *Up) decode(f wire.Frame) error {
 		out.Kind, out.Open = UpOpen, r.open(f.Flags)
 	case wirePublish:
 		out.Kind, out.Dup, out.PacketID = UpPublish, f.Flags&flagDup != 0, r.U16()
-		out.Message = r.message(f.Flags)
+		out.Message = ReadMessage(&r.Reader, f.Flags)
 	case wireSubscribe:
 		out.Kind, out.PacketID = UpSubscribe, r.U16()
 		for len(r.Data) > 0 && !r.Bad {

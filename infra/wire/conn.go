@@ -61,6 +61,9 @@ type Config struct {
 	// writes to the connection do not wait, and Flush writes itself instead of
 	// waking a goroutine. What the connection keeps of them must be bounded.
 	Direct func()
+	// Written, if set, is called after each write, on the goroutine that writes: what
+	// is gathered elsewhere may be queued now. It must not wait for the network.
+	Written func()
 	// Handshake is how long the preface, and TLS before it, may take: 10 s by
 	// default.
 	Handshake time.Duration
@@ -345,6 +348,9 @@ func (c *Conn) writePending() {
 		c.mu.Lock()
 		c.spare = out[:0]
 		c.mu.Unlock()
+	}
+	if c.config.Written != nil {
+		c.config.Written()
 	}
 }
 

@@ -122,11 +122,14 @@ func (s *Shard) sees(t *Tenant) bool {
 
 // piece is how much is done at once.
 func (s *Shard) piece() int {
-	if s.now-s.mixed < sharedTime {
-		return sharedWork
+	if s.alone() {
+		return aloneWork
 	}
-	return aloneWork
+	return sharedWork
 }
+
+// alone reports whether frames came from one tenant only lately.
+func (s *Shard) alone() bool { return s.now-s.mixed >= sharedTime }
 
 // held reports whether nothing is to be taken from gateways now, because too much
 // of what came of it waits for another shard. That one wakes s.

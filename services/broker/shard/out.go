@@ -17,8 +17,9 @@ const (
 	windowMost  = 256 << 10
 	windowLeast = 1 << 10
 	windowFirst = 16 << 10
-	windowsOf   = 256 << 10 // of a tenant at most
+	windowsOf   = 256 << 10 // of a tenant at most, where there are others
 	windowsAll  = 1 << 20   // of all tenants of a shard
+	windowsOne  = 2 << 20   // of a tenant that is alone: a gateway that stops and goes on costs more
 	// windowEpoch is the time in which a channel counts, in milliseconds.
 	windowEpoch = 100
 )
@@ -51,7 +52,11 @@ func (s *Shard) window(ch *Channel) uint64 {
 	l.active = epoch
 	channels := l.channels.count(epoch, ch.active != epoch)
 	ch.active = epoch
-	return uint64(max(windowLeast, min(windowMost, min(windowsOf, windowsAll/tenants)/channels)))
+	most := min(windowsOf, windowsAll/tenants)
+	if s.alone() {
+		most = windowsOne
+	}
+	return uint64(max(windowLeast, min(windowMost, most/channels)))
 }
 
 // out is the open batch of a shard to one link.

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/manormq/manor/infra/fair"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/wire"
+)
+
+// The ways in which something is not sent.
+var (
+	// ErrDown says that there is no link to the broker now.
+	ErrDown = errors.New("cluster: no link to the broker")
+	// ErrFull says that so much waits for the broker that no more is taken at QoS 0.
+	ErrFull = errors.New("cluster: too much waits for the broker")
+	// ErrLost says that a link was lost before an answer came.
+	ErrLost = errors.New("cluster: the link was lost before there was an answer")
+)
+
+const (
+	// laneQuantum is how many bytes a tenant sends in its turn.
+	laneQuantum = 32 << 10
+	// sendMost is how many bytes are encoded at once: what is for a tenant that
+	// rarely has something waits for no more than that and what the kernel has.
+	sendMost = 256 << 10
+	// laneMost bounds what waits of a tenant, and peerMost of all of them, before
+	// QoS 0 is refused, in bytes.
+	laneMost = 4 << 20
+	peerMost = 32 << 20
+	// keepLanes is how many lanes a peer keeps while nothing waits in them.
+	keepLanes = 1024
+)
+
+// request is an Enqueue that waits to be sent. It owns its memory.
+type request struct {
+	e    Enqueue
+	size int
+	done func(Answer)
+}
+
+// lane is what waits of one tenant.
+type lane struct {
+	flow  fair.Flow[request]
+	bytes int
+}
+
+// peer is the sending end of what goes to one broker. Its methods may be called
+// concurrently.
+type peer struct {
+	mu sync.Mutex
+	// All below is guarded by mu.
+	conn  *wire.Conn // nil while there is no link
+	lanes map[string]*lane
+	queue fair.Queue[request]
+	told  []byte // frames of Tell
+	tells int    // of them
+	bytes int    // that wait in lanes
+	// writing says that conn has something that Written will tell of.
+	writing bool
+	waiting map[uint32]func(Answer)
+	last    uint32
+	stats   *Stats
+}
+
+func newPeer(stats *Stats) *peer {
+	return &peer{
+		stats: stats,
+		lanes: make(map[string]*lane), waiting: make(map[uint32]func(Answer)),
+		queue: fair.Queue[request]{Quantum: laneQuantum},
+	}
+}
+
+// enqueue leaves a copy of e to be sent. done, if any, is called once, with what
+// became of it, from a goroutine of the link or, if that is lost, of whoever notices;
+// never from within enqueue.
+func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
+	size := e.Size()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil {
+		return ErrDown
+	}
+	l := p.lanes[e.Tenant]
+	if l == nil {
+		l = &lane{}
+		p.lanes[e.Tenant] = l
+	}
+	if e.Message.QoS == mqtt.AtMostOnce && done == nil && (l.bytes+size > laneMost || p.bytes+size > peerMost) {
+		p.stats.Full.Add(1)
+		return ErrFull
+	}
+	own := *e
+	own.Message = e.Message.Clone()
+	own.Parts, own.Members = append(own.Parts[:0:0], e.Parts...), append(own.Members[:0:0], e.Members...)
+	l.bytes += size
+	p.bytes += size
+	p.queue.Push(&l.flow, request{own, size, done})
+	p.stats.Enqueued.Add(1)
+	return p.sendLocked()
+}
+
+// tell leaves b to be sent before all that waits in lanes.
+func (p *peer) tell(s Stream, b []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil {
+		return ErrDown
+	}
+	p.told = appendTell(p.told, s, b)
+	p.tells++
+	return p.sendLocked()
+}
+
+// backlog is how many bytes wait.
+func (p *peer) backlog() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes + len(p.told)
+}
+
+// written is wire.Config.Written: more may go to the kernel.
+func (p *peer) written() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn != nil && p.conn.Pending() == 0 {
+		p.writing = false
+		_ = p.sendLocked() // of a link that has ended, Run tells
+	}
+}
+
+// maxFrames is how many frames a batch has at most.
+const maxFrames = 1<<16 - 1
+
+// sendLocked gives the link its next batch, unless it has one that is not written:
+// so what waits does so in lanes.
+func (p *peer) sendLocked() error {
+	if p.writing || p.tells == 0 && p.queue.Len() == 0 {
+		return nil
+	}
+	err := p.conn.Append(func(dst []byte) (out []byte, count int) {
+		if p.tells > 0 && p.tells <= maxFrames {
+			dst, count = append(dst, p.told...), p.tells
+			p.told, p.tells = p.told[:0], 0
+			if cap(p.told) > sendMost {
+				p.told = nil
+			}
+		}
+		for begin := len(dst); len(dst)-begin < sendMost && count < maxFrames; count++ {
+			r, f, ok := p.queue.Next()
+			if !ok {
+				if len(p.lanes) > keepLanes {
+					clear(p.lanes) // tenants come and go, and the queue has none of these
+				}
+				break
+			}
+			p.queue.Charge(f, int64(r.size))
+			p.bytes -= r.size
+			p.lanes[r.e.Tenant].bytes -= r.size
+			dst = appendEnqueue(dst, p.numberLocked(r.done), &r.e)
+		}
+		return dst, count
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDown, err)
+	}
+	p.writing = true
+	p.conn.Flush()
+	return nil
+}
+
+// numberLocked gives a request a number for its answer, 0 if none is wanted.
+func (p *peer) numberLocked(done func(Answer)) uint32 {
+	if done == nil {
+		return 0
+	}
+	for {
+		if p.last++; p.last != 0 && p.waiting[p.last] == nil {
+			p.waiting[p.last] = done
+			return p.last
+		}
+	}
+}
+
+// answered takes an answer that came.
+func (p *peer) answered(id uint32, a Answer) error {
+	p.mu.Lock()
+	done := p.waiting[id]
+	delete(p.waiting, id)
+	p.mu.Unlock()
+	if done == nil {
+		return fmt.Errorf("%w: an answer to %d, which was not asked", wire.ErrMalformed, id)
+	}
+	done(a)
+	return nil
+}
+
+// up has what follows sent over conn.
+func (p *peer) up(conn *wire.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conn, p.writing = conn, false
+}
+
+// down forgets the link, and all that waited for it: each request that wanted an
+// answer gets ErrLost.
+func (p *peer) down() {
+	p.mu.Lock()
+	p.conn = nil
+	var lost []func(Answer)
+	for _, done := range p.waiting {
+		lost = append(lost, done)
+	}
+	clear(p.waiting)
+	for {
+		r, _, ok := p.queue.Next()
+		if !ok {
+			break
+		}
+		if r.done != nil {
+			lost = append(lost, r.done)
+		} else {
+			p.stats.Lost.Add(1)
+		}
+	}
+	clear(p.lanes)
+	p.told, p.tells, p.bytes = nil, 0, 0
+	p.mu.Unlock()
+	for _, done := range lost {
+		done(Answer{Err: ErrLost})
+	}
+}
