@@ -38,7 +38,7 @@ func (g *group) tick(now time.Time, back []string, fx *Effects) {
 		if x.tries++; x.fetching && x.tries < maxTries {
 			g.askPage(now, fx)
 		} else {
-			g.exchange = exchange{}
+			g.giveUp()
 		}
 	}
 	if g.due.IsZero() {

@@ -112,6 +112,27 @@ func (g *group) onPage(now time.Time, from string, p *page, fx *Effects) {
 	g.due = now // for what came meanwhile
 }
 
+// giveUp ends an exchange that will not be answered. What a fetch has put into the
+// key map ahead of the clock goes: there may be nobody left who knows those dots.
+func (g *group) giveUp() {
+	if g.exchange.fetching {
+		g.m.view.scan(g.key(kindDot, ""), g.key(kindDot+1, ""), func(key, _ []byte) bool {
+			if !g.known(key) {
+				g.m.view.delete(key)
+				g.m.stats.Dots--
+			}
+			return true
+		})
+	}
+	g.exchange = exchange{}
+}
+
+// known reports whether the clock has the dot of an entry of the key map.
+func (g *group) known(key []byte) bool {
+	d, _, err := swc.DecodeDot(storeRest(key)[1:])
+	return err == nil && g.clock.Contains(d)
+}
+
 // objectsFrom is the first path of a page that begins at cursor.
 func objectsFrom(cursor string) string {
 	if cursor[0] == kindObject {

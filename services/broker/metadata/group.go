@@ -63,7 +63,11 @@ func (g *group) load() error {
 	v.scan(g.key(kindDot, ""), g.key(kindMarks, ""), func(key, value []byte) bool {
 		switch storeRest(key)[0] {
 		case kindDot:
-			g.m.stats.Dots++
+			if g.known(key) {
+				g.m.stats.Dots++
+			} else {
+				v.delete(key) // of a fetch that did not come to its end
+			}
 		case kindObject:
 			var c swc.Container
 			if c, _, err = swc.DecodeContainer(value); err != nil {

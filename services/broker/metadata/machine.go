@@ -3,11 +3,11 @@
 package metadata
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/services/broker/swc"
 )
@@ -59,11 +59,11 @@ func (c *Config) setDefaults() {
 // What may end a write, or the start of a Machine.
 var (
 	// ErrStale says that a value of a higher rank stands under the key.
-	ErrStale = errors.New("metadata: a value of a higher rank is there")
+	ErrStale = errs.New(errs.Conflict, "metadata: a value of a higher rank is there")
 	// ErrInvalid says that a key is empty or too long.
-	ErrInvalid = errors.New("metadata: a space has 1 to 255 bytes, a name up to 128 KiB")
+	ErrInvalid = errs.New(errs.Invalid, "metadata: a space has 1 to %d bytes, a name up to %d", MaxSpace, MaxName)
 	// ErrRetired says that the other members have given this store up for lost.
-	ErrRetired = errors.New("metadata: this store was given up; reset it")
+	ErrRetired = errs.New(errs.Unavailable, "metadata: this store was given up; reset it")
 )
 
 // Machine is the metadata of one broker without goroutine, clock or link: it is

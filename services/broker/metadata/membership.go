@@ -22,7 +22,7 @@ func (m *Machine) rosterChanged() {
 	for _, g := range m.groups {
 		g.setColumns()
 		if g.exchange.busy() && !slices.Contains(m.reachable, g.exchange.peer) {
-			g.exchange = exchange{}
+			g.giveUp()
 		}
 	}
 }

@@ -32,12 +32,17 @@ type Stats struct {
 	Unreached  uint64 // writes that not all reachable members had in time
 	Lost       uint64 // dots of actors that write no more, given up
 	RolledBack uint64 // times that the store had lost its last writes
+	Dropped    uint64 // messages and writes for which there was no room (Store)
+
+	// Retired: the other members have given this store up; Failing: it cannot be
+	// written now (Store).
+	Retired, Failing bool
 }
 
 // Stats may be called between turns.
 func (m *Machine) Stats() Stats {
 	s := m.stats
-	s.Synced = true
+	s.Synced, s.Retired = true, m.retired
 	for _, g := range m.groups {
 		s.Synced = s.Synced && g.synced
 		s.Actors += len(g.clock.Actors())
@@ -47,6 +52,17 @@ func (m *Machine) Stats() Stats {
 
 // Actor is under which this broker writes.
 func (m *Machine) Actor() swc.Actor { return m.self }
+
+// Members are the names of the members, in order.
+func (m *Machine) Members() []string {
+	var out []string
+	for _, x := range m.roster {
+		if x.live {
+			out = append(out, x.name)
+		}
+	}
+	return out
+}
 
 // Settled reports whether every member knows all that this broker knows, with no
 // gaps, and nothing is left to clear away. It may be called between turns.
