@@ -2,22 +2,18 @@
 
 package metadata
 
-import (
-	"strings"
-
-	"github.com/manormq/manor/services/broker/swc"
-)
+import "github.com/manormq/manor/services/broker/swc"
 
 // clearSome is how much of a kind is cleared away in one step of a group, so that
 // no turn takes long.
-const clearSome = 4096
+const clearSome = 256
 
 // strip takes from objects with a context what the clock says by now. An object
 // without value, whose delete everything known reflects, goes with it.
 func (g *group) strip(fx *Effects) {
 	s := &g.stripping
 	if s.at == "" {
-		if !g.newContext && !g.newBases {
+		if g.m.stats.Contexts == 0 || !g.newContext && !g.newBases {
 			return
 		}
 		g.newContext, g.newBases = false, false
@@ -62,19 +58,21 @@ func (g *group) clear() {
 		if from >= to {
 			continue
 		}
-		var keys []string
+		n := 0
+		g.cleared[a] = to
 		first, last := swc.Dot{Actor: a, N: from + 1}, swc.Dot{Actor: a, N: to + 1}
 		g.m.view.scan(g.dotKey(first), g.dotKey(last), func(key, _ []byte) bool {
-			keys = append(keys, strings.Clone(string(key)))
-			return len(keys) < clearSome
+			if n++; n > clearSome {
+				// The next walk begins here: a store is slow to walk over what is gone.
+				if d, _, err := swc.DecodeDot(storeRest(key)[1:]); err == nil {
+					g.cleared[a] = d.N - 1
+				}
+				return false
+			}
+			g.m.view.delete(key)
+			g.m.stats.Dots--
+			return true
 		})
-		for _, key := range keys {
-			g.m.view.delete([]byte(key))
-		}
-		g.m.stats.Dots -= len(keys)
-		if len(keys) < clearSome {
-			g.cleared[a] = to
-		}
 	}
 }
 
@@ -109,9 +107,7 @@ func (g *group) closeGaps() {
 				break
 			}
 		}
-		for _, d := range lost {
-			g.learn(d, "")
-		}
+		g.learn("", lost...)
 		g.m.stats.Lost += uint64(len(lost))
 	}
 }

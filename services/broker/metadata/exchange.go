@@ -144,7 +144,7 @@ func (g *group) answer(p *report) answer {
 			break
 		}
 		dots++
-		b := g.m.view.get(g.key(kindDot, string(swc.AppendDot(nil, d))))
+		b := g.m.view.get(g.dotKey(d))
 		if b == nil {
 			a.pruned = true
 			break
@@ -174,10 +174,10 @@ func (g *group) onAnswer(now time.Time, from string, a *answer, fx *Effects) {
 		return
 	}
 	before := g.clock.Clone()
-	g.mergeAll(a.entries, a.clock.Base(), fx)
+	g.merge(a.entries, a.clock.Base(), fx)
 	for _, d := range a.lost {
-		if g.near(d) {
-			g.learn(d, "")
+		if !g.far(d) {
+			g.learn("", d)
 		}
 	}
 	if x := &g.exchange; x.peer != from || x.id != a.id || x.fetching {

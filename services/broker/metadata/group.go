@@ -181,39 +181,26 @@ func (g *group) change(path string, old, c swc.Container, fx *Effects) {
 	fx.Changes = append(fx.Changes, change)
 }
 
-// learn adds d to the clock and to the key map.
-func (g *group) learn(d swc.Dot, path string) {
-	if !g.clock.Add(d) {
-		return
+// learn adds dots, which wrote path, to the clock and to the key map. It reports
+// whether any is new.
+func (g *group) learn(path string, dots ...swc.Dot) (news bool) {
+	for _, d := range dots {
+		if g.clock.Add(d) {
+			g.putDot(d, path)
+			news = true
+		}
 	}
-	g.newClock = true
-	g.putDot(d, path)
+	g.newClock = g.newClock || news
+	return news
 }
 
+// putDot adds a dot to the key map. Only a fetch can have brought it before.
 func (g *group) putDot(d swc.Dot, path string) {
-	key := g.key(kindDot, string(swc.AppendDot(nil, d)))
-	if g.m.view.get(key) == nil {
+	key := g.dotKey(d)
+	if !g.exchange.fetching || g.m.view.get(key) == nil {
 		g.m.stats.Dots++
 	}
 	g.m.view.put(key, []byte(path))
-}
-
-// merge takes the state of an object of another broker, filled, which reflects
-// dots. If all of them are known it is no news.
-func (g *group) merge(path string, remote swc.Container, dots []swc.Dot, fx *Effects) {
-	fresh := false
-	for _, d := range dots {
-		fresh = fresh || !g.clock.Contains(d)
-	}
-	if !fresh {
-		return
-	}
-	old := g.object(path)
-	local := old.Fill(g.clock.Base())
-	for _, d := range dots {
-		g.learn(d, path)
-	}
-	g.store(path, old, swc.Sync(local, remote), fx)
 }
 
 // flush writes the clock and tells the others what was written here.

@@ -43,6 +43,9 @@ func storeKey(group, kind byte, rest string) []byte {
 	return append(append(append(make([]byte, 0, len(keyPrefix)+2+len(rest)), keyPrefix...), group, kind), rest...)
 }
 
+// groupAt is the group in a key of the store.
+func groupAt(key []byte) byte { return key[len(keyPrefix)] }
+
 // storeRest is a key of the store without prefix and group: kind and rest.
 func storeRest(key []byte) []byte { return key[len(keyPrefix)+1:] }
 

@@ -99,7 +99,7 @@ func New(cfg Config, store kv.Store, fx *Effects) (*Machine, error) {
 	if cfg.Groups < 1 || cfg.Groups > MaxGroups {
 		return nil, fmt.Errorf("metadata: %d groups, want 1 to %d", cfg.Groups, MaxGroups)
 	}
-	m := &Machine{cfg: cfg, view: view{store: store, writes: map[string][]byte{}, batch: &fx.Batch}}
+	m := &Machine{cfg: cfg, view: view{store: store, writes: map[byte]map[string][]byte{}, batch: &fx.Batch}}
 	if err := m.loadRoster(); err != nil {
 		return nil, err
 	}

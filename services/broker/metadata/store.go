@@ -54,10 +54,10 @@ type Store struct {
 	transport Transport
 	log       *slog.Logger
 
-	fx       Effects            // owned by Run
-	calls    map[uint64]call    // owned by Run: writes that are not done or not reached
-	watchers []*watcher         // owned by Run
-	ids      uint64             // owned by Run
+	fx       Effects         // owned by Run
+	calls    map[uint64]call // owned by Run: writes that are not done or not reached
+	watchers []*watcher      // owned by Run
+	ids      uint64          // owned by Run
 	stats    atomic.Pointer[Stats]
 	members  atomic.Pointer[[]string]
 

@@ -16,14 +16,14 @@ import (
 // after it means nothing, and the turn is not written.
 type view struct {
 	store  kv.Store
-	writes map[string][]byte // of this turn; nil is a delete
+	writes map[byte]map[string][]byte // of this turn, by group; nil is a delete
 	batch  *kv.Batch
 	err    error
 }
 
 // get returns nil if there is nothing under key. The result is not to be changed.
 func (v *view) get(key []byte) []byte {
-	if value, ok := v.writes[string(key)]; ok {
+	if value, ok := v.writes[groupAt(key)][string(key)]; ok {
 		return value
 	}
 	value, err := v.store.Get(key)
@@ -38,13 +38,21 @@ func (v *view) put(key, value []byte) {
 	if value == nil {
 		value = []byte{}
 	}
-	v.writes[string(key)] = value
+	v.note(key, value)
 	v.batch.Put(key, value)
 }
 
 func (v *view) delete(key []byte) {
-	v.writes[string(key)] = nil
+	v.note(key, nil)
 	v.batch.Delete(key)
+}
+
+func (v *view) note(key, value []byte) {
+	g := groupAt(key)
+	if v.writes[g] == nil {
+		v.writes[g] = map[string][]byte{}
+	}
+	v.writes[g][string(key)] = value
 }
 
 func (v *view) fail(err error) {
@@ -53,11 +61,13 @@ func (v *view) fail(err error) {
 	}
 }
 
-// scan calls f with the entries of [start, end) in order, until f returns false.
+// scan calls f with the entries of [start, end), which are of one group, in order,
+// until f returns false.
 // f may write; what it writes is not met. The slices are valid until f returns.
 func (v *view) scan(start, end []byte, f func(key, value []byte) bool) {
+	writes := v.writes[groupAt(start)]
 	var own []string // keys of this turn
-	for k := range v.writes {
+	for k := range writes {
 		if k >= string(start) && k < string(end) {
 			own = append(own, k)
 		}
@@ -65,7 +75,7 @@ func (v *view) scan(start, end []byte, f func(key, value []byte) bool) {
 	slices.SortFunc(own, strings.Compare)
 	values := make([][]byte, len(own))
 	for i, k := range own {
-		values[i] = v.writes[k]
+		values[i] = writes[k]
 	}
 	it := v.store.Scan(start, end)
 	defer it.Close()

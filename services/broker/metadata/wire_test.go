@@ -4,6 +4,7 @@ package metadata
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -92,7 +93,7 @@ func TestMessages(t *testing.T) {
 			t.Errorf("kind %d: a byte more is a message", k)
 		}
 	}
-	if _, err := rewrite([]byte{Version + 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 7}); err != ErrVersion {
+	if _, err := rewrite([]byte{Version + 1, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 7}); !errors.Is(err, ErrVersion) {
 		t.Errorf("another version: %v, want ErrVersion", err)
 	}
 }
@@ -158,7 +159,7 @@ func TestKeys_Documented(t *testing.T) {
 		t.Fatal(err)
 	}
 	var documented []string
-	for _, m := range regexp.MustCompile("(?m)^    (?:group|FF   ) +\\| '(.)'").FindAllSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^    (?:group|FF   ) +\| '(.)'`).FindAllSubmatch(text, -1) {
 		documented = append(documented, string(m[1]))
 	}
 	want := []string{

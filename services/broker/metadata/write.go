@@ -5,6 +5,7 @@ package metadata
 import (
 	"bytes"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/services/broker/swc"
@@ -134,8 +135,16 @@ func (g *group) sendEntries(list []entry, fx *Effects) {
 	if len(list) == 0 {
 		return
 	}
+	// Of our own dots no more than this message tells of, or the receiver would have
+	// to keep a context until the rest has come. The objects have seen at least that.
+	base := g.clock.Base().Without(swc.Vector{{Actor: g.m.self, N: g.clock.Max(g.m.self)}})
+	for _, e := range list {
+		for _, d := range e.dots {
+			base = base.Raise(d)
+		}
+	}
 	w := g.m.head(kindNews, g).writer()
-	news{base: g.clock.Base(), entries: list}.append(w)
+	news{base: base, entries: list}.append(w)
 	g.m.reveals = true
 	for _, to := range g.m.reachable {
 		g.m.send(to, w, fx)
@@ -155,21 +164,26 @@ func sizeOf(e entry) int {
 // it bounds the bitmap, at 8 KiB. What is further comes with an exchange, in order.
 const maxAhead = 1 << 16
 
-func (g *group) near(d swc.Dot) bool { return d.N <= g.clock.Base().Get(d.Actor)+maxAhead }
+func (g *group) far(d swc.Dot) bool { return d.N > g.clock.Base().Get(d.Actor)+maxAhead }
 
-// mergeAll merges the entries of a message with this base. It reports how many
-// were not taken because their dots are too far ahead.
-func (g *group) mergeAll(list []entry, base swc.Vector, fx *Effects) (skipped int) {
+// merge takes objects of another broker, stripped by a clock with this base, and
+// reports how many it did not take, because their dots are too far ahead. An object
+// of whose dots all are known is no news. The dots are learned first, so that what
+// is stored is stripped by all of them; what is here was true before.
+func (g *group) merge(list []entry, base swc.Vector, fx *Effects) (skipped int) {
+	before := slices.Clone(g.clock.Base())
+	var fresh []entry
 	for _, e := range list {
-		far := false
-		for _, d := range e.dots {
-			far = far || !g.near(d)
-		}
-		if far {
+		switch {
+		case slices.ContainsFunc(e.dots, g.far):
 			skipped++
-			continue
+		case g.learn(e.path, e.dots...):
+			fresh = append(fresh, e)
 		}
-		g.merge(e.path, e.object.Fill(base), e.dots, fx)
+	}
+	for _, e := range fresh {
+		old := g.object(e.path)
+		g.store(e.path, old, swc.Sync(old.Fill(before), e.object.Fill(base)), fx)
 	}
 	return skipped
 }
@@ -181,16 +195,13 @@ func (g *group) onNews(now time.Time, from string, n news, fx *Effects) {
 		return
 	}
 	g.m.stats.News++
-	skipped := g.mergeAll(n.entries, n.base, fx)
+	skipped := g.merge(n.entries, n.base, fx)
 	if (skipped > 0 || g.clock.Gaps()) && !g.exchange.busy() {
 		g.compare(now, from, fx)
 	}
-	for _, x := range g.owes {
-		if x == from {
-			return
-		}
+	if !slices.Contains(g.owes, from) {
+		g.owes = append(g.owes, from)
 	}
-	g.owes = append(g.owes, from)
 }
 
 // sendSeen tells to how much of its news this broker routes by. It is sent when the
