@@ -229,7 +229,7 @@ func (m *Machine) receive(now time.Time, e Received, fx *Effects) {
 	}
 	switch h.kind {
 	case kindNews:
-		take(m, r, r.news(), func(n news) { g.onNews(now, e.From, n, fx) })
+		take(m, r, r.news(), func(n news) { g.onNews(now, e.From, h.actor, n, fx) })
 	case kindSeen:
 		take(m, r, r.number(), func(n uint64) { g.seenBy(e.From, n) })
 	case kindCompare:

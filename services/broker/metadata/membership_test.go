@@ -5,6 +5,7 @@ package metadata_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/mem"
@@ -103,6 +104,47 @@ func TestDiskLost_GapsAreClosed(t *testing.T) {
 	}
 	w.nodes[2].del(names("k", 10)...)
 	w.settle()
+}
+
+// What one member has of a lost store is not given up by another that has not.
+func TestDiskLost_WhatAMemberHasStays(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.run(3)
+	n, holds, lacks := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.split[[2]string{"b0", "b2"}] = true
+	n.put("to b1", names("one", 10)...)
+	delete(w.split, [2]string{"b0", "b2"})
+	w.split[[2]string{"b0", "b1"}] = true
+	n.put("to b2", names("two", 10)...)
+	for _, p := range w.wire {
+		w.node(p.to).step(metadata.Received{From: p.from, Message: p.bytes})
+	}
+	w.wire = nil
+	n.loseDisk()
+	clear(w.split)
+	// All others know of the new life, report to b2, and it gets no answer.
+	for range 8 {
+		w.now = w.now.Add(3 * time.Second)
+		w.tick(n)
+		w.tick(holds)
+		reports := w.wire
+		w.wire = nil
+		for _, p := range reports {
+			if p.to != "b0" {
+				w.node(p.to).step(metadata.Received{From: p.from, Message: p.bytes})
+			}
+		}
+		w.tick(lacks)
+		w.wire = nil
+	}
+	if got := lacks.m.Stats().Lost; got > 0 {
+		t.Errorf("b2 has given up %d dots that b1 has", got)
+	}
+	w.settle()
+	w.check()
+	if got := len(lacks.view); got != 20 {
+		t.Errorf("%d keys are left of 20 that others had", got)
+	}
 }
 
 // copyOf is the store as it is now, as a backup would be.

@@ -188,15 +188,16 @@ func (g *group) merge(list []entry, base swc.Vector, fx *Effects) (skipped int) 
 	return skipped
 }
 
-// onNews takes what another broker has written. If something of before is missing
-// the sender is asked for it.
-func (g *group) onNews(now time.Time, from string, n news, fx *Effects) {
+// onNews takes what another broker has written, as actor. If something that it
+// wrote before is missing, it is asked for that.
+func (g *group) onNews(now time.Time, from string, actor swc.Actor, n news, fx *Effects) {
 	if g.rolledBack(n.base.Get(g.m.self)) {
 		return
 	}
 	g.m.stats.News++
 	skipped := g.merge(n.entries, n.base, fx)
-	if (skipped > 0 || g.clock.Gaps()) && !g.exchange.busy() {
+	gap := g.clock.Max(actor) > g.clock.Base().Get(actor)
+	if (skipped > 0 || gap) && !g.exchange.busy() {
 		g.compare(now, from, fx)
 	}
 	if !slices.Contains(g.owes, from) {
