@@ -65,7 +65,8 @@ func (g *group) tick(now time.Time, back []string, fx *Effects) {
 
 // compare begins or continues an exchange.
 func (g *group) compare(now time.Time, to string, fx *Effects) {
-	g.m.exchanges++
+	// A later process has other numbers, so that no answer of before is meant for it.
+	g.m.exchanges = max(g.m.exchanges+1, uint64(now.UnixNano()))
 	g.exchange = exchange{peer: to, id: g.m.exchanges, sent: now}
 	g.m.stats.Exchanges++
 	p := g.report(g.exchange.id)
@@ -165,10 +166,35 @@ func (g *group) answer(p *report) answer {
 	return a
 }
 
+// doubt is that another broker knows the same dots and has other values.
+type doubt struct {
+	since time.Time
+	clock swc.Clock
+	sum   uint64
+}
+
+// differs reports whether a broker that knows the same dots has other values, and
+// it has been so for a while. One may have given a dot up that the other has (see
+// closeGaps): each fetches everything from the other and drops what the other has
+// not. For a moment it means nothing: an object may come from an answer that has
+// more, and be ahead of the clock.
+func (g *group) differs(now time.Time, a *answer) bool {
+	if a.more || a.sum == g.sum || !g.clock.Equal(&a.clock) {
+		return false
+	}
+	if g.doubt.sum != g.sum || !g.doubt.clock.Equal(&g.clock) {
+		g.doubt = doubt{now, g.clock.Clone(), g.sum}
+	}
+	if now.Sub(g.doubt.since) < g.m.cfg.Exchange {
+		return false
+	}
+	g.m.stats.Differed++
+	g.doubt = doubt{}
+	return true
+}
+
 // onAnswer takes what was missed. An answer that nobody waits for any more is as
-// true as another. If both know the same dots and do not have the same values, one
-// has given a dot up that the other has (see closeGaps): each fetches everything
-// from the other and drops what the other has not.
+// true as another.
 func (g *group) onAnswer(now time.Time, from string, a *answer, fx *Effects) {
 	if !g.heed(from, &a.report) {
 		return
@@ -184,7 +210,7 @@ func (g *group) onAnswer(now time.Time, from string, a *answer, fx *Effects) {
 		return
 	}
 	switch {
-	case a.pruned, !a.more && a.sum != g.sum && g.clock.Equal(&a.clock):
+	case a.pruned, g.differs(now, a):
 		g.exchange.fetching = true
 		g.askPage(now, fx)
 	case a.more && !g.clock.Equal(&before):

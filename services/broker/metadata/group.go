@@ -28,6 +28,7 @@ type group struct {
 	owes  []string             // who sent news in this turn
 
 	exchange exchange
+	doubt    doubt
 	due      time.Time
 	turn     int // counts exchanges, to take the peers in turn
 	synced   bool

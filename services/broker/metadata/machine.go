@@ -82,7 +82,7 @@ type Machine struct {
 
 	reachable  []string // members, without self, in order
 	waits      []*wait  // in the order of their deadlines
-	exchanges  uint64   // how many were begun; numbers them
+	exchanges  uint64   // the number of the latest
 	retired    bool
 	reveals    bool // this turn says outside what is in the store
 	unsynced   bool // the store has writes that a power cut may take

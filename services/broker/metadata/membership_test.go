@@ -59,6 +59,34 @@ func TestJoin_FetchAmongWrites(t *testing.T) {
 	w.check()
 }
 
+// What is written while pages come is not taken for known because the last page
+// was made after it.
+func TestJoin_FetchKnowsWhatTheFirstPageKnew(t *testing.T) {
+	w := newWorld(t, 1, 1)
+	n := w.nodes[0]
+	n.put("old", names("k", 100)...)
+	w.settle()
+	x := w.add("new")
+	x.step(metadata.Join{Name: "b0"})
+	n.step(metadata.Join{Name: "new"})
+	w.tick(n)
+	w.tick(x)
+	for len(x.view) == 0 && len(w.wire) > 0 {
+		w.deliver()
+	}
+	if len(x.view) == 0 || len(x.view) > 90 {
+		t.Fatalf("after the first page with objects there are %d, want some of 100", len(x.view))
+	}
+	w.split[[2]string{"b0", "new"}] = true
+	n.put("new", names("k", 100)...)
+	clear(w.split)
+	w.settle()
+	w.check()
+	if s := x.m.Stats(); s.Differed > 0 {
+		t.Errorf("the fetch left what had to be mended: %+v", s)
+	}
+}
+
 func TestDiskLost_ComesBackUnderANewActor(t *testing.T) {
 	w := newWorld(t, 1, 3)
 	n := w.nodes[0]

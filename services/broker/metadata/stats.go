@@ -31,6 +31,7 @@ type Stats struct {
 	Stale      uint64 // mutations below the rank of what was there, or invalid
 	Unreached  uint64 // writes that not all reachable members had in time
 	Lost       uint64 // dots of actors that write no more, given up
+	Differed   uint64 // exchanges in which clocks were equal and values were not
 	RolledBack uint64 // times that the store had lost its last writes
 	Dropped    uint64 // messages and writes for which there was no room (Store)
 

@@ -27,6 +27,8 @@ type history struct {
 	// told are the changes of membership that a broker has not been told yet.
 	told map[string][]metadata.Event
 	made int
+	// whole: no disk is lost, and the members stay the same.
+	whole bool
 }
 
 func (h *history) any() *node { l := h.live(); return l[h.r.IntN(len(l))] }
@@ -96,6 +98,8 @@ func (h *history) step() {
 	n := h.any()
 	h.now = h.now.Add(time.Duration(h.r.IntN(100)) * time.Millisecond)
 	switch p := h.r.IntN(1000); {
+	case h.whole && p >= 920 && p < 938:
+		h.tick(n)
 	case p < 300:
 		h.write(n)
 	case p < 700:
@@ -139,6 +143,7 @@ func runSeed(t *testing.T, seed uint64) {
 	w := newWorld(t, seed, 3+int(seed%3))
 	h := &history{world: w, last: map[metadata.Key]string{}, own: map[metadata.Key]string{}, told: map[string][]metadata.Event{}}
 	w.calm = seed%4 == 0 // one in four has no fault but crashes
+	h.whole = seed%3 == 0
 	for range 400 {
 		h.step()
 	}
@@ -149,6 +154,11 @@ func runSeed(t *testing.T, seed uint64) {
 	}
 	w.settle()
 	w.check()
+	for _, n := range h.live() {
+		if s := n.m.Stats(); h.whole && s.Lost+s.RolledBack > 0 {
+			t.Errorf("%s gave something up though nothing broke: %+v", n.name, s)
+		}
+	}
 	view := maps.Clone(h.live()[0].view)
 	for k, want := range h.last {
 		if got := view[k]; got != want {

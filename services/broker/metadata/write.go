@@ -77,17 +77,17 @@ func (m *Machine) write(now time.Time, e Write, fx *Effects) {
 // write makes one mutation. wrote is false if all is as it asks for.
 func (g *group) write(path string, x Mutation, fx *Effects) (wrote bool, err error) {
 	old := g.object(path)
-	now, exists := seen(old)
+	current, exists := seen(old)
 	value := Value{x.Rank, x.Value}
 	switch {
-	case x.Rank == 0 && exists && len(old.Versions) == 1 && bytes.Equal(x.Value, now.Bytes):
-		value.Rank = now.Rank
+	case x.Rank == 0 && exists && len(old.Versions) == 1 && bytes.Equal(x.Value, current.Bytes):
+		value.Rank = current.Rank
 	case x.Rank == 0:
-		value.Rank = now.Rank + 1
-	case exists && x.Rank < now.Rank:
+		value.Rank = current.Rank + 1
+	case exists && x.Rank < current.Rank:
 		return false, ErrStale
 	}
-	if x.Delete && len(old.Versions) == 0 || !x.Delete && len(old.Versions) == 1 && value.equal(now) {
+	if x.Delete && len(old.Versions) == 0 || !x.Delete && len(old.Versions) == 1 && value.equal(current) {
 		return false, nil
 	}
 	full := old.Fill(g.clock.Base())
