@@ -81,8 +81,10 @@ func (g *group) dotKey(d swc.Dot) []byte { return g.key(kindDot, string(swc.Appe
 // closeGaps makes known the dots that nobody can ever tell of: of an actor that
 // writes no more, and that no member has. Every member must have said so while it
 // had the same roster as this broker has: it does not hear that actor any more, so
-// the first member to get such a dot could have it from nobody. Without this one
-// message that was lost together with its sender would hold back deletes for ever.
+// the first member to get such a dot could have it from nobody, but for one that
+// joins later and is not empty. Then, or where an object is ahead of the clock by a
+// delete, values differ: see differs. Without this one message that was lost with
+// its sender would hold back deletes for ever.
 func (g *group) closeGaps() {
 	for _, x := range g.m.roster {
 		if x.live && x.name != g.m.cfg.Name && g.reports[x.name] == nil {

@@ -101,6 +101,11 @@ func (g *group) onPage(now time.Time, from string, p *page, fx *Effects) {
 	for _, path := range order {
 		old := g.object(path)
 		g.store(path, old, swc.Sync(old.Fill(g.clock.Base()), there[path].Fill(base)), fx)
+		for _, v := range there[path].Versions {
+			if !x.start.Contains(v.Dot) && !g.far(v.Dot) {
+				g.learn(path, v.Dot) // it is younger than the first page
+			}
+		}
 	}
 	if x.cursor, x.tries = p.next, 0; p.next != "" {
 		g.askPage(now, fx)

@@ -175,6 +175,85 @@ func TestDiskLost_WhatAMemberHasStays(t *testing.T) {
 	}
 }
 
+// Who has not heard of the end of a life may still get something of it, so nothing
+// is given up before.
+func TestDiskLost_NothingIsGivenUpBeforeAllKnow(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.run(10) // all have reports of all
+	n, late, gap := w.nodes[0], w.nodes[1], w.nodes[2]
+	w.split[[2]string{"b0", "b2"}] = true
+	n.put("late", names("late", 10)...)
+	lateNews := w.wire
+	w.wire = nil
+	clear(w.split)
+	n.put("v", names("k", 10)...)
+	for _, p := range w.wire {
+		if p.to == "b2" {
+			gap.step(metadata.Received{From: p.from, Message: p.bytes})
+		}
+	}
+	w.wire = nil
+	n.loseDisk()
+	for range 8 {
+		w.now = w.now.Add(3 * time.Second)
+		w.tick(n)
+		w.tick(late)
+		reports := w.wire
+		w.wire = nil
+		for _, p := range reports {
+			if p.to == "b2" {
+				gap.step(metadata.Received{From: p.from, Message: p.bytes})
+			}
+		}
+		w.tick(gap)
+		w.wire = nil
+	}
+	if got := gap.m.Stats().Lost; got > 0 {
+		t.Errorf("b2 has given up %d dots that are on their way to b1", got)
+	}
+	for _, p := range lateNews {
+		late.step(metadata.Received{From: p.from, Message: p.bytes})
+	}
+	w.settle()
+	w.check()
+	if got := len(gap.view); got != 20 {
+		t.Errorf("%d keys are left of 20 that others had", got)
+	}
+}
+
+// A fetch that does not come to its end leaves nothing behind.
+func TestFetch_GivenUpLeavesNothing(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		w := newWorld(t, 1, 2)
+		n := w.nodes[0]
+		n.put("settled", names("s", 20)...)
+		w.settle()
+		w.nodes[1].left = true // dead, so what comes now stays in the key map
+		n.put("v", names("k", 50)...)
+		x := w.add("new")
+		x.step(metadata.Join{Name: "b0"})
+		n.step(metadata.Join{Name: "new"})
+		w.tick(n)
+		w.wire = nil
+		w.tick(x)
+		for x.m.Stats().Dots == 0 && len(w.wire) > 0 {
+			w.deliver()
+		}
+		if s := x.m.Stats(); s.Dots == 0 || s.Objects > 0 {
+			t.Fatalf("no fetch is between its first pages: %+v", s)
+		}
+		n.left = true
+		w.wire = nil
+		if crash {
+			x.step(metadata.Tick{}) // is written
+			x.crash()
+		}
+		x.step(metadata.Leave{Name: "b0"})
+		w.settle()
+		w.check()
+	}
+}
+
 // copyOf is the store as it is now, as a backup would be.
 func copyOf(t *testing.T, s kv.Store) *mem.Store {
 	t.Helper()

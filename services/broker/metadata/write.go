@@ -179,6 +179,7 @@ func (g *group) merge(list []entry, base swc.Vector, fx *Effects) (skipped int) 
 			skipped++
 		case g.learn(e.path, e.dots...):
 			fresh = append(fresh, e)
+			g.learnValues(e.path, e.object)
 		}
 	}
 	for _, e := range fresh {
@@ -186,6 +187,16 @@ func (g *group) merge(list []entry, base swc.Vector, fx *Effects) (skipped int) 
 		g.store(e.path, old, swc.Sync(old.Fill(before), e.object.Fill(base)), fx)
 	}
 	return skipped
+}
+
+// learnValues learns the dots of the values that come with others: they may be in a
+// part of the answer that never comes, and then nobody else may give them up.
+func (g *group) learnValues(path string, c swc.Container) {
+	for _, v := range c.Versions {
+		if !g.far(v.Dot) {
+			g.learn(path, v.Dot)
+		}
+	}
 }
 
 // onNews takes what another broker has written, as actor. If something that it
