@@ -177,7 +177,11 @@ func TestWorld(t *testing.T) {
 		runSeed(t, *seedFlag)
 		return
 	}
-	for seed := range *seedsFlag {
+	seeds := *seedsFlag
+	if testing.Short() {
+		seeds = min(seeds, 60)
+	}
+	for seed := range seeds {
 		runSeed(t, seed+1)
 	}
 }
