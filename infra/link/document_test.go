@@ -4,19 +4,15 @@ package link_test
 
 import (
 	"context"
-	"encoding/hex"
 	"flag"
-	"fmt"
 	"net"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/infra/wire/wiretest"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the bytes of docs/wire/link.md again")
@@ -24,10 +20,6 @@ var rewrite = flag.Bool("rewrite", false, "write the bytes of docs/wire/link.md 
 // TestDocument holds the bytes in docs/wire/link.md to those on the wire.
 func TestDocument(t *testing.T) {
 	const file = "../../docs/wire/link.md"
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	golden := map[string][]byte{
 		"preface": recordPreface(t),
 		"up": batch(link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{
@@ -43,25 +35,7 @@ func TestDocument(t *testing.T) {
 			},
 		}, 0)),
 	}
-	section := regexp.MustCompile(`(?m)^<!-- golden (\w+) -->\n(\n(    [0-9a-f ]+.*\n)+)?`)
-	seen := 0
-	want := section.ReplaceAllStringFunc(string(text), func(s string) string {
-		name := section.FindStringSubmatch(s)[1]
-		seen++
-		return fmt.Sprintf("<!-- golden %s -->\n\n%s", name, dump(golden[name]))
-	})
-	if seen != len(golden) {
-		t.Errorf("%s has %d golden sections, want %d", file, seen, len(golden))
-	}
-	if want == string(text) {
-		return
-	}
-	if !*rewrite {
-		t.Fatalf("%s does not show what is on the wire; run go test ./infra/link -run TestDocument -rewrite, and see whether the change is one", file)
-	}
-	if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	wiretest.Document(t, file, golden, *rewrite)
 }
 
 // batch puts the header before frames, as infra/wire does.
@@ -83,38 +57,4 @@ func recordPreface(t *testing.T) []byte {
 	}
 	_ = b.Close()
 	return buf[:n]
-}
-
-// dump writes bytes as a block of Markdown, with what of them is text.
-func dump(data []byte) string {
-	var out strings.Builder
-	for len(data) > 0 {
-		line := data[:min(16, len(data))]
-		data = data[len(line):]
-		printable := strings.Map(func(r rune) rune {
-			if r < ' ' || r > '~' {
-				return '.'
-			}
-			return r
-		}, string(latin(line)))
-		fmt.Fprintf(&out, "    %-48s%s\n", spaced(hex.EncodeToString(line)), printable)
-	}
-	return out.String()
-}
-
-// latin makes a rune of each byte.
-func latin(b []byte) []rune {
-	out := make([]rune, len(b))
-	for i, c := range b {
-		out[i] = rune(c)
-	}
-	return out
-}
-
-func spaced(s string) string {
-	var out []string
-	for ; s != ""; s = s[2:] {
-		out = append(out, s[:2])
-	}
-	return strings.Join(out, " ")
 }

@@ -50,7 +50,7 @@ func TestYield(t *testing.T) {
 			t.Fatal(err)
 		}
 		for steps := 1; ; steps++ {
-			for begin := time.Now(); time.Since(begin) < step; { //nolint:revive // the work
+			for begin := time.Now(); time.Since(begin) < step; {
 			}
 			yield.Now()
 			select {

@@ -142,7 +142,7 @@ func (m *Mesh) Enqueue(to string, e *Enqueue, done func(Answer)) error {
 }
 
 // Tell has b sent to a broker, before what waits of Enqueue and behind what was told
-// before. It is lost with the link. The error is ErrDown.
+// before. It is lost with the link. The error is ErrDown or ErrFull.
 func (m *Mesh) Tell(to string, s Stream, b []byte) error {
 	p, err := m.peer(to)
 	if err != nil {
@@ -150,6 +150,28 @@ func (m *Mesh) Tell(to string, s Stream, b []byte) error {
 	}
 	return p.tell(s, b)
 }
+
+// Voice sends on one stream, to whoever hears it: what is lost is said again by
+// those who speak. It is a Transport of broker/metadata.
+type Voice struct {
+	Mesh   *Mesh
+	Stream Stream
+}
+
+// Peers are the brokers to which there is a link now.
+func (v Voice) Peers() (names []string) {
+	v.Mesh.mu.Lock()
+	defer v.Mesh.mu.Unlock()
+	for name, d := range v.Mesh.peers {
+		if d.linked() {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Send sends b, or drops it if that is not possible at once.
+func (v Voice) Send(to string, b []byte) { _ = v.Mesh.Tell(to, v.Stream, b) }
 
 // Backlog is how many bytes wait for a broker.
 func (m *Mesh) Backlog(to string) int {

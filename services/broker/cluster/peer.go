@@ -16,7 +16,8 @@ import (
 var (
 	// ErrDown says that there is no link to the broker now.
 	ErrDown = errors.New("cluster: no link to the broker")
-	// ErrFull says that so much waits for the broker that no more is taken at QoS 0.
+	// ErrFull says that so much waits for the broker that no more is taken of Tell,
+	// or at QoS 0.
 	ErrFull = errors.New("cluster: too much waits for the broker")
 	// ErrLost says that a link was lost before an answer came.
 	ErrLost = errors.New("cluster: the link was lost before there was an answer")
@@ -32,6 +33,8 @@ const (
 	// QoS 0 is refused, in bytes.
 	laneMost = 4 << 20
 	peerMost = 32 << 20
+	// tellMost bounds what waits of Tell, but for one of any size, in bytes.
+	tellMost = 16 << 20
 	// keepLanes is how many lanes a peer keeps while nothing waits in them.
 	keepLanes = 1024
 )
@@ -111,9 +114,20 @@ func (p *peer) tell(s Stream, b []byte) error {
 	if p.conn == nil {
 		return ErrDown
 	}
+	if len(p.told) > 0 && len(p.told)+len(b) > tellMost {
+		p.stats.Full.Add(1)
+		return ErrFull
+	}
 	p.told = appendTell(p.told, s, b)
 	p.tells++
 	return p.sendLocked()
+}
+
+// linked reports whether there is a link.
+func (p *peer) linked() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn != nil
 }
 
 // backlog is how many bytes wait.
