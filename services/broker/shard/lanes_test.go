@@ -132,6 +132,7 @@ func TestWindows_AreShared(t *testing.T) {
 		return n
 	}
 	now := func(epoch int64) { s.now = epoch * windowEpoch }
+	s.mixed = 100 * windowEpoch // frames of two tenants came
 	w.stop()
 	w.stop = func() {}
 	one, hundred := channels("a", 1), channels("a", 100)
@@ -157,8 +158,14 @@ func TestWindows_AreShared(t *testing.T) {
 		t.Errorf("one of 64 tenants: %d, expected %d", n, windowsAll/64)
 	}
 	now(200)
+	s.mixed = s.now
 	if n := grant(channels("b", 100_000)); n != windowLeast {
 		t.Errorf("one of very many: %d, expected %d", n, windowLeast)
+	}
+	now(300)
+	s.mixed = 0
+	if n := grant(hundred); n != windowsOne/100 {
+		t.Errorf("one of 100 of the only tenant: %d, expected %d", n, windowsOne/100)
 	}
 }
 
