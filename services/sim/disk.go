@@ -14,6 +14,8 @@ import (
 type disk struct {
 	queue []diskOp
 	busy  bool
+	// started is called once all that was written at the start is.
+	started func()
 }
 
 // diskOp is a write, or a load if write is the zero Write.
@@ -27,7 +29,7 @@ func (d *disk) add(n *node, op diskOp) {
 	d.queue = append(d.queue, op)
 	if !d.busy {
 		d.busy = true
-		took := n.w.between(200, 3*ms)
+		took := n.w.between(200, n.latency)
 		if n.slow {
 			took = n.w.between(50*ms, 800*ms)
 		}
@@ -73,6 +75,10 @@ func (d *disk) group(n *node) {
 		}
 	}
 	flush(false)
+	if d.started != nil {
+		d.started()
+		d.started = nil
+	}
 	run := n.run
 	for _, op := range done {
 		n.step(op.r, &partition.Event{Kind: partition.Written, Ticket: op.write.Ticket})
@@ -90,7 +96,7 @@ func (d *disk) group(n *node) {
 func (d *disk) load(n *node, op *diskOp) {
 	e := partition.Event{Kind: partition.Loaded, Load: op.load}
 	l := &op.load
-	l.Bytes = int(n.w.between(1, 400)) // pieces are small, so that there are many
+	l.Bytes = int(n.w.between(200, 6000)) // pieces are small, so that there are many
 	var err error
 	if l.Part == 0 {
 		e.Records, err = partition.ReadLog(n.store, op.r.id, l)

@@ -4,7 +4,6 @@ package sim
 
 import (
 	"github.com/manormq/manor/infra/kv/mem"
-	"github.com/manormq/manor/services/broker/partition"
 )
 
 // fault begins something bad; what it returns ends it.
@@ -14,7 +13,7 @@ type fault func(w *World) (end func())
 func (w *World) schedule(length int64) {
 	kinds := []fault{
 		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
-		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain,
+		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege,
 	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
@@ -35,7 +34,7 @@ func (w *World) schedule(length int64) {
 
 // suffer has a fault for some time, with much to do when it begins.
 func (w *World) suffer(f fault, long int64) {
-	if w.chance(40) {
+	if w.chance(60) {
 		w.busy = w.now + 300*ms
 		w.after(w.between(0, 300*ms), func() {
 			if w.faults {
@@ -53,8 +52,9 @@ func (w *World) trap() {
 	if !w.faults || !w.chance(w.traps) {
 		return
 	}
-	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown}
-	w.after(w.between(0, 30*ms), func() {
+	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown, pair, ambush, ambush, ambush}
+	// At once, so before who proposed it hears of it, or a little later.
+	w.after(max(w.between(-20*ms, 30*ms), 0), func() {
 		if w.faults {
 			w.suffer(kinds[w.rand.IntN(len(kinds))], w.between(50*ms, 5*second))
 		}
@@ -75,8 +75,10 @@ func (w *World) heal() {
 		n.slow, n.draining = false, false
 		n.start()
 	}
-	for _, n := range w.nodes {
-		w.net.relink(n)
+	if w.chance(50) { // else only what is repeated gets through
+		for _, n := range w.nodes {
+			w.net.relink(n)
+		}
 	}
 	w.bus.noticed()
 }
@@ -113,8 +115,10 @@ func powerCutAll(w *World) func() {
 	}
 }
 
-func diskLoss(w *World) func() {
-	n := w.pick()
+func diskLoss(w *World) func() { return w.lose(w.pick()) }
+
+// lose has a node lose its disk.
+func (w *World) lose(n *node) func() {
 	end := w.stop(n, "disk loss")
 	n.store, n.powerCut = mem.New(), false
 	w.History.Damaged(n.name)
@@ -263,30 +267,4 @@ func drain(w *World) func() {
 	w.note("drain", n.name)
 	n.draining = true
 	return func() { n.draining = false }
-}
-
-// operate does what an operator does about partitions of which no replica in sync
-// has a copy, once all brokers are there: it gives them up.
-func (w *World) operate() {
-	for id := range partition.ID(w.partitions) {
-		t := w.bus.table(id)
-		if t.Revision == 0 || t.Abandoned {
-			continue
-		}
-		best, hope := w.node(t.Owner), false
-		for _, n := range w.nodes {
-			r := n.replicas[id]
-			hope = hope || t.IsInSync(n.name) && r.Copy() >= partition.Suspect
-			if r.Copy() >= partition.Suspect && best.replicas[id].Copy() < partition.Suspect || r.Copy() >= partition.Suspect && best.replicas[id].Last().Before(r.Last()) {
-				best = n
-			}
-		}
-		if hope || t.Epoch == 1 {
-			continue
-		}
-		w.note("abandon", best.name, uint64(id))
-		w.bus.put(id, t.Revision, &partition.Entry{
-			Epoch: t.Epoch + 1, Owner: best.name, InSync: []partition.Broker{best.name}, Abandoned: true,
-		})
-	}
 }

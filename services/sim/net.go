@@ -16,7 +16,7 @@ type network struct {
 }
 
 func (t *network) init(w *World) {
-	t.w, t.delay = w, w.between(500, 5*ms)
+	t.w, t.delay = w, []int64{2 * ms, 10 * ms, 60 * ms}[w.rand.IntN(3)]
 	for range w.nodes {
 		t.cut = append(t.cut, make([]int, len(w.nodes)))
 	}

@@ -23,7 +23,10 @@ type node struct {
 	powerCut bool // the last run ended with it
 	draining bool
 	skew     int64 // of its clock, in ms
-	slow     bool  // its disk is
+	// latency is the most that a write takes, in microseconds, unless the disk is
+	// slow now.
+	latency int64
+	slow    bool
 
 	store    *mem.Store
 	disk     disk
@@ -55,7 +58,10 @@ type snapshot struct {
 }
 
 func newNode(w *World, i int) *node {
-	return &node{w: w, at: i, name: partition.Broker(fmt.Sprintf("b%d", i+1)), store: mem.New()}
+	return &node{
+		w: w, at: i, name: partition.Broker(fmt.Sprintf("b%d", i+1)), store: mem.New(),
+		latency: []int64{ms, 4 * ms, 40 * ms}[w.rand.IntN(3)],
+	}
 }
 
 // clock is what the node believes the time to be, in ms.
@@ -100,7 +106,7 @@ func (n *node) start() {
 		n.replicas = append(n.replicas, r)
 		n.step(r, &partition.Event{Kind: partition.Start, Stored: stored})
 	}
-	n.powerCut = false
+	n.disk.started = func() { n.powerCut = false }
 	n.beat()
 	n.ping()
 	n.decide()

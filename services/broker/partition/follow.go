@@ -123,10 +123,11 @@ func (r *Replica) answer(fx *Effects) {
 	r.say(f.broker, f.session, false, fx)
 }
 
-// say sends an Answer.
+// say sends an Answer. Of what the copy is worth and what the disk says that it is,
+// the worse counts.
 func (r *Replica) say(to Broker, session uint64, gap bool, fx *Effects) {
 	fx.Send = append(fx.Send, Envelope{To: to, Message: Message{
 		Kind: Answer, Partition: r.id, Epoch: r.epoch(), Session: session, Run: r.run, Gap: gap,
-		Last: r.durable.last, Copy: r.durable.state.Copy, Snapshot: r.from.snapshot, Part: r.durable.part,
+		Last: r.durable.last, Copy: min(r.state.Copy, r.durable.state.Copy), Snapshot: r.from.snapshot, Part: r.durable.part,
 	}})
 }

@@ -116,7 +116,8 @@ type Stored struct {
 	// record before the first.
 	Log Log
 	// PowerLost says that writes that were done may be gone: the machine was
-	// started anew since they were, and Sync allows it.
+	// started anew since they were, and Sync allows it. It is said at every start
+	// until the first Written of one that was told so.
 	PowerLost bool
 }
 

@@ -132,18 +132,23 @@ func (h *History) epoch(id partition.ID) uint64 {
 }
 
 // Serve notes that b begins to serve a partition under epoch. has reports whether a
-// broker's disk has an append. Whatever was acknowledged must be there, unless no
-// replica has it that was in sync since.
+// broker's disk has an append. Whatever was acknowledged must be there, unless none
+// of the ISR has it from which this owner comes.
 func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, has func(partition.Broker, *Append) bool) {
 	h.serves(id, b, epoch)
+	found, lost := 0, h.Lost
 	for _, a := range h.Appends {
-		if a.Partition != id || !a.Acked || a.Lost || has(b, a) {
+		if a.Partition != id || !a.Acked || a.Lost {
+			continue
+		}
+		if has(b, a) {
+			found++
 			continue
 		}
 		holder := partition.Broker("")
 		for _, e := range h.entries[id] {
-			if e.Epoch < h.ackedUnder[id] || e.Epoch > epoch {
-				continue
+			if e.Epoch+1 < epoch || e.Epoch < h.ackedUnder[id] || e.Epoch > epoch {
+				continue // who had left the ISR before is promised nothing
 			}
 			for _, m := range e.InSync {
 				if h.intact[copyOf{id, m}] && has(m, a) {
@@ -158,6 +163,19 @@ func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, has f
 		a.Lost = true
 		h.Lost++
 	}
+	if found == 0 && h.Lost > lost+20 && !h.abandoned(id) {
+		h.Break("%s begins to serve partition %d under epoch %d with nothing of what was acknowledged, which nobody gave up", b, id, epoch)
+	}
+}
+
+// abandoned reports whether an operator gave up what a partition had acknowledged.
+func (h *History) abandoned(id partition.ID) bool {
+	for _, e := range h.entries[id] {
+		if e.Abandoned && e.Epoch > h.ackedUnder[id] {
+			return true
+		}
+	}
+	return false
 }
 
 // Read notes that a client read from an owner: it must find what was acknowledged.
