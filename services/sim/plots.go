@@ -27,7 +27,7 @@ func (w *World) crash(n *node, after, down int64) {
 		if !w.faults {
 			return
 		}
-		end := n.start
+		var end func()
 		switch {
 		case w.chance(50):
 			end = w.stop(n, "kill")
@@ -111,9 +111,14 @@ func ambush(w *World) func() {
 	w.note("ambush", owner.name)
 	w.bus.away[owner.at]++
 	back := w.cuts(func(i, j int) bool { return i == owner.at && j == member.at })
-	w.busy = w.now + 500*ms
-	w.crash(owner, w.between(20*ms, 500*ms), w.between(ms, 12*second))
-	w.after(w.between(600*ms, 2*second), func() {
+	// Soon, or after it has given up waiting for the bus.
+	at := w.between(20*ms, 500*ms)
+	if w.chance(50) {
+		at += busTimeout
+	}
+	w.after(max(at-400*ms, 0), func() { w.busy = w.now + 500*ms })
+	w.crash(owner, at, w.between(ms, 12*second))
+	w.after(at+w.between(100*ms, second), func() {
 		back()
 		if w.faults {
 			w.bus.away[owner.at]--

@@ -101,13 +101,9 @@ func Run(seed uint64, trace io.Writer) Result {
 		w.runUntil(w.now + second) // when most brokers were down, little happened
 	}
 	w.heal()
-	end := w.now + healed
-	for w.now < end && !w.broken() && !w.settled() {
-		w.operate()
-		w.runUntil(w.now + second)
-	}
-	if !w.broken() && !w.settled() {
-		w.History.Break("%d s after all faults have ended: %s", healed/second, w.unsettled())
+	w.settle()
+	if w.chance(30) && !w.broken() {
+		w.rollBack()
 	}
 	if !w.broken() {
 		w.judge()
@@ -115,6 +111,17 @@ func Run(seed uint64, trace io.Writer) Result {
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
 		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Broken: w.History.Broken(),
+	}
+}
+
+// settle waits until everything is as it should be.
+func (w *World) settle() {
+	for end := w.now + healed; w.now < end && !w.broken() && !w.settled(); {
+		w.operate()
+		w.runUntil(w.now + second)
+	}
+	if !w.broken() && !w.settled() {
+		w.History.Break("%d s after all faults have ended: %s", healed/second, w.unsettled())
 	}
 }
 

@@ -18,10 +18,10 @@ type following struct {
 // followed takes a message of an owner.
 func (r *Replica) followed(from Broker, m *Message, fx *Effects) {
 	switch {
-	case r.role == Alarmed:
-		return
 	case m.Epoch < r.epoch():
 		r.say(from, m.Session, false, fx)
+		return
+	case r.role == Alarmed:
 		return
 	case m.Epoch == r.table.Epoch && r.table.Owner != from:
 		return // not its owner, whatever it believes

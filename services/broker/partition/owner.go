@@ -19,6 +19,8 @@ type owning struct {
 	// handingAt is when Handing began, notBefore when it may begin again: some time
 	// after the claim too, since two controllers may see different brokers.
 	handingAt, notBefore int64
+	// tendAt is when the entry is looked at next, if only batches come and go.
+	tendAt int64
 	// hopeless says that the alarm about it was given.
 	hopeless bool
 }
@@ -52,8 +54,8 @@ func (r *Replica) stepDown() {
 	}
 }
 
-// own does what an owner must, after any event.
-func (r *Replica) own(fx *Effects) {
+// own does what an owner must, after an event of that kind.
+func (r *Replica) own(kind EventKind, fx *Effects) {
 	if r.role == Alarmed {
 		r.readTable(fx)
 		fx.wakeIn(busSettled)
@@ -80,14 +82,23 @@ func (r *Replica) own(fx *Effects) {
 		r.pump(p, fx)
 	}
 	if r.role == Serving || r.role == Handing {
-		r.tend(fx)
+		r.tend(kind, fx)
 	}
 }
 
 // tend changes the entry where the replicas or the plan ask for it.
-func (r *Replica) tend(fx *Effects) {
+func (r *Replica) tend(kind EventKind, fx *Effects) {
+	traffic := kind == Append || kind == Written || kind == Received
+	still := r.role == Serving && len(r.table.Others) == 0 && len(r.table.pending) == 0
 	if len(r.owner.peers) > 0 {
-		fx.wakeIn(resend)
+		fx.wakeIn(max(r.owner.tendAt-r.clock, 1))
+	}
+	if traffic && still && r.clock < r.owner.tendAt {
+		return
+	}
+	r.owner.tendAt = r.clock + tendEvery
+	if len(r.owner.peers) > 0 {
+		fx.wakeIn(tendEvery)
 	}
 	next := r.next()
 	r.hand(&next)

@@ -24,6 +24,9 @@ const (
 	resend    = 1000
 	reread    = 500
 	repropose = 200
+	// tendEvery is how often an owner looks whether its peers are what they should
+	// be, while nothing but batches comes and goes.
+	tendEvery = 500
 	// handOver bounds how long appends stand still for a planned move; after one
 	// that failed the next waits handPause.
 	handOver  = 2000
@@ -224,7 +227,7 @@ func (r *Replica) Step(now int64, e *Event, fx *Effects) {
 		r.owner.wanted, r.owner.draining = e.Wanted, e.Draining
 	case Tick:
 	}
-	r.own(fx)
+	r.own(e.Kind, fx)
 	r.elect(fx)
 	r.commit(fx)
 	r.trim(fx)

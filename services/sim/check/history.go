@@ -124,6 +124,9 @@ func (h *History) Wiped(id partition.ID, b partition.Broker) {
 	delete(h.intact, copyOf{id, b})
 }
 
+// Entries are those that a partition had.
+func (h *History) Entries(id partition.ID) []partition.Entry { return h.entries[id] }
+
 func (h *History) epoch(id partition.ID) uint64 {
 	if list := h.entries[id]; len(list) > 0 {
 		return list[len(list)-1].Epoch
