@@ -86,7 +86,7 @@ func (b *bucket) put(id partition.ID, at uint64, e *partition.Entry) (partition.
 	*s = stored{b.revision, e.Append(nil)}
 	b.w.note("table", e.Owner, uint64(id), b.revision, e.Epoch, uint64(len(e.InSync)), uint64(len(e.Others)))
 	b.w.History.Changed(id, *e)
-	b.w.trap()
+	b.w.trap(id)
 	b.changed()
 	return partition.Table{Entry: *e, Revision: b.revision}, true
 }

@@ -4,6 +4,7 @@ package sim
 
 import (
 	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/services/broker/partition"
 )
 
 // fault begins something bad; what it returns ends it.
@@ -48,7 +49,7 @@ func (w *World) suffer(f fault, long int64) {
 
 // trap has something bad happen right when the table has changed, since much is
 // under way then.
-func (w *World) trap() {
+func (w *World) trap(id partition.ID) {
 	if !w.faults || !w.chance(w.traps) {
 		return
 	}
@@ -56,7 +57,8 @@ func (w *World) trap() {
 	// At once, so before who proposed it hears of it, or a little later.
 	w.after(max(w.between(-20*ms, 30*ms), 0), func() {
 		if w.faults {
-			w.suffer(kinds[w.rand.IntN(len(kinds))], w.between(50*ms, 5*second))
+			w.prey = id
+			w.after(w.between(50*ms, 5*second), kinds[w.rand.IntN(len(kinds))](w))
 		}
 	})
 }

@@ -10,7 +10,11 @@ import "github.com/manormq/manor/services/broker/partition"
 // victims are the owner of a partition and another member of its ISR, nil if there
 // are none.
 func (w *World) victims() (owner, member *node) {
-	t := w.bus.table(partition.ID(w.rand.IntN(w.partitions)))
+	id := w.prey
+	if w.chance(40) {
+		id = partition.ID(w.rand.IntN(w.partitions))
+	}
+	t := w.bus.table(id)
 	if len(t.InSync) < 2 {
 		return nil, nil
 	}
@@ -109,6 +113,9 @@ func ambush(w *World) func() {
 		return func() {}
 	}
 	w.note("ambush", owner.name)
+	if t := w.bus.table(w.prey); w.chance(50) && t.Owner == owner.name && t.InSync[len(t.InSync)-1] != t.Owner {
+		member = w.node(t.InSync[len(t.InSync)-1]) // who joined last
+	}
 	w.bus.away[owner.at]++
 	back := w.cuts(func(i, j int) bool { return i == owner.at && j == member.at })
 	// Soon, or after it has given up waiting for the bus.

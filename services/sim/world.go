@@ -48,6 +48,8 @@ type World struct {
 	// once; busy until when clients are at their fastest.
 	traps int
 	busy  int64
+	// prey is the partition whose entry changed when the newest trap closed.
+	prey partition.ID
 
 	History *check.History
 }
@@ -129,7 +131,7 @@ func newWorld(seed uint64, trace io.Writer) *World {
 	w := &World{rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true}
 	w.partitions = 2 + w.rand.IntN(3)
 	w.commit = w.chance(30)
-	w.traps = []int{0, 5, 20}[w.rand.IntN(3)]
+	w.traps = []int{0, 10, 30}[w.rand.IntN(3)]
 	w.logKept = []int{800, 8000, 100_000}[w.rand.IntN(3)]
 	brokers := 3 + w.rand.IntN(3)
 	for range w.partitions {

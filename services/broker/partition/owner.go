@@ -57,8 +57,10 @@ func (r *Replica) stepDown() {
 // own does what an owner must, after an event of that kind.
 func (r *Replica) own(kind EventKind, fx *Effects) {
 	if r.role == Alarmed {
-		r.readTable(fx)
-		fx.wakeIn(busSettled)
+		if r.clock-r.table.askedAt >= alarmedRead {
+			r.readTable(fx)
+		}
+		fx.wakeIn(alarmedRead)
 		return
 	}
 	if r.table.Owner != r.self {

@@ -19,6 +19,8 @@ const (
 	// reachWait is how long a new owner waits for the others of the ISR to store
 	// its epoch: those that do not answer in it are not reached.
 	reachWait = 1000
+	// alarmedRead is how often a replica that stands still looks at the table.
+	alarmedRead = 5000
 	// resend is after what time without an answer a peer is asked again, reread
 	// the table, repropose a change.
 	resend    = 1000
@@ -226,6 +228,9 @@ func (r *Replica) Step(now int64, e *Event, fx *Effects) {
 	case Plan:
 		r.owner.wanted, r.owner.draining = e.Wanted, e.Draining
 	case Tick:
+	}
+	if r.table.wanted {
+		r.readTable(fx)
 	}
 	r.own(e.Kind, fx)
 	r.elect(fx)

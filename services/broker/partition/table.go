@@ -17,7 +17,9 @@ type tableCopy struct {
 	pending    []Entry
 	inFlight   bool
 	proposedAt int64
-	// asked is the highest epoch known when the read under way was asked for.
+	// wanted says that something is to be read, and not yet asked for; asked is the
+	// highest epoch known when the read under way was.
+	wanted  bool
 	reading bool
 	asked   uint64
 	askedAt int64
@@ -27,9 +29,11 @@ type tableCopy struct {
 // what it sees in the table only in its copy.
 func (r *Replica) epoch() uint64 { return max(r.state.Epoch, r.table.Epoch) }
 
-// readTable asks for the entry as it is now.
+// readTable asks for the entry as it is now: at once, or when the read under way
+// is answered and reread has passed.
 func (r *Replica) readTable(fx *Effects) {
 	t := &r.table
+	t.wanted = true
 	if t.reading {
 		return
 	}
@@ -37,7 +41,7 @@ func (r *Replica) readTable(fx *Effects) {
 		fx.wakeIn(wait)
 		return
 	}
-	t.reading, t.asked, t.askedAt = true, r.state.Epoch, max(r.clock, 1)
+	t.wanted, t.reading, t.asked, t.askedAt = false, true, r.state.Epoch, max(r.clock, 1)
 	fx.ReadTable = true
 }
 
@@ -63,7 +67,7 @@ func (r *Replica) read(t Table, failed bool, fx *Effects) {
 	}
 	c.reading = false
 	if failed {
-		fx.wakeIn(reread)
+		r.readTable(fx)
 		return
 	}
 	if t.Epoch < c.asked {
