@@ -9,6 +9,7 @@ TIME          ?= 60s
 ROUNDS        ?= 5
 CLIENTS       ?= 15000
 RUNS          ?= 3
+SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
 NATS_SERVER    = v2.15.2
 MOCHI          = v2.7.9
@@ -16,7 +17,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload crash storm nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload sim sim-bugs crash storm nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +61,12 @@ bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with
 
 bench-overload: build ## what one tenant feels of another that sends 3 times what Manor and mosquitto sustain, RUNS (3) runs
 	bin/manor bench overload -runs $(RUNS) $(ARGS)
+
+sim: ## run RUNS (200) simulated clusters, from SEED (1) on; ARGS=-print prints what happens in the first
+	$(GO) test -count=1 -timeout 24h -run '^TestSeeds$$' -v ./services/sim -runs $(if $(filter command% environment%,$(origin RUNS)),$(RUNS),200) -seed $(SEED) $(ARGS)
+
+sim-bugs: ## plant each bug of services/sim/testdata/bugs, and see that 500 seeds find it
+	$(GO) test -count=1 -timeout 60m -run '^TestBugs$$' -v ./services/sim -all-bugs -bug-seeds 500
 
 crash: build ## kill -9 the product ROUNDS (5) times under load and count what is missing
 	$(GO) test -count=1 -timeout 120m -run '^TestCrash' -v ./services/conform -rounds $(ROUNDS)

@@ -38,6 +38,11 @@ const (
 	KindOutbox Kind = 'o'
 	// KindApplied (shard): origin partition -> highest n applied from it.
 	KindApplied Kind = 'a'
+	// KindLog (partition): n -> epoch, the newest batches again, for followers
+	// that lack them.
+	KindLog Kind = 'l'
+	// KindState (partition): -> what a replica must not forget: State.
+	KindState Kind = 'e'
 	// KindLast (partition): -> epoch, n of the newest batch.
 	KindLast Kind = 'z'
 )
@@ -107,6 +112,11 @@ func RangeU64(p ID, k Kind, a uint64) (start, end []byte) {
 type Last struct {
 	Epoch uint64
 	N     uint64
+}
+
+// Before reports whether l is older than m.
+func (l Last) Before(m Last) bool {
+	return l.Epoch < m.Epoch || l.Epoch == m.Epoch && l.N < m.N
 }
 
 // Append encodes l.

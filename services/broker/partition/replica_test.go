@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package partition
+
+import (
+	"testing"
+)
+
+// peers answers what it is set to.
+type peers struct{ beat, silence, up int64 }
+
+func (p *peers) BeatAge(Broker) int64 { return p.beat }
+func (p *peers) Silence(Broker) int64 { return p.silence }
+func (p *peers) BusUp() int64         { return p.up }
+
+// bench steps one replica and keeps what it wants.
+type bench struct {
+	*Replica
+	t     testing.TB
+	now   int64
+	e     Event
+	fx    Effects
+	peers *peers
+}
+
+func newBench(t testing.TB, s *Stored) *bench {
+	b := &bench{t: t, now: 1, peers: &peers{up: 1 << 30}}
+	b.Replica = New(Config{ID: 1, Self: "a", Run: 7, Peers: b.peers})
+	b.step(Event{Kind: Start, Stored: s})
+	return b
+}
+
+func (b *bench) step(e Event) *Effects {
+	b.fx.Reset()
+	b.now++
+	b.e = e
+	b.Step(b.now, &b.e, &b.fx)
+	return &b.fx
+}
+
+// written has the disk do everything.
+func (b *bench) written() *Effects { return b.step(Event{Kind: Written, Ticket: b.ticket}) }
+
+func (b *bench) read(e Entry, revision uint64) *Effects {
+	return b.step(Event{Kind: TableRead, Table: Table{Entry: e, Revision: revision}})
+}
+
+func (b *bench) wantRole(r Role) {
+	b.t.Helper()
+	if b.Role() != r {
+		b.t.Fatalf("role is %d, expected %d", b.Role(), r)
+	}
+}
+
+var alone = Entry{Epoch: 4, Owner: "a", InSync: []Broker{"a"}}
+
+func lone(t testing.TB) *bench {
+	b := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
+	b.read(alone, 20)
+	b.written()
+	b.wantRole(Serving)
+	return b
+}
+
+// With one replica an append is one write: no log, no message, no proposal, no
+// allocation, and no need to be woken.
+func TestReplica_Alone(t *testing.T) {
+	b := lone(t)
+	batch := []byte{}
+	n := testing.AllocsPerRun(100, func() {
+		fx := b.step(Event{Kind: Append, Batch: batch})
+		if len(fx.Write) != 1 || fx.Write[0].Log || len(fx.Send) != 0 || fx.Propose != nil || fx.Committed != 0 || fx.WakeIn != 0 {
+			t.Fatalf("an append does %+v", fx)
+		}
+		if fx := b.written(); fx.Committed != b.Last().N || fx.WakeIn != 0 {
+			t.Fatalf("written: %+v", fx)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for an append, expected none", n)
+	}
+}
+
+func BenchmarkReplica_Alone(b *testing.B) {
+	r := lone(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		r.step(Event{Kind: Append})
+		r.written()
+	}
+}
+
+// What the table says below what is stored stops the replica, once it was asked
+// for; an operator's entry starts it again.
+func TestReplica_TableWentBack(t *testing.T) {
+	b := lone(t)
+	old := Entry{Epoch: 3, Owner: "a", InSync: []Broker{"a"}}
+	b.now += 1000
+	if fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: old, Revision: 30}}); !fx.ReadTable || fx.Alarm != "" {
+		t.Fatalf("a watch that may be late: %+v", fx)
+	}
+	b.wantRole(Serving)
+	if fx := b.read(old, 30); fx.Alarm == "" || !fx.RoleChanged {
+		t.Fatalf("a table that went back: %+v", fx)
+	}
+	b.wantRole(Alarmed)
+	b.step(Event{Kind: Append})
+	b.written()
+	if b.Last() != (Last{4, 10}) {
+		t.Errorf("it appends up to %v", b.Last())
+	}
+	b.now += 10_000
+	if fx := b.step(Event{Kind: Tick}); !fx.ReadTable {
+		t.Fatalf("it does not look again: %+v", fx)
+	}
+	repaired := Entry{Epoch: 9, Owner: "a", InSync: []Broker{"a"}}
+	b.read(repaired, 31)
+	b.written()
+	b.wantRole(Serving)
+}
+
+// A broker without its disk, which the table calls owner, serves nothing until an
+// operator gives up what it had.
+func TestReplica_DiskLost(t *testing.T) {
+	b := newBench(t, &Stored{Log: NewLog(Last{})})
+	if fx := b.read(alone, 20); fx.Alarm == "" {
+		t.Errorf("no alarm: %+v", fx)
+	}
+	b.written()
+	b.wantRole(Claiming)
+	given := Entry{Epoch: 5, Owner: "a", InSync: []Broker{"a"}, Abandoned: true}
+	fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: given, Revision: 21}})
+	if fx.Propose == nil || fx.Propose.Entry.Abandoned || fx.Propose.At != 21 {
+		t.Fatalf("expected a proposal that takes the mark away: %+v", fx)
+	}
+	e := fx.Propose.Entry
+	b.step(Event{Kind: Proposed, At: 21, Outcome: Won, Table: Table{Entry: e, Revision: 22}})
+	b.written()
+	b.wantRole(Serving)
+}
+
+var three = Entry{Epoch: 4, Owner: "a", InSync: []Broker{"a", "b", "c"}}
+
+// claimed is a replica that has claimed epoch 5 with two followers that have all.
+func claimed(t *testing.T) *bench {
+	b := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
+	fx := b.read(three, 20)
+	if fx.Propose == nil {
+		t.Fatalf("an owner that was started anew keeps its epoch: %+v", fx)
+	}
+	e := fx.Propose.Entry
+	b.step(Event{Kind: Proposed, At: 20, Outcome: Won, Table: Table{Entry: e, Revision: 21}})
+	b.written()
+	b.wantRole(Claiming)
+	b.answer("b", Last{4, 10}, 5)
+	b.wantRole(Claiming) // c is reached, and has not stored the epoch
+	b.answer("c", Last{4, 10}, 5)
+	b.wantRole(Serving)
+	return b
+}
+
+func (b *bench) answer(from Broker, last Last, epoch uint64) *Effects {
+	return b.step(Event{Kind: Received, Peer: from, Message: Message{
+		Kind: Answer, Partition: 1, Epoch: epoch, Session: b.peer(from).session, Run: 3, Last: last, Copy: Whole,
+	}})
+}
+
+// A commit needs the whole ISR; who leaves it is needed until the table says so.
+func TestReplica_CommitNeedsISR(t *testing.T) {
+	b := claimed(t)
+	if fx := b.step(Event{Kind: Append}); len(fx.Send) != 2 || !fx.Write[0].Log {
+		t.Fatalf("an append does %+v", fx)
+	}
+	b.written()
+	next := Last{5, 11}
+	if fx := b.answer("b", next, 5); fx.Committed > 10 {
+		t.Fatalf("committed %d without c", fx.Committed)
+	}
+	b.now += peerStuck
+	fx := b.step(Event{Kind: Tick})
+	if fx.Propose == nil || fx.Propose.Entry.IsInSync("c") || !fx.Propose.Entry.IsInSync("b") {
+		t.Fatalf("expected a proposal without c: %+v", fx)
+	}
+	at, e := fx.Propose.At, fx.Propose.Entry
+	if fx := b.step(Event{Kind: Proposed, At: at, Outcome: Unknown}); !fx.ReadTable || fx.Committed != 0 {
+		t.Fatalf("an outcome that is not known: %+v", fx)
+	}
+	if fx := b.step(Event{Kind: TableRead, Table: b.Table()}); fx.Committed != 0 {
+		t.Fatalf("committed %d while the proposal may yet be carried out", fx.Committed)
+	}
+	if fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: e, Revision: at + 1}}); fx.Committed != 11 {
+		t.Fatalf("expected 11 committed: %+v", fx)
+	}
+}
+
+// A higher epoch in an answer stops commits at once.
+func TestReplica_HigherEpochDeposes(t *testing.T) {
+	b := claimed(t)
+	b.step(Event{Kind: Append})
+	b.written()
+	b.now += 1000
+	if fx := b.answer("b", Last{5, 11}, 6); !fx.ReadTable {
+		t.Fatalf("the table is not read: %+v", fx)
+	}
+	if fx := b.answer("c", Last{5, 11}, 5); fx.Committed != 0 {
+		t.Fatalf("committed %d", fx.Committed)
+	}
+	taken := Entry{Epoch: 6, Owner: "b", InSync: []Broker{"b", "c"}, Others: []Broker{"a"}}
+	if fx := b.read(taken, 22); !fx.RoleChanged || fx.Planned {
+		t.Fatalf("deposed: %+v", fx)
+	}
+	b.wantRole(Following)
+}
+
+// A follower answers what is on its disk, and no owner of a lower epoch.
+func TestReplica_Follows(t *testing.T) {
+	b := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
+	theirs := Entry{Epoch: 5, Owner: "b", InSync: []Broker{"b", "a"}}
+	b.read(theirs, 20)
+	b.written()
+	from := func(m Message) *Effects {
+		m.Epoch = max(m.Epoch, 4)
+		return b.step(Event{Kind: Received, Peer: "b", Message: m})
+	}
+	if fx := from(Message{Kind: Probe, Session: 1}); len(fx.Send) != 1 || fx.Send[0].Message.Epoch != 5 {
+		t.Fatalf("an owner that was deposed: %+v", fx)
+	}
+	if fx := from(Message{Kind: Probe, Epoch: 5, Session: 2}); len(fx.Send) != 1 || fx.Send[0].Message.Last != (Last{4, 10}) {
+		t.Fatalf("a probe: %+v", fx)
+	}
+	rec := Record{Last: Last{5, 11}}
+	if fx := from(Message{Kind: Records, Epoch: 5, Session: 2, Last: Last{4, 10}, Records: []Record{rec}}); len(fx.Send) != 0 || len(fx.Write) != 1 {
+		t.Fatalf("it answers before it has written: %+v", fx)
+	}
+	if fx := b.written(); len(fx.Send) != 1 || fx.Send[0].Message.Last != rec.Last {
+		t.Fatalf("written: %+v", fx)
+	}
+	if fx := from(Message{Kind: Records, Epoch: 5, Session: 2, Last: Last{5, 13}}); !fx.Send[0].Message.Gap {
+		t.Fatalf("a gap: %+v", fx)
+	}
+	// The owner dies: nothing as long as one of the two moves, then a proposal.
+	b.peers.beat = ownerDead + 1
+	if fx := b.step(Event{Kind: Tick}); fx.Propose != nil {
+		t.Fatalf("with a link that lives: %+v", fx)
+	}
+	b.peers.silence, b.peers.up = ownerDead+1, busSettled-1
+	if fx := b.step(Event{Kind: Tick}); fx.Propose != nil {
+		t.Fatalf("with a bus that just came back: %+v", fx)
+	}
+	b.peers.up = busSettled
+	fx := b.step(Event{Kind: Tick})
+	if fx.Propose == nil || fx.Propose.Entry.Owner != "a" || fx.Propose.Entry.IsInSync("b") || fx.Propose.Entry.Epoch != 6 {
+		t.Fatalf("expected a proposal: %+v", fx)
+	}
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package placement
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+)
+
+// Beat is the value of a broker's heartbeat key. It is rewritten each second.
+type Beat struct {
+	// Count grows with each beat, so that the value is another one.
+	Count uint64
+	// Zone is where the broker runs, empty if nobody said.
+	Zone string
+	// Labels are the partitions that it takes: those with one of these labels. The
+	// empty label, that of partitions without one, is taken by brokers without
+	// labels.
+	Labels []string
+	// Weight is its share of the partitions, 1 to 16; 0 counts as 1.
+	Weight uint8
+	// Draining says that it gives up its partitions.
+	Draining bool
+	// Busy says that it wants no more partitions for now.
+	Busy bool
+}
+
+// ErrBadBeat is returned for bytes that are no heartbeat.
+var ErrBadBeat = errors.New("placement: heartbeat is not readable")
+
+const (
+	beatVersion  = 1
+	beatDraining = 1 << 0
+	beatBusy     = 1 << 1
+	maxWeight    = 16
+)
+
+// Append encodes b: version, flags, weight u8, count u64, zone and the number of
+// labels and each of them; texts have their length (u8) in front and are cut at
+// 255 bytes.
+func (b *Beat) Append(dst []byte) []byte {
+	var flags byte
+	if b.Draining {
+		flags |= beatDraining
+	}
+	if b.Busy {
+		flags |= beatBusy
+	}
+	dst = binary.BigEndian.AppendUint64(append(dst, beatVersion, flags, b.Weight), b.Count)
+	dst = appendText(dst, b.Zone)
+	labels := b.Labels[:min(len(b.Labels), 255)]
+	dst = append(dst, byte(len(labels)))
+	for _, l := range labels {
+		dst = appendText(dst, l)
+	}
+	return dst
+}
+
+func appendText(dst []byte, s string) []byte {
+	s = s[:min(len(s), 255)]
+	return append(append(dst, byte(len(s))), s...)
+}
+
+// ParseBeat decodes what Append wrote. It copies.
+func ParseBeat(b []byte) (Beat, error) {
+	if len(b) < 12 || b[0] != beatVersion || b[1] > beatDraining|beatBusy || b[2] > maxWeight {
+		return Beat{}, ErrBadBeat
+	}
+	out := Beat{Draining: b[1]&beatDraining != 0, Busy: b[1]&beatBusy != 0, Weight: b[2], Count: binary.BigEndian.Uint64(b[3:])}
+	b = b[11:]
+	text := func() (string, bool) {
+		if len(b) == 0 || len(b) < 1+int(b[0]) {
+			return "", false
+		}
+		s := string(b[1 : 1+int(b[0])])
+		b = b[1+len(s):]
+		return s, true
+	}
+	var ok bool
+	if out.Zone, ok = text(); !ok || len(b) == 0 {
+		return Beat{}, ErrBadBeat
+	}
+	n := int(b[0])
+	b = b[1:]
+	for range n {
+		l, ok := text()
+		if !ok {
+			return Beat{}, ErrBadBeat
+		}
+		out.Labels = append(out.Labels, l)
+	}
+	if len(b) != 0 {
+		return Beat{}, ErrBadBeat
+	}
+	return out, nil
+}
+
+// accepts reports whether the broker takes partitions of a label.
+func (b *Beat) accepts(label string) bool {
+	return label == "" && len(b.Labels) == 0 || slices.Contains(b.Labels, label)
+}

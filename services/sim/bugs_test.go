@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	bugSeeds = flag.Int("bug-seeds", 50, "within how many seeds each planted bug must be found")
+	allBugs  = flag.Bool("all-bugs", false, "plant all bugs, also those that take many seeds")
+)
+
+// root is the module's folder.
+const root = "../.."
+
+// bug is a change of the source: for each file the texts that another replaces.
+type bug struct {
+	name, why string
+	changes   []change
+}
+
+type change struct{ file, old, new string }
+
+// parseBug reads a file of testdata/bugs: why it is wrong, then "== FILE", and for
+// each change "--", what is there, "++" and what comes in its place.
+func parseBug(name, text string) bug {
+	b := bug{name: name}
+	var file string
+	into := &b.why
+	for line := range strings.Lines(text) {
+		switch mark := strings.TrimSuffix(line, "\n"); {
+		case strings.HasPrefix(mark, "== "):
+			file = mark[3:]
+		case mark == "--":
+			b.changes = append(b.changes, change{file: file})
+			into = &b.changes[len(b.changes)-1].old
+		case mark == "++":
+			into = &b.changes[len(b.changes)-1].new
+		default:
+			*into += line
+		}
+	}
+	return b
+}
+
+// overlay writes the changed files and what go -overlay reads.
+func (b bug) overlay(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	texts := map[string]string{}
+	for _, c := range b.changes {
+		if texts[c.file] == "" {
+			text, err := os.ReadFile(filepath.Join(root, c.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[c.file] = string(text)
+		}
+		old := strings.TrimSuffix(c.old, "\n")
+		if n := strings.Count(texts[c.file], old); n != 1 {
+			t.Fatalf("%s is %d times in %s, expected once:\n%s", b.name, n, c.file, old)
+		}
+		texts[c.file] = strings.Replace(texts[c.file], old, strings.TrimSuffix(c.new, "\n"), 1)
+	}
+	replace := map[string]string{}
+	for file, text := range texts {
+		from, err := filepath.Abs(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		replace[from] = to
+	}
+	list, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(file, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+var foundBy = regexp.MustCompile(`(?m)seed ([0-9]+): (.*)$`)
+
+// TestBugs plants the bugs of testdata/bugs, one at a time and outside the source,
+// and sees that the worlds of some seeds find each.
+func TestBugs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the package for each bug")
+	}
+	files, err := filepath.Glob("testdata/bugs/*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d bugs, error %v", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := parseBug(strings.TrimSuffix(filepath.Base(file), ".txt"), string(text))
+		t.Run(b.name, func(t *testing.T) {
+			overlay := b.overlay(t)
+			if strings.Contains(b.why, "(many seeds)") && !*allBugs {
+				t.Skip("takes more seeds than CI runs: make sim-bugs")
+			}
+			cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=10m", "-overlay", overlay, "-run", "^TestSeeds$",
+				".", "-runs", fmt.Sprint(*bugSeeds))
+			out, err := cmd.CombinedOutput()
+			if bytes.Contains(out, []byte("[build failed]")) {
+				t.Fatalf("does not compile:\n%s", out)
+			}
+			m := foundBy.FindSubmatch(out)
+			if err == nil || m == nil && !bytes.Contains(out, []byte("panic:")) {
+				t.Fatalf("%d seeds did not find it: %s\n%s", *bugSeeds, b.why, out)
+			}
+			if m == nil {
+				t.Logf("found: it panics")
+				return
+			}
+			t.Logf("found by seed %s: %s", m[1], m[2])
+		})
+	}
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sim is a seeded world: whole clusters of brokers made of the pure machines
+// that production runs (partition.Replica, placement.Controller, placement.Watch),
+// on simulated disks, links, clocks and a simulated bucket, under faults that the
+// seed chooses. Package check judges what the clients saw.
+//
+// A world is one goroutine and one queue of events. Everything that happens is
+// decided by the seed, so a seed that fails can be run again, with a trace, as often
+// as it takes: go test ./services/sim -run TestSeeds -runs 1 -seed N -print.
+//
+// The package must not decide anything that a broker decides.
+package sim

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// fault begins something bad; what it returns ends it.
+type fault func(w *World) (end func())
+
+// schedule plans the faults of a world that lasts length.
+func (w *World) schedule(length int64) {
+	kinds := []fault{
+		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
+		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege,
+	}
+	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
+	from := w.rand.IntN(len(kinds))
+	for at := w.between(2*second, 8*second); at < length; at += w.between(200*ms, 9*second) {
+		f := kinds[(from+w.rand.IntN(few))%len(kinds)]
+		w.after(at-w.now, func() {
+			if !w.faults {
+				return
+			}
+			long := w.between(100*ms, 10*second)
+			if w.chance(5) {
+				long = 75 * second
+			}
+			w.suffer(f, long)
+		})
+	}
+}
+
+// suffer has a fault for some time, with much to do when it begins.
+func (w *World) suffer(f fault, long int64) {
+	if w.chance(60) {
+		w.busy = w.now + 300*ms
+		w.after(w.between(0, 300*ms), func() {
+			if w.faults {
+				w.after(long, f(w))
+			}
+		})
+		return
+	}
+	w.after(long, f(w))
+}
+
+// trap has something bad happen right when the table has changed, since much is
+// under way then.
+func (w *World) trap(id partition.ID) {
+	if !w.faults || !w.chance(w.traps) {
+		return
+	}
+	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown, pair, ambush, ambush, ambush}
+	// At once, so before who proposed it hears of it, or a little later.
+	w.after(max(w.between(-20*ms, 30*ms), 0), func() {
+		if w.faults {
+			w.prey = id
+			w.after(w.between(50*ms, 5*second), kinds[w.rand.IntN(len(kinds))](w))
+		}
+	})
+}
+
+// heal ends all faults. What a fault ends later changes nothing then.
+func (w *World) heal() {
+	w.note("heal", "")
+	w.faults = false
+	for _, row := range w.net.cut {
+		clear(row)
+	}
+	w.net.loss, w.net.double = 0, 0
+	clear(w.bus.away)
+	w.bus.down, w.bus.flaky = false, 0
+	for _, n := range w.nodes {
+		n.slow, n.draining = false, false
+		n.start()
+	}
+	if w.chance(50) { // else only what is repeated gets through
+		for _, n := range w.nodes {
+			w.net.relink(n)
+		}
+	}
+	w.bus.noticed()
+}
+
+// down stops a node, and returns what starts it again.
+func (w *World) stop(n *node, what string) func() {
+	w.note(what, n.name)
+	n.stop()
+	return n.start
+}
+
+func kill(w *World) func() { return w.stop(w.pick(), "kill") }
+
+func powerCut(w *World) func() { return w.pick().cutPower() }
+
+func (n *node) cutPower() func() {
+	end := n.w.stop(n, "power cut")
+	n.store.Crash()
+	n.powerCut = true
+	return end
+}
+
+// powerCutAll has two or all nodes lose power at once.
+func powerCutAll(w *World) func() {
+	var ends []func()
+	few, from := 2+w.rand.IntN(len(w.nodes)-1), w.rand.IntN(len(w.nodes))
+	for i := range few {
+		ends = append(ends, w.nodes[(from+i)%len(w.nodes)].cutPower())
+	}
+	return func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+}
+
+func diskLoss(w *World) func() { return w.lose(w.pick()) }
+
+// lose has a node lose its disk.
+func (w *World) lose(n *node) func() {
+	end := w.stop(n, "disk loss")
+	n.store, n.powerCut = mem.New(), false
+	w.History.Damaged(n.name)
+	return end
+}
+
+// cuts cuts the directions for which cut holds, and tells of new links afterwards.
+func (w *World) cuts(cut func(from, to int) bool) func() {
+	var ends [][2]int
+	for i := range w.nodes {
+		for j := range w.nodes {
+			if i != j && cut(i, j) {
+				w.net.cut[i][j]++
+				ends = append(ends, [2]int{i, j})
+			}
+		}
+	}
+	return func() {
+		if !w.faults {
+			return
+		}
+		for _, e := range ends {
+			w.net.cut[e[0]][e[1]]--
+			w.net.linked(w.nodes[e[0]], w.nodes[e[1]])
+			w.net.linked(w.nodes[e[1]], w.nodes[e[0]])
+		}
+	}
+}
+
+// split divides the nodes in two; the bus reaches one side, both or none.
+func split(w *World) func() {
+	w.note("split", "")
+	side := make([]bool, len(w.nodes))
+	for i := range side {
+		side[i] = w.chance(50)
+	}
+	end := w.cuts(func(i, j int) bool { return side[i] != side[j] })
+	cut := w.rand.IntN(3)
+	for i := range side {
+		if cut == 2 || cut == 1 && side[i] {
+			w.bus.away[i]++
+		}
+	}
+	w.bus.noticed()
+	return func() {
+		end()
+		for i := range side {
+			if w.faults && (cut == 2 || cut == 1 && side[i]) {
+				w.bus.away[i]--
+			}
+		}
+		w.bus.noticed()
+	}
+}
+
+func oneWay(w *World) func() {
+	w.note("one way", "")
+	a, b := w.rand.IntN(len(w.nodes)), w.rand.IntN(len(w.nodes))
+	return w.cuts(func(i, j int) bool { return i == a && j == b })
+}
+
+// isolate cuts a node from all others, but not from the bus.
+func isolate(w *World) func() {
+	n := w.pick()
+	w.note("isolate", n.name)
+	return w.cuts(func(i, j int) bool { return i == n.at || j == n.at })
+}
+
+// flap cuts a node from all others, again and again.
+func flap(w *World) func() {
+	n := w.pick()
+	w.note("flap", n.name)
+	var toggle func()
+	var end func()
+	over := false
+	toggle = func() {
+		switch {
+		case end != nil:
+			end()
+			end = nil
+		case !over && w.faults:
+			end = w.cuts(func(i, j int) bool { return i == n.at || j == n.at })
+		}
+		if !over || end != nil {
+			w.after(w.between(50*ms, 2*second), toggle)
+		}
+	}
+	toggle()
+	return func() { over = true }
+}
+
+// busCut cuts one node from the bus only.
+func busCut(w *World) func() {
+	n := w.pick()
+	w.note("bus cut", n.name)
+	w.bus.away[n.at]++
+	w.bus.noticed()
+	return func() {
+		if w.faults {
+			w.bus.away[n.at]--
+			w.bus.noticed()
+		}
+	}
+}
+
+func busDown(w *World) func() {
+	w.note("bus down", "")
+	w.bus.down = true
+	w.bus.noticed()
+	return func() {
+		w.bus.down = false
+		w.bus.noticed()
+	}
+}
+
+func busFlaky(w *World) func() {
+	w.note("bus flaky", "")
+	w.bus.flaky = 10 + w.rand.IntN(70)
+	return func() { w.bus.flaky = 0 }
+}
+
+func badLinks(w *World) func() {
+	w.note("bad links", "")
+	w.net.loss, w.net.double = 1+w.rand.IntN(25), w.rand.IntN(10)
+	return func() { w.net.loss, w.net.double = 0, 0 }
+}
+
+func slowDisk(w *World) func() {
+	n := w.pick()
+	w.note("slow disk", n.name)
+	n.slow = true
+	return func() { n.slow = false }
+}
+
+// clockJump sets a node's clock, by seconds or by hours, and does not set it back.
+func clockJump(w *World) func() {
+	n := w.pick()
+	w.note("clock jump", n.name)
+	far := []int64{1000, 5000, 60_000, 3_600_000}[w.rand.IntN(4)]
+	n.skew += w.between(-min(far, 900_000), far)
+	return func() {}
+}
+
+func drain(w *World) func() {
+	n := w.pick()
+	w.note("drain", n.name)
+	n.draining = true
+	return func() { n.draining = false }
+}

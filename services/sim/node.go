@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+
+	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/placement"
+)
+
+// node is one broker: the shell around the machines.
+type node struct {
+	w    *World
+	name partition.Broker
+	at   int
+	zone string
+
+	up bool
+	// run counts the starts; what was begun in an earlier one is not carried out.
+	run      uint64
+	powerCut bool // the last run ended with it
+	draining bool
+	skew     int64 // of its clock, in ms
+	// latency is the most that a write takes, in microseconds, unless the disk is
+	// slow now.
+	latency int64
+	slow    bool
+
+	store    *mem.Store
+	disk     disk
+	replicas []*replica
+	watch    placement.Watch
+	control  placement.Controller
+	beats    uint64
+	// tableSeen is the revision up to which its watch has told.
+	tableSeen uint64
+	fx        partition.Effects
+}
+
+// replica is a partition on a node.
+type replica struct {
+	*partition.Replica
+	id     partition.ID
+	wakeAt int64
+	// waiting are the appends that wait for their commit.
+	waiting  []*appended
+	epoch    uint64
+	snapshot []snapshot
+}
+
+type snapshot struct {
+	peer partition.Broker
+	id   uint64
+	part uint32
+	*partition.Snapshot
+}
+
+func newNode(w *World, i int) *node {
+	return &node{
+		w: w, at: i, name: partition.Broker(fmt.Sprintf("b%d", i+1)), store: mem.New(),
+		latency: []int64{ms, 4 * ms, 40 * ms}[w.rand.IntN(3)],
+	}
+}
+
+// clock is what the node believes the time to be, in ms.
+func (n *node) clock() int64 { return n.w.now/ms + n.skew + 1_000_000 }
+
+// during returns do for this run of the node only.
+func (n *node) during(do func()) func() {
+	run := n.run
+	return func() {
+		if n.up && n.run == run {
+			do()
+		}
+	}
+}
+
+func (n *node) start() {
+	if n.up {
+		return
+	}
+	w := n.w
+	n.up, n.run = true, n.run+1
+	w.note("start", n.name, n.run)
+	n.watch, n.disk, n.tableSeen = placement.Watch{}, disk{}, 0
+	n.control = placement.Controller{Config: placement.Config{
+		Self: n.name, Settle: 2000, Moves: 2,
+		Replicas: func(p partition.ID) int { return w.replicas[p] },
+		Label:    func(partition.ID) string { return "" },
+	}}
+	n.watch.At(n.clock())
+	n.watch.Bus(w.bus.reaches(n))
+	n.replicas = nil
+	for p := range partition.ID(w.partitions) {
+		stored, err := partition.Restore(n.store, p)
+		if err != nil {
+			w.History.Break("%s cannot read partition %d: %v", n.name, p, err)
+			return
+		}
+		stored.PowerLost = n.powerCut && !w.commit
+		r := &replica{Replica: partition.New(partition.Config{
+			ID: p, Self: n.name, Run: n.run, Peers: &n.watch, LogKept: w.logKept,
+		}), id: p}
+		n.replicas = append(n.replicas, r)
+		n.step(r, &partition.Event{Kind: partition.Start, Stored: stored})
+	}
+	n.disk.started = func() { n.powerCut = false }
+	n.beat()
+	n.ping()
+	n.decide()
+	n.sync()
+	w.net.relink(n)
+	w.bus.tell(n)
+}
+
+// stop ends the process: what it had not given to the disk is gone.
+func (n *node) stop() {
+	if !n.up {
+		return
+	}
+	n.w.note("stop", n.name)
+	n.up = false
+	n.replicas = nil
+}
+
+// step steps a replica and does what follows.
+func (n *node) step(r *replica, e *partition.Event) {
+	w := n.w
+	n.watch.At(n.clock())
+	fx := &n.fx
+	fx.Reset()
+	role := r.Role()
+	r.Step(n.clock(), e, fx)
+	last := r.Last()
+	w.note("step", n.name, uint64(r.id), uint64(e.Kind), uint64(r.Role()), r.Epoch(), last.Epoch, last.N)
+	if epoch := r.Table().Epoch; epoch < r.epoch {
+		w.History.Break("%s: its copy of the entry of partition %d went from epoch %d to %d", n.name, r.id, r.epoch, epoch)
+	} else {
+		r.epoch = epoch
+	}
+	for _, write := range fx.Write {
+		n.disk.add(n, diskOp{r: r, write: write})
+	}
+	for _, load := range fx.Load {
+		n.disk.add(n, diskOp{r: r, load: load})
+	}
+	for i := range fx.Send {
+		w.net.send(n, fx.Send[i].To, &fx.Send[i].Message)
+	}
+	if fx.Propose != nil {
+		w.bus.propose(n, r, *fx.Propose)
+	}
+	if fx.ReadTable {
+		w.bus.read(n, r)
+	}
+	if fx.Alarm != "" {
+		w.note("alarm", n.name, uint64(r.id))
+	}
+	n.wake(r, fx.WakeIn)
+	if fx.RoleChanged {
+		n.roleChanged(r, role)
+	}
+	if fx.Committed > 0 {
+		n.committed(r, fx.Committed)
+	}
+}
+
+func (n *node) wake(r *replica, in int64) {
+	at := n.w.now + in*ms
+	if in == 0 || r.wakeAt > n.w.now && r.wakeAt <= at {
+		return
+	}
+	r.wakeAt = at
+	n.w.after(in*ms, n.during(func() {
+		if r.wakeAt == at {
+			r.wakeAt = 0
+			n.step(r, &partition.Event{Kind: partition.Tick})
+		}
+	}))
+}
+
+func (n *node) roleChanged(r *replica, was partition.Role) {
+	w := n.w
+	w.note("role", n.name, uint64(r.id), uint64(r.Role()), r.Table().Epoch)
+	switch r.Role() {
+	case partition.Serving:
+		if was != partition.Handing {
+			r.waiting = nil
+			w.History.Serve(r.id, n.name, r.Table().Epoch, w.has)
+		}
+	case partition.Handing:
+	case partition.Following, partition.Claiming, partition.Alarmed:
+		r.waiting = nil // their clients are told that the connection is lost
+	}
+}
+
+// committed acknowledges.
+func (n *node) committed(r *replica, upTo uint64) {
+	for len(r.waiting) > 0 && r.waiting[0].At.N <= upTo {
+		n.w.History.Ack(r.waiting[0].Append, n.name, r.Table().Epoch)
+		r.waiting = r.waiting[1:]
+	}
+}
+
+// beat rewrites the node's heartbeat each second.
+func (n *node) beat() {
+	n.beats++
+	n.w.bus.beat(n, placement.Beat{Count: n.beats, Zone: n.zone, Draining: n.draining})
+	n.w.after(second, n.during(n.beat))
+}
+
+// ping keeps the links alive.
+func (n *node) ping() {
+	for _, to := range n.w.nodes {
+		if to != n {
+			n.w.net.ping(n, to)
+		}
+	}
+	n.w.after(700*ms, n.during(n.ping))
+}
+
+// decide runs the controller each second.
+func (n *node) decide() {
+	n.watch.At(n.clock())
+	var rows []placement.Row
+	for _, r := range n.replicas {
+		rows = append(rows, placement.Row{ID: r.id, Table: r.Table(), Serving: r.Role() == partition.Serving})
+	}
+	for _, d := range n.control.Decide(&n.watch, rows) {
+		if d.Create != nil {
+			n.w.bus.create(n, d.ID, *d.Create)
+			continue
+		}
+		n.step(n.replicas[d.ID], &partition.Event{Kind: partition.Plan, Wanted: d.Wanted, Draining: d.Draining})
+	}
+	n.w.after(n.w.between(900*ms, 1100*ms), n.during(n.decide))
+}
