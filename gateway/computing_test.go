@@ -3,6 +3,7 @@
 package gateway_test
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net"
 	"runtime"
@@ -46,6 +47,50 @@ func TestComputing_StalledHandshakes(t *testing.T) {
 			for range 20 {
 				w.any(listener, "acme.localhost").mustConnect(hello(""))
 			}
+		})
+	}
+}
+
+// noEMS hides the extension extended_master_secret of the client's hello.
+type noEMS struct {
+	net.Conn
+	written bool
+}
+
+func (n *noEMS) Write(p []byte) (int, error) {
+	if !n.written {
+		n.written = true
+		p = bytes.Replace(p, []byte{0, 0x17, 0, 0}, []byte{0xfa, 0xfa, 0, 0}, 1)
+	}
+	return n.Conn.Write(p)
+}
+
+// A handshake that fails without an answer keeps no turn: TLS 1.2 that is resumed
+// without the extended master secret that it began with is one (RFC 7627, section
+// 5.3).
+func TestComputing_FailedHandshakes(t *testing.T) {
+	for _, listener := range []string{"mqtts", "wss"} {
+		t.Run(listener, func(t *testing.T) {
+			w := start(t, nil)
+			config := w.tls("beta.localhost")
+			config.MaxVersion = tls.VersionTLS12
+			config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
+			for range 4 * runtime.GOMAXPROCS(0) {
+				c, err := tls.Dial("tcp", w.addr(listener), config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = c.Close()
+				nc, err := net.Dial("tcp", w.addr(listener))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := tls.Client(&noEMS{Conn: nc}, config).Handshake(); err == nil {
+					t.Error("resumed without the extension")
+				}
+				_ = nc.Close()
+			}
+			w.any("mqtts", "acme.localhost").mustConnect(hello(""))
 		})
 	}
 }

@@ -75,7 +75,7 @@ func (fl *flusher) frames(l *uplink.Link[connection]) *link.Up {
 // Nobody who calls it holds a connection's mutex.
 func (g *Gateway) flush() {
 	if g.flushSome() {
-		n := int(g.loops.next.Add(1)) % len(g.loops.all)
+		n := g.loops.again.Add(1) % uint32(len(g.loops.all))
 		g.loops.all[n].Again()
 	}
 }

@@ -18,6 +18,8 @@ import (
 type loops struct {
 	all  []*loop.Loop
 	next atomic.Uint32
+	// again is for what is left of a flush.
+	again atomic.Uint32
 	// busy counts the loops that are in a batch, at whose end they flush.
 	busy atomic.Int32
 }
@@ -95,10 +97,11 @@ func (c *connection) move(left []byte) bool {
 // Readable implements loop.Handler.
 func (c *connection) Readable(l *loop.Loop) {
 	// TLS gives a record at a time, and the loop does not see what is left. It is
-	// others' turn after a few all the same.
-	for range layeredReads {
+	// others' turn after a buffer all the same.
+	for read := 0; read < len(l.Buffer()); {
 		b, had := c.front(l.Buffer())
 		n, err := c.in.ReadNow(b[had:])
+		read += n
 		paused := false
 		if n > 0 && !c.isEnding() {
 			c.lastRead.Store(time.Now().UnixMilli())
@@ -117,9 +120,6 @@ func (c *connection) Readable(l *loop.Loop) {
 	defer c.mu.Unlock()
 	c.source.Wake()
 }
-
-// layeredReads is how often a connection with TLS is read at once.
-const layeredReads = 8
 
 // Writable implements loop.Handler.
 func (c *connection) Writable(*loop.Loop) { c.in.Socket.Drain() }
@@ -184,7 +184,7 @@ func (c *connection) front(buffer []byte) (b []byte, had int) {
 		copy(grown, c.rest.b)
 		c.rest.b = grown
 	}
-	return c.rest.b[:cap(c.rest.b)], had
+	return c.rest.b[:min(cap(c.rest.b), had+len(buffer))], had
 }
 
 // keep keeps left, which may be a part of rest.

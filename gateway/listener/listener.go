@@ -65,7 +65,7 @@ type Options struct {
 	// if each has its own, as it has while Tickets gives nil.
 	Tickets func() *tenancy.TicketSecrets
 	// Computing bounds the handshakes of TLS; nil does not.
-	Computing Computing
+	Computing *Computing
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
 	// Handle has the connection until it returns; then it is closed unless an
@@ -256,10 +256,10 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	if t != nil {
 		var ctx context.Context
 		ctx, n = handshakeContext(context.Background())
-		err := t.HandshakeContext(ctx)
-		n.end()
-		if err != nil {
-			l.opts.Refused(l, "tls_handshake")
+		if err := t.HandshakeContext(ctx); err != nil {
+			if !errors.Is(err, errComputing) { // which was counted
+				l.opts.Refused(l, "tls_handshake")
+			}
 			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr().String(), "error", err)
 			return nil
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -44,18 +45,7 @@ func (c *tlsConfig) same(t *tenancy.Tenant, files *tenancy.Trust, secrets *tenan
 type handshakeKey struct{}
 
 // negotiated is what a handshake has come to.
-type negotiated struct {
-	config *tlsConfig
-	// computed ends the handshake's turn; nil before it.
-	computed func()
-}
-
-// end ends the handshake's turn, if it has not ended.
-func (n *negotiated) end() {
-	if n.computed != nil {
-		n.computed()
-	}
-}
+type negotiated struct{ config *tlsConfig }
 
 func handshakeContext(ctx context.Context) (context.Context, *negotiated) {
 	n := &negotiated{}
@@ -85,10 +75,12 @@ func (l *Listener) baseConfig() *tls.Config {
 			}
 			if n, ok := hello.Context().Value(handshakeKey{}).(*negotiated); ok {
 				n.config = config
-				if n.computed, err = l.opts.Computing.begin(hello.Conn); err != nil {
+			}
+			if err := l.opts.Computing.begin(hello.Context(), hello.Conn, config.tenant, l.opts.HandshakeTimeout); err != nil {
+				if errors.Is(err, errComputing) {
 					l.opts.Refused(l, "tls_overload")
-					return nil, err
 				}
+				return nil, err
 			}
 			return config.tls, nil
 		},

@@ -57,8 +57,11 @@ func (l *list[T]) drop() *Flow[T] {
 // Len is how many items wait.
 func (q *Queue[T]) Len() int { return q.n }
 
-// Fresh reports whether a flow comes first because it was idle.
-func (q *Queue[T]) Fresh() bool { return q.fresh.head != nil }
+// Fresh reports whether an item comes first because its flow was idle.
+func (q *Queue[T]) Fresh() bool {
+	f := q.fresh.head
+	return f != nil && (f.Len() > 0 || f.next != nil)
+}
 
 // Flows is how many flows have something waiting, or had until just now.
 func (q *Queue[T]) Flows() int { return q.flows }

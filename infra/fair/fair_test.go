@@ -116,3 +116,23 @@ func TestEmpty(t *testing.T) {
 		}
 	}
 }
+
+// An item is fresh until it is taken, not until the next one is.
+func TestFresh(t *testing.T) {
+	q := fair.Queue[string]{Quantum: 100}
+	var loud, quiet fair.Flow[string]
+	for range 10 {
+		q.Push(&loud, "loud")
+	}
+	for range 3 {
+		_, f, _ := q.Next()
+		q.Charge(f, 50) // until it is among the old ones
+	}
+	q.Push(&quiet, "quiet")
+	if !q.Fresh() {
+		t.Error("what has just come is not fresh")
+	}
+	if v, _, _ := q.Next(); v != "quiet" || q.Fresh() {
+		t.Errorf("%q came first, and fresh is %v after it", v, q.Fresh())
+	}
+}

@@ -237,7 +237,11 @@ func (l *Loop) wake() {
 	// wake nobody, after 2^64 of these.
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
-	_, _ = Write(l.waker, one[:])
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed { // else its descriptor may be another's
+		_, _ = Write(l.waker, one[:])
+	}
 }
 
 // Remove ends the watch; no method of the handler is called after it returned on
@@ -301,9 +305,9 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) close() {
 	l.mu.Lock()
 	l.closed = true
+	_ = unix.Close(l.waker)
 	l.mu.Unlock()
 	_ = l.ep.Close()
-	_ = unix.Close(l.waker)
 }
 
 // wait returns when there are events or somebody was woken. It looks first and

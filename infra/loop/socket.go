@@ -22,8 +22,8 @@ type Socket struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection is not a kernel's
 
-	// progress is called, without locks held, when the backlog has shrunk; before
-	// Async when something was written.
+	// progress is called, without locks held, when the backlog has shrunk; until
+	// Async when something is about to be written.
 	progress func()
 	// overrun is called, under mu, when the backlog is too large, once.
 	overrun func(backlog int)
@@ -82,11 +82,22 @@ func (s *Socket) Async(progress func(), overrun func(backlog int)) {
 	s.async, s.progress, s.overrun = true, progress, overrun
 }
 
-// Written has f called after each write before Async. It must not call the Socket.
-func (s *Socket) Written(f func()) {
+// BeforeWrite has f called before each write until Async. It must not call the
+// Socket.
+func (s *Socket) BeforeWrite(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.progress = f
+}
+
+// HungUp reports whether the peer has ended the connection, as far as that can be
+// seen without reading.
+func (s *Socket) HungUp() bool {
+	ended := false
+	if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) { ended = atEnd(int(fd)) })
+	}
+	return ended
 }
 
 // Bound allows a backlog of n bytes. A Write that leads beyond it closes the
@@ -108,13 +119,12 @@ func (s *Socket) Backlog() int {
 func (s *Socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	if !s.async {
-		written := s.progress
+		before := s.progress
 		s.mu.Unlock()
-		n, err := s.Conn.Write(p)
-		if written != nil {
-			written()
+		if before != nil {
+			before()
 		}
-		return n, err
+		return s.Conn.Write(p)
 	}
 	defer s.mu.Unlock()
 	if err := s.writeLocked(p, nil); err != nil {

@@ -101,3 +101,10 @@ func poll(fd int, events []unix.EpollEvent) (int, error) {
 		}
 	}
 }
+
+// atEnd reports whether a socket's stream has ended, without taking anything off it.
+func atEnd(fd int) bool {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n == 0 && err == nil || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+}

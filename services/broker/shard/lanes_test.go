@@ -310,4 +310,24 @@ func TestLanes_VisitWhileResting(t *testing.T) {
 	for _, want := range []string{"1", "2"} {
 		loud.wantDeliver(want, 0)
 	}
+	// Over a link a batch has frames of several tenants.
+	for !s.acquire() {
+		runtime.Gosched()
+	}
+	if err := w.link.Post(&link.Up{Frames: []link.UpFrame{publish(loud, "3")}}); err != nil {
+		t.Fatal(err)
+	}
+	order = w.gw.watch()
+	s.state.Store(resting)
+	if err := w.link.Send(&link.Up{Frames: []link.UpFrame{publish(loud, "4"), publish(quiet, "too")}}); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	if got := order(); !slices.Equal(got, []link.Channel{quiet.id, loud.id, loud.id}) {
+		t.Errorf("of a batch of both, delivered to %v, expected the quiet %d first", got, quiet.id)
+	}
+	quiet.wantDeliver("too", 0)
+	for _, want := range []string{"3", "4"} {
+		loud.wantDeliver(want, 0)
+	}
 }

@@ -240,7 +240,7 @@ func (st *Set) Announce(tenant string, messages []mqtt.Message) {
 	if !listens {
 		return
 	}
-	s := st.shards[int(st.announced.Add(1))%len(st.shards)]
+	s := st.shards[st.announced.Add(1)%uint32(len(st.shards))]
 	s.call(func() {
 		server := &sess{tenant: t, limits: &unlimited}
 		for i := range messages {

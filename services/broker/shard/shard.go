@@ -4,6 +4,7 @@ package shard
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -276,11 +277,12 @@ func (s *Shard) turn(chs []*Channel, frames []link.UpFrame, r *run) {
 	}
 }
 
-// visit does frames of a tenant of whom nothing waits, while the shard rests, and
-// leaves what waits of others to the worker. It reports false if the shard does
-// not rest.
+// visit does frames of tenants of whom nothing waits, while the shard rests, and
+// leaves all else to the worker. It reports false if there are none, or the shard
+// does not rest.
 func (s *Shard) visit(chs []*Channel, frames []link.UpFrame, r *run) bool {
-	if chs[0].lane().waiting.Load() != 0 || !s.acquireResting() {
+	nothing := func(ch *Channel) bool { return ch.lane().waiting.Load() == 0 }
+	if !slices.ContainsFunc(chs, nothing) || !s.acquireResting() {
 		return false
 	}
 	s.run, s.now = r, s.set.now()
