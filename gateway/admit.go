@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,6 +30,13 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 		var e *packet.Error
 		errors.As(err, &e)
 		t.packets[0]++
+		if speaks := otherThanMQTT(b); speaks != "" {
+			c.gw.strangers.Do(func() {
+				l := c.in.Listener.Config()
+				c.gw.log.Warn("a client does not speak MQTT; further ones are counted only, for a minute",
+					"listener", l.Label(), "peer", c.in.Peer.String(), "speaks", speaks)
+			})
+		}
 		c.mu.Lock()
 		if e.Type == packet.CONNECT {
 			c.m.ConnectFailed(p.Connect.Version)
@@ -66,6 +74,18 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	}
 	t.freeSlot() // the broker may take its time
 	return n, c.admitted(t, r)
+}
+
+// otherThanMQTT says what a client speaks whose first bytes are b and no CONNECT, and
+// where it may; empty if that is not clear.
+func otherThanMQTT(b []byte) string {
+	switch {
+	case len(b) > 1 && b[0] == 0x16 && b[1] == 3:
+		return "TLS: it wants a listener of kind mqtts, or is not to use TLS here"
+	case bytes.HasPrefix(b, []byte("GET ")), bytes.HasPrefix(b, []byte("POST ")), bytes.HasPrefix(b, []byte("HEAD ")):
+		return "HTTP: WebSocket wants a listener of kind ws or wss"
+	}
+	return ""
 }
 
 // freeSlot lets another CONNECT have its turn. It may be called again.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/listener"
@@ -67,6 +68,9 @@ type Gateway struct {
 	load overload
 
 	draining atomic.Bool
+	// strangers bounds the lines in the log about those that do not speak MQTT.
+	strangers rate.Sometimes
+
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.
 	changes atomic.Uint64
@@ -77,7 +81,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Log}
+	g := &Gateway{cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute}}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.dirty.fair.Quantum = flushQuantum
 	g.load.slots = make(chan struct{}, connectSlots*runtime.GOMAXPROCS(0))

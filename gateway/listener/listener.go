@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/pires/go-proxyproto"
+	"golang.org/x/time/rate"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/loop"
@@ -91,6 +92,8 @@ type Listener struct {
 	http    *http.Server
 	open    atomic.Int64
 	warned  atomic.Int64 // Unix seconds of the last line about max connections
+	// strangers bounds the lines about those that do not speak TLS.
+	strangers rate.Sometimes
 }
 
 // New validates c, reads its certificate and binds its address.
@@ -98,7 +101,7 @@ func New(c Config, o Options) (*Listener, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label())}
+	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label()), strangers: rate.Sometimes{First: 1, Interval: time.Minute}}
 	l.trusted, _ = c.trusted() // Validate has seen it
 	if c.TLS() {
 		var err error
@@ -259,6 +262,12 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 		if err := t.HandshakeContext(ctx); err != nil {
 			if !errors.Is(err, errComputing) { // which was counted
 				l.opts.Refused(l, "tls_handshake")
+			}
+			var plain tls.RecordHeaderError
+			if errors.As(err, &plain) {
+				l.strangers.Do(func() {
+					l.log.Warn("a client does not speak TLS on a listener with TLS; further ones are counted only, for a minute", "peer", s.Conn.RemoteAddr().String(), "error", err)
+				})
 			}
 			l.log.Debug("TLS handshake failed", "peer", s.Conn.RemoteAddr().String(), "error", err)
 			return nil
