@@ -290,7 +290,7 @@ func (r *reader) subscribe(v Version, p *Subscribe) {
 		p.UserProperties = f.props
 	}
 	if r.err == nil && r.left() == 0 {
-		r.protocol("SUBSCRIBE has no topic filter [MQTT-3.8.3-2]")
+		r.protocol("has no topic filter [MQTT-3.8.3-2]")
 	}
 	for r.err == nil && r.left() > 0 {
 		filter, shared := r.filter()
@@ -343,7 +343,7 @@ func (r *reader) unsubscribe(v Version, p *Unsubscribe) {
 		p.UserProperties = r.userProperties()
 	}
 	if r.err == nil && r.left() == 0 {
-		r.protocol("UNSUBSCRIBE has no topic filter [MQTT-3.10.3-2]")
+		r.protocol("has no topic filter [MQTT-3.10.3-2]")
 	}
 	for r.err == nil && r.left() > 0 {
 		filter, _ := r.filter()
