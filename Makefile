@@ -77,10 +77,13 @@ storm: build ## kill the gateway of CLIENTS (15000) clients, and print how long 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: 60 s of every fuzz target, 100 crash rounds, every check taken out
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
+	$(MAKE) storm
 	$(MAKE) mutate
+	$(MAKE) sim RUNS=5000
+	$(MAKE) sim-bugs
 
 generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and settings.md again
 	@{ printf '# Configuration\n\nWritten by `make generate`. A flag wins over the environment, that over the file (`--config`), that over the default.\nAn unknown key is an error; `manor config check FILE` looks without starting.\nHow the sessions of a tenant behave is set through the API: settings.md has those, with VerneMQ'"'"'s names and defaults.\n'; \
