@@ -30,8 +30,8 @@ type peer struct {
 	// that turns out to be ours too, it is asked anew.
 	ahead bool
 	copy  Copy
-	epoch        uint64
-	last         Last
+	epoch uint64
+	last  Last
 	// match is up to where the peer has our history on its disk, as said in this
 	// session; next is what it will be sent next.
 	match, next uint64
