@@ -21,7 +21,7 @@ const (
 // calls are the questions to the table.
 type calls struct {
 	host *Host
-	ctx  context.Context // of Run; of the loop
+	ctx  context.Context // of Run
 	wg   sync.WaitGroup
 	// speaking has a place for each proposal on its way.
 	speaking chan struct{}
@@ -30,6 +30,9 @@ type calls struct {
 	mu    sync.Mutex
 	asked []*replica // guarded by mu: those that wait for a read
 }
+
+// begin says how long calls live. It comes before the first.
+func (c *calls) begin(ctx context.Context) { c.ctx = ctx }
 
 // propose has a proposal carried out and its outcome told.
 func (c *calls) propose(r *replica, p partition.Proposal) {

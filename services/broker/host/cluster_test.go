@@ -234,9 +234,13 @@ func (c *brokers) append(p partition.ID, tag uint64) {
 	var batch kv.Batch
 	batch.Put(tagKey(p, tag), make([]byte, 100))
 	done := make(chan error, 1)
+	begin := time.Now()
 	h.Append(p, batch.Encoded(), func(err error) { done <- err })
 	select {
 	case err := <-done:
+		if took := time.Since(begin); took > 200*time.Millisecond {
+			c.log.Info("slow append", slog.Int("partition", int(p)), slog.Duration("took", took), slog.Any("error", err))
+		}
 		switch {
 		case err == nil:
 			c.mu.Lock()

@@ -186,12 +186,13 @@ func runFromClock(now time.Time) uint64 {
 // nothing of it was acknowledged. It is called once. The store may be closed when
 // it has returned.
 func (h *Host) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var failed error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := h.disk.run(ctx); err != nil {
-			cancel(err)
+		if failed = h.disk.run(ctx); failed != nil {
+			cancel() // of a store that is closed there is nothing to hope for
 		}
 	})
 	wg.Go(func() { h.loader.run(ctx) })
@@ -199,14 +200,11 @@ func (h *Host) Run(ctx context.Context) error {
 	wg.Go(func() { h.watchTable(ctx) })
 	wg.Go(func() { h.watchBeats(ctx) })
 	wg.Go(func() { h.beat(ctx) })
-	h.calls.ctx = ctx
+	h.calls.begin(ctx)
 	h.loop(ctx)
 	wg.Wait()
 	h.calls.wg.Wait()
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
+	return failed
 }
 
 // Drain gives all partitions away, as far as others take them, and returns when
