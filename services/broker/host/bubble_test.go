@@ -33,8 +33,10 @@ type bubble struct {
 	cut   map[string]bool       // guarded by mu: whose links are cut
 	// changes are what each host told of its roles.
 	changes map[string][]host.Change // guarded by mu
-	stores  map[string]*mem.Store
+	stores  map[string]kv.Store
 	stops   map[string]func()
+	// tweak changes what a host is made of, if it is set.
+	tweak func(*host.Config)
 }
 
 // direct is the Transport of one host: what is sent is there at once.
@@ -70,7 +72,7 @@ func inBubble(t *testing.T, names []string, f func(b *bubble)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bubble{
 			t: t, bus: busmem.New(), names: names, hosts: map[string]*host.Host{}, cut: map[string]bool{},
-			changes: map[string][]host.Change{}, stores: map[string]*mem.Store{}, stops: map[string]func(){},
+			changes: map[string][]host.Change{}, stores: map[string]kv.Store{}, stops: map[string]func(){},
 		}
 		for _, name := range names {
 			b.stores[name] = mem.New()
@@ -93,7 +95,7 @@ func (b *bubble) start(name string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	h, err := host.New(host.Config{
+	config := host.Config{
 		Self: partition.Broker(name), Partitions: few, Store: b.stores[name], Transport: direct{b, name},
 		Table: host.NewBucketTable(table, telemetry.Discard()), Beats: beats,
 		Replicas: func(partition.ID) int { return min(2, len(b.names)) },
@@ -102,7 +104,11 @@ func (b *bubble) start(name string) {
 			defer b.mu.Unlock()
 			b.changes[name] = append(b.changes[name], c)
 		},
-	})
+	}
+	if b.tweak != nil {
+		b.tweak(&config)
+	}
+	h, err := host.New(config)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -207,135 +213,4 @@ func (b *bubble) changed() (n int) {
 		n += len(c)
 	}
 	return n
-}
-
-// With the bus away for ten minutes everything goes on, and its return is no reason
-// to change anything.
-func TestHost_BusAway(t *testing.T) {
-	inBubble(t, []string{"a", "b", "c"}, func(b *bubble) {
-		time.Sleep(time.Minute) // what was planned at the start is done
-		before := b.changed()
-		for tag := range uint64(600) {
-			if tag == 0 {
-				b.bus.SetDown(true)
-			}
-			for p := range partition.ID(few) {
-				if err := b.append(b.owner(p), p, tag); err != nil {
-					t.Fatalf("append %d to partition %d without the bus: %v", tag, p, err)
-				}
-			}
-			time.Sleep(time.Second)
-		}
-		b.bus.SetDown(false)
-		time.Sleep(time.Minute)
-		if now := b.changed(); now != before {
-			t.Errorf("%d roles changed", now-before)
-		}
-	})
-}
-
-// An owner that no link reaches any more goes on alone, since its heartbeat is seen:
-// after 3 s its followers are out, and back when the link is.
-func TestHost_LinksCut(t *testing.T) {
-	inBubble(t, []string{"a", "b"}, func(b *bubble) {
-		time.Sleep(time.Minute)
-		at := b.owner(0)
-		b.setCut("a", true)
-		begin := time.Now()
-		if err := b.append(at, 0, 1); err != nil {
-			t.Fatalf("an append after the cut: %v", err)
-		}
-		if took := time.Since(begin); took < 2*time.Second || took > 6*time.Second {
-			t.Errorf("acknowledged alone after %v, expected about 3 s", took)
-		}
-		b.setCut("a", false)
-		b.eventually("in sync again", b.settled)
-		for _, name := range b.names {
-			if !b.has(name, 0, 1) {
-				t.Errorf("%s lacks what was appended meanwhile", name)
-			}
-		}
-	})
-}
-
-// A broker that drains hands everything over, as planned, while appends go on.
-func TestHost_Drain(t *testing.T) {
-	inBubble(t, []string{"a", "b", "c"}, func(b *bubble) {
-		time.Sleep(time.Minute)
-		leaves := b.owner(0)
-		drained := make(chan error, 1)
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			drained <- b.hosts[leaves].Drain(ctx)
-		}()
-		acked, slowest := map[partition.ID][]uint64{}, time.Duration(0)
-		for tag, done := uint64(1), false; !done; tag++ {
-			for p := range partition.ID(few) {
-				at := b.owner(p)
-				if at == "" {
-					continue
-				}
-				begin := time.Now()
-				switch err := b.append(at, p, tag); {
-				case err == nil:
-					acked[p] = append(acked[p], tag)
-				case !errors.Is(err, host.ErrNotOwner):
-					t.Fatalf("an append of a planned move: %v", err)
-				}
-				slowest = max(slowest, time.Since(begin))
-			}
-			select {
-			case err := <-drained:
-				if done = true; err != nil {
-					t.Fatalf("drain: %v", err)
-				}
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-		if slowest > 500*time.Millisecond {
-			t.Errorf("an append took %v during the move", slowest)
-		}
-		b.eventually("in sync elsewhere", b.settled)
-		for p, tags := range acked {
-			at := b.owner(p)
-			for _, tag := range tags {
-				if at == leaves || !b.has(at, p, tag) {
-					t.Fatalf("%s lacks append %d to partition %d, or still owns it", at, tag, p)
-				}
-			}
-		}
-		for _, c := range b.changes[leaves] {
-			if c.Role == partition.Following && c.Epoch > 2 && !c.Planned {
-				t.Errorf("unplanned: %+v", c)
-			}
-		}
-	})
-}
-
-// One broker alone is served without any other; what waits when it ends is told so.
-func TestHost_Alone(t *testing.T) {
-	inBubble(t, []string{"a"}, func(b *bubble) {
-		if err := b.append("a", 2, 1); err != nil || !b.has("a", 2, 1) {
-			t.Fatalf("append: %v", err)
-		}
-		if err := b.append("a", few, 1); !errors.Is(err, host.ErrNotOwner) {
-			t.Errorf("a partition that is not there: %v", err)
-		}
-		if s := b.hosts["a"].Stats(); s.Serving != few || s.InSync != few || s.Appends != 1 || s.Committed != 1 {
-			t.Errorf("stats are %+v", s)
-		}
-		h := b.hosts["a"]
-		b.stops["a"]()
-		done := make(chan error, 1)
-		h.Append(0, nil, func(err error) { done <- err })
-		if err := <-done; !errors.Is(err, host.ErrClosed) {
-			t.Errorf("after its end: %v", err)
-		}
-		b.start("a")
-		b.eventually("served again", b.settled)
-		if !b.has("a", 2, 1) {
-			t.Error("what was appended is gone")
-		}
-	})
 }

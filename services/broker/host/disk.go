@@ -111,7 +111,8 @@ func (d *disk) group(ctx context.Context, ops []op) error {
 		switch err := d.stage(ctx, o); {
 		case errors.Is(err, kv.ErrCorrupt):
 			d.broken[o.r] = true
-			d.host.post(func() { d.host.fail(o.r, err) })
+			r := o.r // ops are used again
+			d.host.post(func() { d.host.fail(r, err) })
 			continue
 		case err != nil:
 			return err

@@ -137,7 +137,7 @@ func (h *Host) step(r *replica, e *partition.Event) {
 // show lets others see what the replica is.
 func (h *Host) show(r *replica) {
 	role, table := r.Role(), r.Table()
-	row := placement.Row{ID: r.id, Table: table, Serving: role == partition.Serving}
+	row := placement.Row{ID: r.id, Table: table, Serving: role == partition.Serving && !r.broken}
 	if row.Serving == r.shown.Serving && table.Revision == r.shown.Table.Revision && table.Epoch == r.shown.Table.Epoch {
 		return
 	}
