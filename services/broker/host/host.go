@@ -66,7 +66,8 @@ type Config struct {
 	// is on the disk. It may be nil.
 	Started func()
 	// Run is a higher number at each start, below 2^40, also when the disk was lost.
-	// 0 takes it from the clock.
+	// 0 takes it from the clock, or what the Store has of the last start, if that is
+	// higher.
 	Run uint64
 
 	Transport Transport
@@ -148,11 +149,14 @@ func New(c Config) (*Host, error) {
 	if c.CatchUp == 0 {
 		c.CatchUp = 64 << 20
 	}
-	if c.Run == 0 {
-		c.Run = runFromClock(time.Now())
-	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Run == 0 {
+		var err error
+		if c.Run, err = nextRun(c.Store, time.Now()); err != nil {
+			return nil, fmt.Errorf("number of this start: %w", err)
+		}
 	}
 	h := &Host{config: c, log: c.Log.With(slog.String("broker", string(c.Self))), began: time.Now(), wake: make(chan struct{}, 1)}
 	h.disk = disk{host: h, wake: make(chan struct{}, 1)}
@@ -173,13 +177,6 @@ func New(c Config) (*Host, error) {
 		h.mu.rows = append(h.mu.rows, placement.Row{ID: p})
 	}
 	return h, nil
-}
-
-// runFromClock numbers a start so that the numbers grow even if nothing is stored:
-// the milliseconds since 2025, which are below 2^40 for 34 years.
-func runFromClock(now time.Time) uint64 {
-	const year2025 = 1735689600000
-	return uint64(max(now.UnixMilli()-year2025, 1)) & (1<<40 - 1)
 }
 
 // Run runs the replicas until ctx is done. What was not written then is dropped:
