@@ -78,11 +78,13 @@ func inBubble(t *testing.T, names []string, f func(b *bubble)) {
 			b.stores[name] = mem.New()
 			b.start(name)
 		}
+		defer func() {
+			for _, stop := range b.stops {
+				stop()
+			}
+		}()
 		b.eventually("served and in sync", b.settled)
 		f(b)
-		for _, stop := range b.stops {
-			stop()
-		}
 	})
 }
 

@@ -68,6 +68,7 @@ func chaos(b *bubble, r *rand.Rand) {
 			load(time.Duration(r.IntN(8000)) * time.Millisecond)
 			b.start(victim)
 		case 1: // its disk is lost, when it is not the only one that has something
+			load(10 * time.Second) // a member that lost its own is not in sync any more
 			b.eventually("settled before a disk is lost", b.settled)
 			b.stops[victim]()
 			b.stores[victim] = mem.New()
@@ -89,6 +90,8 @@ func chaos(b *bubble, r *rand.Rand) {
 		}
 		load(time.Duration(r.IntN(3000)) * time.Millisecond)
 	}
+	load(10 * time.Second) // as above
+	time.Sleep(time.Second)
 	b.eventually("settled at the end", b.settled)
 	kept.mu.Lock()
 	defer kept.mu.Unlock()
