@@ -198,7 +198,7 @@ func TestHost_BatchIsNone(t *testing.T) {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if c := b.changes["a"]; c[len(c)-1].Role != partition.Alarmed || b.hosts["a"].Entry(1).Serving {
+		if c := b.changes["a"]; c[len(c)-1].Role != partition.Alarmed || b.hosts["a"].Stats().Alarmed != 1 || b.hosts["a"].Entry(1).Serving {
 			t.Errorf("the last change is %+v", c[len(c)-1])
 		}
 	})

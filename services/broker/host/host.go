@@ -113,6 +113,7 @@ type Host struct {
 		mailbox []func()
 		closed  bool
 		rows    []placement.Row
+		roles   []partition.Role
 	}
 	wake   chan struct{}
 	disk   disk
@@ -174,7 +175,7 @@ func New(c Config) (*Host, error) {
 		h.replicas = append(h.replicas, &replica{stored: stored, id: p, Replica: partition.New(partition.Config{
 			ID: p, Self: c.Self, Run: c.Run, Peers: &h.watch, LogKept: c.LogKept,
 		})})
-		h.mu.rows = append(h.mu.rows, placement.Row{ID: p})
+		h.mu.rows, h.mu.roles = append(h.mu.rows, placement.Row{ID: p}), append(h.mu.roles, partition.Following)
 	}
 	return h, nil
 }

@@ -32,7 +32,8 @@ type replica struct {
 	waiting []appended
 	held    []held
 	// shown is what rows has of it.
-	shown placement.Row
+	shown     placement.Row
+	shownRole partition.Role
 	// broken says that what it wanted written cannot be: it does nothing any more.
 	broken bool
 }
@@ -137,13 +138,16 @@ func (h *Host) step(r *replica, e *partition.Event) {
 // show lets others see what the replica is.
 func (h *Host) show(r *replica) {
 	role, table := r.Role(), r.Table()
-	row := placement.Row{ID: r.id, Table: table, Serving: role == partition.Serving && !r.broken}
-	if row.Serving == r.shown.Serving && table.Revision == r.shown.Table.Revision && table.Epoch == r.shown.Table.Epoch {
+	if r.broken {
+		role = partition.Alarmed
+	}
+	row := placement.Row{ID: r.id, Table: table, Serving: role == partition.Serving}
+	if role == r.shownRole && table.Revision == r.shown.Table.Revision && table.Epoch == r.shown.Table.Epoch {
 		return
 	}
-	r.shown = row
+	r.shown, r.shownRole = row, role
 	h.mu.Lock()
-	h.mu.rows[r.id] = row
+	h.mu.rows[r.id], h.mu.roles[r.id] = row, role
 	h.mu.Unlock()
 }
 

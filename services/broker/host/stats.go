@@ -21,6 +21,9 @@ type Stats struct {
 	// of them with as many replicas in sync as they should have, and those of others
 	// that have a replica here.
 	Serving, InSync, Followed int
+	// Claiming are owned here and not yet served, Handing about to go elsewhere,
+	// Alarmed stand still until an operator decides.
+	Claiming, Handing, Alarmed int
 	// Unowned are those without an entry, as far as this broker knows.
 	Unowned int
 	// All below are counted for ever: appends that were taken, those of them that were
@@ -44,6 +47,15 @@ func (h *Host) Stats() Stats {
 	defer h.mu.Unlock()
 	for i := range h.mu.rows {
 		row := &h.mu.rows[i]
+		switch h.mu.roles[i] {
+		case partition.Claiming:
+			s.Claiming++
+		case partition.Handing:
+			s.Handing++
+		case partition.Alarmed:
+			s.Alarmed++
+		case partition.Serving, partition.Following:
+		}
 		switch e := &row.Table.Entry; {
 		case row.Serving:
 			s.Serving++
