@@ -19,7 +19,9 @@ type following struct {
 func (r *Replica) followed(from Broker, m *Message, fx *Effects) {
 	switch {
 	case m.Epoch < r.epoch():
-		r.say(from, m.Session, false, fx)
+		// It may be the owner of this epoch too, and not know yet that its change was
+		// carried out: then it must send again what is not taken here.
+		r.say(from, m.Session, true, fx)
 		return
 	case r.role == Alarmed:
 		return

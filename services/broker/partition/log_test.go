@@ -137,3 +137,31 @@ func TestStore(t *testing.T) {
 		t.Errorf("an old store has %+v", s)
 	}
 }
+
+// A log that is trimmed in the same batch in which it was written is gone: what was
+// left of it would stand before the records that follow without one.
+func TestStage_TrimsWhatIsStaged(t *testing.T) {
+	store := mem.New()
+	const p = ID(3)
+	var b kv.Batch
+	for _, w := range []Write{
+		{Kind: PutRecord, Record: Record{Last: Last{1, 1}}, Log: true},
+		{Kind: PutRecord, Record: Record{Last: Last{1, 2}}, Log: true},
+		{Kind: TrimLog, To: 3},
+		{Kind: PutRecord, Record: Record{Last: Last{2, 3}}},
+	} {
+		if _, err := Stage(store, p, &w, &b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Apply(&b, true); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Restore(store, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Log.Last() != (Last{2, 3}) || s.Log.Bytes() != 0 {
+		t.Errorf("the log ends with %v and has %d bytes, expected {2 3} and none", s.Log.Last(), s.Log.Bytes())
+	}
+}

@@ -26,9 +26,12 @@ type peer struct {
 	// since.
 	session, run uint64
 	answered     bool
-	copy         Copy
-	epoch        uint64
-	last         Last
+	// ahead says that it knew of a higher epoch, and took nothing of this one: if
+	// that turns out to be ours too, it is asked anew.
+	ahead bool
+	copy  Copy
+	epoch uint64
+	last  Last
 	// match is up to where the peer has our history on its disk, as said in this
 	// session; next is what it will be sent next.
 	match, next uint64
@@ -76,7 +79,7 @@ func (r *Replica) setPeers(fx *Effects) {
 				}
 			}
 			r.owner.peers = append(r.owner.peers, p)
-			if p.session == 0 {
+			if p.session == 0 || p.ahead {
 				r.open(&r.owner.peers[len(r.owner.peers)-1], fx)
 			}
 		}
@@ -107,18 +110,24 @@ func (r *Replica) linked(b Broker, fx *Effects) {
 	if p := r.peer(b); p != nil {
 		r.open(p, fx)
 	}
+	if r.from.broker == b {
+		r.answer(fx) // the owner may have asked before there was a link to it
+	}
 }
 
 // answered takes what a follower says.
 func (r *Replica) answered(from Broker, m *Message, fx *Effects) {
+	p := r.peer(from)
 	if m.Epoch > r.epoch() {
+		if p != nil && m.Session == p.session {
+			p.ahead = true
+		}
 		// Somebody may own the partition under that epoch: nothing is committed
 		// before the table says that it is this broker.
 		r.raise(m.Epoch, fx)
 		r.readTable(fx)
 		return
 	}
-	p := r.peer(from)
 	if p == nil || m.Session != p.session {
 		return
 	}

@@ -164,7 +164,9 @@ type durable struct {
 type Config struct {
 	ID   ID
 	Self Broker
-	// Run is another number at each start of the process, below 2^40 and not 0.
+	// Run is a higher number at each start of the process, below 2^40 and not 0, also
+	// when the disk was lost: followers take no session that is older than one they
+	// know of the same broker.
 	Run   uint64
 	Peers Peers
 	// LogKept is how much of the log is kept for catching up, in bytes; 0 is the

@@ -212,6 +212,30 @@ func TestReplica_HigherEpochDeposes(t *testing.T) {
 	b.wantRole(Following)
 }
 
+// A follower that hears of a change of the table before its owner does takes nothing
+// more of the old epoch: the owner asks it anew when it hears too.
+func TestReplica_FollowerIsAhead(t *testing.T) {
+	b := claimed(t)
+	at := b.Table()
+	b.step(Event{Kind: Append})
+	b.written()
+	b.answer("c", Last{5, 11}, 5)
+	b.now += 1000
+	if fx := b.answer("b", Last{5, 10}, 6); !fx.ReadTable || fx.Committed != 0 {
+		t.Fatalf("an answer of a higher epoch: %+v", fx)
+	}
+	own := Entry{Epoch: 6, Owner: "a", InSync: at.InSync}
+	fx := b.read(own, at.Revision+1)
+	b.wantRole(Serving)
+	if len(fx.Send) != 1 || fx.Send[0].To != "b" || fx.Send[0].Message.Kind != Probe || fx.Send[0].Message.Epoch != 6 {
+		t.Fatalf("the owner hears that its change was carried out: %+v", fx)
+	}
+	b.written()
+	if fx := b.answer("b", Last{5, 11}, 6); fx.Committed != 11 {
+		t.Fatalf("expected 11 committed: %+v", fx)
+	}
+}
+
 // A follower answers what is on its disk, and no owner of a lower epoch.
 func TestReplica_Follows(t *testing.T) {
 	b := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
@@ -222,7 +246,7 @@ func TestReplica_Follows(t *testing.T) {
 		m.Epoch = max(m.Epoch, 4)
 		return b.step(Event{Kind: Received, Peer: "b", Message: m})
 	}
-	if fx := from(Message{Kind: Probe, Session: 1}); len(fx.Send) != 1 || fx.Send[0].Message.Epoch != 5 {
+	if fx := from(Message{Kind: Probe, Session: 1}); len(fx.Send) != 1 || fx.Send[0].Message.Epoch != 5 || !fx.Send[0].Message.Gap {
 		t.Fatalf("an owner that was deposed: %+v", fx)
 	}
 	if fx := from(Message{Kind: Probe, Epoch: 5, Session: 2}); len(fx.Send) != 1 || fx.Send[0].Message.Last != (Last{4, 10}) {
@@ -237,6 +261,9 @@ func TestReplica_Follows(t *testing.T) {
 	}
 	if fx := from(Message{Kind: Records, Epoch: 5, Session: 2, Last: Last{5, 13}}); !fx.Send[0].Message.Gap {
 		t.Fatalf("a gap: %+v", fx)
+	}
+	if fx := b.step(Event{Kind: Linked, Peer: "b"}); len(fx.Send) != 1 || fx.Send[0].Message.Last != rec.Last || fx.Send[0].Message.Session != 2 {
+		t.Fatalf("a new link to the owner, and no answer over it: %+v", fx)
 	}
 	// The owner dies: nothing as long as one of the two moves, then a proposal.
 	b.peers.beat = ownerDead + 1

@@ -24,7 +24,8 @@ func parseState(b []byte) (State, error) {
 
 // Stage adds a write of partition p to b, and reports whether b must be synced
 // when it is applied. A Wipe is of its own: it applies b first, then deletes in
-// batches of at most about a megabyte, and leaves b empty.
+// batches of at most about a megabyte, and leaves b empty. A TrimLog applies b too:
+// what it deletes may be in it.
 func Stage(store kv.Store, p ID, w *Write, b *kv.Batch) (sync bool, err error) {
 	switch w.Kind {
 	case PutRecord:
@@ -65,6 +66,10 @@ func appendBatch(b *kv.Batch, encoded []byte) error {
 
 // trimLog looks for what is there, since an earlier run may have left some.
 func trimLog(store kv.Store, p ID, to uint64, b *kv.Batch) error {
+	if err := store.Apply(b, false); err != nil {
+		return err
+	}
+	b.Reset()
 	it := store.Scan(Key(nil, p, KindLog), KeyU64(nil, p, KindLog, to))
 	defer it.Close()
 	for it.Next() {
