@@ -263,8 +263,7 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 			if !errors.Is(err, errComputing) { // which was counted
 				l.opts.Refused(l, "tls_handshake")
 			}
-			var plain tls.RecordHeaderError
-			if errors.As(err, &plain) {
+			if _, plain := errors.AsType[tls.RecordHeaderError](err); plain {
 				l.strangers.Do(func() {
 					l.log.Warn("a client does not speak TLS on a listener with TLS; further ones are counted only, for a minute", "peer", s.Conn.RemoteAddr().String(), "error", err)
 				})
