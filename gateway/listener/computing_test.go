@@ -46,8 +46,10 @@ func TestComputing(t *testing.T) {
 			order = append(order, tenant)
 			mu.Unlock()
 		})
-		for c.waits() < waiting {
-			time.Sleep(time.Millisecond)
+		for end := time.Now().Add(10 * time.Second); c.waits() < waiting; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d wait, expected %d", c.waits(), waiting)
+			}
 		}
 	}
 	before := c.waits() // who has given up is still in the queue
