@@ -38,6 +38,8 @@ const (
 	wireAnswer   = 0x4A
 	wireGoaway   = 0x4B
 	wireLoad     = 0x4C
+	wireTable    = 0x4D
+	wireMoved    = 0x4E
 )
 
 // The flags of frames and Deliver entries: the first four bits describe a

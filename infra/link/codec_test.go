@@ -208,8 +208,15 @@ func TestDecode_RefusesWhatIsMalformed(t *testing.T) {
 		}
 	}
 	for name, data := range map[string][]byte{
-		"slot without message": h(0x44, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0),
-		"no identifiers":       append(h(0x43, 0, 0, 2, 0, 0), h(0x44, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0x20, 0)...),
+		"slot without message":       h(0x44, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0),
+		"table with half an owner":   h(0x4D, 0, 0, 5, 0, 1, 0, 0, 0),
+		"partition beyond the table": h(0x4D, 0, 0, 16, 0, 1, 0, 0, 0, 1, 0x7f, 0xff, 0, 0, 0, 0, 0, 0, 0, 1),
+		"owner that is not there":    h(0x4D, 0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1),
+		"broker without a name":      h(0x4D, 0, 0, 6, 0, 1, 1, 0, 0, 0),
+		"too many partitions":        h(0x4D, 0, 0, 4, 0x80, 1, 0, 0),
+		"table with a channel":       h(0x4D, 0, 1, 4, 0, 1, 0, 0),
+		"half a move":                h(0x4E, 0, 1, 9, 0, 1, 0, 0, 0, 0, 0, 0, 0),
+		"no identifiers":             append(h(0x43, 0, 0, 2, 0, 0), h(0x44, 0, 0, 10, 0, 0, 0, 1, 0, 0, 0, 0, 0x20, 0)...),
 	} {
 		var down link.Down
 		if err := link.DecodeDown(data, 1+bytes.Count(data[:1], []byte{0x43}), &down); !errors.Is(err, link.ErrMalformed) {

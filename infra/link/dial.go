@@ -25,12 +25,39 @@ var ErrLost = errors.New("link: lost")
 // the channels, plus the frames that need no window; past wire.Config's
 // MaxPending the link ends.
 func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string, gw Gateway) (Broker, error) {
+	conn, err := dial(ctx, addr, tlsConf, nodeName)
+	if err != nil {
+		return nil, err
+	}
+	return Connect(conn, gw), nil
+}
+
+// DialBroker is Dial to a broker of a table: at whatever address it is, its
+// certificate must be for its name. Without TLS its own word for its name is taken.
+func DialBroker(ctx context.Context, b TableBroker, tlsConf *tls.Config, nodeName string, gw Gateway) (Broker, error) {
+	if tlsConf != nil {
+		tlsConf = tlsConf.Clone()
+		tlsConf.ServerName = b.Name
+	}
+	conn, err := dial(ctx, b.Address, tlsConf, nodeName)
+	if err != nil {
+		return nil, err
+	}
+	if conn.Peer() != b.Name {
+		_ = conn.Close()
+		return nil, fmt.Errorf("dial broker %s: expected %q there, found %q", b.Address, b.Name, conn.Peer())
+	}
+	return Connect(conn, gw), nil
+}
+
+// dial opens a connection to the broker at addr.
+func dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string) (*wire.Conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
-	config := wire.Config{Node: nodeName}
+	config := wire.Config{Node: nodeName, Features: Features}
 	nc = socket(nc, &config)
 	if tlsConf != nil {
 		if tlsConf.ServerName == "" {
@@ -48,7 +75,7 @@ func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string
 	if err != nil {
 		return nil, fmt.Errorf("dial broker %s: %w", addr, err)
 	}
-	return Connect(conn, gw), nil
+	return conn, nil
 }
 
 // Connect makes conn the gateway's end of a link. It starts the goroutine that

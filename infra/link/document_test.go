@@ -34,6 +34,13 @@ func TestDocument(t *testing.T) {
 				{Kind: link.DownDeliver, Channel: 1}, {Kind: link.DownDeliver, Channel: 2}, {Kind: link.DownDeliver, Channel: 3},
 			},
 		}, 0)),
+		"table": batch(new(link.DownEncoder).Append(nil, &link.Down{Frames: []link.DownFrame{
+			{Kind: link.DownTable, Table: &link.TableUpdate{
+				Partitions: 4, Brokers: []link.TableBroker{{Name: "b1", Address: "b1.example:44054"}},
+				Owners: []link.TableOwner{{Partition: 0, Epoch: 7, Broker: "b1", Draining: true}, {Partition: 1, Epoch: 2, Broker: "b2"}, {Partition: 3, Epoch: 9}},
+			}},
+			{Kind: link.DownMoved, Channel: 1, Moved: &link.Moved{Partition: 1, Epoch: 2, Broker: "b2"}},
+		}}, 0)),
 	}
 	wiretest.Document(t, file, golden, *rewrite)
 }
@@ -48,7 +55,9 @@ func batch(frames []byte, count, _ int) []byte {
 func recordPreface(t *testing.T) []byte {
 	t.Helper()
 	a, b := net.Pipe()
-	go func() { _, _ = wire.New(context.Background(), a, wire.Config{Node: "gateway-1"}) }()
+	go func() {
+		_, _ = wire.New(context.Background(), a, wire.Config{Node: "gateway-1", Features: link.Features})
+	}()
 	_ = b.SetDeadline(time.Now().Add(10 * time.Second))
 	buf := make([]byte, 64)
 	n, err := b.Read(buf)

@@ -135,6 +135,13 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 	case DownLoad:
 		dst, body = open(dst, wireLoad, 0, 0)
 		dst = append(dst, byte(f.Load))
+	case DownTable:
+		return appendTable(dst, f.Table)
+	case DownMoved:
+		dst, body = open(dst, wireMoved, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint16(dst, f.Moved.Partition)
+		dst = binary.BigEndian.AppendUint64(dst, f.Moved.Epoch)
+		dst = append(dst, f.Moved.Broker...)
 	case DownDeliver, DownAck, DownWindow: // vectors: Append's
 		return dst
 	}
@@ -211,6 +218,10 @@ func (b *Down) decode(f wire.Frame) error {
 	case wireLoad:
 		out.Kind, out.Load, channelless = DownLoad, load.Level(r.U8()), true
 		r.Bad = r.Bad || out.Load > load.Shed
+	case wireTable:
+		out.Kind, out.Table, channelless = DownTable, r.table(), true
+	case wireMoved:
+		out.Kind, out.Moved = DownMoved, &Moved{Partition: r.U16(), Epoch: r.U64(), Broker: string(r.Rest())}
 	default:
 		return f.Malformed("a broker sends no such frame")
 	}

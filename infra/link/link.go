@@ -364,6 +364,12 @@ const (
 	// DownLoad says how overloaded the broker is. It is of the link, and holds
 	// until the next one; none is load.Calm.
 	DownLoad
+	// DownTable says who owns which partitions, as far as the broker knows. It is
+	// of the link.
+	DownTable
+	// DownMoved answers an UpOpen: this broker does not serve the partition of the
+	// client, and the channel is not open.
+	DownMoved
 )
 
 // Down is a batch from broker to gateway. A message that many channels of the
@@ -404,4 +410,6 @@ type DownFrame struct {
 	Reasons         []mqtt.ReasonCode // DownSuback, DownUnsuback
 	Text            string            // DownRefused, DownClose: the reason string for the client
 	Answer          *Answer           // DownAnswer
+	Table           *TableUpdate      // DownTable
+	Moved           *Moved            // DownMoved
 }

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -36,8 +37,10 @@ func TestLink_Pipe(t *testing.T) {
 		var broker *wire.Conn
 		var err error
 		var wg sync.WaitGroup
-		wg.Go(func() { broker, err = wire.New(context.Background(), b, wire.Config{Node: "broker-1"}) })
-		gateway, gerr := wire.New(context.Background(), a, wire.Config{Node: "gateway-1"})
+		wg.Go(func() {
+			broker, err = wire.New(context.Background(), b, wire.Config{Node: "broker-1", Features: link.Features})
+		})
+		gateway, gerr := wire.New(context.Background(), a, wire.Config{Node: "gateway-1", Features: link.Features})
 		if wg.Wait(); err != nil || gerr != nil {
 			t.Fatal(err, gerr)
 		}
@@ -128,6 +131,76 @@ func TestDial_StrangersAreRefused(t *testing.T) {
 	}
 	if len(attached) > 0 {
 		t.Errorf("%q was attached", <-attached)
+	}
+}
+
+// A broker of the table is who it says, at whatever address it is.
+func TestDialBroker_ChecksTheName(t *testing.T) {
+	ca := newAuthority(t)
+	addr, _ := serve(t, ca.config(t, "broker-1"), func(link.Gateway, string) link.Broker { return noBroker{} })
+	g := linktest.NewGateway()
+	b, err := link.DialBroker(t.Context(), link.TableBroker{Name: "broker-1", Address: addr}, ca.config(t, "gateway-1"), "gateway-1", g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Close()
+	if _, err := link.DialBroker(t.Context(), link.TableBroker{Name: "broker-2", Address: addr}, ca.config(t, "gateway-1"), "gateway-1", g); err == nil {
+		t.Error("broker-1 is taken for broker-2")
+	}
+	plain, _ := serve(t, nil, func(link.Gateway, string) link.Broker { return noBroker{} }) // which calls itself broker
+	if b, err = link.DialBroker(t.Context(), link.TableBroker{Name: "broker", Address: plain}, nil, "gateway-1", g); err != nil {
+		t.Fatal(err)
+	}
+	_ = b.Close()
+	if _, err := link.DialBroker(t.Context(), link.TableBroker{Name: "broker-2", Address: plain}, nil, "gateway-1", g); err == nil {
+		t.Error("without TLS, broker is taken for broker-2")
+	}
+}
+
+// A gateway that knows no owners gets no table, and is refused where others are
+// told who has the partition.
+func TestServe_OldGateways(t *testing.T) {
+	for _, c := range []struct {
+		features uint32
+		want     []link.DownKind
+	}{
+		{0, []link.DownKind{link.DownOpened, link.DownRefused, link.DownGoaway}},
+		{link.FeatureOwners, []link.DownKind{link.DownTable, link.DownOpened, link.DownMoved, link.DownGoaway}},
+	} {
+		a, b := wire.Pipe()
+		var broker *wire.Conn
+		var err error
+		var wg sync.WaitGroup
+		wg.Go(func() { broker, err = wire.New(t.Context(), b, wire.Config{Node: "broker-1", Features: link.Features}) })
+		gateway, gerr := wire.New(t.Context(), a, wire.Config{Node: "gateway-1", Features: c.features})
+		if wg.Wait(); err != nil || gerr != nil {
+			t.Fatal(err, gerr)
+		}
+		go func() {
+			_ = link.Accept(t.Context(), broker, func(gw link.Gateway, _ string) link.Broker {
+				gw.Receive(&link.Down{Frames: []link.DownFrame{
+					{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: 1}}, {Kind: link.DownOpened, Channel: 1},
+					{Kind: link.DownMoved, Channel: 2, Moved: &link.Moved{}}, {Kind: link.DownGoaway},
+				}})
+				gw.Flush()
+				return noBroker{}
+			})
+		}()
+		g := linktest.NewGateway()
+		l := link.Connect(gateway, g)
+		linktest.Until(t, "frames", func() bool { f, _ := g.Flushed(); return len(f) >= len(c.want) })
+		frames, _ := g.Flushed()
+		var got []link.DownKind
+		for i := range frames {
+			got = append(got, frames[i].Kind)
+			if frames[i].Kind == link.DownRefused && (frames[i].Channel != 2 || frames[i].Reason != mqtt.ServerUnavailable) {
+				t.Errorf("the refusal is %+v", frames[i])
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("with features %b the frames are %v, want %v", c.features, got, c.want)
+		}
+		_ = l.Close()
 	}
 }
 
@@ -239,7 +312,7 @@ func (a authority) config(t testing.TB, node string) *tls.Config {
 		t.Fatal(err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: node}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: node}, DNSNames: []string{node}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, key.Public(), a.key)

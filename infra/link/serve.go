@@ -94,7 +94,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) introduce(ctx context.Context, nc net.Conn) (*wire.Conn, error) {
-	config := wire.Config{Node: s.name()}
+	config := wire.Config{Node: s.name(), Features: Features}
 	nc = socket(nc, &config)
 	if s.TLS != nil {
 		nc = tls.Server(nc, s.TLS)
@@ -117,7 +117,7 @@ func (s *Server) name() string {
 // what comes, until the connection ends, and says why. It closes what attach
 // returned.
 func Accept(ctx context.Context, conn *wire.Conn, attach func(gw Gateway, peer string) Broker) error {
-	broker := attach(&downlink{conn: conn}, conn.Peer())
+	broker := attach(&downlink{conn: conn, old: conn.Features()&FeatureOwners == 0}, conn.Peer())
 	defer func() { _ = broker.Close() }()
 	var up Up
 	return conn.Run(ctx, wire.Receiver{
@@ -139,6 +139,7 @@ func Accept(ctx context.Context, conn *wire.Conn, attach func(gw Gateway, peer s
 // downlink is a gateway at the other end of a connection.
 type downlink struct {
 	conn    *wire.Conn
+	old     bool        // the gateway does not know FeatureOwners
 	encoder DownEncoder // guarded by conn: used inside Append only
 }
 
@@ -146,6 +147,9 @@ type downlink struct {
 // that cannot be queued has ended the connection, and Accept says why and closes
 // the broker's end; so does it when there is nobody to tell any more.
 func (d *downlink) Receive(b *Down) {
+	if d.old {
+		b = forOld(b)
+	}
 	for first := 0; first < len(b.Frames); {
 		err := d.conn.Append(func(dst []byte) (out []byte, count int) {
 			out, count, first = d.encoder.Append(dst, b, first)

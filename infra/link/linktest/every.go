@@ -92,6 +92,19 @@ func EveryDown() *link.Down {
 			}},
 			{Kind: link.DownGoaway},
 			{Kind: link.DownLoad, Load: load.Shed},
+			{Kind: link.DownTable, Table: &link.TableUpdate{
+				Partitions: 1024, Brokers: []link.TableBroker{{Name: "broker-1", Address: "192.0.2.1:44054"}, {Name: "broker-2", Address: "b2.example:44054"}},
+				Owners: []link.TableOwner{
+					{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2", Draining: true},
+					{Partition: 0, Epoch: 1, Broker: "broker-gone"},
+					{Partition: 1, Epoch: 2},
+					{Partition: 2, Epoch: 3, Draining: true},
+					{Partition: 3, Epoch: 1, Broker: "broker-gone"},
+				},
+			}},
+			{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: link.MaxPartitions}},
+			{Kind: link.DownMoved, Channel: 5, Moved: &link.Moved{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2"}},
+			{Kind: link.DownMoved, Channel: 6, Moved: &link.Moved{}},
 		},
 	}
 }

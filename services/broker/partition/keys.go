@@ -5,6 +5,8 @@ package partition
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/manormq/manor/infra/link"
 )
 
 // ID names a partition of a region.
@@ -132,32 +134,6 @@ func ParseLast(b []byte) (Last, error) {
 	return Last{Epoch: binary.BigEndian.Uint64(b), N: binary.BigEndian.Uint64(b[8:])}, nil
 }
 
-// Choose returns the partition of list that name belongs to, by rendezvous
-// (highest random weight) hashing: growing the list by one moves 1/(m+1) of
-// the names and no other. The list must not be empty. The weights are FNV-1a
-// with a final mix, so they are the same on every broker and for ever.
-func Choose[T string | []byte](list []ID, name T) ID {
-	h := fnv64(name)
-	best, at := uint64(0), list[0]
-	for _, p := range list {
-		if w := mix(h ^ mix(uint64(p)+0x9E3779B97F4A7C15)); w >= best {
-			best, at = w, p
-		}
-	}
-	return at
-}
-
-func fnv64[T string | []byte](s T) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
-// mix is the finaliser of splitmix64.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
-	x = (x ^ x>>27) * 0x94D049BB133111EB
-	return x ^ x>>31
-}
+// Choose is link.Choose: gateways and brokers find a name in the same partition.
+// The list must not be empty.
+func Choose[T string | []byte](list []ID, name T) ID { return link.Choose(list, name) }

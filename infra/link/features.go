@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"slices"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// The features of a link (wire.Config): both ends use those that both have.
+const (
+	// FeatureOwners is of a gateway that takes DownTable and DownMoved, and of a
+	// broker that sends them.
+	FeatureOwners uint32 = 1 << iota
+
+	// Features are all that this package knows.
+	Features = FeatureOwners
+)
+
+// forOld returns b as a gateway understands it that does not know FeatureOwners: it
+// hears nothing of the table, and a client of another broker's is refused, to try
+// again. So brokers need not know which gateways are old.
+func forOld(b *Down) *Down {
+	newer := func(f DownFrame) bool { return f.Kind == DownTable || f.Kind == DownMoved }
+	if !slices.ContainsFunc(b.Frames, newer) {
+		return b
+	}
+	out := &Down{Messages: b.Messages, Frames: make([]DownFrame, 0, len(b.Frames))}
+	for _, f := range b.Frames {
+		switch f.Kind {
+		case DownTable:
+			continue
+		case DownMoved:
+			f = DownFrame{
+				Kind: DownRefused, Channel: f.Channel, Reason: mqtt.ServerUnavailable,
+				Text: "another broker has the partition of this client, which this gateway is too old to ask",
+			}
+		}
+		out.Frames = append(out.Frames, f)
+	}
+	return out
+}
