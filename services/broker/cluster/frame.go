@@ -41,6 +41,9 @@ type Enqueue struct {
 	Parts []partition.ID
 	// Members were chosen of shared subscriptions.
 	Members []Member
+	// After are the exact publishes of Origin that are under way to partitions before
+	// this one: a partition that has not applied its own refuses this one.
+	After []After
 	// Keep says that Message becomes the retained one of its topic, in partition
 	// Retain.
 	Keep   bool
@@ -49,7 +52,14 @@ type Enqueue struct {
 	Message mqtt.Message
 }
 
-// Member is a session that a shared subscription chose.
+// After is an exact publish that a partition must have before another.
+type After struct {
+	Partition partition.ID
+	N         uint64
+}
+
+// Member is a session that a shared subscription chose; without a Client the owner
+// of the partition chooses one there.
 type Member struct {
 	Partition partition.ID
 	Client    mqtt.ClientID
@@ -58,7 +68,7 @@ type Member struct {
 
 // Size is what e counts in lanes, in bytes.
 func (e *Enqueue) Size() int {
-	n := enqueueOverhead + len(e.Tenant) + len(e.From) + 2*len(e.Parts) + e.Message.Size()
+	n := enqueueOverhead + len(e.Tenant) + len(e.From) + 2*len(e.Parts) + 10*len(e.After) + e.Message.Size()
 	for i := range e.Members {
 		n += 8 + len(e.Members[i].Client) + len(e.Members[i].Filter)
 	}
@@ -70,7 +80,7 @@ const enqueueOverhead = 64
 
 // appendEnqueue appends a frame with
 //
-//	tenant | client | origin u16 | [n u64] | [retain u16]
+//	tenant | client | origin u16 | [n u64 | after uvarint, (partition u16 | n u64) each] | [retain u16]
 //	| parts uvarint, u16 each | members uvarint, (partition u16 | client | filter) each
 //	| message as on the link to a gateway
 func appendEnqueue(dst []byte, id uint32, e *Enqueue) []byte {
@@ -87,6 +97,11 @@ func appendEnqueue(dst []byte, id uint32, e *Enqueue) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, uint16(e.Origin))
 	if e.N != 0 {
 		dst = binary.BigEndian.AppendUint64(dst, e.N)
+		dst = binary.AppendUvarint(dst, uint64(len(e.After)))
+		for _, a := range e.After {
+			dst = binary.BigEndian.AppendUint16(dst, uint16(a.Partition))
+			dst = binary.BigEndian.AppendUint64(dst, a.N)
+		}
 	}
 	if e.Keep {
 		dst = binary.BigEndian.AppendUint16(dst, uint16(e.Retain))
@@ -113,12 +128,15 @@ const memberLeast = 4
 // bytes are views.
 func readEnqueue(f wire.Frame, e *Enqueue) error {
 	r := wire.Reader{Data: f.Body}
-	*e = Enqueue{Parts: e.Parts[:0], Members: e.Members[:0]}
+	*e = Enqueue{Parts: e.Parts[:0], Members: e.Members[:0], After: e.After[:0]}
 	e.Tenant, e.From = r.String(), mqtt.ClientID(r.String())
 	e.Origin = partition.ID(r.U16())
 	if f.Flags&flagExact != 0 {
 		if e.N = r.U64(); e.N == 0 {
 			r.Bad = true
+		}
+		for range r.Length(10) {
+			e.After = append(e.After, After{partition.ID(r.U16()), r.U64()})
 		}
 	}
 	if e.Keep = f.Flags&flagKeep != 0; e.Keep {
@@ -140,30 +158,39 @@ type Answer struct {
 	Reason mqtt.ReasonCode
 	// Hit says that somebody has subscribed to it.
 	Hit bool
+	// Again says that a partition is not served there, or lacks an exact publish that
+	// comes before: what it was for it has not taken.
+	Again bool
 	// Err is ErrLost if the link was lost before there was an answer: the other
 	// broker may have it, or not.
 	Err error
 }
 
+// The flags of an Answer.
+const (
+	answerHit   = 1
+	answerAgain = 2
+)
+
 func appendAnswer(dst []byte, id uint32, a Answer) []byte {
 	dst, body := wire.OpenFrame(dst, wireAnswer, 0, id)
-	dst = append(dst, byte(a.Reason), 0)
+	flags := byte(0)
 	if a.Hit {
-		dst[len(dst)-1] = 1
+		flags |= answerHit
 	}
+	if a.Again {
+		flags |= answerAgain
+	}
+	dst = append(dst, byte(a.Reason), flags)
 	return wire.ShutFrame(dst, body)
 }
 
 func readAnswer(f wire.Frame) (Answer, error) {
 	r := wire.Reader{Data: f.Body}
 	a := Answer{Reason: mqtt.ReasonCode(r.U8())}
-	switch r.U8() {
-	case 0:
-	case 1:
-		a.Hit = true
-	default:
-		r.Bad = true
-	}
+	flags := r.U8()
+	a.Hit, a.Again = flags&answerHit != 0, flags&answerAgain != 0
+	r.Bad = r.Bad || flags&^(answerHit|answerAgain) != 0
 	return a, f.Check(&r, 0)
 }
 

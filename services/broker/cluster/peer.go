@@ -3,8 +3,11 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/manormq/manor/infra/fair"
@@ -99,7 +102,7 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	}
 	own := *e
 	own.Message = e.Message.Clone()
-	own.Parts, own.Members = append(own.Parts[:0:0], e.Parts...), append(own.Members[:0:0], e.Members...)
+	own.Parts, own.Members, own.After = slices.Clone(e.Parts), slices.Clone(e.Members), slices.Clone(e.After)
 	l.bytes += size
 	p.bytes += size
 	p.queue.Push(&l.flow, request{own, size, done})
@@ -226,8 +229,9 @@ func (p *peer) down() {
 	p.mu.Lock()
 	p.conn = nil
 	var lost []func(Answer)
-	for _, done := range p.waiting {
-		lost = append(lost, done)
+	// In the order in which they were sent, so that they are sent again in that.
+	for _, id := range slices.SortedFunc(maps.Keys(p.waiting), func(a, b uint32) int { return cmp.Compare(a-p.last-1, b-p.last-1) }) {
+		lost = append(lost, p.waiting[id])
 	}
 	clear(p.waiting)
 	for {

@@ -40,6 +40,9 @@ const (
 	KindOutbox Kind = 'o'
 	// KindApplied (shard): origin partition -> highest n applied from it.
 	KindApplied Kind = 'a'
+	// KindNumber (shard): -> the newest number that the partition gave, to a session,
+	// a body or an exact publish.
+	KindNumber Kind = 'x'
 	// KindLog (partition): n -> epoch, the newest batches again, for followers
 	// that lack them.
 	KindLog Kind = 'l'

@@ -70,22 +70,24 @@ func (t *Tenant[S]) Len() int { return t.trie.Len() }
 
 // Subscribe adds a subscription, or replaces the session's options of that
 // filter.
-func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) {
+func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) (first, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		i := e.part(p)
 		if i < 0 {
+			first = true
 			return e.withPart(p, s)
 		}
 		x := e.Parts()[i]
 		x.List.put(s)
 		return e.marked(i, x.Durable || s.Durable)
 	})
+	return first, known
 }
 
 // Unsubscribe removes the session's subscription to filter.
-func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) {
+func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) (last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
@@ -95,11 +97,23 @@ func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) {
 		}
 		l := e.Parts()[i].List
 		if l.remove(session); len(l.Subs) == 0 {
+			last = true
 			return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
 		}
 		return e.marked(i, slices.ContainsFunc(l.Subs, func(s Sub[S]) bool { return s.Durable }))
 	})
+	return last
 }
+
+// GiveUp
+func (t *Tenant[S]) GiveUp(p partition.ID, session S, filter string) { t.Unsubscribe(p, session, filter) }
+
+// Has
+func (t *Tenant[S]) Has(filter string, p partition.ID) bool { return t.trie.Get(filter).part(p) >= 0 }
+
+// Far
+func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {}
+
 
 // Join adds a member to a shared subscription, $share/name/filter = key.
 func (t *Tenant[S]) Join(key, filter string, m share.Member[S], online bool) *share.Group[S] {

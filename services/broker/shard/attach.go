@@ -14,6 +14,10 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	if ch.link.closed() {
 		return // its close has been here already
 	}
+	if s.spaces[ch.part] == nil {
+		s.moved(ch)
+		return
+	}
 	se := s.session(ch.tenant, o.ClientID)
 	if se != nil && o.Limits.Settings.Multiple && se.offline() == nil {
 		s.openAnother(se, ch, o)
@@ -53,7 +57,10 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 	s.introduce(se, o)
 	ch.tenant.connections.Add(1)
 	if se.groups > 0 {
-		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, true) })
+		s.eachGroup(se, func(g *share.Group[*sess], key string) {
+			g.SetOnline(se, true)
+			s.tellGroup(se, key)
+		})
 	}
 	will := o.Will
 	if will != nil {
@@ -153,7 +160,10 @@ func (s *Shard) unbind(se *sess) {
 		se.member.busy.Store(false) // who has no connection is not asked for room
 	}
 	if se.groups > 0 {
-		s.eachGroup(se, func(g *share.Group[*sess], _ string) { g.SetOnline(se, false) })
+		s.eachGroup(se, func(g *share.Group[*sess], key string) {
+			g.SetOnline(se, false)
+			s.tellGroup(se, key)
+		})
 	}
 }
 

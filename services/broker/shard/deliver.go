@@ -11,20 +11,19 @@ import (
 	"github.com/manormq/manor/services/broker/session"
 )
 
-// enqueue brings a message to one session. It reports whether something went
-// into the open batch.
-func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) bool {
+// enqueue brings a message to one session. What is written is noted by storedIn.
+func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) {
 	if se.gone {
 		count(&se.tenant.flows[s.index].unhandled)
-		return false
+		return
 	}
 	if qos == mqtt.AtMostOnce {
 		s.deliverNow(se, v, retain, ids)
-		return false
+		return
 	}
 	if se.ch == nil && !se.Durable() {
 		count(&se.tenant.flows[s.index].unhandled)
-		return false
+		return
 	}
 	// A session that ends with its connection, has nothing waiting and room in
 	// its windows needs no copy of the message.
@@ -33,11 +32,11 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.through = queue.Entry{Message: v.msg, QoS: qos, Retain: retain, ExpireAt: v.expireAt, IDs: ids, Serial: v.serial}
 		s.stepEntry(se, &ev, nil, &s.through)
 		s.through = queue.Entry{}
-		return false
+		return
 	}
 	if v.expireAt != 0 && s.now >= v.expireAt {
 		s.drop(se, dropExpired)
-		return false
+		return
 	}
 	q := se.queueOf()
 	deferred := qos == mqtt.AtLeastOnce && group == "" && !share && s.mayDefer(se, v)
@@ -46,22 +45,23 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	}
 	if messages, bytes := se.room(); !q.Fits(e.Size(), messages, bytes) && !s.makeRoom(se, e, messages, bytes) {
 		s.drop(se, dropQueueFull)
-		return false
+		return
 	}
 	if deferred {
 		s.sendUnwritten(e, se)
-		return false
+		return
 	}
 	var body uint64
 	if share && se.Durable() {
 		body = s.bodyFor(se.space, e.Message)
 	}
 	s.writeAll(se) // the store holds what came first, or nothing of it
-	before := s.batch.Len()
+	b := s.batch(se.space)
+	before := b.Len()
 	if se.limits.Settings.LIFO {
-		q.Push(e, body, s.batch, se.flying)
+		q.Push(e, body, b, se.flying)
 	} else {
-		q.Append(e, body, s.batch)
+		q.Append(e, body, b)
 	}
 	count(&se.tenant.flows[s.index].queued)
 	se.tenant.queueMessages.Add(1)
@@ -71,7 +71,9 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	if group != "" {
 		s.watch(se)
 	}
-	return se.Durable() && s.batch.Len() > before
+	if se.Durable() && b.Len() > before {
+		s.storedIn(se.space.ledger)
+	}
 }
 
 // deliverNow sends at QoS 0, or drops and counts: nothing waits at QoS 0.
@@ -119,7 +121,7 @@ func (s *Shard) pumpQueue(se *sess) {
 			continue
 		}
 		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
-		se.queue.Take(e.Group != "" || (se.limits.Settings.Retry != 0 || se.kin != nil) && !se.Durable(), s.batch)
+		se.queue.Take(e.Group != "" || (se.limits.Settings.Retry != 0 || se.kin != nil) && !se.Durable(), s.batch(se.space))
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)
 	}
@@ -138,14 +140,14 @@ func (s *Shard) head(se *sess) *queue.Entry {
 	}
 	se.tenant.queueMessages.Add(se.queue.Len() - before)
 	se.tenant.queueBytes.Add(se.queue.Bytes() - size)
-	for range se.queue.TakeBad(s.batch) {
+	for range se.queue.TakeBad(s.batch(se.space)) {
 		s.drop(se, dropUnreadable)
 	}
 	return e
 }
 
 func (s *Shard) expire(se *sess, e *queue.Entry) {
-	se.queue.Drop(s.batch)
+	se.queue.Drop(s.batch(se.space))
 	s.left(se, int64(e.Size()))
 	s.drop(se, dropExpired)
 }
@@ -166,7 +168,7 @@ func (s *Shard) bodyFor(p *space, m *mqtt.Message) uint64 {
 		}
 	}
 	id := s.next(p)
-	p.queues.PutBody(s.batch, id, m)
+	p.queues.PutBody(s.batch(p), id, m)
 	s.bodies = append(s.bodies, storedBody{p, id})
 	return id
 }

@@ -20,7 +20,9 @@ type view struct {
 	kept     *mqtt.Message
 	serial   uint64
 	expireAt int64
+	// from, or fromID of another broker's, is the session that has published.
 	from     *sess
+	fromID   mqtt.ClientID
 	retain   bool
 	// awaited says that a publisher waits for PUBACK, and would send the message
 	// again if it did not come.
@@ -31,6 +33,11 @@ type view struct {
 type storedBody struct {
 	in *space
 	id uint64
+}
+
+// isFrom reports whether se, or another session of its client id, has published it.
+func (v *view) isFrom(se *sess) bool {
+	return se == v.from || se.kin != nil && slices.Contains(se.kin.members, v.from) || v.fromID != "" && se.ClientID == v.fromID
 }
 
 // keep returns the message in memory of its own.
@@ -58,9 +65,9 @@ type hit struct {
 
 // fanOut delivers v to the sessions behind lists and to the members in direct.
 // A session with several matching filters gets one copy, at the highest QoS
-// and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. It reports
-// whether anything went into the open batch.
-func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) (stored bool) {
+// and with every Subscription Identifier [MQTT-3.3.4-2 to -5]. What is
+// written is noted by storedIn.
+func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin partition.ID, n uint64) {
 	s.hits = s.hits[:0]
 	for i := range lists {
 		if n != 0 && !s.firstTime(lists[i].ID, origin, n) {
@@ -69,7 +76,7 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 		subs := lists[i].List.Subs
 		for k := range subs {
 			sub := &subs[k]
-			if sub.NoLocal && (sub.Session == v.from || sub.Session.kin != nil && slices.Contains(sub.Session.kin.members, v.from)) {
+			if sub.NoLocal && v.isFrom(sub.Session) {
 				continue // [MQTT-3.8.3-3]
 			}
 			s.addHit(sub, v)
@@ -91,25 +98,22 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 			ids = []uint32{h.id}
 		}
 		if h.se.kin != nil {
-			stored = s.enqueueKin(h.se, v, h.qos, h.retain, ids, "", durable > 1) || stored
-		} else if s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1) {
-			stored = true
+			s.enqueueKin(h.se, v, h.qos, h.retain, ids, "", durable > 1)
+		} else {
+			s.enqueue(h.se, v, h.qos, h.retain, ids, "", durable > 1)
 		}
 		h.se, h.ids = nil, nil
 	}
 	for _, b := range s.bodies {
-		b.in.queues.Settle(s.batch, b.id)
+		b.in.queues.Settle(s.batch(b.in), b.id)
 	}
 	s.bodies = s.bodies[:0]
 	for i := range to {
 		if n != 0 && !s.firstTime(to[i].se.space.id, origin, n) {
 			continue
 		}
-		if s.toMember(to[i].se, &to[i].sub, v) {
-			stored = true
-		}
+		s.toMember(to[i].se, &to[i].sub, v)
 	}
-	return stored
 }
 
 func (s *Shard) addHit(o *route.Sub[*sess], v *view) {
@@ -138,6 +142,18 @@ type judgement struct {
 	isNew bool
 }
 
+// gap reports whether the partition lacks an exact publish that comes before the
+// one that is being judged: that was refused, and comes again, and then this one.
+func (s *Shard) gap(p *space, origin partition.ID) bool {
+	for _, a := range s.judging.after {
+		if a.Partition == p.id && p.applied[origin] < a.N {
+			s.judging.again = true
+			return true
+		}
+	}
+	return false
+}
+
 // firstTime reports whether the exact publish (origin, n) is new to a
 // partition, and notes it. The numbers of one origin come in rising order. All
 // filters and members of a partition share one judgement.
@@ -148,6 +164,11 @@ func (s *Shard) firstTime(part, origin partition.ID, n uint64) bool {
 		}
 	}
 	p := s.spaces[part]
+	s.storedIn(p.ledger)
+	if s.set.cluster != nil && s.gap(p, origin) {
+		s.judged = append(s.judged, judgement{part, false})
+		return false
+	}
 	isNew := p.applied[origin] < n
 	if isNew {
 		p.applied[origin] = n

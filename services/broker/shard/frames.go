@@ -92,13 +92,22 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 	if ev.Kind == session.Subscribe {
 		s.subscribed(se, ev, fx)
 	}
+	h := s.holding
+	s.holding = nil
 	if ev.Kind == session.Unsubscribe {
 		s.unsubscribed(se, ev, fx)
 	}
 	for i := range fx.Send {
 		o := &fx.Send[i]
+		w := waiter{se: se, epoch: se.Epoch(), out: *o, entry: e}
+		if o.Kind == session.OutSuback && h != nil && h.left > 0 {
+			w.hold = h
+		}
 		if o.AfterCommit {
-			s.wait(waiter{se: se, epoch: se.Epoch(), out: *o, entry: e})
+			s.wait(se.space.ledger, w)
+		} else if w.hold != nil {
+			late := w
+			h.w = &late
 		} else {
 			s.emit(se, o, e)
 		}

@@ -16,9 +16,10 @@ import (
 
 // toMember delivers v to the chosen member of a shared subscription, or to
 // another one if that has gone meanwhile.
-func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
+func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) {
 	if se.gone {
-		return s.toAnother(se, sub.Filter, v)
+		s.toAnother(se, sub.Filter, v)
+		return
 	}
 	var ids []uint32
 	if sub.ID != 0 {
@@ -26,19 +27,20 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 	}
 	s.stats.Matches.Add(1)
 	if se.kin != nil {
-		return s.enqueueKin(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
+		s.enqueueKin(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
+		return
 	}
-	return s.enqueue(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
+	s.enqueue(se, v, qosOf(se.granted(sub.QoS), v.msg.QoS), sub.RetainAsPublished && v.retain, ids, sub.Filter, false)
 }
 
 // toAnother gives v to another member of the group, if se was stored rather to
-// one that is stored too. It reports whether something went into the open batch.
-func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
+// one that is stored too.
+func (s *Shard) toAnother(se *sess, filter string, v *view) {
 	if m, ok := s.another(se, filter); ok {
-		return s.handOver(se, m, v)
+		s.handOver(se, m, v)
+		return
 	}
 	s.drop(se, dropNoMember)
-	return false
 }
 
 // another is who takes a message of a group over from se now.
@@ -65,17 +67,21 @@ func (s *Shard) successor(g *share.Group[*sess], se *sess) (m share.Member[*sess
 
 // handOver gives v, which was for se, to member m. Between shards the message
 // crosses under a number of se's partition if it must be exact.
-func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) bool {
+func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) {
+	if s.set.cluster != nil && (m.Far || m.Session.space != se.space) {
+		s.handOn(se, m, v)
+		return
+	}
 	to := m.Session.shard()
 	if to == s {
-		return s.toMember(m.Session, &m.Sub, v)
+		s.toMember(m.Session, &m.Sub, v)
+		return
 	}
 	msg := v.keep()
 	pc := &parcel{
 		tenant: se.tenant, msg: msg, expireAt: v.expireAt,
 		direct: []direct{{m.Session, m.Sub}},
 	}
-	stored := false
 	if se.Durable() && m.Durable && msg.QoS > mqtt.AtMostOnce {
 		// The record stands in the batch that takes the message out of se's
 		// queue, so a crash leaves it in exactly one place.
@@ -88,10 +94,9 @@ func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) bool {
 		q := &s.pending[slot]
 		q.waits, q.exact, q.part = 1, pc.n, se.space
 		pc.home, pc.slot, pc.gen = s, slot, gen
-		stored = true
+		s.storedIn(se.space.ledger)
 	}
 	s.leave(to, item{kind: itemParcel, parcel: pc, size: msg.Size()})
-	return stored
 }
 
 func (s *Shard) groupOf(se *sess, filter string) (g *share.Group[*sess]) {
@@ -142,7 +147,7 @@ func (s *Shard) regroupSome(se *sess, key string, before uint64, limit int) (mor
 // pass gives entries to other members of the group, and then up to limit of what
 // waits with a seq below before. It reports whether there may be more.
 func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64, limit int) (more bool) {
-	waiting, more, err := se.queue.TakeGroup(key, before, limit, s.batch)
+	waiting, more, err := se.queue.TakeGroup(key, before, limit, s.batch(se.space))
 	if err != nil {
 		s.set.log.Error("queue cannot be read to hand its shared messages over",
 			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.Any("error", err))
@@ -167,20 +172,20 @@ func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64
 	return more
 }
 
-// flight is a delivery that is under way.
-type flight struct {
+// underWay is a delivery that is under way.
+type underWay struct {
 	id  uint16
 	seq uint64
 }
 
 // flights are the deliveries of a session in those states, in their order.
-func (se *sess) flights(in func(session.State) bool) (out []flight) {
+func (se *sess) flights(in func(session.State) bool) (out []underWay) {
 	se.Inflights(func(id uint16, st session.State, seq uint64) {
 		if in(st) && seq != 0 {
-			out = append(out, flight{id, seq})
+			out = append(out, underWay{id, seq})
 		}
 	})
-	slices.SortFunc(out, func(a, b flight) int { return cmp.Compare(a.seq, b.seq) })
+	slices.SortFunc(out, func(a, b underWay) int { return cmp.Compare(a.seq, b.seq) })
 	return out
 }
 
@@ -197,7 +202,7 @@ func (s *Shard) takeInflight(se *sess, key string) []*queue.Entry {
 		}
 		fx := session.Effects{}
 		se.Forget(f.id, &fx)
-		se.queue.Release(f.seq, s.batch)
+		se.queue.Release(f.seq, s.batch(se.space))
 		s.save(se, fx.Save)
 		out = append(out, e)
 	}

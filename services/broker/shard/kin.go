@@ -162,21 +162,20 @@ func (s *Shard) follow(se *sess, ev session.Event) {
 }
 
 // enqueueKin brings a message to the sessions of a client id that has several.
-func (s *Shard) enqueueKin(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) (stored bool) {
+func (s *Shard) enqueueKin(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint32, group string, share bool) {
 	switch {
 	case se.kin.balance:
-		return s.enqueue(se.kin.next(), v, qos, retain, ids, group, share)
+		s.enqueue(se.kin.next(), v, qos, retain, ids, group, share)
+		return
 	case group == "":
-		return s.enqueue(se, v, qos, retain, ids, group, share)
+		s.enqueue(se, v, qos, retain, ids, group, share)
+		return
 	}
 	// A group knows the head alone. Its message must not go on to another member
 	// when one of the connections closes.
 	for _, m := range se.all() {
-		if s.enqueue(m, v, qos, retain, ids, "", share) {
-			stored = true
-		}
+		s.enqueue(m, v, qos, retain, ids, "", share)
 	}
-	return stored
 }
 
 // next is who gets the next message: those that have a connection, in turn.
@@ -205,7 +204,7 @@ func (s *Shard) leaveKin(se *sess, ev *session.Event) {
 	if se.kin.balance && !s.bequeath(se) {
 		// The rest is on its way to the store. Until it can be read somebody else
 		// may have the session, and what waits for it.
-		s.wait(waiter{after: func() {
+		s.wait(se.space.ledger, waiter{after: func() {
 			switch {
 			case se.gone || se.ch != nil:
 			case se.others():
@@ -241,7 +240,7 @@ func (s *Shard) bequeath(se *sess) (done bool) {
 		}
 		fx := session.Effects{}
 		se.Forget(f.id, &fx)
-		se.queue.Release(f.seq, s.batch)
+		se.queue.Release(f.seq, s.batch(se.space))
 		s.save(se, fx.Save)
 		entries = append(entries, e)
 	}
@@ -253,7 +252,7 @@ func (s *Shard) bequeath(se *sess) (done bool) {
 			}
 			break
 		}
-		se.queue.Drop(s.batch)
+		se.queue.Drop(s.batch(se.space))
 		s.left(se, int64(e.Size()))
 		entries = append(entries, e)
 	}

@@ -23,6 +23,8 @@ const (
 	itemCall
 	// itemFence is a call behind all that waits in lanes.
 	itemFence
+	// itemSent is the answer to flights.
+	itemSent
 )
 
 // item is one thing left for a shard. It owns its memory.
@@ -32,6 +34,7 @@ type item struct {
 	at     int64 // of itemFrames: when they came
 	reason mqtt.ReasonCode
 	hit    bool
+	failed bool // of itemCommitted
 	slot   uint32
 	gen    uint32
 	ticket uint64
@@ -39,7 +42,9 @@ type item struct {
 	bundle *bundle
 	parcel *parcel
 	crate  *crate
+	ledger *ledger // of itemCommitted
 	batch  *kv.Batch
+	sent   *sent
 	call   func()
 }
 
@@ -174,7 +179,13 @@ func (s *Shard) drain() int {
 		case itemAnswer:
 			s.answered(it.slot, it.gen, it.reason, it.hit)
 		case itemCommitted:
-			s.committed(it.ticket, it.batch)
+			if it.failed {
+				s.lose(it.ledger.space)
+			} else {
+				s.committed(it.ledger, it.ticket, it.batch)
+			}
+		case itemSent:
+			s.landed(it.sent)
 		case itemCall:
 			it.call()
 		case itemFence:

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/services/broker/partition"
@@ -64,12 +63,12 @@ func (s *Shard) putOutbox(se *sess, p *session.Publication, v *view, m *mqtt.Mes
 func (s *Shard) writeOutbox(p *space, r *outboxRecord) uint64 {
 	n := s.next(p)
 	s.valueBuf = r.append(s.valueBuf[:0])
-	s.batch.Put(partition.KeyU64(nil, p.id, partition.KindOutbox, n), s.valueBuf)
+	s.batch(p).Put(partition.KeyU64(nil, p.id, partition.KindOutbox, n), s.valueBuf)
 	return n
 }
 
 func (s *Shard) deleteOutbox(p *space, n uint64) {
-	s.batch.Delete(partition.KeyU64(nil, p.id, partition.KindOutbox, n))
+	s.batch(p).Delete(partition.KeyU64(nil, p.id, partition.KindOutbox, n))
 }
 
 func appendString[T ~string](dst []byte, v T) []byte {
@@ -167,35 +166,32 @@ func parseOutbox(b []byte) (outboxRecord, error) {
 	return o, nil
 }
 
-// resendOutbox sends what the last run of the broker left in the outboxes of
-// this shard. It runs in a turn, after every partition was restored.
-func (s *Shard) resendOutbox(store kv.Store) error {
-	for _, p := range s.spaces {
-		start, end := partition.Range(p.id, partition.KindOutbox)
-		it := store.Scan(start, end)
-		for it.Next() {
-			n, _, err := partition.SplitU64(it.Key())
-			if err == nil {
-				var r outboxRecord
-				if r, err = parseOutbox(it.Value()); err == nil {
-					s.resend(p, n, &r)
-				}
-			}
-			if err != nil {
-				it.Close()
-				return fmt.Errorf("outbox of partition %d: %w", p.id, err)
-			}
-		}
-		err := it.Err()
-		it.Close()
+// resendOutbox sends what the last owner of a partition, or the last run of the
+// broker, left in its outbox. It runs in a turn, where the broker is alone after every
+// partition was restored.
+func (s *Shard) resendOutbox(p *space) error {
+	start, end := partition.Range(p.id, partition.KindOutbox)
+	it := s.set.store.Scan(start, end)
+	defer it.Close()
+	for it.Next() {
+		n, _, err := partition.SplitU64(it.Key())
 		if err != nil {
-			return fmt.Errorf("outbox of partition %d: %w", p.id, err)
+			return fmt.Errorf("outbox: %w", err)
+		}
+		r, err := parseOutbox(it.Value())
+		if err != nil {
+			return fmt.Errorf("outbox: %w", err)
+		}
+		if s.set.cluster != nil {
+			s.restoreOutbox(p, n, &r)
+		} else {
+			s.sendAgain(p, n, &r)
 		}
 	}
-	return nil
+	return it.Err()
 }
 
-func (s *Shard) resend(p *space, n uint64, r *outboxRecord) {
+func (s *Shard) sendAgain(p *space, n uint64, r *outboxRecord) {
 	t := s.set.Tenant(r.tenant)
 	fans := make([]fan, len(s.set.shards))
 	wanted := make(map[partition.ID]bool, len(r.parts))

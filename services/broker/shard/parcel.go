@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/route"
 )
@@ -27,11 +28,25 @@ type parcel struct {
 	retain   partition.ID
 	keep     bool
 	mark     uint64
-	from     *sess // for No Local; compared, never read
+	// from, and fromID of another broker's session, are for No Local; from is
+	// compared, never read.
+	from     *sess
+	fromID   mqtt.ClientID
 	expireAt int64
 	// origin and n number an exact publish; n is 0 for all others.
+	// after are the exact ones that partitions must have before this one.
 	origin partition.ID
 	n      uint64
+	after  []cluster.After
+
+	// parts are the partitions of lists, and members those of groups that are to be
+	// found, of a publish of another turn in a cluster; gather takes the answer.
+	parts   []partition.ID
+	members []cluster.Member
+	gather  *gather
+	// again says that a partition is not served here any more, or lacks what comes
+	// before it: the origin has to send it to that again.
+	again bool
 
 	home *Shard // nil if no answer is wanted
 	slot uint32
@@ -89,24 +104,37 @@ func (p *parcel) done() {
 	lists, to := p.lists, p.direct
 	clear(lists)
 	clear(to)
-	*p = parcel{lists: lists[:0], direct: to[:0]}
+	clear(p.members)
+	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], members: p.members[:0], after: p.after[:0]}
 	parcels.Put(p)
 }
 
 // accept does with a parcel what publish does in its own shard.
 func (s *Shard) accept(p *parcel) {
 	s.serial++
-	v := view{msg: p.msg, owned: !p.crated, serial: s.serial, expireAt: p.expireAt, from: p.from, retain: p.msg.Retain, awaited: p.home != nil && p.msg.QoS == mqtt.AtLeastOnce}
-	begin, stored := len(s.unwritten.list), false
-	s.judged = s.judged[:0]
+	answered := p.home != nil || p.gather != nil
+	if s.set.cluster != nil && !s.resolve(p) {
+		p.again = true
+		if p.freight != nil {
+			p.freight.delivered()
+		}
+		if answered {
+			s.reply(p)
+		} else {
+			s.dropped(p.tenant, dropUnserved)
+		}
+		return
+	}
+	v := view{msg: p.msg, owned: !p.crated, serial: s.serial, expireAt: p.expireAt, from: p.from, fromID: p.fromID, retain: p.msg.Retain, awaited: answered && p.msg.QoS == mqtt.AtLeastOnce}
+	begin := len(s.unwritten.list)
+	s.judged, s.stored = s.judged[:0], s.stored[:0]
+	s.judging = p
 	if p.keep && (p.n == 0 || s.firstTime(p.retain, p.origin, p.n)) {
 		s.retain(p.tenant, p.retain, p.msg, p.expireAt, p.mark)
-		stored = true
 	}
 	p.hit = len(p.lists)+len(p.direct) > 0
-	if s.fanOut(&v, p.lists, p.direct, p.origin, p.n) {
-		stored = true
-	}
+	s.fanOut(&v, p.lists, p.direct, p.origin, p.n)
+	s.judging = nil
 	if p.freight != nil {
 		if v.kept != nil {
 			p.freight.kept.Store(true)
@@ -115,7 +143,7 @@ func (s *Shard) accept(p *parcel) {
 		s.delivered = append(s.delivered, p.freight)
 		p.msg, p.freight = nil, nil
 	}
-	if p.home == nil {
+	if !answered {
 		if !p.crated {
 			p.done()
 		}
@@ -125,8 +153,8 @@ func (s *Shard) accept(p *parcel) {
 		u.parcel = p
 		p.waits++
 	}
-	if stored || p.n != 0 {
-		s.wait(waiter{parcel: p})
+	for _, l := range s.stored {
+		s.wait(l, waiter{parcel: p})
 		p.waits++
 	}
 	if p.waits == 0 {
@@ -143,6 +171,12 @@ func (s *Shard) arrived(p *parcel) {
 
 // reply answers a parcel.
 func (s *Shard) reply(p *parcel) {
+	if g := p.gather; g != nil {
+		reason, hit, again := p.reason, p.hit, p.again
+		p.done()
+		g.add(reason, hit, again)
+		return
+	}
 	it := item{kind: itemAnswer, slot: p.slot, gen: p.gen, reason: p.reason, hit: p.hit}
 	home := p.home
 	p.done()

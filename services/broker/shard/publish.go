@@ -47,7 +47,7 @@ func (s *Shard) retained(se *sess, m *mqtt.Message, p *session.Publication, ok b
 }
 
 // route matches a message once, delivers it in this shard and sends it once to
-// each other shard that has a receiver.
+// each other shard, or broker, that has a receiver.
 func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	t := se.tenant
 	s.serial++
@@ -57,6 +57,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		expireAt = s.now + int64(m.Expiry)*1000
 	}
 	wait := p.Token != 0
+	s.stored, s.aims = s.stored[:0], s.aims[:0]
 	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && m.QoS == mqtt.AtLeastOnce}
 	begin := len(s.unwritten.list)
 	own, others := &s.fans[s.index], uint64(0)
@@ -65,7 +66,9 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		t.mayRetain.Store(true)
 		mark = s.set.retains.Add(1)
 		part := partition.Choose(t.cell, m.Topic)
-		if to := s.set.shardOf(part); to == s {
+		if s.flies(se, part, m, p) {
+			s.aimAt(part).keep = true
+		} else if to := s.set.shardOf(part); to == s {
 			s.retain(t, part, m, expireAt, mark)
 		} else {
 			f := &s.fans[to.index]
@@ -79,6 +82,10 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	s.entries = t.routes.AppendLast(s.entries[:0], m.Topic, se.last)
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {
+			if part.List == nil || s.flies(se, part.ID, m, p) {
+				s.aimAt(part.ID).plain = true
+				continue
+			}
 			to := s.set.shardOf(part.ID)
 			f := &s.fans[to.index]
 			f.lists = append(f.lists, part)
@@ -93,6 +100,9 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 				s.dropped(t, dropNoMember)
 				continue
 			}
+			if s.aimAtMember(se, &member, g.Key, m, p) {
+				continue
+			}
 			to := member.Session.shard()
 			f := &s.fans[to.index]
 			f.direct = append(f.direct, direct{member.Session, member.Sub})
@@ -104,38 +114,40 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 			}
 		}
 	}
-	matched := len(s.entries) > 0 && (len(own.lists)+len(own.direct) > 0 || others != 0)
+	matched := len(s.entries) > 0 && (len(own.lists)+len(own.direct) > 0 || others != 0 || len(s.aims) > 0)
 	if !matched {
 		count(&t.flows[s.index].unmatched)
 	}
-	stored := false
 	if len(own.lists)+len(own.direct) > 0 {
-		stored = s.fanOut(&v, own.lists, own.direct, 0, 0)
+		s.fanOut(&v, own.lists, own.direct, 0, 0)
 	}
-	own.reset()
-	if m.Retain {
-		stored = true
+	if wait && p.Exact {
+		s.storedIn(se.space.ledger)
 	}
 	deferred := s.unwritten.list[begin:]
-	if others == 0 && (!wait || !stored && !p.Exact && len(deferred) == 0) {
-		if wait {
+	if s.set.cluster != nil && (wait || len(s.aims) > 0) {
+		s.routeOn(se, m, p, &v, deferred, matched)
+	}
+	own.reset()
+	if others == 0 && (!wait || s.set.cluster != nil || len(s.stored) == 0 && len(deferred) == 0) {
+		if wait && s.set.cluster == nil {
 			s.settled(se, p.Token, p.Packet, mqtt.Success, matched)
 		}
 		return
 	}
-	s.publishFar(se, m, p, &v, others, deferred, stored, matched)
+	s.publishFar(se, m, p, &v, others, deferred, matched)
 }
 
 // publishFar sends a publish to other shards, and notes what its
 // acknowledgement waits for.
-func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, deferred []*unwritten, stored, matched bool) {
+func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v *view, others uint64, deferred []*unwritten, matched bool) {
 	wait := p.Token != 0
 	var slot, gen uint32
 	var waits int32
 	if wait {
 		slot, gen = s.newPending()
-		if stored || p.Exact {
-			s.wait(waiter{slot: slot, gen: gen})
+		for _, l := range s.stored {
+			s.wait(l, waiter{slot: slot, gen: gen})
 			waits++
 		}
 		for _, u := range deferred {

@@ -25,15 +25,17 @@ func (st *Set) restore() error {
 	}
 	for _, s := range st.shards {
 		for _, p := range s.spaces {
-			if err := s.restoreSpace(p); err != nil {
+			if _, err := s.restoreSpace(p); err != nil {
 				return fmt.Errorf("restore partition %d: %w", p.id, err)
 			}
 		}
 	}
 	st.raiseNumbers()
 	for _, s := range st.shards {
-		if err := s.resendOutbox(st.store); err != nil {
-			return err
+		for _, p := range s.spaces {
+			if err := s.resendOutbox(p); err != nil {
+				return fmt.Errorf("restore partition %d: %w", p.id, err)
+			}
 		}
 		s.loseConnections()
 	}
@@ -54,7 +56,7 @@ func (st *Set) raiseNumbers() {
 		for _, p := range s.spaces {
 			for origin, n := range p.applied {
 				if from := st.shardOf(origin).spaces[origin]; from != nil {
-					from.last.N = max(from.last.N, n)
+					from.number = max(from.number, n)
 				}
 			}
 		}
@@ -66,30 +68,25 @@ func (st *Set) raiseNumbers() {
 func (s *Shard) loseConnections() {
 	for _, of := range s.sessions {
 		for _, se := range of {
-			se = s.loseKin(se)
-			if se.Attached() {
-				se.disconnectedAt = s.now
-				s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
-			}
-			s.watch(se)
-			s.due(se)
+			s.loseConnection(se)
 		}
 	}
 }
 
-func (s *Shard) restoreSpace(p *space) error {
+// restoreSpace reads what the store has of a partition, and returns its sessions.
+func (s *Shard) restoreSpace(p *space) (bySid map[uint64]*sess, err error) {
 	store := s.set.store
-	last, err := store.Get(partition.Key(nil, p.id, partition.KindLast))
+	number, err := store.Get(partition.Key(nil, p.id, partition.KindNumber))
 	switch {
+	case err == nil && len(number) == 8:
+		p.number = binary.BigEndian.Uint64(number)
 	case err == nil:
-		if p.last, err = partition.ParseLast(last); err != nil {
-			return err
-		}
+		return nil, partition.ErrBadKey
 	case !errors.Is(err, kv.ErrNotFound):
-		return err
+		return nil, err
 	}
 	if err := p.queues.Restore(); err != nil {
-		return err
+		return nil, err
 	}
 	err = p.retain.Restore(store, func(tenant string, r *retain.Retained) {
 		t := s.set.Tenant(tenant)
@@ -98,16 +95,16 @@ func (s *Shard) restoreSpace(p *space) error {
 		t.retainedBytes.Add(int64(r.Message.Size()))
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	bySid := make(map[uint64]*sess)
+	bySid = make(map[uint64]*sess)
 	if err := s.restoreSessions(p, bySid); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.restoreParts(p, bySid); err != nil {
-		return err
+		return nil, err
 	}
-	return s.restoreQueues(p, bySid)
+	return bySid, s.restoreQueues(p, bySid)
 }
 
 // scan calls f for every record of a kind.
@@ -166,7 +163,7 @@ func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
 		}
 		se := bySid[sid]
 		if se == nil {
-			s.batch.Delete(key)
+			s.batch(p).Delete(key)
 			return nil
 		}
 		sub, err := parseOptions(value, string(filter))
@@ -198,7 +195,7 @@ func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
 		if se := bySid[sid]; se != nil {
 			se.RestoreInbound(binary.BigEndian.Uint16(rest), true)
 		} else {
-			s.batch.Delete(key)
+			s.batch(p).Delete(key)
 		}
 		return nil
 	})
@@ -212,7 +209,7 @@ func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
 		}
 		se := bySid[sid]
 		if se == nil {
-			s.batch.Delete(key)
+			s.batch(p).Delete(key)
 			return nil
 		}
 		r, err := parseInflight(value)
@@ -268,7 +265,7 @@ func (s *Shard) restoreQueues(p *space, bySid map[uint64]*sess) error {
 		return err
 	}
 	for sid := range orphans {
-		if err := queue.WipeStored(p.queues, sid, s.batch); err != nil {
+		if err := queue.WipeStored(p.queues, sid, s.batch(p)); err != nil {
 			return err
 		}
 	}

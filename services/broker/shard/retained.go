@@ -79,8 +79,9 @@ func (s *Shard) sweepOwn(t *Tenant) {
 func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64, mark uint64) {
 	p := s.spaces[part]
 	name := string(m.Topic)
+	s.storedIn(p.ledger)
 	if len(m.Payload) == 0 {
-		if old := p.retain.Delete(t.id, name, s.batch); old != nil {
+		if old := p.retain.Delete(t.id, name, s.batch(p)); old != nil {
 			t.retained.Add(-1)
 			t.retainedBytes.Add(-int64(old.Message.Size()))
 		}
@@ -94,14 +95,14 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	}
 	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now, Mark: mark}
 	r.Message.HasExpiry = false
-	p.retain.Put(t.id, r, s.batch)
+	p.retain.Put(t.id, r, s.batch(p))
 	t.retained.Add(count)
 	t.retainedBytes.Add(grow)
 }
 
 // forgetExpired deletes an expired retained message.
 func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
-	if old := p.retain.Delete(tenant.id, name, s.batch); old != nil {
+	if old := p.retain.Delete(tenant.id, name, s.batch(p)); old != nil {
 		tenant.retained.Add(-1)
 		tenant.retainedBytes.Add(-int64(old.Message.Size()))
 		s.dropped(tenant, dropRetainedExpired)
@@ -244,7 +245,7 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 	}
 	e := &queue.Entry{Message: &m.Message, QoS: qos, Retain: true, ExpireAt: m.ExpireAt, IDs: ids}
 	q := se.queueOf()
-	q.Append(e, 0, s.batch)
+	q.Append(e, 0, s.batch(se.space))
 	se.tenant.queueMessages.Add(1)
 	se.tenant.queueBytes.Add(int64(e.Size()))
 	s.touch(se)

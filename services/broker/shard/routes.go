@@ -14,6 +14,9 @@ import (
 // SUBACK goes out.
 func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 	o := &fx.Send[len(fx.Send)-1]
+	if s.set.cluster != nil {
+		s.holding = &hold{}
+	}
 	for i := range ev.Subs {
 		if o.Reasons[i].Failed() {
 			s.stats.SubscribeRefused.Add(1)
@@ -36,7 +39,9 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	if !shared {
 		r := route.SubOf(se, sub, se.keeps())
 		r.QoS = se.granted(r.QoS)
-		se.tenant.routes.Subscribe(se.space.id, rest, r)
+		if first, known := se.tenant.routes.Subscribe(se.space.id, rest, r); first && !known {
+			s.addKey(se, rest)
+		}
 		return
 	}
 	if isNew {
@@ -47,7 +52,9 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	}
 	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{
 		Session: se, Sub: *sub, Durable: se.keeps(), Hash: share.Hash(se.ClientID), Busy: &se.member.busy,
+		Part: uint16(se.space.id),
 	}, se.ch != nil)
+	s.tellGroup(se, sub.Filter)
 }
 
 func (s *Shard) unsubscribed(se *sess, ev *session.Event, fx *session.Effects) {
@@ -67,11 +74,30 @@ func (s *Shard) removeRoute(se *sess, filter string) {
 	se.tenant.subscriptions.Add(-1)
 	_, rest, shared := topic.CutShare(filter)
 	if !shared {
-		se.tenant.routes.Unsubscribe(se.space.id, se, filter)
+		if se.tenant.routes.Unsubscribe(se.space.id, se, filter) && s.set.cluster != nil {
+			s.set.cluster.RemoveRoute(se.tenant.id, filter, se.space.id, se.space.epoch)
+		}
 		return
 	}
 	se.groups--
 	se.tenant.routes.Leave(filter, rest, se)
+	s.tellGroup(se, filter)
+}
+
+// forgetRoute is removeRoute for a session that lives on at another broker: what
+// leads to its partition stays.
+func (s *Shard) forgetRoute(se *sess, filter string) {
+	if !se.routed(filter) {
+		return
+	}
+	se.tenant.subscriptions.Add(-1)
+	_, rest, shared := topic.CutShare(filter)
+	if shared {
+		se.groups--
+		se.tenant.routes.Leave(filter, rest, se)
+	} else {
+		se.tenant.routes.GiveUp(se.space.id, se, filter)
+	}
 }
 
 // eachGroup calls f for each shared subscription of the session.

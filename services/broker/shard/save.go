@@ -15,7 +15,10 @@ import (
 
 // save writes the records of a step into the open batch.
 func (s *Shard) save(se *sess, records []session.Record) {
-	p, b := se.space.id, s.batch
+	if len(records) == 0 {
+		return
+	}
+	p, b := se.space.id, s.batch(se.space)
 	var unwritten uint16 // the identifier of a delivery that the store does not have
 	for i := range records {
 		r := &records[i]
@@ -64,7 +67,7 @@ func (s *Shard) save(se *sess, records []session.Record) {
 
 func (s *Shard) putInflight(se *sess, r *session.Record) {
 	s.valueBuf = appendInflight(s.valueBuf[:0], r)
-	s.batch.Put(inflightKey(nil, se.space.id, se.ID, r.Packet), s.valueBuf)
+	s.batch(se.space).Put(inflightKey(nil, se.space.id, se.ID, r.Packet), s.valueBuf)
 }
 
 // inflightKey has the attachment between session and packet identifier; it is
@@ -78,7 +81,7 @@ func (s *Shard) wipe(se *sess) {
 	if !se.Recorded() && se.queue == nil {
 		return
 	}
-	p, b := se.space.id, s.batch
+	p, b := se.space.id, s.batch(se.space)
 	if se.Recorded() {
 		b.Delete(partition.KeyNamed(nil, p, partition.KindSession, se.tenant.id, se.recordName()))
 	}
@@ -263,5 +266,5 @@ func parseInflight(b []byte) (session.Record, error) {
 
 func (s *Shard) putApplied(p *space, origin partition.ID, n uint64) {
 	s.keyBuf = binary.BigEndian.AppendUint16(partition.Key(s.keyBuf[:0], p.id, partition.KindApplied), uint16(origin))
-	s.batch.Put(s.keyBuf, binary.BigEndian.AppendUint64(nil, n))
+	s.batch(p).Put(s.keyBuf, binary.BigEndian.AppendUint64(nil, n))
 }

@@ -88,9 +88,12 @@ func (s *Shard) remove(se *sess) {
 type space struct {
 	id     partition.ID
 	owner  *Shard
-	last   partition.Last
-	dirty  bool
-	queues *queue.Space
+	ledger *ledger
+	// number is the last that next gave; numbered, that it is not in a batch yet.
+	number   uint64
+	epoch    uint64 // under which it is served
+	numbered bool
+	queues   *queue.Space
 	retain *retain.Space
 	// applied is, for each origin partition, the highest n whose exact
 	// publish was delivered here.
@@ -100,12 +103,13 @@ type space struct {
 // next numbers what is made in the partition: sessions, bodies, exact
 // publishes. It is stored with the turn's batch.
 func (s *Shard) next(p *space) uint64 {
-	p.last.N++
-	if !p.dirty {
-		p.dirty = true
-		s.dirty = append(s.dirty, p)
+	p.number++
+	if !p.numbered {
+		p.numbered = true
+		l := s.use(p.ledger)
+		l.numbered = append(l.numbered, p)
 	}
-	return p.last.N
+	return p.number
 }
 
 // queueOf returns the session's queue, made when first needed.

@@ -20,8 +20,6 @@ import (
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
-	"github.com/manormq/manor/services/broker/queue"
-	"github.com/manormq/manor/services/broker/retain"
 	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
@@ -44,7 +42,10 @@ type Config struct {
 	WriteDelay time.Duration
 	// Now is the clock, in Unix milliseconds; nil is the system's.
 	Now func() int64
-	Log *slog.Logger
+	// Cluster is what a broker that is not alone has of the others. The Set then
+	// serves no partition before it is told to, and its Store is written by Cluster.
+	Cluster Cluster
+	Log     *slog.Logger
 }
 
 // Set is all shards of a broker. Its methods may be called concurrently.
@@ -52,6 +53,11 @@ type Set struct {
 	store     kv.Store
 	shards    []*Shard
 	committer *partition.Committer
+	// cluster is nil where the broker is alone; serving are then the partitions that
+	// are served here, and held says that a shard has flights to send again.
+	cluster Cluster
+	serving []atomic.Bool
+	held    atomic.Bool
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
 	// load is the load.Level of the node.
@@ -96,6 +102,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
+		cluster: c.Cluster, serving: make([]atomic.Bool, c.Partitions),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
@@ -108,19 +115,19 @@ func New(c Config) (*Set, error) {
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
 			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
-			batch: new(kv.Batch), ticket: 1, now: c.Now(),
-			fans: make([]fan, c.Shards), packing: make([]int, c.Shards),
+			now: c.Now(),
+			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream),
 		}
 		s.mail.lanes.Quantum = laneQuantum
+		s.ledger = newLedger(s, nil)
 		st.shards = append(st.shards, s)
+	}
+	if st.cluster != nil {
+		return st, nil
 	}
 	for _, id := range st.cell {
 		s := st.shardOf(id)
-		s.spaces[id] = &space{
-			id: id, owner: s, last: partition.Last{Epoch: 1},
-			queues: queue.NewSpace(c.Store, id), retain: retain.New(id),
-			applied: make(map[partition.ID]uint64),
-		}
+		s.newSpace(id, s.ledger)
 	}
 	if err := st.restore(); err != nil {
 		return nil, err
@@ -194,6 +201,11 @@ func (st *Set) ticks(ctx context.Context) error {
 		case <-t.C:
 		}
 		now := st.now()
+		if st.held.Load() && st.held.Swap(false) {
+			for _, s := range st.shards {
+				s.call(s.resend)
+			}
+		}
 		for _, s := range st.shards {
 			if due := s.nextDue.Load(); due != 0 && due <= now || s.stalled.Load() {
 				s.call(s.tick)

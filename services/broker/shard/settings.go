@@ -89,7 +89,7 @@ func (s *Shard) makeRoom(se *sess, e *queue.Entry, messages, bytes int64) bool {
 
 // dropBack drops the last of the waiting messages.
 func (s *Shard) dropBack(se *sess) bool {
-	e, ok := se.queue.DropBack(s.batch)
+	e, ok := se.queue.DropBack(s.batch(se.space))
 	if ok {
 		s.left(se, int64(e.Size()))
 		s.drop(se, dropQueueFull)

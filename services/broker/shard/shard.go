@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/fair"
-	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/loop"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/route"
@@ -91,8 +91,6 @@ type Shard struct {
 	mixed  int64
 	taken  []item
 
-	dirty []*space
-
 	// through is an entry that is sent without ever being queued.
 	through queue.Entry
 	// effects is a stack: carrying out the effects of one session may step
@@ -100,14 +98,21 @@ type Shard struct {
 	effects []*session.Effects
 	depth   int
 
-	batch   *kv.Batch
-	ticket  uint64 // of the open batch
-	touched []*sess
-	commits []commit
-	waiters []waiter
-	first   int // of waiters
+	// ledger is the only one of a broker that is alone. used are those that have
+	// something to submit, stored those in which the publish that is being routed has.
+	ledger *ledger
+	used   []*ledger
+	stored []*ledger
 
 	unwritten unwrittens
+
+	// aims are what the publish that is being routed has for other partitions, of a
+	// cluster; streams and flights are those of this shard's partitions.
+	aims     []aim
+	streams  map[streamKey]*stream
+	flights  uint64
+	enqueue1 cluster.Enqueue
+	holding  *hold
 
 	fans    []fan
 	pending []pending
@@ -131,6 +136,7 @@ type Shard struct {
 	outs      []*out
 	serial    uint64
 	entries   []*route.Entry[*sess]
+	judging   *parcel
 	hits      []hit
 	judged    []judgement
 	bodies    []storedBody

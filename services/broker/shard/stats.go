@@ -17,6 +17,7 @@ const (
 	dropRetainedFull
 	dropRetainedExpired
 	dropOverload
+	dropUnserved
 	dropReasons
 )
 
@@ -30,6 +31,7 @@ var dropNames = [dropReasons]string{
 	dropRetainedFull:    "retained_quota",
 	dropRetainedExpired: "retained_expired",
 	dropOverload:        "overload",
+	dropUnserved:        "partition_unserved",
 }
 
 func (r dropReason) String() string { return dropNames[r] }
@@ -40,6 +42,8 @@ type Stats struct {
 	QueueIn, QueueOut, Matches, Unhandled atomic.Uint64
 	TakeOvers, Refused, SubscribeRefused  atomic.Uint64
 	Redelivered, Stuck, Unwritten         atomic.Uint64
+	// Held were not taken by the broker of their partition and wait to be sent again.
+	Held  atomic.Uint64
 	drops                                 [dropReasons]atomic.Uint64
 }
 

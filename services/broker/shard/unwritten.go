@@ -23,8 +23,10 @@ type unwritten struct {
 	// inflight is what the store must hold of it beside the entry.
 	inflight session.Record
 	// The publish that waits for it: slot of this shard, or parcel of another.
+	// origin is the partition of that publish if it is another one.
 	slot, gen uint32
 	parcel    *parcel
+	origin    *space
 	// over says that nothing but its place in the list is left.
 	over bool
 }
@@ -132,9 +134,9 @@ func (s *Shard) release(u *unwritten) {
 func (s *Shard) write(u *unwritten) {
 	se := u.se
 	delete(se.unwritten, u.entry.Seq)
-	se.queueOf().Keep(&u.entry, s.batch)
+	se.queueOf().Keep(&u.entry, s.batch(se.space))
 	s.putInflight(se, &u.inflight)
-	s.wait(waiter{deferred: u})
+	s.wait(se.space.ledger, waiter{deferred: u})
 	u.over = true
 }
 

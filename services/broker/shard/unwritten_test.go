@@ -173,7 +173,7 @@ func TestUnwritten_SessionDiscarded(t *testing.T) {
 		it := rec.Scan(nil, nil)
 		defer it.Close()
 		for it.Next() {
-			if k := it.Key(); k[2] != 'z' {
+			if k := it.Key(); k[2] != 'x' {
 				t.Errorf("the store still has %q", k)
 			}
 		}

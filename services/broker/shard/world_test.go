@@ -298,7 +298,7 @@ func (w *world) settle() {
 	for range 3 {
 		for _, s := range w.set.shards {
 			done := make(chan struct{})
-			s.post(item{kind: itemFence, call: func() { s.wait(waiter{after: func() { close(done) }}) }}, nil)
+			s.post(item{kind: itemFence, call: func() { s.wait(s.ledger, waiter{after: func() { close(done) }}) }}, nil)
 			select {
 			case <-done:
 			case <-time.After(5 * time.Second):

@@ -22,6 +22,9 @@ type Member[S comparable] struct {
 	Durable bool
 	// Remote says that it is at another broker.
 	Remote bool
+	Far bool
+	Part uint16
+	Key string
 	// Hash names it to the sticky policies.
 	Hash uint64
 	// Busy says that it has no room for a message now: with a choice, which the
@@ -128,6 +131,12 @@ func (g *Group[S]) choose(except S, durable bool) (m Member[S], online, ok bool)
 	}
 	return m, false, ok
 }
+
+// PickIn
+func (g *Group[S]) PickIn(part uint16) (m Member[S], online, ok bool) { return m, false, false }
+
+// Count
+func (g *Group[S]) Count(part uint16) (members, online, durable int) { return }
 
 // Room reports whether a member other than except is connected and not busy,
 // among those that outlive their connection if durable.

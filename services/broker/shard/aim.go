@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"slices"
+
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/route/share"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// aim is what a publish has for one partition.
+type aim struct {
+	part partition.ID
+	// plain says that subscriptions of it match, keep that its retained message
+	// becomes this one.
+	plain, keep bool
+	members     []cluster.Member
+}
+
+// flies reports whether a publish of se goes to a partition as a flight: to that of
+// another broker, above QoS 0 to that of another shard too, and if it is exact to
+// any but that of se, since each partition has a log of its own.
+func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.Publication) bool {
+	switch {
+	case s.set.cluster == nil:
+		return false
+	case s.spaces[part] == nil:
+		return m.QoS > mqtt.AtMostOnce || !s.set.Serves(part)
+	}
+	return p.Exact && part != se.space.id
+}
+
+// aimAt returns the aim of the publish that is being routed at a partition.
+func (s *Shard) aimAt(p partition.ID) *aim {
+	for i := range s.aims {
+		if s.aims[i].part == p {
+			return &s.aims[i]
+		}
+	}
+	s.aims = append(s.aims, aim{part: p})
+	return &s.aims[len(s.aims)-1]
+}
+
+// aimAtMember aims at the member of a group that was chosen, if the message goes
+// there as a flight.
+func (s *Shard) aimAtMember(se *sess, x *share.Member[*sess], key string, m *mqtt.Message, p *session.Publication) bool {
+	if !x.Far && !s.flies(se, x.Session.space.id, m, p) {
+		return false
+	}
+	to := named(x, key)
+	a := s.aimAt(to.Partition)
+	a.members = append(a.members, to)
+	return true
+}
+
+// named is a member for the owner of its partition.
+func named(x *share.Member[*sess], key string) cluster.Member {
+	if x.Far {
+		return cluster.Member{Partition: partition.ID(x.Part), Filter: key}
+	}
+	return cluster.Member{Partition: x.Session.space.id, Client: x.Session.ClientID, Filter: key}
+}
+
+// routeOn sends a publish to the partitions that it flies to, and notes what its
+// acknowledgement waits for. s.fans has what this turn has written already.
+func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *view, deferred []*unwritten, matched bool) {
+	if m.QoS == mqtt.AtMostOnce {
+		s.shout(se, m, v.expireAt, s.aims)
+		return
+	}
+	d := &dispatch{tenant: se.tenant, from: se.ClientID, expireAt: v.expireAt}
+	if p.Token == 0 {
+		d.msg = v.keep()
+		s.launch(se.space.id, d, s.aims)
+		return
+	}
+	if len(s.stored)+len(deferred)+len(s.aims) == 0 {
+		s.settled(se, p.Token, p.Packet, mqtt.Success, matched)
+		return
+	}
+	d.pending = true
+	d.slot, d.gen = s.newPending()
+	waits := len(s.stored) + len(deferred) + len(s.aims)
+	for _, l := range s.stored {
+		w := waiter{slot: d.slot, gen: d.gen}
+		if l.space != se.space {
+			d.msg = v.keep()
+			w.flight = s.flight(se.space.id, d, s.written(l.space, m))
+		}
+		s.wait(l, w)
+	}
+	for _, u := range deferred {
+		u.slot, u.gen, u.origin = d.slot, d.gen, se.space
+	}
+	q := &s.pending[d.slot]
+	q.waits, q.se, q.token, q.hit, q.part, q.packet = int32(waits), se, p.Token, matched, se.space, p.Packet
+	if len(s.aims) == 0 {
+		return
+	}
+	d.msg = v.keep()
+	if !p.Exact {
+		s.launch(se.space.id, d, s.aims)
+		return
+	}
+	// Its number must not be given twice, so that it leaves when that is committed.
+	aims := slices.Clone(s.aims)
+	d.n = s.writeOutbox(se.space, recordOf(d, p.Packet, aims))
+	q.exact = d.n
+	s.wait(se.space.ledger, waiter{after: func() { s.launch(se.space.id, d, aims) }})
+}
+
+// written is the aim for what this turn has written into a partition.
+func (s *Shard) written(p *space, m *mqtt.Message) aim {
+	a := aim{part: p.id}
+	own := &s.fans[s.index]
+	for i := range own.lists {
+		a.plain = a.plain || own.lists[i].ID == p.id
+	}
+	for i := range own.direct {
+		if d := &own.direct[i]; d.se.space == p {
+			a.members = append(a.members, cluster.Member{Partition: p.id, Client: d.se.ClientID, Filter: d.sub.Filter})
+		}
+	}
+	a.keep = m.Retain && partition.Choose(p.owner.set.cell, m.Topic) == p.id
+	return a
+}
+
+// recordOf is the outbox record of a dispatch.
+func recordOf(d *dispatch, packet uint16, aims []aim) *outboxRecord {
+	r := &outboxRecord{tenant: d.tenant.id, client: d.from, packet: packet, expireAt: d.expireAt, msg: d.msg}
+	for i := range aims {
+		a := &aims[i]
+		if a.plain {
+			r.parts = append(r.parts, a.part)
+		}
+		if a.keep {
+			r.keep, r.retain = true, a.part
+		}
+		for _, m := range a.members {
+			r.direct = append(r.direct, directRecord{m.Partition, m.Client, m.Filter})
+		}
+	}
+	return r
+}
+
+// aims are what recordOf was made of.
+func (r *outboxRecord) aims() []aim {
+	var s Shard // for aimAt alone
+	for _, p := range r.parts {
+		s.aimAt(p).plain = true
+	}
+	for _, d := range r.direct {
+		a := s.aimAt(d.part)
+		a.members = append(a.members, cluster.Member{Partition: d.part, Client: d.client, Filter: d.filter})
+	}
+	if r.keep {
+		s.aimAt(r.retain).keep = true
+	}
+	return s.aims
+}
+
+// handOn is handOver to a member of another partition of a cluster.
+func (s *Shard) handOn(se *sess, m share.Member[*sess], v *view) {
+	key := m.Sub.Filter
+	if m.Far {
+		key = m.Key
+	}
+	to := named(&m, key)
+	aims := []aim{{part: to.Partition, members: []cluster.Member{to}}}
+	msg := v.keep()
+	if msg.QoS == mqtt.AtMostOnce {
+		s.shout(se, msg, v.expireAt, aims)
+		return
+	}
+	d := &dispatch{tenant: se.tenant, msg: msg, expireAt: v.expireAt}
+	if !se.Durable() || !m.Far && !m.Durable {
+		s.launch(se.space.id, d, aims)
+		return
+	}
+	// The record stands in the batch that takes the message out of se's queue, so a
+	// crash leaves it in exactly one place.
+	d.from = se.ClientID
+	d.n = s.writeOutbox(se.space, recordOf(d, 0, aims))
+	d.from, d.pending = "", true
+	d.slot, d.gen = s.newPending()
+	q := &s.pending[d.slot]
+	q.waits, q.exact, q.part = 1, d.n, se.space
+	s.storedIn(se.space.ledger)
+	origin := se.space
+	s.wait(origin.ledger, waiter{after: func() { s.launch(origin.id, d, aims) }})
+}
+
+// restoreOutbox has what a partition had not sent, or had no answer to, sent to the
+// others as soon as that is possible.
+func (s *Shard) restoreOutbox(p *space, n uint64, r *outboxRecord) {
+	d := &dispatch{tenant: s.set.Tenant(r.tenant), msg: r.msg, expireAt: r.expireAt, n: n, pending: true}
+	if r.packet != 0 {
+		d.from = r.client
+	}
+	d.slot, d.gen = s.newPending()
+	aims := r.aims()
+	q := &s.pending[d.slot]
+	q.waits, q.exact, q.part, q.packet, q.hit = int32(len(aims)), n, p, r.packet, true
+	q.se, q.token = s.session(d.tenant, r.client), session.Restored
+	for _, a := range aims {
+		s.holdBack(s.flight(p.id, d, a))
+	}
+	if len(aims) == 0 {
+		s.finishPending(d.slot)
+	}
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"sync/atomic"
+
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/route"
+)
+
+// gather collects what the shards answer to one Enqueue.
+type gather struct {
+	left   atomic.Int32
+	reason atomic.Uint32
+	hit    atomic.Bool
+	again  atomic.Bool
+	answer func(cluster.Answer)
+}
+
+// add takes the answer of one shard. The last one is answered with all.
+func (g *gather) add(reason mqtt.ReasonCode, hit, again bool) {
+	if reason.Failed() {
+		g.reason.Store(uint32(reason))
+	}
+	if hit {
+		g.hit.Store(true)
+	}
+	if again {
+		g.again.Store(true)
+	}
+	if g.left.Add(-1) == 0 {
+		g.answer(cluster.Answer{Reason: mqtt.ReasonCode(g.reason.Load()), Hit: g.hit.Load(), Again: g.again.Load()})
+	}
+}
+
+// Enqueue delivers what another broker sent. It is that of a cluster.Receiver.
+func (st *Set) Enqueue(_ string, e *cluster.Enqueue, answer func(cluster.Answer)) {
+	r := runs.Get().(*run)
+	st.enqueue(e, answer, r)
+	st.finish(r)
+}
+
+// enqueue delivers what another broker sent, or another turn of this one; r is as
+// for post.
+func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
+	t := st.Tenant(e.Tenant)
+	parcels := make([]*parcel, len(st.shards))
+	goods := newFreight(&e.Message)
+	again, n := false, int32(0)
+	of := func(p partition.ID) *parcel {
+		if !st.Serves(p) {
+			again = true
+			return nil
+		}
+		i := st.shardOf(p).index
+		if parcels[i] == nil {
+			n++
+			parcels[i] = st.parcel(t, e, goods)
+		}
+		return parcels[i]
+	}
+	if len(e.Parts) > 0 {
+		var found []*route.Entry[*sess]
+		found = t.routes.AppendMatches(found, e.Message.Topic)
+		for _, id := range e.Parts {
+			pc := of(id)
+			if pc == nil {
+				continue
+			}
+			pc.parts = append(pc.parts, id)
+			for _, x := range found {
+				for _, part := range x.Parts() {
+					if part.ID == id && part.List != nil {
+						pc.lists = append(pc.lists, part)
+					}
+				}
+			}
+		}
+	}
+	for _, m := range e.Members {
+		if pc := of(m.Partition); pc != nil {
+			pc.members = append(pc.members, m)
+		}
+	}
+	if e.Keep {
+		if pc := of(e.Retain); pc != nil {
+			pc.keep, pc.retain, pc.mark = true, e.Retain, st.retains.Add(1)
+			t.mayRetain.Store(true)
+		}
+	}
+	for _, a := range e.After {
+		if pc := parcels[st.shardOf(a.Partition).index]; pc != nil {
+			pc.after = append(pc.after, a)
+		}
+	}
+	if n == 0 {
+		if answer != nil {
+			answer(cluster.Answer{Again: again})
+		}
+		return
+	}
+	goods.left.Store(n)
+	var g *gather
+	if answer != nil {
+		g = &gather{answer: answer}
+		g.left.Store(n)
+		g.again.Store(again)
+	}
+	for i, pc := range parcels {
+		if pc != nil {
+			pc.gather = g
+			size := goods.msg.Size() + itemOverhead
+			st.shards[i].post(item{kind: itemParcel, parcel: pc, size: size}, r)
+		}
+	}
+}
+
+func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
+	pc := parcels.Get().(*parcel)
+	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
+	pc.origin, pc.n = e.Origin, e.N
+	if e.Message.HasExpiry {
+		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
+	}
+	return pc
+}
+
+// resolve finds the members that a parcel of another broker is for. It reports
+// false if a partition of the parcel is not served here any more.
+func (s *Shard) resolve(p *parcel) bool {
+	for _, id := range p.parts {
+		if s.spaces[id] == nil {
+			return false
+		}
+	}
+	if p.keep && s.spaces[p.retain] == nil {
+		return false
+	}
+	for i := range p.members {
+		m := &p.members[i]
+		if s.spaces[m.Partition] == nil {
+			return false
+		}
+		if d, ok := s.member(p.tenant, m); ok {
+			p.direct = append(p.direct, d)
+		} else {
+			s.toOther(p, m)
+		}
+	}
+	return true
+}
+
+// member is the session that a message for a member of a group is for: the one
+// that was chosen, else another of its partition.
+func (s *Shard) member(t *Tenant, m *cluster.Member) (direct, bool) {
+	if m.Client != "" {
+		if se := s.session(t, m.Client); se != nil {
+			for _, sub := range se.Subscriptions() {
+				if sub.Filter == m.Filter {
+					return direct{se, sub}, true
+				}
+			}
+		}
+	}
+	if g := t.routes.Group(m.Filter, shareRest(m.Filter)); g != nil {
+		if x, _, ok := g.PickIn(uint16(m.Partition)); ok {
+			return direct{x.Session, x.Sub}, true
+		}
+	}
+	return direct{}, false
+}
+
+// toOther has a message for a partition in which no member is left go to another.
+func (s *Shard) toOther(p *parcel, m *cluster.Member) {
+	g := p.tenant.routes.Group(m.Filter, shareRest(m.Filter))
+	if g == nil {
+		s.dropped(p.tenant, dropNoMember)
+		return
+	}
+	x, _, ok := g.Pick(nil)
+	if !ok {
+		s.dropped(p.tenant, dropNoMember)
+		return
+	}
+	to := cluster.Member{Filter: m.Filter, Partition: partition.ID(x.Part)}
+	if !x.Far {
+		to.Partition, to.Client = x.Session.space.id, x.Session.ClientID
+	}
+	e := &cluster.Enqueue{Tenant: p.tenant.id, From: p.fromID, Members: []cluster.Member{to}, Message: *p.msg}
+	if !s.expiry(&e.Message, p.expireAt) {
+		s.dropped(p.tenant, dropExpired)
+		return
+	}
+	var done func(cluster.Answer)
+	if p.gather != nil {
+		p.gather.left.Add(1)
+		g := p.gather
+		done = func(a cluster.Answer) { g.add(a.Reason, a.Hit, a.Again || a.Err != nil) }
+	}
+	owner, _ := s.set.cluster.Owner(to.Partition)
+	var err error
+	switch owner {
+	case "":
+		err = cluster.ErrDown
+	case s.set.cluster.Self():
+		s.set.enqueue(e, done, s.run)
+	default:
+		err = s.set.cluster.Enqueue(owner, e, done)
+	}
+	if err == nil {
+		return
+	}
+	if done != nil {
+		done(cluster.Answer{Err: err})
+	} else {
+		s.dropped(p.tenant, dropUnserved)
+	}
+}

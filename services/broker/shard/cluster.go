@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// Cluster is what a Set has of the other brokers. Its methods are called
+// concurrently and must not wait.
+type Cluster interface {
+	// Self is the name of this broker.
+	Self() string
+	// Owner is the broker that a partition belongs to as far as is known, empty for
+	// none, and the epoch of that.
+	Owner(partition.ID) (name string, epoch uint64)
+	// Append is that of a host.Host.
+	Append(p partition.ID, batch []byte, done func(error))
+	// Enqueue is that of a cluster.Mesh.
+	Enqueue(to string, e *cluster.Enqueue, done func(cluster.Answer)) error
+	// AddRoute has all brokers know that a partition has subscriptions to a filter,
+	// and calls reached once when those that can be reached do; RemoveRoute has them
+	// forget it.
+	AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func())
+	RemoveRoute(tenant, filter string, p partition.ID, epoch uint64)
+	// SetGroup has all brokers know what members a partition has of a shared
+	// subscription.
+	SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int)
+	// Gained says that the partition is served here, and has is what tells whether it
+	// has subscriptions to a filter. It may be called at any time later.
+	Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool)
+}
+
+// append has the open batch of a partition become its next record. Where nothing
+// was written, those who wait do so for the record before.
+func (l *ledger) append(size int64) {
+	ticket := l.ticket
+	if l.batch.Len() == 0 {
+		l.shard.unsaved.Add(-size)
+		for i := len(l.waiters) - 1; i >= l.first && l.waiters[i].ticket == ticket; i-- {
+			l.waiters[i].ticket--
+		}
+		l.ticket-- // submit counts it up again
+		if l.durable == l.ticket {
+			l.shard.leave(l.shard, item{kind: itemCommitted, ledger: l, ticket: l.durable})
+		}
+		return
+	}
+	b := l.batch
+	l.batch = new(kv.Batch)
+	l.shard.set.cluster.Append(l.space.id, b.Encoded(), func(err error) {
+		l.shard.unsaved.Add(-size)
+		l.shard.post(item{kind: itemCommitted, ledger: l, ticket: ticket, failed: err != nil}, nil)
+	})
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"log/slog"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// Serve has a partition served here from now on under an epoch: what the store has
+// of it is restored. The store has all of it, and no other broker serves it.
+func (st *Set) Serve(p partition.ID, epoch uint64) {
+	s := st.shardOf(p)
+	s.call(func() { s.takeOn(p, epoch) })
+}
+
+// Lose says that a partition is not served here any more: it has another owner, or
+// none.
+func (st *Set) Lose(p partition.ID) {
+	s := st.shardOf(p)
+	s.call(func() {
+		if sp := s.spaces[p]; sp != nil {
+			s.lose(sp)
+		}
+	})
+}
+
+// Serves reports whether a partition is served here.
+func (st *Set) Serves(p partition.ID) bool {
+	return st.cluster == nil || int(p) < len(st.serving) && st.serving[p].Load()
+}
+
+func (s *Shard) newSpace(id partition.ID, l *ledger) *space {
+	p := &space{
+		id: id, owner: s, ledger: l,
+		queues: queue.NewSpace(s.set.store, id), retain: retain.New(id),
+		applied: make(map[partition.ID]uint64),
+	}
+	if l == nil {
+		p.ledger = newLedger(s, p)
+	}
+	s.spaces[id] = p
+	return p
+}
+
+func (s *Shard) takeOn(id partition.ID, epoch uint64) {
+	if p := s.spaces[id]; p != nil {
+		p.epoch = epoch
+		return
+	}
+	p := s.newSpace(id, nil)
+	p.epoch = epoch
+	bySid, err := s.restoreSpace(p)
+	if err == nil {
+		err = s.resendOutbox(p)
+	}
+	if err != nil {
+		s.set.log.Error("a partition cannot be read from the store, and is not served", slog.Int("partition", int(id)), slog.Any("error", err))
+		s.lose(p)
+		return
+	}
+	for _, se := range bySid {
+		if !se.gone && se.head() {
+			s.loseConnection(se)
+		}
+	}
+	s.set.serving[id].Store(true)
+	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.Tenant(tenant).routes.Has(filter, id) })
+}
+
+// lose forgets all that is in memory of a partition, and has its clients come back
+// at the owner.
+func (s *Shard) lose(p *space) {
+	if s.spaces[p.id] != p {
+		return
+	}
+	delete(s.spaces, p.id)
+	s.set.serving[p.id].Store(false)
+	l := p.ledger
+	l.lost = true
+	var gone []*sess
+	for _, of := range s.sessions {
+		for _, se := range of {
+			if se.space == p {
+				gone = append(gone, se.all()...)
+			}
+		}
+	}
+	for _, se := range gone {
+		s.abandon(se)
+	}
+	s.set.Tenants(func(id string, t *Tenant) {
+		p.retain.Each(id, func(_ string, r *retain.Retained) {
+			t.retained.Add(-1)
+			t.retainedBytes.Add(-int64(r.Message.Size()))
+		})
+	})
+	for _, w := range l.waiters[l.first:] {
+		s.forfeit(&w)
+	}
+	l.waiters, l.first, l.commits, l.touched = nil, 0, nil, nil
+	for key, st := range s.streams {
+		if key.origin == p.id {
+			st.ended, st.held = true, nil
+			delete(s.streams, key)
+		}
+	}
+	for slot := range s.pending {
+		if q := &s.pending[slot]; q.part == p {
+			*q = pending{gen: q.gen + 1}
+			s.free = append(s.free, uint32(slot))
+		}
+	}
+}
+
+// abandon forgets a session that lives on at another broker.
+func (s *Shard) abandon(se *sess) {
+	if ch := se.ch; ch != nil {
+		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session has changed; connect again"})
+		s.unbind(se)
+	}
+	for _, u := range se.unwritten {
+		delete(se.unwritten, u.entry.Seq)
+		s.overtake(u)
+	}
+	for _, sub := range se.Subscriptions() {
+		s.forgetRoute(se, sub.Filter)
+	}
+	se.gone = true
+	if se.Durable() {
+		se.tenant.sessions.Add(-1)
+	}
+	if se.queue != nil {
+		se.tenant.queueMessages.Add(-se.queue.Len())
+		se.tenant.queueBytes.Add(-se.queue.Bytes())
+	}
+	s.remove(se)
+	s.due(se)
+}
+
+// forfeit goes on with what waits for a commit that will not come from here.
+func (s *Shard) forfeit(w *waiter) {
+	switch {
+	case w.se != nil, w.after != nil:
+		// The session is gone, and comes back elsewhere with what was committed.
+	case w.parcel != nil:
+		w.parcel.again = true
+		s.arrived(w.parcel)
+	case w.deferred != nil:
+		s.overtake(w.deferred)
+	case w.flight != nil:
+		s.holdBack(w.flight)
+	default:
+		// It is the partition of the publisher itself.
+	}
+}
+
+// overtake has the new owner of its partition get an unwritten delivery.
+func (s *Shard) overtake(u *unwritten) {
+	u.over = true
+	if u.parcel != nil {
+		u.parcel.again = true
+		s.arrived(u.parcel)
+		return
+	}
+	if u.origin == nil {
+		return
+	}
+	m := *u.entry.Message
+	m.Retain = u.entry.Retain
+	d := &dispatch{tenant: u.se.tenant, msg: &m, expireAt: u.entry.ExpireAt, pending: true, slot: u.slot, gen: u.gen}
+	s.holdBack(s.flight(u.origin.id, d, aim{part: u.se.space.id, plain: true}))
+}
+
+// loseConnection ends the connections that the sessions of a client id had when
+// they were served last.
+func (s *Shard) loseConnection(se *sess) {
+	se = s.loseKin(se)
+	if se.Attached() {
+		se.disconnectedAt = s.now
+		s.step(se, &session.Event{Kind: session.Detach, Cause: session.Lost}, nil)
+	}
+	s.watch(se)
+	s.due(se)
+}
+
+// moved tells a gateway that the partition of a client is served elsewhere.
+func (s *Shard) moved(ch *Channel) {
+	owner, epoch := s.set.cluster.Owner(ch.part)
+	if owner == s.set.cluster.Self() {
+		owner = "" // not yet, or not any more
+	}
+	ch.link.forget(ch)
+	s.tell(ch, link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: uint16(ch.part), Epoch: epoch, Broker: owner}})
+}
+
+// addKey has the other brokers know of the first subscription to a filter in a
+// partition.
+func (s *Shard) addKey(se *sess, filter string) {
+	if s.set.cluster == nil {
+		return
+	}
+	h := s.holding
+	var reached func()
+	if h != nil {
+		h.left++
+		reached = func() { s.call(func() { s.reached(h) }) }
+	}
+	s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
+}
+
+// hold is a SUBACK that waits until the other brokers know of its routes.
+type hold struct {
+	left int
+	w    *waiter // once it is committed
+}
+
+func (s *Shard) reached(h *hold) {
+	if h.left--; h.left == 0 && h.w != nil {
+		s.resume(h.w)
+	}
+}
+
+// tellGroup has the other brokers know what members a partition has of a group.
+func (s *Shard) tellGroup(se *sess, key string) {
+	if s.set.cluster == nil {
+		return
+	}
+	_, rest, _ := topic.CutShare(key)
+	members, online, durable := 0, 0, 0
+	if g := se.tenant.routes.Group(key, rest); g != nil {
+		members, online, durable = g.Count(uint16(se.space.id))
+	}
+	s.set.cluster.SetGroup(se.tenant.id, key, se.space.id, se.space.epoch, members, online, durable)
+}
