@@ -18,10 +18,10 @@ func TestDocument(t *testing.T) {
 	const file = "../../../docs/wire/cluster.md"
 	golden := map[string][]byte{
 		"request": appendEnqueue(nil, 5, &Enqueue{
-			Tenant: "acme", From: "pump", Origin: 3, N: 9, Parts: []partition.ID{1}, Members: []Member{{7, "w", "$share/g/a/#"}},
+			Tenant: "acme", From: "pump", Origin: 3, N: 9, After: []After{{1, 8}}, Parts: []partition.ID{1}, Members: []Member{{7, "w", "$share/g/a/#"}},
 			Message: mqtt.Message{Topic: []byte("a/b"), Payload: []byte("hi"), QoS: mqtt.ExactlyOnce},
 		}),
-		"answer": appendAnswer(nil, 5, Answer{Hit: true}),
+		"answer": appendAnswer(nil, 5, Answer{Hit: true, Again: true}),
 	}
 	wiretest.Document(t, file, golden, *rewrite)
 }

@@ -15,7 +15,9 @@ import (
 const (
 	wireEnqueue = 0x01
 	wireTell    = 0x02
+	wireAsk     = 0x03
 	wireAnswer  = 0x41
+	wireReply   = 0x42
 )
 
 // The flags of an Enqueue above those of its message.
@@ -161,6 +163,8 @@ type Answer struct {
 	// Again says that a partition is not served there, or lacks an exact publish that
 	// comes before: what it was for it has not taken.
 	Again bool
+	// Body is the answer to an Ask.
+	Body string
 	// Err is ErrLost if the link was lost before there was an answer: the other
 	// broker may have it, or not.
 	Err error
@@ -206,5 +210,11 @@ const (
 // appendTell appends a frame with the stream and its bytes.
 func appendTell(dst []byte, s Stream, b []byte) []byte {
 	dst, body := wire.OpenFrame(dst, wireTell, byte(s), 0)
+	return wire.ShutFrame(append(dst, b...), body)
+}
+
+// appendAsk appends a frame with a question, or as wireReply with its answer.
+func appendAsk(dst []byte, kind byte, id uint32, b []byte) []byte {
+	dst, body := wire.OpenFrame(dst, kind, 0, id)
 	return wire.ShutFrame(append(dst, b...), body)
 }

@@ -27,6 +27,9 @@ type Receiver interface {
 	Enqueue(from string, e *Enqueue, answer func(Answer))
 	// Told takes bytes that another broker told; they are valid until it returns.
 	Told(from string, s Stream, b []byte)
+	// Asked answers a question of another broker by reply, which is called once, later
+	// or within, by any goroutine. b is valid until Asked returns.
+	Asked(from string, b []byte, reply func([]byte))
 	// Linked says that what is sent to a broker reaches it, or does not any more.
 	// Requests that were lost with the link have their answers before.
 	Linked(to string, up bool)
@@ -151,6 +154,17 @@ func (m *Mesh) Tell(to string, s Stream, b []byte) error {
 	return p.tell(s, b)
 }
 
+// Ask has another broker answer a question about a tenant, which is not changed
+// afterwards. done is called once with an Answer that has the Body or an Err, never
+// from within. The error is ErrDown; done is not called then.
+func (m *Mesh) Ask(to, tenant string, b []byte, done func(Answer)) error {
+	p, err := m.peer(to)
+	if err != nil {
+		return err
+	}
+	return p.ask(tenant, b, done)
+}
+
 // Voice sends on one stream, to whoever hears it: what is lost is said again by
 // those who speak. It is a Transport of broker/metadata.
 type Voice struct {
@@ -271,6 +285,9 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 	m.config.Receiver.Linked(name, true)
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
 		return wire.EachFrame(frames, count, func(f wire.Frame) error {
+			if f.Kind == wireReply {
+				return d.answered(f.ID, Answer{Body: string(f.Body)})
+			}
 			if f.Kind != wireAnswer {
 				return f.Malformed("is no answer")
 			}
@@ -347,6 +364,11 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 					return f.Malformed("has a number, but no answer")
 				}
 				m.config.Receiver.Told(from, Stream(f.Flags), f.Body)
+			case wireAsk:
+				if f.ID == 0 {
+					return f.Malformed("has no number for its answer")
+				}
+				m.config.Receiver.Asked(from, f.Body, replyTo(conn, f.ID))
 			default:
 				return f.Malformed("unknown type")
 			}
@@ -382,6 +404,14 @@ func answerTo(conn *wire.Conn, id uint32) func(Answer) {
 		// If it cannot be sent the link ends, and the other end takes the request
 		// for lost.
 		_ = conn.Append(func(dst []byte) ([]byte, int) { return appendAnswer(dst, id, a), 1 })
+		conn.Flush()
+	}
+}
+
+// replyTo answers the question id.
+func replyTo(conn *wire.Conn, id uint32) func([]byte) {
+	return func(b []byte) {
+		_ = conn.Append(func(dst []byte) ([]byte, int) { return appendAsk(dst, wireReply, id, b), 1 }) // as in answerTo
 		conn.Flush()
 	}
 }

@@ -308,3 +308,26 @@ func TestMesh_Strangers(t *testing.T) {
 	}
 	a.eventually("what b told", func() bool { return len(a.came) == 1 })
 }
+
+// Asked answers with what was asked, twice.
+func (n *node) Asked(from string, b []byte, reply func([]byte)) {
+	n.mu.Lock()
+	n.came = append(n.came, from+" asks "+string(b))
+	n.mu.Unlock()
+	reply(append(append([]byte(nil), b...), b...))
+}
+
+func TestAsk(t *testing.T) {
+	a, b := start(t, "a"), start(t, "b")
+	if err := a.mesh.Ask("b", "acme", []byte("x"), func(Answer) { t.Error("answered") }); !errors.Is(err, ErrDown) {
+		t.Errorf("without a link: %v", err)
+	}
+	join(a, b)
+	got := make(chan Answer, 2)
+	if err := a.mesh.Ask("b", "acme", []byte("xy"), func(x Answer) { got <- x }); err != nil {
+		t.Fatal(err)
+	}
+	if x := <-got; x.Body != "xyxy" || x.Err != nil {
+		t.Errorf("the answer is %+v", x)
+	}
+}

@@ -42,9 +42,11 @@ const (
 	keepLanes = 1024
 )
 
-// request is an Enqueue that waits to be sent. It owns its memory.
+// request is an Enqueue, or the body of an Ask, that waits to be sent. It owns its
+// memory.
 type request struct {
 	e    Enqueue
+	ask  []byte
 	size int
 	done func(Answer)
 }
@@ -91,11 +93,7 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	if p.conn == nil {
 		return ErrDown
 	}
-	l := p.lanes[e.Tenant]
-	if l == nil {
-		l = &lane{}
-		p.lanes[e.Tenant] = l
-	}
+	l := p.laneLocked(e.Tenant)
 	if e.Message.QoS == mqtt.AtMostOnce && done == nil && (l.bytes+size > laneMost || p.bytes+size > peerMost) {
 		p.stats.Full.Add(1)
 		return ErrFull
@@ -105,9 +103,33 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	own.Parts, own.Members, own.After = slices.Clone(e.Parts), slices.Clone(e.Members), slices.Clone(e.After)
 	l.bytes += size
 	p.bytes += size
-	p.queue.Push(&l.flow, request{own, size, done})
+	p.queue.Push(&l.flow, request{e: own, size: size, done: done})
 	p.stats.Enqueued.Add(1)
 	return p.sendLocked()
+}
+
+// ask leaves a question about a tenant to be sent; done is as for enqueue.
+func (p *peer) ask(tenant string, b []byte, done func(Answer)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil {
+		return ErrDown
+	}
+	l := p.laneLocked(tenant)
+	size := enqueueOverhead + len(b)
+	l.bytes += size
+	p.bytes += size
+	p.queue.Push(&l.flow, request{e: Enqueue{Tenant: tenant}, ask: b, size: size, done: done})
+	return p.sendLocked()
+}
+
+func (p *peer) laneLocked(tenant string) *lane {
+	l := p.lanes[tenant]
+	if l == nil {
+		l = &lane{}
+		p.lanes[tenant] = l
+	}
+	return l
 }
 
 // tell leaves b to be sent before all that waits in lanes.
@@ -178,7 +200,11 @@ func (p *peer) sendLocked() error {
 			p.queue.Charge(f, int64(r.size))
 			p.bytes -= r.size
 			p.lanes[r.e.Tenant].bytes -= r.size
-			dst = appendEnqueue(dst, p.numberLocked(r.done), &r.e)
+			if id := p.numberLocked(r.done); r.ask != nil {
+				dst = appendAsk(dst, wireAsk, id, r.ask)
+			} else {
+				dst = appendEnqueue(dst, id, &r.e)
+			}
 		}
 		return dst, count
 	})

@@ -53,7 +53,8 @@ func (b *broker) Told(from string, s cluster.Stream, m []byte) {
 }
 
 // Linked implements cluster.Receiver.
-func (b *broker) Linked(to string, up bool) { b.host.Linked(to, up) }
+func (b *broker) Linked(to string, up bool)          { b.host.Linked(to, up) }
+func (b *broker) Asked(string, []byte, func([]byte)) {}
 
 // brokers is the cluster and the clients that append to it.
 type brokers struct {
