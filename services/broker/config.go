@@ -3,10 +3,15 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
 	"time"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -22,12 +27,89 @@ type Config struct {
 	Listen     string        `yaml:"listen" doc:"address for links from gateways; empty accepts none"`
 	Cert       string        `yaml:"cert" doc:"PEM file of this node's certificate, for links"`
 	Key        string        `yaml:"key" doc:"PEM file of its key"`
-	CA         string        `yaml:"ca" doc:"PEM file of the region's CA: gateways must have a certificate of it"`
+	CA         string        `yaml:"ca" doc:"PEM file of the region's CA: gateways and other brokers must have a certificate of it"`
+	Cluster    ClusterConfig `yaml:"cluster"`
+
+	// Bus is the control plane of a cluster; nil without one. Who runs the broker sets
+	// and closes it.
+	Bus bus.Bus `yaml:"-"`
+}
+
+// ClusterConfig makes a broker one of several of a region; the zero value is a broker
+// on its own.
+type ClusterConfig struct {
+	Listen         string   `yaml:"listen" doc:"address for links from other brokers, such as 0.0.0.0:44053; empty is a broker on its own"`
+	Advertise      string   `yaml:"advertise" doc:"host:port at which other brokers reach cluster.listen; empty is the same, which must then name one address"`
+	AdvertiseLinks string   `yaml:"advertise_links" doc:"host:port at which gateways reach broker.listen; empty is the same, which must then name one address"`
+	Zone           string   `yaml:"zone" doc:"where this broker runs, such as an availability zone: the replicas of a partition are in different zones, where there are enough; empty is nowhere in particular"`
+	Labels         []string `yaml:"labels" doc:"labels of the partitions that this broker takes; none takes those without a label"`
+	Replicas       int      `yaml:"replicas" doc:"brokers that keep each partition without a label, 1 to 5; 2 survives the loss of any one with its disk"`
+}
+
+// On reports whether the broker is one of a cluster.
+func (c *ClusterConfig) On() bool { return c.Listen != "" }
+
+// Address is where other brokers reach this one.
+func (c *ClusterConfig) Address() string { return cmp.Or(c.Advertise, c.Listen) }
+
+// validate says what is wrong with c, if it is on; links is where the broker listens
+// for gateways.
+func (c *ClusterConfig) validate(links string) error {
+	if !c.On() {
+		return nil
+	}
+	for _, a := range []struct {
+		key, listen, advertise string
+	}{{"advertise", c.Listen, c.Advertise}, {"advertise_links", links, c.AdvertiseLinks}} {
+		if _, _, err := splitAddress(a.listen); err != nil {
+			return fmt.Errorf("%s: expected a listener at host:port beside it: %w", a.key, err)
+		}
+		told := cmp.Or(a.advertise, a.listen)
+		host, port, err := splitAddress(told)
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.key, err)
+		}
+		if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+			return fmt.Errorf("%s: expected host:port at which others reach this broker, since it listens at %s", a.key, told)
+		}
+		if port == 0 && a.advertise != "" {
+			return fmt.Errorf("%s: expected a port other than 0, found %q", a.key, told)
+		}
+	}
+	if len(c.Zone) > 255 {
+		return fmt.Errorf("zone: expected up to 255 bytes, found %d", len(c.Zone))
+	}
+	if len(c.Labels) > 255 {
+		return fmt.Errorf("labels: expected up to 255, found %d", len(c.Labels))
+	}
+	for _, l := range c.Labels {
+		if l == "" || len(l) > 255 {
+			return fmt.Errorf("labels: expected 1 to 255 bytes each, found %q", l)
+		}
+	}
+	if c.Replicas < 1 || c.Replicas > 5 {
+		return fmt.Errorf("replicas: %d is not between 1 and 5", c.Replicas)
+	}
+	return nil
+}
+
+// splitAddress takes host:port apart.
+func splitAddress(address string) (host string, port uint16, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err == nil {
+		var n uint64
+		n, err = strconv.ParseUint(text, 10, 16)
+		port = uint16(n)
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("expected host:port, found %q", address)
+	}
+	return host, port, nil
 }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second}
+	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second, Cluster: ClusterConfig{Replicas: 2}}
 }
 
 // Validate says what is wrong with c.
@@ -52,6 +134,12 @@ func (c *Config) Validate() error {
 	}
 	if c.Listen != "" && (c.Cert == "" || c.Key == "" || c.CA == "") {
 		return errors.New("listen: links need cert, key and ca")
+	}
+	if c.Cluster.On() && (c.Listen == "" || c.Cert == "" || c.Key == "" || c.CA == "") {
+		return errors.New("cluster.listen: a cluster needs listen, cert, key and ca")
+	}
+	if err := c.Cluster.validate(c.Listen); err != nil {
+		return fmt.Errorf("cluster.%w", err)
 	}
 	return nil
 }

@@ -3,9 +3,12 @@
 package placement
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"slices"
+
+	"github.com/manormq/manor/services/broker/partition"
 )
 
 // Beat is the value of a broker's heartbeat key. It is rewritten each second.
@@ -24,21 +27,28 @@ type Beat struct {
 	Draining bool
 	// Busy says that it wants no more partitions for now.
 	Busy bool
+	// Cluster and Links are the addresses, as "host:port", at which it takes the links
+	// of other brokers and those of gateways; empty if it takes none.
+	Cluster, Links string
+	// Version is that of its software, for people; empty if nobody said.
+	Version string
 }
 
 // ErrBadBeat is returned for bytes that are no heartbeat.
 var ErrBadBeat = errors.New("placement: heartbeat is not readable")
 
 const (
-	beatVersion  = 1
+	// beatFirst ended with the labels.
+	beatFirst    = 1
+	beatVersion  = 2
 	beatDraining = 1 << 0
 	beatBusy     = 1 << 1
 	maxWeight    = 16
 )
 
 // Append encodes b: version, flags, weight u8, count u64, zone and the number of
-// labels and each of them; texts have their length (u8) in front and are cut at
-// 255 bytes.
+// labels and each of them, cluster, links, software version; texts have their length
+// (u8) in front and are cut at 255 bytes. A later version may add to the end.
 func (b *Beat) Append(dst []byte) []byte {
 	var flags byte
 	if b.Draining {
@@ -54,7 +64,7 @@ func (b *Beat) Append(dst []byte) []byte {
 	for _, l := range labels {
 		dst = appendText(dst, l)
 	}
-	return dst
+	return appendText(appendText(appendText(dst, b.Cluster), b.Links), b.Version)
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -62,12 +72,14 @@ func appendText(dst []byte, s string) []byte {
 	return append(append(dst, byte(len(s))), s...)
 }
 
-// ParseBeat decodes what Append wrote. It copies.
+// ParseBeat decodes what Append wrote, here or in another version of the software. It
+// copies. The error is ErrBadBeat.
 func ParseBeat(b []byte) (Beat, error) {
-	if len(b) < 12 || b[0] != beatVersion || b[1] > beatDraining|beatBusy || b[2] > maxWeight {
+	if len(b) < 12 || b[0] < beatFirst || b[1] > beatDraining|beatBusy || b[2] > maxWeight {
 		return Beat{}, ErrBadBeat
 	}
 	out := Beat{Draining: b[1]&beatDraining != 0, Busy: b[1]&beatBusy != 0, Weight: b[2], Count: binary.BigEndian.Uint64(b[3:])}
+	version := b[0]
 	b = b[11:]
 	text := func() (string, bool) {
 		if len(b) == 0 || len(b) < 1+int(b[0]) {
@@ -90,10 +102,32 @@ func ParseBeat(b []byte) (Beat, error) {
 		}
 		out.Labels = append(out.Labels, l)
 	}
-	if len(b) != 0 {
+	if version == beatFirst {
+		if len(b) != 0 {
+			return Beat{}, ErrBadBeat
+		}
+		return out, nil
+	}
+	for _, field := range []*string{&out.Cluster, &out.Links, &out.Version} {
+		if *field, ok = text(); !ok {
+			return Beat{}, ErrBadBeat
+		}
+	}
+	if version == beatVersion && len(b) != 0 {
 		return Beat{}, ErrBadBeat
 	}
 	return out, nil
+}
+
+// BeatKey is the key of a broker's heartbeat in the bucket of heartbeats: names may
+// have any bytes, keys may not.
+func BeatKey(b partition.Broker) string { return base64.RawURLEncoding.EncodeToString([]byte(b)) }
+
+// ParseBeatKey is the name that BeatKey made a key of, and whether it is one: the
+// bucket has other keys too.
+func ParseBeatKey(key string) (partition.Broker, bool) {
+	name, err := base64.RawURLEncoding.DecodeString(key)
+	return partition.Broker(name), err == nil && len(name) > 0
 }
 
 // accepts reports whether the broker takes partitions of a label.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -101,7 +102,7 @@ func TestWanted_WeightLabelDrain(t *testing.T) {
 }
 
 func TestBeat(t *testing.T) {
-	b := Beat{Count: 9, Zone: "z", Labels: []string{"", "acme"}, Weight: 16, Draining: true, Busy: true}
+	b := Beat{Count: 9, Zone: "z", Labels: []string{"", "acme"}, Weight: 16, Draining: true, Busy: true, Cluster: "10.0.0.1:44053", Links: "[::1]:44054", Version: "1.2.3"}
 	got, err := ParseBeat(b.Append(nil))
 	if err != nil {
 		t.Fatal(err)
@@ -116,17 +117,63 @@ func TestBeat(t *testing.T) {
 	}
 }
 
-// FuzzBeat holds that what parses encodes to the same bytes.
+// A heartbeat of the first version is read, and one of a version to come: an upgrade
+// has brokers of two versions.
+func TestBeat_OtherVersions(t *testing.T) {
+	first := []byte{1, 1, 4, 0, 0, 0, 0, 0, 0, 0, 9, 1, 'z', 1, 1, 'l'}
+	got, err := ParseBeat(first)
+	if diff := cmp.Diff(Beat{Count: 9, Zone: "z", Labels: []string{"l"}, Weight: 4, Draining: true}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	if _, err := ParseBeat(append(first, 0)); err == nil {
+		t.Error("the first version ends with the labels, and more is taken")
+	}
+	want := Beat{Count: 9, Zone: "z", Cluster: "a:1", Links: "a:2", Version: "2.0"}
+	later := append(want.Append(nil), 3, 'n', 'e', 'w')
+	if _, err := ParseBeat(later); err == nil {
+		t.Error("this version ends with the version, and more is taken")
+	}
+	later[0]++
+	got, err = ParseBeat(later)
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestBeatKey(t *testing.T) {
+	for _, name := range []partition.Broker{"broker-1", "b.c/d e>*", "\xff\x00"} {
+		if err := bus.CheckKey(BeatKey(name)); err != nil {
+			t.Error(err)
+		}
+		if got, ok := ParseBeatKey(BeatKey(name)); !ok || got != name {
+			t.Errorf("%q came back as %q, %v", name, got, ok)
+		}
+	}
+	for _, key := range []string{"", "left.YQ", "a b", "?"} {
+		if got, ok := ParseBeatKey(key); ok {
+			t.Errorf("%q is the key of %q", key, got)
+		}
+	}
+}
+
+// FuzzBeat holds that what parses says the same when it is encoded, and is the same
+// bytes if it is of this version.
 func FuzzBeat(f *testing.F) {
-	b := Beat{Count: 1, Zone: "z", Labels: []string{"l"}}
+	b := Beat{Count: 1, Zone: "z", Labels: []string{"l"}, Cluster: "a:1", Links: "a:2", Version: "v"}
 	f.Add(b.Append(nil))
+	f.Add([]byte{1, 1, 4, 0, 0, 0, 0, 0, 0, 0, 9, 1, 'z', 1, 1, 'l'})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := ParseBeat(data)
 		if err != nil {
 			return
 		}
-		if again := b.Append(nil); !slices.Equal(again, data) {
+		again := b.Append(nil)
+		if data[0] == beatVersion && !slices.Equal(again, data) {
 			t.Errorf("%x parses, and encodes as %x", data, again)
+		}
+		back, err := ParseBeat(again)
+		if diff := cmp.Diff(b, back); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/services/broker"
@@ -18,6 +19,7 @@ import (
 type config struct {
 	node.Config `yaml:",inline"`
 	Broker      broker.Config `yaml:"broker"`
+	NATS        nats.Section  `yaml:"nats"`
 }
 
 // Validate is called once the configuration is loaded.
@@ -26,11 +28,12 @@ func (c *config) Validate() error {
 	p.Add("", c.Config.Validate())
 	p.Expect(c.Broker.Listen != "", "broker.listen: expected an address for the gateways' links, such as 127.0.0.1:44054")
 	p.Add("broker.", c.Broker.Validate())
+	p.Add("nats.", c.NATS.Validate())
 	return p.Err()
 }
 
 func main() {
-	c := &config{Config: node.DefaultConfig("127.0.0.1:8888"), Broker: broker.DefaultConfig()}
+	c := &config{Config: node.DefaultConfig("127.0.0.1:8888"), Broker: broker.DefaultConfig(), NATS: nats.DefaultSection()}
 	c.Broker.Listen = "127.0.0.1:44054"
 	cmd := node.Command(node.Role{
 		Name: "brokerd", Short: "run a broker: sessions, queues and retained messages",
@@ -44,6 +47,14 @@ func main() {
 }
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
+	if c.Broker.Cluster.On() {
+		control, err := c.NATS.Connect(c.NodeName(), log)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = control.Close() }()
+		c.Broker.Bus = control
+	}
 	reg := telemetry.NewRegistry("broker", node.Version())
 	b, err := broker.New(c.Broker, c.NodeName(), log, reg)
 	if err != nil {

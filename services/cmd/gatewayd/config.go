@@ -4,12 +4,10 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/manormq/manor/gateway/listener"
-	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/node"
 )
 
@@ -23,7 +21,7 @@ type config struct {
 	ConnectTimeout time.Duration     `yaml:"connect_timeout" doc:"how long handshakes, and CONNECT, may take each"`
 	Loops          int               `yaml:"loops" doc:"event loops that share the connections without TLS; 0 is one for each processor"`
 	Broker         brokerConfig      `yaml:"broker"`
-	NATS           natsConfig        `yaml:"nats"`
+	NATS           nats.Section      `yaml:"nats"`
 	Listeners      []listener.Config `yaml:"listeners"`
 }
 
@@ -35,16 +33,11 @@ type brokerConfig struct {
 	CA      string `yaml:"ca" doc:"PEM file with the region's CA: the broker must have a certificate of it"`
 }
 
-type natsConfig struct {
-	URLs      []string `yaml:"urls" doc:"NATS servers of the control plane; any one will do"`
-	TokenFile string   `yaml:"token_file" doc:"file with the secret that the servers ask for; empty shows none"`
-}
-
 func defaults() *config {
 	return &config{
 		Config: node.DefaultConfig("127.0.0.1:8889"), Data: "data/gateway", Domain: "localhost", ConnectTimeout: 10 * time.Second,
 		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2},
-		NATS:      natsConfig{URLs: []string{"nats://127.0.0.1:4222"}},
+		NATS:      nats.DefaultSection(),
 		Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:1883"}},
 	}
 }
@@ -60,21 +53,10 @@ func (c *config) Validate() error {
 	p.Expect(c.Broker.Address != "", "broker.address: expected host:port")
 	p.Expect(c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "", "broker: expected cert, key and ca, which links need")
 	p.Expect(c.Broker.Links >= 1 && c.Broker.Links <= 16, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
-	p.Expect(len(c.NATS.URLs) > 0, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
+	p.Add("nats.", c.NATS.Validate())
 	p.Expect(len(c.Listeners) > 0, "listeners: expected at least one")
 	for i := range c.Listeners {
 		p.Add(fmt.Sprintf("listeners[%d]: ", i), c.Listeners[i].Validate())
 	}
 	return p.Err()
-}
-
-func (c *natsConfig) token() (string, error) {
-	if c.TokenFile == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(c.TokenFile)
-	if err != nil {
-		return "", errs.New(errs.Invalid, "nats.token_file: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
 }

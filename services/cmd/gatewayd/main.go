@@ -50,10 +50,6 @@ func controlPlane(control *nats.Bus, directory *remote.Directory) any {
 }
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
-	token, err := c.NATS.token()
-	if err != nil {
-		return err
-	}
 	mutual, err := wire.TLS(c.Broker.Cert, c.Broker.Key, c.Broker.CA)
 	if err != nil {
 		return err
@@ -70,7 +66,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	control, err := nats.Connect(nats.Config{URLs: c.NATS.URLs, Name: c.NodeName(), Token: token, Log: log})
+	control, err := c.NATS.Connect(c.NodeName(), log)
 	if err != nil {
 		return err
 	}

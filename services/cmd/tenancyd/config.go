@@ -4,9 +4,8 @@ package main
 
 import (
 	"crypto/tls"
-	"os"
-	"strings"
 
+	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/api"
@@ -23,7 +22,7 @@ type config struct {
 	DefaultPlan string        `yaml:"default_plan" doc:"the plan of a sign-up that names none: dev, free, starter or pro"`
 	Endpoints   api.Endpoints `yaml:"endpoints"`
 	Broker      brokerConfig  `yaml:"broker"`
-	NATS        natsConfig    `yaml:"nats"`
+	NATS        nats.Section  `yaml:"nats"`
 }
 
 type tlsConfig struct {
@@ -32,16 +31,11 @@ type tlsConfig struct {
 }
 
 type brokerConfig struct {
-	Address string `yaml:"address" doc:"host:port of the broker's listener for links"`
-	Cert    string `yaml:"cert" doc:"PEM file with this node's certificate"`
-	Key     string `yaml:"key" doc:"PEM file with its key"`
-	CA      string `yaml:"ca" doc:"PEM file with the region's CA: the broker must have a certificate of it"`
-}
-
-type natsConfig struct {
-	URLs      []string `yaml:"urls" doc:"NATS servers of the control plane; any one will do"`
-	TokenFile string   `yaml:"token_file" doc:"file with the secret that the servers ask for; empty shows none"`
-	Replicas  int      `yaml:"replicas" doc:"how many of the servers keep each bucket: 1, 3 or 5; takes effect for buckets that are made"`
+	Address   string   `yaml:"address" doc:"host:port of the broker's listener for links"`
+	Addresses []string `yaml:"addresses" doc:"the same of several brokers, of which the first that answers is taken; empty is address alone"`
+	Cert      string   `yaml:"cert" doc:"PEM file with this node's certificate"`
+	Key       string   `yaml:"key" doc:"PEM file with its key"`
+	CA        string   `yaml:"ca" doc:"PEM file with the region's CA: the broker must have a certificate of it"`
 }
 
 func defaults() *config {
@@ -49,7 +43,7 @@ func defaults() *config {
 		Config: node.DefaultConfig("127.0.0.1:8890"), Listen: "127.0.0.1:8080",
 		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Endpoints: api.DefaultEndpoints(),
 		Broker: brokerConfig{Address: "127.0.0.1:44054"},
-		NATS:   natsConfig{URLs: []string{"nats://127.0.0.1:4222"}, Replicas: 1},
+		NATS:   nats.DefaultSection(),
 	}
 }
 
@@ -62,23 +56,10 @@ func (c *config) Validate() error {
 	p.Expect(c.Listen != "", "listen: expected host:port")
 	p.Expect((c.TLS.Cert == "") == (c.TLS.Key == ""), "tls: expected both cert and key, or neither")
 	p.Expect(c.Region != "" && c.Domain != "", "region and domain: expected both")
-	p.Expect(c.Broker.Address != "" && c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "",
-		"broker: expected address, cert, key and ca, which links need")
-	p.Expect(len(c.NATS.URLs) > 0, "nats.urls: expected at least one, such as nats://127.0.0.1:4222")
-	p.Expect(c.NATS.Replicas == 1 || c.NATS.Replicas == 3 || c.NATS.Replicas == 5, "nats.replicas: expected 1, 3 or 5, found %d", c.NATS.Replicas)
+	p.Expect((c.Broker.Address != "" || len(c.Broker.Addresses) > 0) && c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "",
+		"broker: expected address or addresses, cert, key and ca, which links need")
+	p.Add("nats.", c.NATS.Validate())
 	return p.Err()
-}
-
-// token reads what the NATS servers ask for.
-func (c *natsConfig) token() (string, error) {
-	if c.TokenFile == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(c.TokenFile)
-	if err != nil {
-		return "", errs.New(errs.Invalid, "nats.token_file: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
 }
 
 // load returns how the API's listener speaks TLS; nil without a certificate.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
@@ -35,10 +34,6 @@ func main() {
 }
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
-	token, err := c.NATS.token()
-	if err != nil {
-		return err
-	}
 	serving, err := c.TLS.load()
 	if err != nil {
 		return err
@@ -47,7 +42,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	control, err := nats.Connect(nats.Config{URLs: c.NATS.URLs, Name: c.NodeName(), Token: token, Replicas: c.NATS.Replicas, Log: log})
+	control, err := c.NATS.Connect(c.NodeName(), log)
 	if err != nil {
 		return err
 	}
@@ -60,9 +55,10 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	plane, err := dataplane.New(dataplane.Config{Name: c.NodeName(), Log: log, Dial: func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
-		return link.Dial(ctx, c.Broker.Address, mutual, c.NodeName(), gw)
-	}})
+	brokers := &dialer{addresses: c.Broker.all(), one: func(ctx context.Context, address string, gw link.Gateway) (link.Broker, error) {
+		return link.Dial(ctx, address, mutual, c.NodeName(), gw)
+	}}
+	plane, err := dataplane.New(dataplane.Config{Name: c.NodeName(), Log: log, Dial: brokers.dial})
 	if err != nil {
 		return err
 	}
