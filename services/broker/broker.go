@@ -37,6 +37,7 @@ type Broker struct {
 	metrics  prometheus.Gatherer
 	listener net.Listener
 	tls      *tls.Config
+	region   *region // nil for a broker that is alone
 }
 
 // New opens the store and restores what it holds. The metrics are registered
@@ -64,20 +65,14 @@ func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*B
 		return nil, fmt.Errorf("open the broker's store: %w", err)
 	}
 	if err := b.restore(sync, reg); err != nil {
-		_ = b.store.Close()
+		_ = b.Close()
 		return nil, err
 	}
 	return b, nil
 }
 
 func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err error) {
-	if err := checkPartitions(b.store, b.config.Partitions); err != nil {
-		return err
-	}
-	b.shards, err = shard.New(shard.Config{
-		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
-	})
-	if err != nil {
+	if err := checkStore(b.store, &b.config); err != nil {
 		return err
 	}
 	if b.config.Listen != "" {
@@ -85,26 +80,58 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 			return fmt.Errorf("listen for links: %w", err)
 		}
 	}
+	config := shard.Config{
+		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
+	}
+	if b.config.Cluster.On() {
+		if b.region, err = newRegion(&b.config, b.name, b.store, sync, b.listener.Addr().String(), b.tls, b.log); err != nil {
+			return err
+		}
+		config.Cluster = b.region
+	}
+	if b.shards, err = shard.New(config); err != nil {
+		return err
+	}
+	if b.region != nil {
+		b.region.shards = b.shards
+	}
 	return register(reg, b.shards)
 }
 
 // partitionsKey is above every partition's prefix but the last, which no region
-// has (partition.ID 65,535 is refused).
-var partitionsKey = []byte{0xFF, 0xFF, 'p'}
+// has (partition.ID 65,535 is refused); so is clusterKey, which only the store of a
+// broker of a cluster has.
+var (
+	partitionsKey = []byte{0xFF, 0xFF, 'p'}
+	clusterKey    = []byte{0xFF, 0xFF, 'c'}
+)
 
-// checkPartitions holds the number of partitions that a store was made with.
-func checkPartitions(store kv.Store, n int) error {
+// checkStore holds the number of partitions that a store was made with, and whether
+// its broker was one of a cluster: only then there is a log for others.
+func checkStore(store kv.Store, c *Config) error {
 	v, err := store.Get(partitionsKey)
 	if errors.Is(err, kv.ErrNotFound) {
 		var b kv.Batch
-		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(n)))
+		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(c.Partitions)))
+		if c.Cluster.On() {
+			b.Put(clusterKey, nil)
+		}
 		return store.Apply(&b, true)
 	}
 	if err != nil {
 		return err
 	}
-	if len(v) != 4 || int(binary.BigEndian.Uint32(v)) != n {
-		return fmt.Errorf("partitions: the store was made with %d partitions, the configuration says %d; set partitions back", binary.BigEndian.Uint32(v), n)
+	if len(v) != 4 || int(binary.BigEndian.Uint32(v)) != c.Partitions {
+		return fmt.Errorf("partitions: the store was made with %d partitions, the configuration says %d; set partitions back", binary.BigEndian.Uint32(v), c.Partitions)
+	}
+	_, err = store.Get(clusterKey)
+	switch {
+	case err == nil && !c.Cluster.On():
+		return errors.New("cluster: the store is that of a broker of a cluster, which alone cannot know whether it is the newest; set cluster.listen back")
+	case errors.Is(err, kv.ErrNotFound) && c.Cluster.On():
+		return errors.New("cluster: the store is that of a broker that was alone, which cannot join a cluster; begin with an empty folder, or without cluster.listen")
+	case err != nil && !errors.Is(err, kv.ErrNotFound):
+		return err
 	}
 	return nil
 }
@@ -136,7 +163,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	// detached sessions) is still done.
 	shards, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
-	go func() { done <- b.shards.Run(shards) }()
+	go func() { done <- b.runShards(shards) }()
 	if b.listener != nil {
 		s := &link.Server{
 			Node: b.name, TLS: b.tls, Logger: b.log,
@@ -168,6 +195,34 @@ func (b *Broker) Run(ctx context.Context) error {
 	return errors.Join(err, b.store.Close())
 }
 
+// runShards runs the shards, and what commits for them and ends after them.
+func (b *Broker) runShards(ctx context.Context) error {
+	if b.region == nil {
+		return b.shards.Run(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	replicas, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	done := make(chan error, 1)
+	go func() {
+		done <- b.region.Run(replicas)
+		cancel()
+	}()
+	err := b.shards.Run(ctx)
+	end()
+	return errors.Join(err, <-done)
+}
+
+// Drain gives the partitions of a broker of a cluster to others, as far as those take
+// them, and returns when it has none, or with ctx.
+func (b *Broker) Drain(ctx context.Context) error {
+	if b.region == nil {
+		return nil
+	}
+	return b.region.host.Drain(ctx)
+}
+
 // watchLoad has the shards and the gateways hear how overloaded the node is.
 func (b *Broker) watchLoad(ctx context.Context) {
 	load.Watch(ctx, b.shards.CommitLatency, func(_ time.Time, level load.Level, s load.Signals) {
@@ -184,6 +239,9 @@ func (b *Broker) watchLoad(ctx context.Context) {
 func (b *Broker) Close() error {
 	if b.listener != nil {
 		_ = b.listener.Close()
+	}
+	if b.region != nil {
+		b.region.close()
 	}
 	return b.store.Close()
 }

@@ -34,6 +34,7 @@ func (h *Host) beat(ctx context.Context) {
 		count++
 		beat := placement.Beat{
 			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(),
+			Cluster: h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		_, err := h.config.Beats.Put(call, beatKey(h.config.Self), beat.Append(nil), bus.Any)
@@ -62,6 +63,9 @@ func (h *Host) watchBeats(ctx context.Context) {
 			h.post(func() {
 				h.watch.At(h.now())
 				h.watch.Left(b)
+				if h.config.Beat != nil {
+					h.config.Beat(b, placement.Beat{}, false)
+				}
 			})
 			return
 		}
@@ -73,6 +77,9 @@ func (h *Host) watchBeats(ctx context.Context) {
 		h.post(func() {
 			h.watch.At(h.now())
 			h.watch.Beat(b, beat)
+			if h.config.Beat != nil {
+				h.config.Beat(b, beat, true)
+			}
 			if b == h.config.Self && beat.Count>>20 == h.config.Run {
 				h.bus(true) // it went all the way around
 			}

@@ -75,10 +75,13 @@ type Config struct {
 	// Beats holds the heartbeats.
 	Beats bus.Bucket
 
-	// Zone, Labels and Weight are told to the others in the heartbeat.
-	Zone   string
-	Labels []string
-	Weight uint8
+	// Zone, Labels, Weight, the addresses for links of brokers and of gateways, and
+	// the Version are told to the others in the heartbeat.
+	Zone           string
+	Labels         []string
+	Weight         uint8
+	Cluster, Links string
+	Version        string
 	// Replicas and Label are those of a partition, the same on every broker: 2 and
 	// none without.
 	Replicas func(partition.ID) int
@@ -93,9 +96,13 @@ type Config struct {
 	// second: 64 MiB by default.
 	CatchUp int
 
-	// Changed hears of other roles. It is called by the loop and must not wait; it
+	// Changed hears of other roles, Seen of entries of the table that are new, and
+	// Beat of heartbeats of all brokers, also of this one; there is false for a broker
+	// whose heartbeat was deleted. They are called by the loop and must not wait; they
 	// may be nil.
 	Changed func(Change)
+	Seen    func(partition.ID, partition.Table)
+	Beat    func(b partition.Broker, beat placement.Beat, there bool)
 	Log     *slog.Logger
 }
 

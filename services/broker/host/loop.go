@@ -149,6 +149,9 @@ func (h *Host) show(r *replica) {
 	h.mu.Lock()
 	h.mu.rows[r.id], h.mu.roles[r.id] = row, role
 	h.mu.Unlock()
+	if h.config.Seen != nil {
+		h.config.Seen(r.id, table)
+	}
 }
 
 func (h *Host) heard(from partition.Broker) {

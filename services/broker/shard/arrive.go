@@ -208,7 +208,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case s.set.cluster.Self():
 		s.set.enqueue(e, done, s.run)
 	default:
-		err = s.set.cluster.Enqueue(owner, e, done)
+		err = s.set.cluster.Send(owner, e, done)
 	}
 	if err == nil {
 		return

@@ -57,6 +57,9 @@ func (st *Set) Attach(gw link.Gateway) *Link {
 	st.mu.Lock()
 	st.mu.links[l] = struct{}{}
 	st.mu.Unlock()
+	if st.cluster != nil {
+		l.tell(link.DownFrame{Kind: link.DownTable, Table: st.cluster.Table()})
+	}
 	for told := load.Calm; told != st.Load(); {
 		told = st.Load()
 		l.tellLoad(told)
@@ -140,7 +143,7 @@ func (l *Link) send(b *link.Up, r *run, direct bool) error {
 // open registers a channel with the shard that owns its client id.
 func (l *Link) open(f *link.UpFrame) (*Channel, error) {
 	t := l.set.Tenant(f.Open.Tenant)
-	part := partition.Choose(t.cell, string(f.Open.ClientID))
+	part := l.set.partOf(t, f.Open)
 	ch := &Channel{link: l, id: f.Channel, tenant: t, part: part, shard: l.set.shardOf(part)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -153,10 +156,15 @@ func (l *Link) open(f *link.UpFrame) (*Channel, error) {
 
 // tellLoad says how overloaded the broker is.
 func (l *Link) tellLoad(level load.Level) {
+	l.tell(link.DownFrame{Kind: link.DownLoad, Load: level})
+}
+
+// tell says something that is about no channel.
+func (l *Link) tell(f link.DownFrame) {
 	if l.closed() {
 		return
 	}
-	l.gw.Receive(&link.Down{Frames: []link.DownFrame{{Kind: link.DownLoad, Load: level}}})
+	l.gw.Receive(&link.Down{Frames: []link.DownFrame{f}})
 	l.gw.Flush()
 }
 

@@ -4,6 +4,7 @@ package shard
 
 import (
 	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -18,8 +19,14 @@ type Cluster interface {
 	Owner(partition.ID) (name string, epoch uint64)
 	// Append is that of a host.Host.
 	Append(p partition.ID, batch []byte, done func(error))
-	// Enqueue is that of a cluster.Mesh.
-	Enqueue(to string, e *cluster.Enqueue, done func(cluster.Answer)) error
+	// Brokers are the other brokers that own partitions, and Table is all that is
+	// told to gateways.
+	Brokers() []string
+	Table() *link.TableUpdate
+	// Send is Enqueue of a cluster.Mesh. Ask has another broker answer a question for
+	// its partitions; done is called once, unless there is an error at once.
+	Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error
+	Ask(to string, q *link.Query, done func(*link.Answer, error)) error
 	// AddRoute has all brokers know that a partition has subscriptions to a filter,
 	// and calls reached once when those that can be reached do; RemoveRoute has them
 	// forget it.

@@ -21,9 +21,9 @@ type view struct {
 	serial   uint64
 	expireAt int64
 	// from, or fromID of another broker's, is the session that has published.
-	from     *sess
-	fromID   mqtt.ClientID
-	retain   bool
+	from   *sess
+	fromID mqtt.ClientID
+	retain bool
 	// awaited says that a publisher waits for PUBACK, and would send the message
 	// again if it did not come.
 	awaited bool

@@ -25,9 +25,9 @@ type parcel struct {
 	lists  []route.Part[*sess]
 	direct []direct
 	// retain is the partition whose retained message this becomes, if keep.
-	retain   partition.ID
-	keep     bool
-	mark     uint64
+	retain partition.ID
+	keep   bool
+	mark   uint64
 	// from, and fromID of another broker's session, are for No Local; from is
 	// compared, never read.
 	from     *sess

@@ -31,8 +31,9 @@ func (st *Set) query(l *Link, q *link.Query) {
 	}()
 }
 
-// Ask answers q. It waits for turns of the shards that the answer needs.
-func (st *Set) Ask(q *link.Query) *link.Answer {
+// AskHere answers q for what is served here. It waits for turns of the shards that
+// the answer needs.
+func (st *Set) AskHere(q *link.Query) *link.Answer {
 	t := st.Tenant(q.Tenant)
 	limit := q.Limit
 	if limit <= 0 || limit > maxPage {
@@ -50,11 +51,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 		for _, s := range st.shards {
 			s.ask(func() { s.clients(t, q.Cursor, limit, a) })
 		}
-		slices.SortFunc(a.Clients, func(x, y link.ClientInfo) int { return strings.Compare(x.ClientID, y.ClientID) })
-		if len(a.Clients) > limit {
-			a.Clients = a.Clients[:limit]
-			a.Next = a.Clients[limit-1].ClientID
-		}
+		cutClients(a, limit)
 	case link.QueryRetained:
 		if err := topic.ValidateFilter(q.Filter); err != nil {
 			a.Error = err.Error()
@@ -156,6 +153,15 @@ func (s *Shard) listRetained(t *Tenant, filter, cursor string, limit int, a *lin
 			size += m.Size()
 			return n <= limit && size <= maxAnswer
 		})
+	}
+}
+
+// cutClients puts what the shards gave in order, and cuts it to limit.
+func cutClients(a *link.Answer, limit int) {
+	slices.SortFunc(a.Clients, func(x, y link.ClientInfo) int { return strings.Compare(x.ClientID, y.ClientID) })
+	if len(a.Clients) > limit {
+		a.Clients = a.Clients[:limit]
+		a.Next = a.Clients[limit-1].ClientID
 	}
 }
 

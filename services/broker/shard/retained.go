@@ -128,8 +128,15 @@ type replay struct {
 	// shards are those still to be asked; cursor says where the first goes on.
 	shards []*Shard
 	cursor cursor
-	page   []*retain.Retained
-	busy   bool
+	// brokers are those to be asked after that; topic says where the first goes on.
+	brokers []string
+	topic   string
+	// lone is a replay of one topic, of partition of; tries counts failures to ask.
+	lone  bool
+	of    partition.ID
+	tries int
+	page  []*retain.Retained
+	busy  bool
 	// behind is how many shards have not yet said that whatever they matched
 	// before this subscription's route was there has left them.
 	behind int
@@ -143,7 +150,7 @@ type cursor struct {
 
 // startReplays begins the replays that a SUBSCRIBE asked for.
 func (s *Shard) startReplays(se *sess, o *session.Out) {
-	if !se.tenant.mayRetain.Load() {
+	if !se.tenant.mayRetain.Load() && s.set.cluster == nil {
 		return
 	}
 	for i := range o.Subs {
@@ -158,8 +165,11 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 		r := &replay{sub: *sub, epoch: se.Epoch(), mark: o.Mark}
 		if topic.HasWildcard(sub.Filter) {
 			r.shards = append(r.shards, s.set.shards...)
+			if s.set.cluster != nil {
+				r.brokers = s.set.cluster.Brokers()
+			}
 		} else {
-			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.cell, sub.Filter))}
+			s.narrow(r, partition.Choose(se.tenant.cell, sub.Filter))
 		}
 		s.begin(se, r)
 	}
@@ -213,6 +223,10 @@ func (s *Shard) replay(se *sess) {
 			r.page = r.page[1:]
 		}
 		if len(r.shards) == 0 {
+			if len(r.brokers) > 0 {
+				s.askPage(se, r)
+				return
+			}
 			se.replays = se.replays[1:]
 			continue
 		}

@@ -37,6 +37,21 @@ func (st *Set) Serves(p partition.ID) bool {
 	return st.cluster == nil || int(p) < len(st.serving) && st.serving[p].Load()
 }
 
+// partOf is the partition of a client. One of the API, whose session ends with its
+// channel, is taken by any that is served here.
+func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
+	part := partition.Choose(t.cell, string(o.ClientID))
+	if st.cluster == nil || o.Labels.Listener != link.ListenerAPI || o.SessionExpiry > 0 || st.Serves(part) {
+		return part
+	}
+	for i := range st.serving {
+		if p := (int(part) + i) % len(st.serving); st.serving[p].Load() {
+			return partition.ID(p)
+		}
+	}
+	return part
+}
+
 func (s *Shard) newSpace(id partition.ID, l *ledger) *space {
 	p := &space{
 		id: id, owner: s, ledger: l,

@@ -94,7 +94,7 @@ type space struct {
 	epoch    uint64 // under which it is served
 	numbered bool
 	queues   *queue.Space
-	retain *retain.Space
+	retain   *retain.Space
 	// applied is, for each origin partition, the highest n whose exact
 	// publish was delivered here.
 	applied map[partition.ID]uint64

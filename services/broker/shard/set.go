@@ -115,7 +115,7 @@ func New(c Config) (*Set, error) {
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
 			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
-			now: c.Now(),
+			now:  c.Now(),
 			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream),
 		}
 		s.mail.lanes.Quantum = laneQuantum
@@ -295,6 +295,16 @@ func (st *Set) SetLoad(l load.Level) {
 	st.mu.RUnlock()
 	for _, link := range links {
 		link.tellLoad(l)
+	}
+}
+
+// Tell has all gateways hear of a change of the partition table.
+func (st *Set) Tell(u *link.TableUpdate) {
+	st.mu.RLock()
+	links := slices.Collect(maps.Keys(st.mu.links))
+	st.mu.RUnlock()
+	for _, l := range links {
+		l.tell(link.DownFrame{Kind: link.DownTable, Table: u})
 	}
 }
 

@@ -44,7 +44,7 @@ type Stats struct {
 	Redelivered, Stuck, Unwritten         atomic.Uint64
 	// Held were not taken by the broker of their partition and wait to be sent again.
 	Held  atomic.Uint64
-	drops                                 [dropReasons]atomic.Uint64
+	drops [dropReasons]atomic.Uint64
 }
 
 func (s *Stats) dropped(r dropReason) { s.drops[r].Add(1) }

@@ -164,7 +164,7 @@ func (s *Shard) send(to string, x *sent) {
 		s.set.enqueue(e, done, s.run)
 		return
 	}
-	if err := s.set.cluster.Enqueue(to, e, done); err != nil {
+	if err := s.set.cluster.Send(to, e, done); err != nil {
 		x.answer = cluster.Answer{Err: err}
 		s.leave(s, item{kind: itemSent, sent: x})
 	}
@@ -274,7 +274,7 @@ func (s *Shard) shout(se *sess, m *mqtt.Message, expireAt int64, aims []aim) {
 		case owner == s.set.cluster.Self():
 			s.set.enqueue(e, nil, s.run)
 		default:
-			if err := s.set.cluster.Enqueue(owner, e, nil); err != nil {
+			if err := s.set.cluster.Send(owner, e, nil); err != nil {
 				s.dropped(se.tenant, dropUnserved)
 			}
 		}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/infra/bus"
+)
+
+// The buckets of a cluster: the partition table, and the heartbeats.
+const (
+	tableBucket = "partitions"
+	beatsBucket = "brokers"
+)
+
+// lateBucket is a bucket that is opened when it is first used, so that a broker
+// starts while the bus is away.
+type lateBucket struct {
+	bus    bus.Bus
+	config bus.BucketConfig
+
+	mu     sync.Mutex
+	bucket bus.Bucket // guarded by mu
+}
+
+func later(b bus.Bus, name string) *lateBucket {
+	return &lateBucket{bus: b, config: bus.BucketConfig{Name: name}}
+}
+
+func (l *lateBucket) open(ctx context.Context) (bus.Bucket, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.bucket == nil {
+		b, err := l.bus.Bucket(ctx, l.config)
+		if err != nil {
+			return nil, err
+		}
+		l.bucket = b
+	}
+	return l.bucket, nil
+}
+
+// Get implements bus.Bucket.
+func (l *lateBucket) Get(ctx context.Context, key string) (e bus.Entry, err error) {
+	b, err := l.open(ctx)
+	if err != nil {
+		return e, err
+	}
+	return b.Get(ctx, key)
+}
+
+// Put implements bus.Bucket.
+func (l *lateBucket) Put(ctx context.Context, key string, value []byte, at bus.Revision) (bus.Revision, error) {
+	b, err := l.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return b.Put(ctx, key, value, at)
+}
+
+// Delete implements bus.Bucket.
+func (l *lateBucket) Delete(ctx context.Context, key string, at bus.Revision) error {
+	b, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	return b.Delete(ctx, key, at)
+}
+
+// Keys implements bus.Bucket.
+func (l *lateBucket) Keys(ctx context.Context, prefix string) ([]string, error) {
+	b, err := l.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.Keys(ctx, prefix)
+}
+
+// openAgain is the pause before a bucket that cannot be opened for a watch is tried
+// again.
+const openAgain = 500 * time.Millisecond
+
+// Watch implements bus.Bucket: it waits until the bucket can be opened.
+func (l *lateBucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
+	for {
+		b, err := l.open(ctx)
+		if err == nil {
+			return b.Watch(ctx, w, f)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(openAgain):
+		}
+	}
+}

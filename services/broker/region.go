@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/host"
+	"github.com/manormq/manor/services/broker/metadata"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/placement"
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// region is what a broker of a cluster has of the others: the replicas of its
+// partitions, the links, the replicated metadata. It is the Cluster of the shards.
+type region struct {
+	name   string
+	log    *slog.Logger
+	shards *shard.Set // before Run
+	host   *host.Host
+	mesh   *cluster.Mesh
+	meta   *metadata.Store
+	routes *routeKeys
+
+	listener net.Listener
+	// owners are the entries of the table that the shards ask for, by partition.
+	owners []atomic.Pointer[owner]
+
+	mu struct {
+		sync.Mutex
+		brokers map[string]placement.Beat
+		// told are the partitions whose owner has not been told to gateways; all says
+		// that the list of brokers has not.
+		told map[partition.ID]bool
+		all  bool
+	}
+	tell chan struct{}
+}
+
+// owner is who a partition belongs to.
+type owner struct {
+	name     string
+	epoch    uint64
+	draining bool
+}
+
+// newRegion makes a broker's part of a cluster; links is where it listens for
+// gateways. It listens, and answers nobody before Run.
+func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
+	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1)}
+	r.mu.brokers, r.mu.told = make(map[string]placement.Beat), make(map[partition.ID]bool)
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
+	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
+		return nil, fmt.Errorf("metadata of the cluster: %w", err)
+	}
+	r.routes = newRouteKeys(r)
+	replicas := c.Cluster.Replicas
+	if r.listener, err = node.Listen(context.Background(), c.Cluster.Listen, "broker.cluster.listen", node.PortPatience); err != nil {
+		return nil, fmt.Errorf("listen for brokers: %w", err)
+	}
+	r.host, err = host.New(host.Config{
+		Self: partition.Broker(name), Partitions: c.Partitions, Store: store, Sync: sync,
+		Transport: cluster.Voice{Mesh: r.mesh, Stream: cluster.Replication},
+		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: later(c.Bus, beatsBucket),
+		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
+		Replicas: func(partition.ID) int { return replicas },
+		Changed:  r.changed, Seen: r.seen, Beat: r.beat, Log: log,
+	})
+	if err != nil {
+		r.close()
+		return nil, fmt.Errorf("partitions: %w", err)
+	}
+	return r, nil
+}
+
+// Run runs the parts until ctx is done. The store may be closed when it has
+// returned.
+func (r *region) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.mesh.Run(ctx, r.listener) })
+	g.Go(func() error { return r.meta.Run(ctx) })
+	g.Go(func() error { return r.host.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-r.tell:
+				r.shards.Tell(r.update())
+			}
+		}
+	})
+	return g.Wait()
+}
+
+func (r *region) close() { _ = r.listener.Close() }
+
+// changed takes another role of this broker in a partition.
+func (r *region) changed(c host.Change) {
+	switch c.Role {
+	case partition.Serving:
+		r.shards.Serve(c.Partition, c.Epoch)
+	case partition.Handing:
+		// What is appended waits, and goes on or fails.
+	case partition.Following, partition.Claiming, partition.Alarmed:
+		r.shards.Lose(c.Partition)
+	}
+}
+
+// seen takes an entry of the partition table.
+func (r *region) seen(p partition.ID, t partition.Table) {
+	o := &owner{name: string(t.Owner), epoch: t.Epoch, draining: t.Draining}
+	if t.Revision == 0 {
+		o = nil
+	}
+	if old := r.owners[p].Swap(o); old == o || old != nil && o != nil && *old == *o {
+		return
+	}
+	r.mu.Lock()
+	r.mu.told[p] = true
+	r.mu.Unlock()
+	r.signal()
+}
+
+func (r *region) signal() {
+	select {
+	case r.tell <- struct{}{}:
+	default:
+	}
+}
+
+// beat takes a heartbeat.
+func (r *region) beat(b partition.Broker, beat placement.Beat, there bool) {
+	name := string(b)
+	r.mu.Lock()
+	old, known := r.mu.brokers[name]
+	same := known == there && old.Cluster == beat.Cluster && old.Links == beat.Links
+	if there {
+		r.mu.brokers[name] = beat
+	} else {
+		delete(r.mu.brokers, name)
+	}
+	peers := make(map[string]string)
+	for n, x := range r.mu.brokers {
+		if n != r.name && x.Cluster != "" {
+			peers[n] = x.Cluster
+		}
+	}
+	r.mu.all = r.mu.all || !same
+	r.mu.Unlock()
+	if same {
+		return
+	}
+	r.mesh.SetPeers(peers)
+	if there && name != r.name {
+		if err := r.meta.Join(name); err != nil {
+			r.log.Error("a broker cannot become a member of the metadata", slog.String("broker", name), slog.Any("error", err))
+		}
+	}
+	r.signal()
+}
+
+// update is what gateways have not been told of the table.
+func (r *region) update() *link.TableUpdate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.tableLocked()
+	for p := range r.mu.told {
+		u.Owners = append(u.Owners, r.ownerOf(p))
+	}
+	clear(r.mu.told)
+	r.mu.all = false
+	return u
+}
+
+// Table is all that gateways are told of the partition table.
+func (r *region) Table() *link.TableUpdate {
+	r.mu.Lock()
+	u := r.tableLocked()
+	r.mu.Unlock()
+	for p := range r.owners {
+		u.Owners = append(u.Owners, r.ownerOf(partition.ID(p)))
+	}
+	return u
+}
+
+func (r *region) tableLocked() *link.TableUpdate {
+	u := &link.TableUpdate{Partitions: len(r.owners)}
+	for name, beat := range r.mu.brokers {
+		if beat.Links != "" {
+			u.Brokers = append(u.Brokers, link.TableBroker{Name: name, Address: beat.Links})
+		}
+	}
+	return u
+}
+
+func (r *region) ownerOf(p partition.ID) link.TableOwner {
+	o := link.TableOwner{Partition: uint16(p)}
+	if x := r.owners[p].Load(); x != nil {
+		o.Epoch, o.Broker, o.Draining = x.epoch, x.name, x.draining
+	}
+	return o
+}
+
+// Self implements shard.Cluster.
+func (r *region) Self() string { return r.name }
+
+// Owner implements shard.Cluster.
+func (r *region) Owner(p partition.ID) (name string, epoch uint64) {
+	if o := r.owners[p].Load(); o != nil {
+		return o.name, o.epoch
+	}
+	return "", 0
+}
+
+// Brokers implements shard.Cluster.
+func (r *region) Brokers() []string {
+	var names []string
+	seen := map[string]bool{r.name: true, "": true}
+	for p := range r.owners {
+		if o := r.owners[p].Load(); o != nil && !seen[o.name] {
+			seen[o.name] = true
+			names = append(names, o.name)
+		}
+	}
+	return names
+}
+
+// Append implements shard.Cluster.
+func (r *region) Append(p partition.ID, batch []byte, done func(error)) {
+	r.host.Append(p, batch, done)
+}
+
+// Send implements shard.Cluster.
+func (r *region) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
+	return r.mesh.Enqueue(to, e, done)
+}
+
+// Ask implements shard.Cluster.
+func (r *region) Ask(to string, q *link.Query, done func(*link.Answer, error)) error {
+	b, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpQuery, Query: q}}}, 0)
+	return r.mesh.Ask(to, q.Tenant, b, func(a cluster.Answer) {
+		if a.Err != nil {
+			done(nil, a.Err)
+			return
+		}
+		var down link.Down
+		err := link.DecodeDown([]byte(a.Body), 1, &down)
+		if err == nil && (len(down.Frames) != 1 || down.Frames[0].Answer == nil) {
+			err = errors.New("it is no answer")
+		}
+		if err != nil {
+			done(nil, fmt.Errorf("answer of broker %s: %w", to, err))
+			return
+		}
+		done(down.Frames[0].Answer, nil)
+	})
+}
+
+// AddRoute implements shard.Cluster.
+func (r *region) AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
+	r.routes.Add(tenant, filter, p, epoch, reached)
+}
+
+// RemoveRoute implements shard.Cluster.
+func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
+	r.routes.Remove(tenant, filter, p, epoch)
+}
+
+// SetGroup implements shard.Cluster.
+func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
+}
+
+// Gained implements shard.Cluster.
+func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {}
+
+// Enqueue implements cluster.Receiver.
+func (r *region) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
+	r.shards.Enqueue(from, e, answer)
+}
+
+// Told implements cluster.Receiver.
+func (r *region) Told(from string, s cluster.Stream, b []byte) {
+	switch s {
+	case cluster.Replication:
+		r.host.Told(from, b)
+	case cluster.Metadata:
+		r.host.Told(from, nil)
+		r.meta.Receive(from, bytes.Clone(b))
+	}
+}
+
+// Asked implements cluster.Receiver.
+func (r *region) Asked(from string, b []byte, reply func([]byte)) {
+	var up link.Up
+	if err := link.DecodeUp(bytes.Clone(b), 1, &up); err != nil || len(up.Frames) != 1 || up.Frames[0].Query == nil {
+		r.log.Warn("a broker asks what this one does not know", slog.String("broker", from), slog.Any("error", err))
+		reply(nil)
+		return
+	}
+	go func() { // it waits for turns
+		a := r.shards.AskHere(up.Frames[0].Query)
+		var e link.DownEncoder
+		out, _, _ := e.Append(nil, &link.Down{Frames: []link.DownFrame{{Kind: link.DownAnswer, Answer: a}}}, 0)
+		reply(out)
+	}()
+}
+
+// Linked implements cluster.Receiver.
+func (r *region) Linked(to string, up bool) { r.host.Linked(to, up) }

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// askTime is for how long an answer of other brokers is waited for.
+const askTime = 5 * time.Second
+
+// Ask answers q for the whole region: other brokers are asked for what they serve. An
+// answer that lacks a broker says so. It waits.
+func (st *Set) Ask(q *link.Query) *link.Answer {
+	if st.cluster == nil {
+		return st.AskHere(q)
+	}
+	switch q.Kind {
+	case link.QueryClient, link.QueryKick:
+		owner, _ := st.cluster.Owner(partition.Choose(st.cell, string(q.ClientID)))
+		switch owner {
+		case st.cluster.Self():
+			return st.AskHere(q)
+		case "":
+			return &link.Answer{Error: "the partition of this client has no broker now"}
+		}
+		return st.askAll(q, []string{owner}, &link.Answer{})
+	case link.QueryClients, link.QueryRetained, link.QueryUsage:
+	}
+	return st.askAll(q, st.cluster.Brokers(), st.AskHere(q))
+}
+
+// askAll adds the answers of brokers to a.
+func (st *Set) askAll(q *link.Query, brokers []string, a *link.Answer) *link.Answer {
+	type reply struct {
+		from   string
+		answer *link.Answer
+		err    error
+	}
+	replies := make(chan reply, len(brokers))
+	for _, b := range brokers {
+		err := st.cluster.Ask(b, q, func(x *link.Answer, err error) { replies <- reply{b, x, err} })
+		if err != nil {
+			replies <- reply{from: b, err: err}
+		}
+	}
+	compare := strings.Compare
+	if q.Kind == link.QueryRetained {
+		compare = compareTopics
+	}
+	timer := time.NewTimer(askTime)
+	defer timer.Stop()
+	for range brokers {
+		select {
+		case r := <-replies:
+			if r.err != nil {
+				a.Error = "broker " + r.from + " does not answer: " + r.err.Error()
+				continue
+			}
+			merge(a, r.answer, compare)
+		case <-timer.C:
+			a.Error = "a broker does not answer within " + askTime.String()
+		}
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
+	}
+	cut(a, limit)
+	return a
+}
+
+// merge adds what another broker answered. A page ends where that of one of them does:
+// behind that it may have more.
+func merge(a, b *link.Answer, compare func(x, y string) int) {
+	if b.Error != "" {
+		a.Error = b.Error
+	}
+	a.Found = a.Found || b.Found
+	a.Clients = append(a.Clients, b.Clients...)
+	a.Retained = append(a.Retained, b.Retained...)
+	if a.Next == "" || b.Next != "" && compare(b.Next, a.Next) < 0 {
+		a.Next = b.Next
+	}
+	u, v := &a.Usage, &b.Usage
+	u.Connections += v.Connections
+	u.PersistentSessions += v.PersistentSessions
+	u.Subscriptions += v.Subscriptions
+	u.QueueMessages += v.QueueMessages
+	u.QueueBytes += v.QueueBytes
+	u.Retained += v.Retained
+	u.RetainedBytes += v.RetainedBytes
+}
+
+// compareTopics is topic.Compare for names.
+func compareTopics(x, y string) int { return topic.Compare([]byte(x), []byte(y)) }
+
+// cut puts what several brokers gave in order, and makes a page of it.
+func cut(a *link.Answer, limit int) {
+	end := a.Next
+	a.Clients = slices.DeleteFunc(a.Clients, func(c link.ClientInfo) bool { return end != "" && c.ClientID > end })
+	a.Retained = slices.DeleteFunc(a.Retained, func(r link.RetainedInfo) bool {
+		return end != "" && compareTopics(string(r.Message.Topic), end) > 0
+	})
+	cutClients(a, limit)
+	cutRetained(a, limit)
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/retain"
+)
+
+const (
+	// replayAgain is the pause before a broker that could not be asked for retained
+	// messages is asked again, replayTries how often that is done.
+	replayAgain = 200 * time.Millisecond
+	replayTries = 50
+)
+
+// narrow has a replay ask for one topic, which belongs to that partition.
+func (s *Shard) narrow(r *replay, p partition.ID) {
+	if s.set.Serves(p) {
+		r.shards = []*Shard{s.set.shardOf(p)}
+		return
+	}
+	r.lone, r.of = true, p
+	r.brokers = []string{""} // whoever owns it when it is asked
+}
+
+// askPage asks another broker for the next page of a replay.
+func (s *Shard) askPage(se *sess, r *replay) {
+	r.busy = true
+	to := r.brokers[0]
+	if r.lone {
+		to, _ = s.set.cluster.Owner(r.of)
+	}
+	q := &link.Query{Kind: link.QueryRetained, Tenant: se.tenant.id, Filter: r.sub.Filter, Cursor: r.topic, Limit: replayPage}
+	took := func(a *link.Answer, err error) {
+		if err == nil && a.Error == "" {
+			s.call(func() { s.tookPage(se, r, a) })
+			return
+		}
+		time.AfterFunc(replayAgain, func() { s.call(func() { s.failedPage(se, r, to, err) }) })
+	}
+	switch to {
+	case "":
+		took(&link.Answer{Error: "nobody owns the partition"}, nil)
+		return
+	case s.set.cluster.Self():
+		go func() { took(s.set.AskHere(q), nil) }() // it waits for turns
+		return
+	}
+	if err := s.set.cluster.Ask(to, q, took); err != nil {
+		took(nil, err)
+	}
+}
+
+func (s *Shard) tookPage(se *sess, r *replay, a *link.Answer) {
+	r.busy = false
+	for i := range a.Retained {
+		m := &retain.Retained{Message: a.Retained[i].Message, StoredAt: a.Retained[i].StoredAt}
+		if m.Message.HasExpiry {
+			m.ExpireAt = s.now + int64(m.Message.Expiry)*1000
+			m.Message.HasExpiry = false
+		}
+		m.Message.Retain = true
+		r.page = append(r.page, m)
+	}
+	r.topic, r.tries = a.Next, 0
+	if a.Next == "" {
+		r.brokers = r.brokers[1:]
+	}
+	s.replay(se)
+}
+
+// failedPage asks again for a while: the subscriber has its SUBACK, and its retained
+// messages follow.
+func (s *Shard) failedPage(se *sess, r *replay, from string, err error) {
+	r.busy = false
+	if r.tries++; r.tries >= replayTries {
+		s.set.log.Warn("retained messages of a broker cannot be had; a subscriber goes without them",
+			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.String("broker", from), slog.Any("error", err))
+		s.drop(se, dropUnserved)
+		r.brokers, r.topic, r.tries = r.brokers[1:], "", 0
+	}
+	s.replay(se)
+}
