@@ -103,6 +103,18 @@ func (e *Entry[S]) withPart(p partition.ID, s Sub[S]) *Entry[S] {
 	return c
 }
 
+// far returns the Entry with a part of another broker, in the place of one that was
+// served here.
+func (e *Entry[S]) far(p partition.ID) *Entry[S] {
+	parts := slices.DeleteFunc(slices.Clone(e.Parts()), func(x Part[S]) bool { return x.ID == p })
+	return e.with(append(parts, Part[S]{ID: p, Durable: true}), e.Groups())
+}
+
+// served returns the Entry with the first subscription of a part that was far.
+func (e *Entry[S]) served(i int, s Sub[S]) *Entry[S] {
+	return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups()).withPart(e.Parts()[i].ID, s)
+}
+
 // marked returns the Entry with Durable of a part as given.
 func (e *Entry[S]) marked(i int, durable bool) *Entry[S] {
 	if e.Parts()[i].Durable == durable {

@@ -80,6 +80,10 @@ func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) (first, k
 			return e.withPart(p, s)
 		}
 		x := e.Parts()[i]
+		if x.List == nil {
+			first, known = true, true
+			return e.served(i, s)
+		}
 		x.List.put(s)
 		return e.marked(i, x.Durable || s.Durable)
 	})
@@ -88,16 +92,23 @@ func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) (first, k
 
 // Unsubscribe removes the session's subscription to filter.
 func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) (last bool) {
+	return t.remove(p, session, filter, false)
+}
+
+func (t *Tenant[S]) remove(p partition.ID, session S, filter string, keep bool) (last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		i := e.part(p)
-		if i < 0 {
+		if i < 0 || e.Parts()[i].List == nil {
 			return e
 		}
 		l := e.Parts()[i].List
 		if l.remove(session); len(l.Subs) == 0 {
 			last = true
+			if keep {
+				return e.far(p)
+			}
 			return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
 		}
 		return e.marked(i, slices.ContainsFunc(l.Subs, func(s Sub[S]) bool { return s.Durable }))
@@ -105,14 +116,33 @@ func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) (last 
 	return last
 }
 
-// GiveUp
-func (t *Tenant[S]) GiveUp(p partition.ID, session S, filter string) { t.Unsubscribe(p, session, filter) }
+// GiveUp is Unsubscribe for a partition that another broker serves from now on: the
+// filter leads there still.
+func (t *Tenant[S]) GiveUp(p partition.ID, session S, filter string) { t.remove(p, session, filter, true) }
 
-// Has
-func (t *Tenant[S]) Has(filter string, p partition.ID) bool { return t.trie.Get(filter).part(p) >= 0 }
+// Has reports whether a partition that is served here has subscriptions to filter.
+func (t *Tenant[S]) Has(filter string, p partition.ID) bool {
+	e := t.trie.Get(filter)
+	i := e.part(p)
+	return i >= 0 && e.Parts()[i].List != nil
+}
 
-// Far
-func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {}
+// Far says whether a partition of another broker has subscriptions to filter. It does
+// nothing to one that is served here.
+func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
+		i := e.part(p)
+		switch {
+		case i < 0 && present:
+			return e.far(p)
+		case i >= 0 && !present && e.Parts()[i].List == nil:
+			return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
+		}
+		return e
+	})
+}
 
 
 // Join adds a member to a shared subscription, $share/name/filter = key.

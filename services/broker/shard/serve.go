@@ -231,6 +231,12 @@ func (s *Shard) addKey(se *sess, filter string) {
 	s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
 }
 
+// FarRoute says whether a partition has subscriptions to a filter, wherever it is
+// served.
+func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
+	st.Tenant(tenant).routes.Far(filter, p, present)
+}
+
 // hold is a SUBACK that waits until the other brokers know of its routes.
 type hold struct {
 	left int
