@@ -66,19 +66,26 @@ func (x *writer) one() {
 					x.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrel, PacketID: packet})
 				}
 			case link.DownClose:
-				_ = x.link.Close()
-				y := x.town.connect(x.id, x.expiry)
-				x.at, x.link, x.frames, x.payload = y.at, y.link, y.frames, y.payload
-				if released {
-					x.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrel, PacketID: packet})
-				} else {
-					x.publish(x.qos, "t/"+x.id, payload, packet)
-				}
+				x.again(payload, packet, released)
 			}
+		case <-x.gone:
+			x.again(payload, packet, released)
 		case <-time.After(15 * time.Second):
 			x.town.t.Errorf("%s: message %d is not acknowledged", x.id, x.sent)
 			return
 		}
+	}
+}
+
+// again connects again and repeats what was not acknowledged.
+func (x *writer) again(payload string, packet uint16, released bool) {
+	_ = x.link.Close()
+	y := x.town.connect(x.id, x.expiry)
+	x.at, x.gone, x.link, x.frames, x.payload = y.at, y.gone, y.link, y.frames, y.payload
+	if released {
+		x.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrel, PacketID: packet})
+	} else {
+		x.publish(x.qos, "t/"+x.id, payload, packet)
 	}
 }
 
@@ -91,21 +98,19 @@ func (x *writer) end() {
 func (c *resident) collect(quiet time.Duration) (got []string) {
 	for {
 		select {
-		case p := <-c.payload:
-			got = append(got, p[:strings.LastIndexByte(p, ' ')])
-			f := <-c.frames
-			for f.Kind != link.DownDeliver {
-				f = <-c.frames
-			}
-			switch f.QoS {
-			case mqtt.AtLeastOnce:
-				c.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Puback, PacketID: f.PacketID})
-			case mqtt.ExactlyOnce:
-				c.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrec, PacketID: f.PacketID})
-				for r := <-c.frames; r.Kind != link.DownAck || r.Ack != mqtt.Pubrel || r.PacketID != f.PacketID; r = <-c.frames {
-				}
+		case f := <-c.frames:
+			switch {
+			case f.Kind == link.DownAck && f.Ack == mqtt.Pubrel:
 				c.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubcomp, PacketID: f.PacketID})
-			case mqtt.AtMostOnce:
+			case f.Kind != link.DownDeliver:
+			case f.QoS == mqtt.AtLeastOnce:
+				c.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Puback, PacketID: f.PacketID})
+			case f.QoS == mqtt.ExactlyOnce:
+				c.send(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrec, PacketID: f.PacketID})
+			}
+			if f.Kind == link.DownDeliver {
+				p := <-c.payload
+				got = append(got, p[:strings.LastIndexByte(p, ' ')])
 			}
 		case <-time.After(quiet):
 			return got

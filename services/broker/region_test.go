@@ -37,6 +37,8 @@ type house struct {
 	stop   func()
 	up     bool
 	bus    bus.Bus
+	// gone is closed when the broker has ended, as a lost link would tell.
+	gone chan struct{}
 }
 
 func newTown(t *testing.T, n int) *town {
@@ -85,7 +87,8 @@ func (h *house) start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	b := h.Broker
+	b, gone := h.Broker, make(chan struct{})
+	h.gone = gone
 	go func() { done <- b.Run(ctx) }()
 	h.up = true
 	h.stop = sync.OnceFunc(func() {
@@ -94,6 +97,7 @@ func (h *house) start() {
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", h.name, err)
 		}
+		close(gone)
 		_ = h.bus.(interface{ Close() error }).Close()
 	})
 	t.Cleanup(h.stop)
@@ -139,6 +143,7 @@ type resident struct {
 	id      string
 	expiry  uint32
 	at      *house
+	gone    chan struct{} // of at
 	link    link.Broker
 	frames  chan link.DownFrame
 	payload chan string
@@ -175,10 +180,10 @@ func (w *town) connect(id string, expiry uint32) *resident {
 			if !h.up {
 				continue
 			}
-			c.at, c.frames, c.payload = h, make(chan link.DownFrame, 1<<16), make(chan string, 1<<16)
+			c.at, c.gone, c.frames, c.payload = h, h.gone, make(chan link.DownFrame, 1<<16), make(chan string, 1<<16)
 			c.link = h.Attach(c)
 			c.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-				Tenant: "acme", ClientID: mqtt.ClientID(id), SessionExpiry: expiry, ReceiveMaximum: 100, Credit: 1 << 20, Limits: limitless,
+				Tenant: "acme", ClientID: mqtt.ClientID(id), SessionExpiry: expiry, ReceiveMaximum: 100, Credit: 1 << 40, Limits: limitless,
 			}})
 			select {
 			case f := <-c.frames:
