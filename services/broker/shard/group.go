@@ -34,7 +34,7 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) bool {
 // toAnother gives v to another member of the group, if se was stored rather to
 // one that is stored too. It reports whether something went into the open batch.
 func (s *Shard) toAnother(se *sess, filter string, v *view) bool {
-	if m, ok := s.another(se, filter); ok {
+	if m, ok := s.another(se, filter); ok && !m.Far {
 		return s.handOver(se, m, v)
 	}
 	s.drop(se, dropNoMember)
@@ -156,7 +156,7 @@ func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64
 		m := *e.Message
 		m.QoS = e.QoS
 		v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
-		if to, ok := s.another(se, key); ok {
+		if to, ok := s.another(se, key); ok && !to.Far {
 			s.handOver(se, to, &v)
 		} else if !se.gone && !se.ending { // the others have gone since somebody was asked for
 			s.enqueue(se, &v, e.QoS, e.Retain, e.IDs, key, false)

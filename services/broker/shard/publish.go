@@ -79,6 +79,9 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	s.entries = t.routes.AppendLast(s.entries[:0], m.Topic, se.last)
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {
+			if part.Far() {
+				continue
+			}
 			to := s.set.shardOf(part.ID)
 			f := &s.fans[to.index]
 			f.lists = append(f.lists, part)
@@ -89,7 +92,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 		}
 		for _, g := range e.Groups() {
 			member, _, ok := s.pick(g, se, m)
-			if !ok {
+			if !ok || member.Far {
 				s.dropped(t, dropNoMember)
 				continue
 			}

@@ -46,7 +46,7 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 		se.member = &member{}
 	}
 	se.tenant.routes.Join(sub.Filter, rest, share.Member[*sess]{
-		Session: se, Sub: *sub, Durable: se.keeps(), Hash: share.Hash(se.ClientID), Busy: &se.member.busy,
+		Session: se, Sub: *sub, Durable: se.keeps(), Part: uint16(se.space.id), Hash: share.Hash(se.ClientID), Busy: &se.member.busy,
 	}, se.ch != nil)
 }
 
