@@ -37,12 +37,17 @@ type List[S comparable] struct {
 
 // Part says that a partition holds subscriptions.
 type Part[S comparable] struct {
+	// List is nil if another broker serves the partition: the part is far, and all
+	// that is known here is that there are some.
 	List *List[S]
 	ID   partition.ID
 	// Durable says that one of them outlives its connection, so that a message
-	// of QoS 1 or 2 may have to be stored there.
+	// of QoS 1 or 2 may have to be stored there. A far part has it always.
 	Durable bool
 }
+
+// Far reports whether another broker serves the partition.
+func (p *Part[S]) Far() bool { return p.List == nil }
 
 // Entry is what one filter leads to. It is immutable, but for the Lists. The nil
 // Entry leads nowhere.
@@ -92,27 +97,40 @@ func (e *Entry[S]) part(p partition.ID) int {
 	return -1
 }
 
-// withPart returns the Entry with the first subscription of a partition.
-func (e *Entry[S]) withPart(p partition.ID, s Sub[S]) *Entry[S] {
+// withPart returns the Entry with the first subscription of a partition that is
+// served here. It takes the place of the far part at i, if that is not -1.
+func (e *Entry[S]) withPart(p partition.ID, i int, s Sub[S]) *Entry[S] {
 	c := &Entry[S]{sub: [1]Sub[S]{s}}
 	c.list.Subs = c.sub[:]
 	c.one[0] = Part[S]{List: &c.list, ID: p, Durable: s.Durable}
-	if e != nil {
-		c.more = &more[S]{parts: append(slices.Clone(e.Parts()), c.one[0]), groups: e.Groups()}
+	if e == nil || i >= 0 && e.more == nil {
+		return c
+	}
+	c.more = &more[S]{parts: slices.Clone(e.Parts()), groups: e.Groups()}
+	if i >= 0 {
+		c.more.parts[i] = c.one[0]
+	} else {
+		c.more.parts = append(c.more.parts, c.one[0])
 	}
 	return c
 }
 
-// far returns the Entry with a part of another broker, in the place of one that was
-// served here.
-func (e *Entry[S]) far(p partition.ID) *Entry[S] {
-	parts := slices.DeleteFunc(slices.Clone(e.Parts()), func(x Part[S]) bool { return x.ID == p })
-	return e.with(append(parts, Part[S]{ID: p, Durable: true}), e.Groups())
+// without returns the Entry without the part at i.
+func (e *Entry[S]) without(i int) *Entry[S] {
+	return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
 }
 
-// served returns the Entry with the first subscription of a part that was far.
-func (e *Entry[S]) served(i int, s Sub[S]) *Entry[S] {
-	return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups()).withPart(e.Parts()[i].ID, s)
+// withFar returns the Entry with a far part for p, in place of the part at i if
+// that is not -1.
+func (e *Entry[S]) withFar(p partition.ID, i int) *Entry[S] {
+	far := Part[S]{ID: p, Durable: true}
+	parts := slices.Clone(e.Parts())
+	if i >= 0 {
+		parts[i] = far
+	} else {
+		parts = append(parts, far)
+	}
+	return e.with(parts, e.Groups())
 }
 
 // marked returns the Entry with Durable of a part as given.

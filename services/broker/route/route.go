@@ -20,8 +20,9 @@ import (
 	"github.com/manormq/manor/services/broker/route/share"
 )
 
-// Tenant is the subscription table of one tenant. AppendMatches may be called
-// concurrently with everything; the rest by the shard that owns the partition.
+// Tenant is the subscription table of one tenant. AppendMatches, and
+// what says so, may be called concurrently with everything; the rest by the shard
+// that owns the partition.
 type Tenant[S comparable] struct {
 	trie topic.Trie[Entry[S]]
 	// mu is held while the trie changes.
@@ -69,81 +70,84 @@ func (t *Tenant[S]) AppendLast(dst []*Entry[S], name []byte, last *Last[S]) []*E
 func (t *Tenant[S]) Len() int { return t.trie.Len() }
 
 // Subscribe adds a subscription, or replaces the session's options of that
-// filter.
+// filter. first reports whether it is the first to filter in p, and known whether p
+// was far before, so that the other brokers know the route.
 func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) (first, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		i := e.part(p)
-		if i < 0 {
-			first = true
-			return e.withPart(p, s)
+		if i < 0 || e.Parts()[i].Far() {
+			first, known = true, i >= 0
+			return e.withPart(p, i, s)
 		}
 		x := e.Parts()[i]
-		if x.List == nil {
-			first, known = true, true
-			return e.served(i, s)
-		}
 		x.List.put(s)
 		return e.marked(i, x.Durable || s.Durable)
 	})
 	return first, known
 }
 
-// Unsubscribe removes the session's subscription to filter.
+// Unsubscribe removes the session's subscription to filter. last reports whether
+// it was the last one in p.
 func (t *Tenant[S]) Unsubscribe(p partition.ID, session S, filter string) (last bool) {
-	return t.remove(p, session, filter, false)
+	return t.unsubscribe(p, session, filter, false)
 }
 
-func (t *Tenant[S]) remove(p partition.ID, session S, filter string, keep bool) (last bool) {
+// Cede removes the session's subscription to filter because another broker serves p
+// from now on. When it is the last one, which last reports, p stays as a far part:
+// whoever publishes meanwhile is not to find nothing.
+func (t *Tenant[S]) Cede(p partition.ID, session S, filter string) (last bool) {
+	return t.unsubscribe(p, session, filter, true)
+}
+
+func (t *Tenant[S]) unsubscribe(p partition.ID, session S, filter string, keep bool) (last bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		i := e.part(p)
-		if i < 0 || e.Parts()[i].List == nil {
+		if i < 0 || e.Parts()[i].Far() {
 			return e
 		}
 		l := e.Parts()[i].List
-		if l.remove(session); len(l.Subs) == 0 {
+		switch l.remove(session); {
+		case len(l.Subs) > 0:
+			return e.marked(i, slices.ContainsFunc(l.Subs, func(s Sub[S]) bool { return s.Durable }))
+		case keep:
 			last = true
-			if keep {
-				return e.far(p)
-			}
-			return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
+			return e.withFar(p, i)
+		default:
+			last = true
+			return e.without(i)
 		}
-		return e.marked(i, slices.ContainsFunc(l.Subs, func(s Sub[S]) bool { return s.Durable }))
 	})
 	return last
 }
 
-// GiveUp is Unsubscribe for a partition that another broker serves from now on: the
-// filter leads there still.
-func (t *Tenant[S]) GiveUp(p partition.ID, session S, filter string) { t.remove(p, session, filter, true) }
-
-// Has reports whether a partition that is served here has subscriptions to filter.
-func (t *Tenant[S]) Has(filter string, p partition.ID) bool {
-	e := t.trie.Get(filter)
-	i := e.part(p)
-	return i >= 0 && e.Parts()[i].List != nil
-}
-
-// Far says whether a partition of another broker has subscriptions to filter. It does
-// nothing to one that is served here.
+// Far says whether partition p, at another broker, has subscriptions to filter. It
+// does nothing to a partition that has some here. What is as it says stays, so
+// that publishers need not match again. Any goroutine may call it.
 func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
-		i := e.part(p)
-		switch {
-		case i < 0 && present:
-			return e.far(p)
-		case i >= 0 && !present && e.Parts()[i].List == nil:
-			return e.with(slices.Delete(slices.Clone(e.Parts()), i, i+1), e.Groups())
-		}
-		return e
-	})
+	e := t.trie.Get(filter)
+	i := e.part(p)
+	switch {
+	case i >= 0 && !e.Parts()[i].Far(), present == (i >= 0):
+	case present:
+		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.withFar(p, -1) })
+	default:
+		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.without(i) })
+	}
 }
 
+// Has reports whether partition p has subscriptions to filter here. Any goroutine
+// may call it; it takes no lock.
+func (t *Tenant[S]) Has(filter string, p partition.ID) bool {
+	e := t.trie.Get(filter)
+	i := e.part(p)
+	return i >= 0 && !e.Parts()[i].Far()
+}
 
 // Join adds a member to a shared subscription, $share/name/filter = key.
 func (t *Tenant[S]) Join(key, filter string, m share.Member[S], online bool) *share.Group[S] {
@@ -164,10 +168,32 @@ func (t *Tenant[S]) Join(key, filter string, m share.Member[S], online bool) *sh
 func (t *Tenant[S]) Leave(key, filter string, session S) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	g := t.Group(key, filter)
-	if g == nil || !g.Leave(session) {
-		return
+	if g := t.Group(key, filter); g != nil && g.Leave(session) {
+		t.removeGroup(filter, g)
 	}
+}
+
+// FarGroup says how many members of a shared subscription, $share/name/filter =
+// key, are connected in partition p at another broker, and how many there outlive
+// their connection. It must not be told of a partition that is served here. Any
+// goroutine may call it.
+func (t *Tenant[S]) FarGroup(key, filter string, p partition.ID, online, durable int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	g := t.Group(key, filter)
+	switch {
+	case g != nil:
+		if g.SetFar(uint16(p), online, durable) {
+			t.removeGroup(filter, g)
+		}
+	case online > 0 || durable > 0:
+		g = share.NewGroup[S](key)
+		g.SetFar(uint16(p), online, durable)
+		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.with(e.Parts(), append(slices.Clone(e.Groups()), g)) })
+	}
+}
+
+func (t *Tenant[S]) removeGroup(filter string, g *share.Group[S]) {
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		return e.with(e.Parts(), slices.DeleteFunc(slices.Clone(e.Groups()), func(x *share.Group[S]) bool { return x == g }))
 	})

@@ -185,7 +185,7 @@ func TestOneSubscriptionIsOneObject(t *testing.T) {
 	}
 	var none *Entry[*int]
 	sub := mqtt.Subscription{QoS: 1, NoLocal: true, RetainAsPublished: true, ID: 7}
-	if n := testing.AllocsPerRun(100, func() { none.withPart(1, SubOf(new(int), &sub, false)) }); n != 1+1 {
+	if n := testing.AllocsPerRun(100, func() { none.withPart(1, -1, SubOf(new(int), &sub, false)) }); n != 1+1 {
 		t.Errorf("%v allocations", n)
 	}
 	if s := SubOf(0, &sub, true); s != (Sub[int]{ID: 7, QoS: 1, NoLocal: true, Retained: true, Durable: true}) {

@@ -164,11 +164,7 @@ func (r *outboxRecord) aims() []aim {
 }
 
 // handOn is handOver to a member of another partition of a cluster.
-func (s *Shard) handOn(se *sess, m share.Member[*sess], v *view) {
-	key := m.Sub.Filter
-	if m.Far {
-		key = m.Key
-	}
+func (s *Shard) handOn(se *sess, m share.Member[*sess], v *view, key string) {
 	to := named(&m, key)
 	aims := []aim{{part: to.Partition, members: []cluster.Member{to}}}
 	msg := v.keep()

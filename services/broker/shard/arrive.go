@@ -166,8 +166,10 @@ func (s *Shard) member(t *Tenant, m *cluster.Member) (direct, bool) {
 		}
 	}
 	if g := t.routes.Group(m.Filter, shareRest(m.Filter)); g != nil {
-		if x, _, ok := g.PickIn(uint16(m.Partition)); ok {
-			return direct{x.Session, x.Sub}, true
+		if in := g.In(uint16(m.Partition)); in != nil {
+			if x, _, ok := in.Pick(nil); ok {
+				return direct{x.Session, x.Sub}, true
+			}
 		}
 	}
 	return direct{}, false

@@ -37,7 +37,7 @@ func (s *Shard) toMember(se *sess, sub *mqtt.Subscription, v *view) {
 // one that is stored too.
 func (s *Shard) toAnother(se *sess, filter string, v *view) {
 	if m, ok := s.another(se, filter); ok {
-		s.handOver(se, m, v)
+		s.handOver(se, m, v, filter)
 		return
 	}
 	s.drop(se, dropNoMember)
@@ -67,9 +67,9 @@ func (s *Shard) successor(g *share.Group[*sess], se *sess) (m share.Member[*sess
 
 // handOver gives v, which was for se, to member m. Between shards the message
 // crosses under a number of se's partition if it must be exact.
-func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view) {
+func (s *Shard) handOver(se *sess, m share.Member[*sess], v *view, key string) {
 	if s.set.cluster != nil && (m.Far || m.Session.space != se.space) {
-		s.handOn(se, m, v)
+		s.handOn(se, m, v, key)
 		return
 	}
 	to := m.Session.shard()
@@ -162,7 +162,7 @@ func (s *Shard) pass(se *sess, key string, entries []*queue.Entry, before uint64
 		m.QoS = e.QoS
 		v := view{msg: &m, owned: true, serial: s.serial, expireAt: e.ExpireAt, retain: e.Retain}
 		if to, ok := s.another(se, key); ok {
-			s.handOver(se, to, &v)
+			s.handOver(se, to, &v, key)
 		} else if !se.gone && !se.ending { // the others have gone since somebody was asked for
 			s.enqueue(se, &v, e.QoS, e.Retain, e.IDs, key, false)
 		} else {

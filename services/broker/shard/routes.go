@@ -96,7 +96,7 @@ func (s *Shard) forgetRoute(se *sess, filter string) {
 		se.groups--
 		se.tenant.routes.Leave(filter, rest, se)
 	} else {
-		se.tenant.routes.GiveUp(se.space.id, se, filter)
+		se.tenant.routes.Cede(se.space.id, se, filter)
 	}
 }
 

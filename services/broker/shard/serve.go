@@ -11,6 +11,7 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/route/share"
 	"github.com/manormq/manor/services/broker/session"
 )
 
@@ -108,8 +109,17 @@ func (s *Shard) lose(p *space) {
 			}
 		}
 	}
+	left := make(map[groupOf]int) // stored members
 	for _, se := range gone {
+		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
+			if g := (groupOf{se.tenant, key}); se.Durable() {
+				left[g]++
+			}
+		})
 		s.abandon(se)
+	}
+	for g, durable := range left { // until the next owner tells more
+		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, durable)
 	}
 	s.set.Tenants(func(id string, t *Tenant) {
 		p.retain.Each(id, func(_ string, r *retain.Retained) {
@@ -133,6 +143,12 @@ func (s *Shard) lose(p *space) {
 			s.free = append(s.free, uint32(slot))
 		}
 	}
+}
+
+// groupOf is a shared subscription of a tenant.
+type groupOf struct {
+	tenant *Tenant
+	key    string
 }
 
 // abandon forgets a session that lives on at another broker.
@@ -235,6 +251,14 @@ func (s *Shard) addKey(se *sess, filter string) {
 // served.
 func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
 	st.Tenant(tenant).routes.Far(filter, p, present)
+}
+
+// FarGroup says how many members of a shared subscription a partition has, wherever
+// it is served.
+func (st *Set) FarGroup(tenant, key string, p partition.ID, online, durable int) {
+	if !st.Serves(p) {
+		st.Tenant(tenant).routes.FarGroup(key, shareRest(key), p, online, durable)
+	}
 }
 
 // hold is a SUBACK that waits until the other brokers know of its routes.

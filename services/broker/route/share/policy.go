@@ -24,47 +24,61 @@ func (g *Group[S]) PickBy(how How) (m Member[S], online, ok bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	all, on := len(g.mu.members), g.mu.online
 	local := func(m *Member[S]) bool { return !m.Remote }
 	any := func(*Member[S]) bool { return true }
-	type step struct {
-		from, to int
-		want     func(*Member[S]) bool
-	}
-	var steps [4]step
-	n := 0
-	add := func(online bool, want func(*Member[S]) bool) {
-		steps[n] = step{0, on, want}
+	here := func(online bool, want func(*Member[S]) bool) (m Member[S], ok bool) {
+		from, to := 0, g.mu.online
 		if !online {
-			steps[n] = step{on, all, want}
+			from, to = to, len(g.mu.members)
 		}
-		n++
+		if i := g.search(from, to, how, how.sticky(), want); i >= 0 {
+			return g.mu.members[i], true
+		}
+		return m, false
 	}
-	switch how.Policy {
-	case link.SharePreferLocal:
-		add(true, local)
-		add(false, local)
-		add(true, any)
-		add(false, any)
-	case link.ShareLocalOnly:
-		add(true, local)
-		add(false, local)
-	case link.ShareOnlineBeforeLocal:
-		add(true, local)
-		add(true, any)
-		add(false, local)
-		add(false, any)
-	case link.ShareRoundRobin, link.ShareRandom, link.ShareStickyPublisher, link.ShareStickyTopic:
-		add(true, any)
-		add(false, any)
-	}
-	sticky := how.Policy == link.ShareStickyPublisher || how.Policy == link.ShareStickyTopic
-	for _, s := range steps[:n] {
-		if i := g.search(s.from, s.to, how, sticky, s.want); i >= 0 {
-			return g.mu.members[i], i < on, true
+	for _, s := range steps(how.Policy) {
+		switch {
+		case s.local:
+			m, ok = here(s.online, local)
+		case how.sticky() && len(g.mu.far) > 0:
+			m, ok = g.stick(s.online, how)
+		default:
+			m, ok = g.between(s.online, false, how.Random, func() (Member[S], bool) { return here(s.online, any) })
+		}
+		if ok {
+			return m, s.online, true
 		}
 	}
 	return m, false, false
+}
+
+// step is who is asked for: those with a connection or without, those of this
+// broker or all.
+type step struct{ online, local bool }
+
+var (
+	preferLocal       = []step{{true, true}, {false, true}, {true, false}, {false, false}}
+	localOnly         = preferLocal[:2]
+	onlineBeforeLocal = []step{{true, true}, {true, false}, {false, true}, {false, false}}
+	everyone          = []step{{true, false}, {false, false}}
+)
+
+// steps are who is asked for, in order.
+func steps(p link.SharePolicy) []step {
+	switch p {
+	case link.SharePreferLocal:
+		return preferLocal
+	case link.ShareLocalOnly:
+		return localOnly
+	case link.ShareOnlineBeforeLocal:
+		return onlineBeforeLocal
+	case link.ShareRoundRobin, link.ShareRandom, link.ShareStickyPublisher, link.ShareStickyTopic:
+	}
+	return everyone
+}
+
+func (h How) sticky() bool {
+	return h.Policy == link.ShareStickyPublisher || h.Policy == link.ShareStickyTopic
 }
 
 // search returns the place of a member between from and to, or -1.

@@ -22,11 +22,14 @@ type Member[S comparable] struct {
 	Durable bool
 	// Remote says that it is at another broker.
 	Remote bool
-	Far bool
-	Part uint16
-	Key string
 	// Hash names it to the sticky policies.
 	Hash uint64
+	// Part is the partition of the session.
+	Part uint16
+	// Far says that it stands for all members in the partition Part, which another
+	// broker serves: that one chooses among them. Session is the zero value then. It
+	// is set in what is chosen, never in what joins.
+	Far bool
 	// Busy says that it has no room for a message now: with a choice, which the
 	// sticky policies have not, one that has room is taken. It may be nil.
 	Busy *atomic.Bool
@@ -34,7 +37,8 @@ type Member[S comparable] struct {
 
 // Group is one shared subscription: one name and one filter in one tenant. Its
 // methods may be called concurrently, and take constant time but for those that
-// choose for a message that another member had, and Room.
+// choose for a message that another member had, and Room; and where partitions are
+// far, time in proportion to those.
 type Group[S comparable] struct {
 	// Key is $share/NAME/FILTER.
 	Key string
@@ -47,6 +51,13 @@ type Group[S comparable] struct {
 		durable int
 		at      map[S]int
 		turn    int
+		// far are the partitions that other brokers serve, farOnline and farDurable
+		// the sums over them; spread counts the choices between here and there.
+		far                   []far
+		farOnline, farDurable int
+		spread                int
+		// in has the members by partition, nil until somebody asks; see In.
+		in map[uint16]*Group[S]
 	}
 }
 
@@ -57,10 +68,14 @@ func NewGroup[S comparable](key string) *Group[S] {
 	return g
 }
 
-// Join adds m, or replaces its subscription.
+// Join adds m, or replaces its subscription. Its partition is not far any more.
 func (g *Group[S]) Join(m Member[S], online bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.setFar(m.Part, 0, 0)
+	if g.mu.in != nil {
+		g.joinIn(m, online)
+	}
 	if i, ok := g.mu.at[m.Session]; ok {
 		g.mu.members[i].Sub = m.Sub
 		return
@@ -81,6 +96,10 @@ func (g *Group[S]) Leave(s S) (empty bool) {
 	defer g.mu.Unlock()
 	i, ok := g.mu.at[s]
 	if ok {
+		part := g.mu.members[i].Part
+		if in := g.mu.in[part]; in != nil && in.Leave(s) {
+			delete(g.mu.in, part)
+		}
 		if i < g.mu.online {
 			i = g.setOffline(i)
 		}
@@ -94,7 +113,7 @@ func (g *Group[S]) Leave(s S) (empty bool) {
 		g.mu.members = g.mu.members[:last]
 		delete(g.mu.at, s)
 	}
-	return len(g.mu.members) == 0
+	return len(g.mu.members) == 0 && len(g.mu.far) == 0
 }
 
 // SetOnline notes that a member has a connection, or has none.
@@ -102,6 +121,11 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	i, ok := g.mu.at[s]
+	if ok {
+		if in := g.mu.in[g.mu.members[i].Part]; in != nil {
+			in.SetOnline(s, online)
+		}
+	}
 	switch {
 	case !ok:
 	case online && i >= g.mu.online:
@@ -123,20 +147,17 @@ func (g *Group[S]) PickDurable(except S) (m Member[S], online, ok bool) {
 func (g *Group[S]) choose(except S, durable bool) (m Member[S], online, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if m, ok = g.pick(0, g.mu.online, durable, except); ok {
+	if m, ok = g.between(true, durable, 0, func() (Member[S], bool) { return g.pick(0, g.mu.online, durable, except) }); ok {
 		return m, true, true
 	}
-	if g.mu.durable > 0 {
-		m, ok = g.pick(g.mu.online, len(g.mu.members), true, except)
-	}
+	m, ok = g.between(false, true, 0, func() (m Member[S], ok bool) {
+		if g.mu.durable == 0 {
+			return m, false
+		}
+		return g.pick(g.mu.online, len(g.mu.members), true, except)
+	})
 	return m, false, ok
 }
-
-// PickIn
-func (g *Group[S]) PickIn(part uint16) (m Member[S], online, ok bool) { return m, false, false }
-
-// Count
-func (g *Group[S]) Count(part uint16) (members, online, durable int) { return }
 
 // Room reports whether a member other than except is connected and not busy,
 // among those that outlive their connection if durable.
@@ -155,10 +176,10 @@ func (g *Group[S]) Room(except S, durable bool) bool {
 func (g *Group[S]) Durable() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.mu.durable > 0
+	return g.mu.durable+g.mu.farDurable > 0
 }
 
-// Len is the number of members.
+// Len is the number of members here.
 func (g *Group[S]) Len() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
