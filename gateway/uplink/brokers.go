@@ -143,13 +143,13 @@ func (b *Brokers[T]) Pick(tenant, clientID string) (l *Link[T], partition uint16
 	return l, partition
 }
 
-// Owner returns the links to the owner of a partition, nil if it has none or is not
-// known.
+// Owner returns the links to the owner of a partition, nil if none of them takes new
+// channels, or it is not known.
 func (b *Brokers[T]) Owner(partition uint16) *Pool[T] {
 	v := b.view.Load()
 	if b.config.Dial != nil && b.table.Partitions() > 0 {
 		name, _, ok := b.table.OwnerOf(partition)
-		if p := v.named[name]; ok && p != nil && p.Up() > 0 {
+		if p := v.named[name]; ok && p != nil && p.Opens() {
 			return p
 		}
 		return nil
@@ -158,7 +158,7 @@ func (b *Brokers[T]) Owner(partition uint16) *Pool[T] {
 		return nil
 	}
 	for _, p := range v.seeds {
-		if p.Up() > 0 {
+		if p.Opens() {
 			return p
 		}
 	}

@@ -64,6 +64,9 @@ func (l *Link[T]) Post(b *link.Up) error { return l.broker.Post(b) }
 // FlushUp is Flush of link.Broker.
 func (l *Link[T]) FlushUp() { l.broker.Flush() }
 
+// Pool is what the link belongs to.
+func (l *Link[T]) Pool() *Pool[T] { return l.pool }
+
 // To is the name of the broker, empty if no table has it.
 func (l *Link[T]) To() string { return l.pool.broker.Name }
 
@@ -138,6 +141,16 @@ func (p *Pool[T]) Pick(name string) *Link[T] {
 		}
 	}
 	return nil
+}
+
+// Opens reports whether a link takes new channels.
+func (p *Pool[T]) Opens() bool {
+	for i := range p.links {
+		if l := p.links[i].Load(); l != nil && !l.goaway.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // FlushUp sends what waits for any of the links.
