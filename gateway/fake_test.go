@@ -162,6 +162,10 @@ type fakeBroker struct {
 	// publishes.
 	quiet, mute, noWindow bool
 	last                  link.Channel // that was closed
+	// away brokers cannot be dialled. moved, if set, says of a client why it is not
+	// served; nil if it is.
+	away  bool
+	moved func(id mqtt.ClientID) *link.Moved
 }
 
 type fakeChannel struct {
@@ -174,6 +178,9 @@ type fakeChannel struct {
 func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.away {
+		return nil, errors.New("away")
+	}
 	b.gw, b.channels = gw, map[link.Channel]*fakeChannel{}
 	return b, nil
 }
@@ -219,6 +226,12 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	switch f.Kind {
 	case link.UpOpen:
 		b.opens = append(b.opens, *f.Open)
+		if b.moved != nil {
+			if m := b.moved(f.Open.ClientID); m != nil {
+				say(link.DownFrame{Kind: link.DownMoved, Moved: m})
+				return
+			}
+		}
 		b.channels[f.Channel] = &fakeChannel{open: *f.Open, credit: f.Open.Credit}
 		if b.quiet {
 			return
@@ -471,6 +484,7 @@ type client struct {
 	v   packet.Version
 	dec packet.Decoder
 	buf []byte
+	cut func() error // closes without a word
 }
 
 func (w *world) dial(name string) *client {
@@ -484,7 +498,7 @@ func (w *world) dial(name string) *client {
 
 func (w *world) client(c net.Conn) *client {
 	w.t.Cleanup(func() { c.Close() })
-	return &client{t: w.t, c: c, v: packet.V5}
+	return &client{t: w.t, c: c, v: packet.V5, cut: c.Close}
 }
 
 func (c *client) send(p *packet.Packet) {
