@@ -24,14 +24,12 @@ type snapshot struct {
 	owners  []TableOwner // by partition
 }
 
-// empty is the state before the first update.
-var empty = &snapshot{}
-
-func (t *Table) load() *snapshot {
-	if s := t.now.Load(); s != nil {
-		return s
+// load returns the present state, which is empty before the first update.
+func (t *Table) load() (s snapshot) {
+	if now := t.now.Load(); now != nil {
+		s = *now
 	}
-	return empty
+	return s
 }
 
 // Apply takes what a broker told and reports whether anything is different now.
