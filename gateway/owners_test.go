@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
 )
 
 // region is a gateway with a seed, which serves nothing but tells tables, and
@@ -229,6 +231,79 @@ func TestOwners_NoneForAWhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What is asked for clients that wait is theirs, though what they sent is overwritten
+// by now.
+func TestOwners_WillsAreKept(t *testing.T) {
+	r := startRegion(t, 1, false, nil)
+	will := func(i int) string { return strings.Repeat(fmt.Sprint("will ", i, " "), 300) }
+	var clients []*client
+	for i := range 20 {
+		h := hello(idIn(2, i))
+		h.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(fmt.Sprint("gone/", i)), Payload: []byte(will(i))}}
+		c := r.dial("mqtt")
+		c.send(&packet.Packet{Type: packet.CONNECT, Connect: h})
+		r.waiting(i + 1)
+		clients = append(clients, c)
+	}
+	r.own(0, 0, 2, 2)
+	for _, c := range clients {
+		c.welcome()
+	}
+	for i, o := range r.brokers[0].opens {
+		// Those that wait are asked for in their order.
+		if want := idIn(2, i); string(o.ClientID) != want || string(o.Will.Message.Payload) != will(i) || string(o.Will.Message.Topic) != fmt.Sprint("gone/", i) {
+			t.Errorf("open %d is of %s with the will %.10q, want %s", i, o.ClientID, o.Will.Message.Payload, want)
+		}
+	}
+}
+
+// A client that has authenticated by AUTH waits likewise.
+func TestOwners_AfterAUTH(t *testing.T) {
+	r := startRegion(t, 1, false, nil)
+	c := r.dial("mqtt")
+	c.send(&packet.Packet{Type: packet.CONNECT, Connect: enhancedHello(idIn(2, 0), "FAKE", "acme:dev")})
+	c.wantAuth(mqtt.ContinueAuthentication, "prove it, acme:dev")
+	c.auth(mqtt.ContinueAuthentication, "secret")
+	r.waiting(1)
+	r.own(0, 0, 2, 2)
+	if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.Success || string(k.AuthData) != "welcome" {
+		t.Errorf("CONNACK %+v", k)
+	}
+	c.subscribe("t")
+}
+
+// Who waits is told when the gateway ends, and when its credential has gone.
+func TestOwners_EndsWhileWaiting(t *testing.T) {
+	r := startRegion(t, 1, false, nil)
+	c := r.hello("mqtt", idIn(1, 0))
+	r.waiting(1)
+	r.dir.changes <- tenancy.Change{Kind: tenancy.CredentialGone, Tenant: "acme", Username: "dev"}
+	if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.NotAuthorized {
+		t.Errorf("CONNACK %v", k.Reason)
+	}
+	c.wantEnd()
+	r.waiting(0)
+	var clients []*client
+	for _, listener := range []string{"mqtt", "mqtts", "ws", "wss"} {
+		c := r.any(listener, "acme.localhost")
+		c.send(&packet.Packet{Type: packet.CONNECT, Connect: hello(idIn(1, 0))})
+		clients = append(clients, c)
+	}
+	r.waiting(len(clients))
+	drained := make(chan error, 1)
+	go func() { drained <- r.gw.Drain(t.Context()) }()
+	for _, c := range clients {
+		if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.ServerUnavailable {
+			t.Errorf("CONNACK %v", k.Reason)
+		}
+		_ = c.cut()
+	}
+	if err := <-drained; err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+	r.waiting(0)
 }
 
 // An owner that does not serve yet is asked by one client for all of its partition.

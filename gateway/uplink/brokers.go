@@ -243,7 +243,13 @@ func (b *Brokers[T]) follow(ctx context.Context, brokers []link.TableBroker, now
 		up += p.Up()
 	}
 	for name, p := range old.named {
-		if v.named[name] != p {
+		switch {
+		case v.named[name] == p:
+		case v.named[name] == nil && b.table.Owns(name) && p.Opens():
+			// The list is of a broker that has just started and does not know all.
+			v.named[name] = p
+			up += p.Up()
+		default:
 			retired = append(retired, p)
 		}
 	}

@@ -283,6 +283,23 @@ func TestBrokers_LinksEndWithTheirChannels(t *testing.T) {
 	})
 }
 
+// A broker that tells of itself alone takes nothing from one that owns partitions.
+func TestBrokers_OwnersStay(t *testing.T) {
+	inRegion(t, []string{"h1:1"}, func(t *testing.T, r *region, b *Brokers[int]) {
+		r.up["h2:1"] = true
+		r.tell(t, "h1:1", table(1, []link.TableBroker{b1, b2}, "b1", "b1", "b2", "b2"))
+		r.tell(t, "h2:1", table(0, []link.TableBroker{b2}))
+		time.Sleep(time.Minute)
+		wantOwners(t, b, "b1", "b1", "b2", "b2")
+		r.tell(t, "h2:1", table(2, []link.TableBroker{b2}, "b2", "b2"))
+		time.Sleep(time.Minute)
+		wantOwners(t, b, "b2", "b2", "b2", "b2")
+		if n := r.open("h1:1"); n != 0 {
+			t.Errorf("%d links to who owns nothing and is not told", n)
+		}
+	})
+}
+
 // A broker comes back at another address; one that has left is not dialled, though
 // its links were lost before.
 func TestBrokers_AnotherAddress(t *testing.T) {

@@ -113,6 +113,11 @@ func (s *snapshot) owner(partition uint16) (broker string, epoch uint64, ok bool
 	return o.Broker, o.Epoch, o.Broker != ""
 }
 
+// Owns reports whether the broker of that name owns a partition.
+func (t *Table) Owns(broker string) bool {
+	return slices.ContainsFunc(t.load().owners, func(o TableOwner) bool { return o.Broker == broker && broker != "" })
+}
+
 // Partitions is how many there are, 0 before the first update.
 func (t *Table) Partitions() int { return len(t.load().cell) }
 
