@@ -165,6 +165,7 @@ type fakeBroker struct {
 	// away brokers cannot be dialled. moved, if set, says of a client why it is not
 	// served; nil if it is.
 	away  bool
+	lives int // of its link: a former one takes nothing
 	moved func(id mqtt.ClientID) *link.Moved
 }
 
@@ -182,7 +183,37 @@ func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, erro
 		return nil, errors.New("away")
 	}
 	b.gw, b.channels = gw, map[link.Channel]*fakeChannel{}
-	return b, nil
+	b.lives++
+	return &fakeEnd{b, b.lives}, nil
+}
+
+// fakeEnd is a link to a fakeBroker.
+type fakeEnd struct {
+	*fakeBroker
+	life int
+}
+
+func (e *fakeEnd) lost() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.life != e.lives {
+		return link.ErrLost
+	}
+	return nil
+}
+
+func (e *fakeEnd) Send(up *link.Up) error {
+	if err := e.lost(); err != nil {
+		return err
+	}
+	return e.fakeBroker.Send(up)
+}
+
+func (e *fakeEnd) Post(up *link.Up) error {
+	if err := e.lost(); err != nil {
+		return err
+	}
+	return e.fakeBroker.Post(up)
 }
 
 func (b *fakeBroker) Close() error { return nil }

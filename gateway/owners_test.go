@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"runtime"
 	"slices"
@@ -95,6 +96,7 @@ func (b *fakeBroker) lose() {
 	b.mu.Lock()
 	gw := b.gw
 	b.away = true
+	b.lives++
 	b.mu.Unlock()
 	gw.Lost(errors.New("gone"))
 }
@@ -323,8 +325,12 @@ func TestOwners_OneAsksForAll(t *testing.T) {
 		t.Errorf("it was asked %d times", asked)
 	}
 	r.brokers[0].refuses(nil)
+	from := time.Now()
 	for _, c := range clients {
 		c.welcome()
+	}
+	if took := time.Since(from); took > n*100*time.Millisecond/2 {
+		t.Errorf("when it serves, it takes %v until all are served", took)
 	}
 }
 
@@ -421,6 +427,98 @@ func TestOwners_HangingUp(t *testing.T) {
 	r.dial("mqtt").mustConnect(hello(idIn(1, 1)))
 	if n := r.brokers[0].opened(); n != 1 {
 		t.Errorf("the broker was asked %d times", n)
+	}
+}
+
+// Partitions move at random and brokers come and go, while clients come and go: in the
+// end everybody is served, and nothing is left anywhere.
+func TestOwners_Storm(t *testing.T) {
+	r := startRegion(t, 3, true, func(c *gateway.Config) { c.OwnerWait, c.ConnectTimeout = 20*time.Second, 20*time.Second })
+	var mu sync.Mutex
+	owner, epoch := [partitions]int{}, [partitions]uint64{}
+	for p := range owner {
+		owner[p], epoch[p] = p%3, 1
+	}
+	cell := []uint16{0, 1, 2, 3, 4, 5, 6, 7}
+	for i, b := range r.brokers {
+		b.mu.Lock()
+		b.moved = func(id mqtt.ClientID) *link.Moved {
+			mu.Lock()
+			defer mu.Unlock()
+			p := link.Choose(cell, string(id))
+			if owner[p] == i {
+				return nil
+			}
+			return &link.Moved{Partition: p, Epoch: epoch[p], Broker: fmt.Sprint("b", owner[p])}
+		}
+		b.mu.Unlock()
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	for i := range 60 {
+		random := rand.New(rand.NewPCG(3, uint64(i)))
+		clients.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				nc, err := net.Dial("tcp", r.addr("mqtt"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b := packet.Append(nil, packet.V5, &packet.Packet{Type: packet.CONNECT, Connect: hello(fmt.Sprint("storm-", i))}, 0)
+				b = packet.Append(b, packet.V5, publish("a", "b", 1), 0)
+				_, _ = nc.Write(b)
+				_ = nc.SetReadDeadline(time.Now().Add(time.Duration(random.IntN(60)) * time.Millisecond))
+				_, _ = nc.Read(make([]byte, 1024))
+				_ = nc.Close()
+			}
+		})
+	}
+	for range 100 {
+		p, to, teller := random.IntN(partitions), random.IntN(3), random.IntN(3)
+		mu.Lock()
+		owner[p] = to
+		epoch[p]++
+		e := epoch[p]
+		mu.Unlock()
+		switch random.IntN(4) {
+		case 0:
+			r.own(teller, to, e, uint16(p))
+		case 1:
+			r.brokers[teller].lose()
+			time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+			r.brokers[teller].back()
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(stop)
+	clients.Wait()
+	for i := range 60 {
+		c := r.hello("mqtt", fmt.Sprint("storm-", i))
+		c.welcome()
+		_ = c.cut()
+	}
+	r.eventually("all connections end", func() bool { return r.gw.Connections() == 0 })
+	r.waiting(0)
+	for i, b := range r.brokers {
+		r.eventually("all channels end", func() bool {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			for _, c := range b.channels {
+				if owner[link.Choose(cell, string(c.open.ClientID))] == i {
+					return false // one that was answered by Moved was never open
+				}
+			}
+			return true
+		})
+	}
+	if r.metric("mqtt_gateway_opens_total", "timed_out") > 0 {
+		t.Error("somebody waited in vain")
 	}
 }
 

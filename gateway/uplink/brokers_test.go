@@ -81,6 +81,12 @@ func (r *region) set(addr string, up bool) {
 	synctest.Wait()
 }
 
+func (r *region) changes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.news
+}
+
 func (r *region) open(addr string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,8 +197,12 @@ func TestBrokers_OneWithoutATable(t *testing.T) {
 		}
 		r.set("h1:1", false)
 		wantOwners(t, b, "-", "-", "-", "-")
+		before := r.changes()
 		r.set("h1:1", true)
 		time.Sleep(10 * time.Second)
+		if r.changes() != before+2 {
+			t.Errorf("Changed was called %d times for two links that came up", r.changes()-before)
+		}
 		wantOwners(t, b, "", "", "", "")
 	})
 }
@@ -202,9 +212,9 @@ func TestBrokers_TablesAreMerged(t *testing.T) {
 	inRegion(t, []string{"lb:1"}, func(t *testing.T, r *region, b *Brokers[int]) {
 		r.up["h1:1"], r.up["h2:1"] = true, true
 		both := []link.TableBroker{b1, b2}
-		before := r.news
+		before := r.changes()
 		r.tell(t, "lb:1", table(3, both, "b1", "b1"))
-		if r.news == before {
+		if r.changes() == before {
 			t.Error("Changed was not called")
 		}
 		wantOwners(t, b, "b1", "b1", "-", "-")
