@@ -193,35 +193,11 @@ type fakeEnd struct {
 	life int
 }
 
-func (e *fakeEnd) lost() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.life != e.lives {
-		return link.ErrLost
-	}
-	return nil
-}
-
 func (e *fakeEnd) Send(up *link.Up) error {
-	if err := e.lost(); err != nil {
+	gw, down, err := e.turn(up, e.life)
+	if err != nil {
 		return err
 	}
-	return e.fakeBroker.Send(up)
-}
-
-func (e *fakeEnd) Post(up *link.Up) error {
-	if err := e.lost(); err != nil {
-		return err
-	}
-	return e.fakeBroker.Post(up)
-}
-
-func (b *fakeBroker) Close() error { return nil }
-
-func (b *fakeBroker) Flush() {}
-
-func (b *fakeBroker) Send(up *link.Up) error {
-	gw, down := b.turn(up)
 	if len(down.Frames) > 0 {
 		gw.Receive(down)
 	}
@@ -229,8 +205,11 @@ func (b *fakeBroker) Send(up *link.Up) error {
 	return nil
 }
 
-func (b *fakeBroker) Post(up *link.Up) error {
-	gw, down := b.turn(up)
+func (e *fakeEnd) Post(up *link.Up) error {
+	gw, down, err := e.turn(up, e.life)
+	if err != nil {
+		return err
+	}
 	if len(down.Frames) > 0 {
 		gw.Receive(down)
 		go gw.Flush()
@@ -238,14 +217,21 @@ func (b *fakeBroker) Post(up *link.Up) error {
 	return nil
 }
 
-func (b *fakeBroker) turn(up *link.Up) (link.Gateway, *link.Down) {
+func (*fakeEnd) Close() error { return nil }
+
+func (*fakeEnd) Flush() {}
+
+func (b *fakeBroker) turn(up *link.Up, life int) (link.Gateway, *link.Down, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if life != b.lives {
+		return nil, nil, link.ErrLost
+	}
 	down := &link.Down{}
 	for i := range up.Frames {
 		b.frame(&up.Frames[i], down)
 	}
-	return b.gw, down
+	return b.gw, down, nil
 }
 
 func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
@@ -627,6 +613,6 @@ func publish(name, payload string, qos mqtt.QoS) *packet.Packet {
 
 var (
 	_ uplink.Dialer     = (*fakeBroker)(nil)
-	_ link.Broker       = (*fakeBroker)(nil)
+	_ link.Broker       = (*fakeEnd)(nil)
 	_ tenancy.Directory = (*fakeDirectory)(nil)
 )

@@ -101,9 +101,11 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g.load.told(l, load.Calm)
 	l.Channels.All(func(c *connection) {
 		c.mu.Lock()
-		if c.opening != nil {
+		switch {
+		case c.link != l: // it has just been moved to another
+		case c.opening != nil:
 			c.unlinkedLocked()
-		} else {
+		default:
 			c.endLocked(unreachable)
 		}
 		c.answeredLocked()
