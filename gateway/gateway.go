@@ -84,7 +84,8 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute},
+	g := &Gateway{
+		cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute},
 		waiters: rate.Sometimes{First: 1, Interval: 10 * time.Second}, timedOut: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 	}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
