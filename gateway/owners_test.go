@@ -407,6 +407,40 @@ func TestOwners_ABrokerComesBack(t *testing.T) {
 	c.welcome()
 }
 
+// A broker that takes no new channels keeps those that it has; others wait until their
+// partition is somewhere else.
+func TestOwners_Goaway(t *testing.T) {
+	r := startRegion(t, 2, true, nil)
+	c := r.dial("mqtt").mustConnect(hello(idIn(0, 0)))
+	r.brokers[0].link(link.DownFrame{Kind: link.DownGoaway})
+	other := r.hello("mqtt", idIn(0, 1))
+	r.waiting(1)
+	r.own(0, 1, 2, 0)
+	other.welcome()
+	c.subscribe("a")
+	if r.brokers[0].opened() != 1 || r.brokers[1].opened() != 1 {
+		t.Error("a broker that takes no new channels was asked for one")
+	}
+}
+
+// One broker that has told no table, and does not serve a client yet, is asked again.
+func TestOwners_OneBrokerWithoutATable(t *testing.T) {
+	w := start(t, nil)
+	w.broker.refuses(&link.Moved{})
+	c := w.dial("mqtt")
+	c.send(&packet.Packet{Type: packet.CONNECT, Connect: hello("c")})
+	w.eventually("it is asked again", func() bool { return w.broker.opened() >= 3 })
+	w.broker.refuses(nil)
+	c.welcome()
+	w.broker.lose()
+	if d := c.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.ServerShuttingDown {
+		t.Errorf("DISCONNECT %v", d.Reason)
+	}
+	if k := w.dial("mqtt").connect(hello("c")); k.Reason != mqtt.ServerUnavailable || k.ReasonString != "no broker is reachable" {
+		t.Errorf("CONNACK %v %q", k.Reason, k.ReasonString)
+	}
+}
+
 // Who waits and hangs up is forgotten, also if what it sent was not read.
 func TestOwners_HangingUp(t *testing.T) {
 	r := startRegion(t, 1, false, func(c *gateway.Config) { c.OwnerWait = time.Minute })
