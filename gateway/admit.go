@@ -96,7 +96,8 @@ func (t *turn) freeSlot() {
 	}
 }
 
-// admitted waits for CONNACK, or refuses the client.
+// admitted waits for CONNACK, or refuses the client. It also returns when the client
+// has to wait for the owner of its partition.
 func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	if r.Reason.Failed() {
 		c.refuse(t, r)
@@ -104,7 +105,7 @@ func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	}
 	// The client may send on before CONNACK, but what it may do is known only
 	// then [MQTT-3.1.4-6].
-	return c.wait(func() bool { return c.opened })
+	return c.wait(func() bool { return c.opened || c.waitsLocked() })
 }
 
 func (c *connection) refuse(t *turn, r conn.Refusal) {
@@ -208,35 +209,6 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return r
 	}
 	return c.open(t, open)
-}
-
-// open asks the broker for a channel.
-func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
-	unreachable := conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "no broker is reachable"}
-	l := c.gw.pool.Pick(c.tenant + "/" + c.clientID)
-	if l == nil {
-		return unreachable
-	}
-	c.mu.Lock()
-	ch, err := l.Channels.Add(c)
-	if err == nil {
-		c.link, c.channel, c.sending = l, ch, true
-	}
-	c.mu.Unlock()
-	if err != nil {
-		return conn.Refusal{Reason: mqtt.ServerBusy, Text: err.Error()}
-	}
-	up := &t.fx.Up
-	up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: ch, Open: open})
-	err = l.Send(up)
-	t.fx.Reset()
-	c.sent()
-	if err != nil {
-		return unreachable
-	}
-	l.FlushUp()
-	c.gw.flush()
-	return conn.Refusal{}
 }
 
 // tenantOf applies the rules by which a connection's tenant is found; the

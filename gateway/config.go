@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -26,10 +28,17 @@ type Config struct {
 	// Tickets is what all gateways derive the keys of TLS session tickets from; nil,
 	// and while it gives nil, each has its own.
 	Tickets func() *tenancy.TicketSecrets
-	// Dialer leads to the broker. Links is how many links are kept to it; 0
-	// means 2, and 1 is enough in one process.
+	// Dialer leads to a broker, and Seeds to one each; one of them is enough. Dial
+	// leads to those of the partition table, which brokers tell; without it the seeds
+	// lead to all of them. Links is how many links are kept to each; 0 means 2, and 1
+	// is enough in one process.
 	Dialer uplink.Dialer
+	Seeds  []uplink.Dialer
+	Dial   func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error)
 	Links  int
+	// OwnerWait is for how long a client waits for its partition to have a broker;
+	// 0 means 10 s.
+	OwnerWait time.Duration
 	// Anonymous is the id of the tenant of clients that name none, on the
 	// listeners without TLS; empty is none.
 	Anonymous string
@@ -58,7 +67,7 @@ const (
 
 func (c *Config) validate() error {
 	switch {
-	case c.Directory == nil || c.Dialer == nil || c.Log == nil || c.Registerer == nil:
+	case c.Directory == nil || c.Dialer == nil && len(c.Seeds) == 0 || c.Log == nil || c.Registerer == nil:
 		return errs.New(errs.Invalid, "gateway: expected a directory, a dialer, a logger and a registerer")
 	case len(c.Listeners) == 0:
 		return errs.New(errs.Invalid, "gateway: listeners: expected at least one")
@@ -73,6 +82,12 @@ func (c *Config) validate() error {
 			return errs.New(errs.Invalid, "gateway: listeners: expected different names, found %q twice", l.Label())
 		}
 		names[l.Label()] = true
+	}
+	if c.Dialer != nil {
+		c.Seeds = append([]uplink.Dialer{c.Dialer}, c.Seeds...)
+	}
+	if c.OwnerWait == 0 {
+		c.OwnerWait = defaultOwnerWait
 	}
 	if c.Links == 0 {
 		c.Links = defaultLinks

@@ -47,7 +47,9 @@ type connection struct {
 	// silence is how many milliseconds may pass without a byte; 0 is for ever.
 	silence atomic.Int64
 
-	// Set by the reading goroutine before the channel is opened.
+	// link and channel are guarded by mu until CONNACK is on its way: a client that
+	// waits for a broker has none. The others are set by the reading goroutine before
+	// the channel is asked for.
 	link     *uplink.Link[connection]
 	channel  link.Channel
 	tenant   string
@@ -61,6 +63,8 @@ type connection struct {
 	throttledLogged atomic.Bool
 	// overRate: the last turn has used up a rate; the inbound half's.
 	overRate bool
+	// awaits: opening waits, or has; written under mu.
+	awaits atomic.Bool
 
 	mu sync.Mutex // guards what follows
 
@@ -70,6 +74,9 @@ type connection struct {
 	state *tenantState
 	// dirty: in the gateway's list, to be flushed.
 	dirty bool
+	// opening is from when a broker is to be asked for a channel until it has
+	// answered; nil otherwise.
+	opening *opening
 	// opened: CONNACK with success was appended.
 	opened bool
 	// slow: something waited for the socket at the last flush. gone: it is closed.
@@ -96,8 +103,9 @@ type connection struct {
 	// loop; before that, when the broker's answer to the close is not waited for any
 	// more. In Unix milliseconds.
 	lingerUntil int64
-	// sending: the reading goroutine is in Send, and looks at ending after it.
-	sending bool
+	// sending is how many goroutines are in Send with frames of c; each looks at
+	// ending after it.
+	sending int8
 
 	// ending: goodbye says how. told: the client was. reported: the broker was;
 	// it forgets a channel only then, even if it has closed it itself.
@@ -193,6 +201,11 @@ func (c *connection) endLocked(cl conn.Close) {
 		return
 	}
 	c.ending, c.goodbye = true, cl
+	if c.opening != nil {
+		c.gw.waiting.forget(c.opening)
+		c.opening = nil
+		c.awaits.Store(false)
+	}
 	c.wakeLocked()
 	c.markLocked()
 	c.count(cl)
@@ -267,18 +280,19 @@ func (c *connection) wait(ready func() bool) bool {
 const maxOwed = 256 << 10
 
 // pause reports whether b, which was read, may not be handled yet: too many
-// answers wait for the socket, or the broker's window is used up. Then c is
+// answers wait for the socket, the broker's window is used up, or the client waits
+// for the owner of its partition. Then c is
 // paused until somebody calls wakeLocked. The keep alive goes on in the first
 // case, so that a client that never reads again is ended by it.
 func (c *connection) pause(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ending || !c.opened {
+	if c.ending || !c.opened && !c.waitsLocked() {
 		return false
 	}
 	stalled := c.owed > maxOwed
 	switch {
-	case stalled:
+	case stalled || !c.opened:
 	case len(b) == 0:
 		return false
 	case !c.m.MayRead(packet.Type(b[0] >> 4)):
@@ -338,10 +352,10 @@ func (c *connection) finish() {
 	c.mu.Lock()
 	c.gone = true
 	c.slowLocked(false)
-	c.mu.Unlock()
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
 	}
+	c.mu.Unlock()
 	if c.tenant != "" {
 		if c.gw.registry.leave(c.state, c) {
 			c.gw.rules.forget(c.tenant)

@@ -162,6 +162,11 @@ type fakeBroker struct {
 	// publishes.
 	quiet, mute, noWindow bool
 	last                  link.Channel // that was closed
+	// away brokers cannot be dialled. moved, if set, says of a client why it is not
+	// served; nil if it is.
+	away  bool
+	lives int // of its link: a former one takes nothing
+	moved func(id mqtt.ClientID) *link.Moved
 }
 
 type fakeChannel struct {
@@ -174,16 +179,25 @@ type fakeChannel struct {
 func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.away {
+		return nil, errors.New("away")
+	}
 	b.gw, b.channels = gw, map[link.Channel]*fakeChannel{}
-	return b, nil
+	b.lives++
+	return &fakeEnd{b, b.lives}, nil
 }
 
-func (b *fakeBroker) Close() error { return nil }
+// fakeEnd is a link to a fakeBroker.
+type fakeEnd struct {
+	*fakeBroker
+	life int
+}
 
-func (b *fakeBroker) Flush() {}
-
-func (b *fakeBroker) Send(up *link.Up) error {
-	gw, down := b.turn(up)
+func (e *fakeEnd) Send(up *link.Up) error {
+	gw, down, err := e.turn(up, e.life)
+	if err != nil {
+		return err
+	}
 	if len(down.Frames) > 0 {
 		gw.Receive(down)
 	}
@@ -191,8 +205,11 @@ func (b *fakeBroker) Send(up *link.Up) error {
 	return nil
 }
 
-func (b *fakeBroker) Post(up *link.Up) error {
-	gw, down := b.turn(up)
+func (e *fakeEnd) Post(up *link.Up) error {
+	gw, down, err := e.turn(up, e.life)
+	if err != nil {
+		return err
+	}
 	if len(down.Frames) > 0 {
 		gw.Receive(down)
 		go gw.Flush()
@@ -200,14 +217,21 @@ func (b *fakeBroker) Post(up *link.Up) error {
 	return nil
 }
 
-func (b *fakeBroker) turn(up *link.Up) (link.Gateway, *link.Down) {
+func (*fakeEnd) Close() error { return nil }
+
+func (*fakeEnd) Flush() {}
+
+func (b *fakeBroker) turn(up *link.Up, life int) (link.Gateway, *link.Down, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if life != b.lives {
+		return nil, nil, link.ErrLost
+	}
 	down := &link.Down{}
 	for i := range up.Frames {
 		b.frame(&up.Frames[i], down)
 	}
-	return b.gw, down
+	return b.gw, down, nil
 }
 
 func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
@@ -219,6 +243,12 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	switch f.Kind {
 	case link.UpOpen:
 		b.opens = append(b.opens, *f.Open)
+		if b.moved != nil {
+			if m := b.moved(f.Open.ClientID); m != nil {
+				say(link.DownFrame{Kind: link.DownMoved, Moved: m})
+				return
+			}
+		}
 		b.channels[f.Channel] = &fakeChannel{open: *f.Open, credit: f.Open.Credit}
 		if b.quiet {
 			return
@@ -471,6 +501,7 @@ type client struct {
 	v   packet.Version
 	dec packet.Decoder
 	buf []byte
+	cut func() error // closes without a word
 }
 
 func (w *world) dial(name string) *client {
@@ -484,7 +515,7 @@ func (w *world) dial(name string) *client {
 
 func (w *world) client(c net.Conn) *client {
 	w.t.Cleanup(func() { c.Close() })
-	return &client{t: w.t, c: c, v: packet.V5}
+	return &client{t: w.t, c: c, v: packet.V5, cut: c.Close}
 }
 
 func (c *client) send(p *packet.Packet) {
@@ -582,6 +613,6 @@ func publish(name, payload string, qos mqtt.QoS) *packet.Packet {
 
 var (
 	_ uplink.Dialer     = (*fakeBroker)(nil)
-	_ link.Broker       = (*fakeBroker)(nil)
+	_ link.Broker       = (*fakeEnd)(nil)
 	_ tenancy.Directory = (*fakeDirectory)(nil)
 )

@@ -181,6 +181,23 @@ func (g *Gateway) give(fl *flusher) {
 	g.flushers.Put(fl)
 }
 
+// send sends what was gathered for the brokers, with what that leads to, and returns
+// the links that are lost.
+func (fl *flusher) send(g *Gateway) (lost []*uplink.Link[connection]) {
+	for i := range fl.ups {
+		u := &fl.ups[i]
+		if err := u.link.Send(&u.up); err != nil {
+			g.log.Debug("send to the broker", "error", err)
+			lost = append(lost, u.link)
+		}
+		u.link.FlushUp()
+		u.up.Reset()
+		u.link = nil
+	}
+	fl.ups = fl.ups[:0]
+	return lost
+}
+
 // post sends what was gathered for the brokers.
 func (fl *flusher) post(g *Gateway) {
 	for i := range fl.ups {
@@ -258,7 +275,7 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 		}
 		return n, warn
 	}
-	if !c.reported && !c.sending {
+	if !c.reported && c.sending == 0 {
 		c.reportedLocked()
 		up := fl.frames(c.link)
 		up.Frames = append(up.Frames, closeFrame(c.channel, c.goodbye))

@@ -32,7 +32,8 @@ type Gateway struct {
 	log       *slog.Logger
 	metrics   *metrics
 	listeners []*listener.Listener
-	pool      *uplink.Pool[connection]
+	brokers   *uplink.Brokers[connection]
+	waiting   waiting
 	registry  registry
 	rules     rules
 	turns     sync.Pool // *turn
@@ -70,6 +71,8 @@ type Gateway struct {
 	draining atomic.Bool
 	// strangers bounds the lines in the log about those that do not speak MQTT.
 	strangers rate.Sometimes
+	// waiters and timedOut bound those about clients whose partition has no broker.
+	waiters, timedOut rate.Sometimes
 
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.
@@ -81,7 +84,10 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute}}
+	g := &Gateway{
+		cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute},
+		waiters: rate.Sometimes{First: 1, Interval: 10 * time.Second}, timedOut: rate.Sometimes{First: 1, Interval: 10 * time.Second},
+	}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.dirty.fair.Quantum = flushQuantum
 	g.load.slots = make(chan struct{}, connectSlots*runtime.GOMAXPROCS(0))
@@ -91,7 +97,10 @@ func New(cfg Config) (*Gateway, error) {
 	g.rests.New = func() any { return &rest{} }
 	g.flushers.New = func() any { return &flusher{} }
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
-	g.pool = uplink.NewPool[connection](cfg.Links, cfg.Dialer, (*fromBroker)(g), cfg.Log)
+	g.waiting.signal, g.waiting.lists = make(chan struct{}, 1), map[uint16]*lists{}
+	g.brokers = uplink.NewBrokers(uplink.BrokersConfig[connection]{
+		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,
+	})
 	o := listener.Options{
 		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
 		Computing: listener.NewComputing(computingHandshakes * runtime.GOMAXPROCS(0)),
@@ -129,9 +138,9 @@ func (g *Gateway) Addrs() map[string]net.Addr {
 // Connections counts the open connections.
 func (g *Gateway) Connections() int { return g.registry.wheel.len() }
 
-// Healthy returns an error while there is no link to a broker.
+// Healthy returns an error while there is no link to any broker.
 func (g *Gateway) Healthy(context.Context) error {
-	if g.pool.Up() == 0 {
+	if g.brokers.Up() == 0 {
 		return errs.New(errs.Unavailable, "there is no link to a broker")
 	}
 	return nil
@@ -146,10 +155,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	links, closeLinks := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeLinks()
 	var wg, linkWG sync.WaitGroup
-	linkWG.Go(func() { g.pool.Run(links) })
+	linkWG.Go(func() { g.brokers.Run(links) })
 	g.runLoops(links)
 	wg.Go(func() { g.sweep(ctx) })
 	wg.Go(func() { g.watch(ctx) })
+	wg.Go(func() { g.reopen(ctx) })
 	wg.Go(func() { g.watchLoad(ctx) })
 	for _, l := range g.listeners {
 		c := l.Config()

@@ -102,7 +102,9 @@ func (w *world) ws(name, host string, header http.Header) *client {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return w.client(websocket.NetConn(ctx, ws, websocket.MessageBinary))
+	c := w.client(websocket.NetConn(ctx, ws, websocket.MessageBinary))
+	c.cut = ws.CloseNow
+	return c
 }
 
 func TestTenantSelection(t *testing.T) {

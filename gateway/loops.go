@@ -13,7 +13,7 @@ import (
 )
 
 // loops are the event loops of a gateway, which have the connections with MQTT or
-// TLS on the socket, from CONNACK on. Before that, and where there is PROXY or
+// TLS on the socket, from CONNACK on, or while they wait for a broker. Before that, and where there is PROXY or
 // WebSocket, a connection has a goroutine.
 type loops struct {
 	all  []*loop.Loop
@@ -34,7 +34,7 @@ func (g *Gateway) newLoops() error {
 		var l *loop.Loop
 		l, err := loop.New(func() { g.loops.busy.Add(1) }, func() (more bool) {
 			g.loops.busy.Add(-1)
-			g.pool.FlushUp()
+			g.brokers.FlushUp()
 			if l.Pending() {
 				g.flushEarly()
 				return false
@@ -78,7 +78,8 @@ func (c *connection) move(left []byte) bool {
 	l := g.loops.all[g.loops.next.Add(1)%uint32(len(g.loops.all))]
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.opened || c.ending {
+	waits := c.waitsLocked()
+	if c.ending || !c.opened && !waits {
 		return false
 	}
 	c.keep(left)
@@ -88,14 +89,22 @@ func (c *connection) move(left []byte) bool {
 		return false
 	}
 	c.source = source
-	if c.in.Layered() {
-		source.Wake() // for what TLS holds already
+	switch {
+	case waits:
+		c.paused = true
+		source.WantEnd()
+	case c.in.Layered() || len(left) > 0:
+		source.Wake() // for what TLS holds, or was not handled
 	}
 	return true
 }
 
 // Readable implements loop.Handler.
 func (c *connection) Readable(l *loop.Loop) {
+	if c.awaits.Load() {
+		c.hungUp()
+		return
+	}
 	// TLS gives a record at a time, and the loop does not see what is left. It is
 	// others' turn after a buffer all the same.
 	for read := 0; read < len(l.Buffer()); {

@@ -39,6 +39,8 @@ const (
 	mTenantPublishes
 	mTenantBytes
 	mTenantRefused
+	mOpens
+	mWaiting
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -57,7 +59,7 @@ var Metrics = []telemetry.Metric{
 	mThrottled:            {Name: "mqtt_gateway_throttled_total", Kind: telemetry.Counter, Labels: []string{"quota"}, Help: "Times that a connection was not read, or not written to, because of the quota of that name, or because the node is overloaded (overload); for connect_rate, connect_rate_client and overload_connects, CONNECTs that were delayed or refused."},
 	mBacklog:              {Name: "mqtt_gateway_slow_connections", Kind: telemetry.Gauge, Help: "Connections whose socket does not take what waits for it."},
 	mOverruns:             {Name: "mqtt_gateway_socket_overruns_total", Kind: telemetry.Counter, Help: "Connections that were closed because more waited for their socket than may."},
-	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to the broker that are up."},
+	mLinks:                {Name: "mqtt_gateway_links", Kind: telemetry.Gauge, Help: "Links to brokers that are up."},
 	mRefusedSubscriptions: {Name: "mqtt_gateway_subscriptions_refused_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Subscriptions that the gateway refused: by the grants, or by the quota or setting of that name."},
 	mPolls:                {Name: "mqtt_gateway_loop_polls_total", Kind: telemetry.Counter, Help: "Times that an event loop asked the kernel for events."},
 	mReads:                {Name: "mqtt_gateway_loop_reads_total", Kind: telemetry.Counter, Help: "Reads from sockets that event loops have."},
@@ -66,6 +68,8 @@ var Metrics = []telemetry.Metric{
 	mTenantPublishes:      {Name: "mqtt_gateway_tenant_publishes_total", Kind: telemetry.Counter, Labels: []string{"tenant", "outcome"}, Help: "PUBLISH packets that came from a tenant's clients, by outcome: passed on to a broker, or the reason of mqtt_gateway_dropped_total why not."},
 	mTenantBytes:          {Name: "mqtt_gateway_tenant_received_bytes_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "Bytes of packets that came from a tenant's clients after CONNECT, inside TLS and WebSocket."},
 	mTenantRefused:        {Name: "mqtt_gateway_tenant_connects_refused_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "CONNECTs of a tenant's clients that were refused by a quota, or because the node is overloaded."},
+	mOpens:                {Name: "mqtt_gateway_opens_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "CONNECTs that did not find the broker of their client's partition at once: answered by a broker that does not have it (moved, each time), made to wait (waited), refused after waiting (timed_out)."},
+	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -77,7 +81,17 @@ type metrics struct {
 	deliveries, bytesIn, bytesOut, paused, overruns            prometheus.Counter
 	slow                                                       prometheus.Gauge
 	throttled                                                  [quotas]prometheus.Counter
+	opens                                                      [len(openEvents)]prometheus.Counter
 }
+
+// What happens to CONNECTs that do not find their broker at once.
+const (
+	openMoved = iota
+	openWaited
+	openTimedOut
+)
+
+var openEvents = [...]string{openMoved: "moved", openWaited: "waited", openTimedOut: "timed_out"}
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	m := &metrics{
@@ -110,13 +124,18 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	for s := conn.RefusedGrants; s <= conn.RefusedIDs; s++ {
 		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
+	opens := Metrics[mOpens].CounterVec(r)
+	for i, event := range openEvents {
+		m.opens[i] = opens.WithLabelValues(event)
+	}
+	Metrics[mWaiting].GaugeFunc(r, func() float64 { return float64(g.waiting.len()) })
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.wheel.len()) })
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
 	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })
 	r.MustRegister(tenantCollector{g})
-	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.pool.Up()) })
+	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.brokers.Up()) })
 	return m
 }
 

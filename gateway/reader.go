@@ -48,7 +48,11 @@ func (c *connection) read() (moved bool) {
 	defer r.release(&c.gw.busy)
 	for {
 		n, err := c.in.Read(r.b[r.n:])
-		if !c.took(r, n) || err != nil {
+		goesOn, moved := c.took(r, n)
+		if moved {
+			return true
+		}
+		if !goesOn || err != nil {
 			break
 		}
 		if c.move(r.b[:r.n]) {
@@ -65,10 +69,11 @@ func (c *connection) read() (moved bool) {
 	return false
 }
 
-// took handles n bytes that were read, and reports whether to go on.
-func (c *connection) took(r *reading, n int) bool {
+// took handles n bytes that were read, and reports whether to go on, or that a loop
+// has the connection now.
+func (c *connection) took(r *reading, n int) (goesOn, moved bool) {
 	if n == 0 {
-		return !c.isEnding()
+		return !c.isEnding(), false
 	}
 	c.lastRead.Store(time.Now().UnixMilli())
 	c.gw.metrics.bytesIn.Add(float64(n))
@@ -80,10 +85,16 @@ func (c *connection) took(r *reading, n int) bool {
 		if !paused {
 			break
 		}
+		if c.awaits.Load() && c.move(r.b[:r.n]) {
+			return true, true
+		}
 		<-c.wake
+		if c.isEnding() {
+			return false, false
+		}
 	}
 	r.fit(&c.gw.busy, n, full)
-	return !c.isEnding()
+	return !c.isEnding(), false
 }
 
 // lingers reports whether the client is to hang up first: it was told something,
@@ -148,7 +159,7 @@ func (c *connection) consume(b []byte) (used int, paused bool) {
 		}
 		n, goesOn := c.turn(b[used:])
 		used += n
-		if !goesOn || used == len(b) || c.isEnding() {
+		if !goesOn || c.isEnding() {
 			return used, false
 		}
 	}
@@ -179,16 +190,16 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if c.version() == 0 {
 			n, ok := c.connect(t, rest)
 			used += n
-			if !ok || n == 0 {
-				return used, false
+			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+				return used, waits
 			}
 			continue
 		}
 		if sp := c.special.Load(); sp != nil && sp.enhanced != nil {
 			n, ok := c.authenticate(t, rest)
 			used += n
-			if !ok || n == 0 {
-				return used, false
+			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+				return used, waits
 			}
 			continue
 		}
@@ -290,8 +301,11 @@ func (c *connection) apply(fx *conn.Effects) (send bool) {
 	default:
 		c.markLocked()
 	}
-	c.sending = len(fx.Up.Frames) > 0
-	return c.sending
+	if len(fx.Up.Frames) == 0 {
+		return false
+	}
+	c.sending++
+	return true
 }
 
 // sent is called after a Send. Somebody else may have ended the connection
@@ -300,7 +314,7 @@ func (c *connection) apply(fx *conn.Effects) (send bool) {
 func (c *connection) sent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sending = false
+	c.sending--
 	if c.ending && !c.reported {
 		c.markLocked()
 	}

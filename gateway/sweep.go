@@ -51,14 +51,7 @@ func (c *connection) timeout(now int64) (again int64) {
 		}
 		c.source.Wake()
 	case !c.opened:
-		if due := c.started + c.gw.cfg.ConnectTimeout.Milliseconds(); now <= due {
-			return due + 1
-		}
-		cl := conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the broker does not answer"}
-		if c.version() == 0 {
-			cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
-		}
-		c.endLocked(cl)
+		return c.overdueLocked(now)
 	case over != 0 && now > over:
 		c.endLocked(conn.Close{
 			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows",

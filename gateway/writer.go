@@ -53,15 +53,22 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 		if f.Kind == link.DownLoad {
 			g.load.told(l, f.Load)
 		}
-		if f.Kind == link.DownAnswer || f.Kind == link.DownGoaway || f.Kind == link.DownLoad {
+		switch f.Kind {
+		case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable:
 			continue
+		default:
 		}
 		c := l.Channels.Get(f.Channel)
 		if c == nil {
 			continue // it has ended, and the broker will hear of it
 		}
-		if f.Kind == link.DownDeliver {
+		switch f.Kind {
+		case link.DownMoved:
+			c.moved(l, f.Channel, f.Moved)
+			continue
+		case link.DownDeliver:
 			deliveries++
+		default:
 		}
 		c.receive(b, f)
 	}
@@ -94,7 +101,13 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g.load.told(l, load.Calm)
 	l.Channels.All(func(c *connection) {
 		c.mu.Lock()
-		c.endLocked(conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"})
+		switch {
+		case c.link != l: // it has just been moved to another
+		case c.opening != nil:
+			c.unlinkedLocked()
+		default:
+			c.endLocked(unreachable)
+		}
 		c.answeredLocked()
 		c.mu.Unlock()
 	})
@@ -110,6 +123,9 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 			c.answeredLocked()
 		}
 		return
+	}
+	if c.opening != nil {
+		c.openedLocked()
 	}
 	c.borrowOut()
 	before := len(c.out.b)

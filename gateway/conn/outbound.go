@@ -108,6 +108,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		c.window.Store(f.Bytes)
 		r.Resume = true
 	case link.DownOpened:
+		if c.connack == nil {
+			break // it has been answered
+		}
 		c.window.Store(f.Bytes)
 		c.phase = open
 		k := c.connack

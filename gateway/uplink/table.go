@@ -19,15 +19,21 @@ const (
 	pageSize = 1 << pageBits
 )
 
+// ErrEnds says that a link takes no new channels, since it is about to be closed:
+// another is to be picked.
+var ErrEnds = errors.New("the link is about to be closed")
+
 var errTableFull = errors.New("the link has no free channel")
 
 // Table finds what a channel belongs to. Get is free of locks.
 type Table[T any] struct {
 	pages [1 << (slotBits - pageBits)]atomic.Pointer[[pageSize]atomic.Pointer[entry[T]]]
 
-	mu   sync.Mutex
-	next uint32         // the first slot that was never used
-	free []link.Channel // oldest first: a slot rests as long as possible
+	mu    sync.Mutex
+	n     int            // channels there are
+	ended bool           // there are no more
+	next  uint32         // the first slot that was never used
+	free  []link.Channel // oldest first: a slot rests as long as possible
 }
 
 type entry[T any] struct {
@@ -35,10 +41,13 @@ type entry[T any] struct {
 	v       *T
 }
 
-// Add gives v a channel.
+// Add gives v a channel. It fails with ErrEnds after End.
 func (t *Table[T]) Add(v *T) (link.Channel, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.ended {
+		return 0, ErrEnds
+	}
 	var ch link.Channel
 	// A slot is used again only when some others have been freed after it.
 	if len(t.free) > pageSize || len(t.free) > 0 && t.next > slotMask {
@@ -58,7 +67,17 @@ func (t *Table[T]) Add(v *T) (link.Channel, error) {
 		t.pages[slot>>pageBits].Store(page)
 	}
 	page[slot&(pageSize-1)].Store(&entry[T]{ch, v})
+	t.n++
 	return ch, nil
+}
+
+// End ends a table without channels, and reports whether it is ended: no channel
+// can be added to it any more.
+func (t *Table[T]) End() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = t.ended || t.n == 0
+	return t.ended
 }
 
 // Get returns what ch belongs to, or nil.
@@ -88,6 +107,7 @@ func (t *Table[T]) Remove(ch link.Channel) {
 		return
 	}
 	page[slot&(pageSize-1)].Store(nil)
+	t.n--
 	t.free = append(t.free, ch+1<<slotBits)
 }
 

@@ -4,6 +4,7 @@ package uplink
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
@@ -46,12 +47,12 @@ type Handler[T any] interface {
 type Link[T any] struct {
 	Channels Table[T]
 
-	broker  link.Broker
-	handler Handler[T]
-	goaway  atomic.Bool
-	once    sync.Once
-	gone    chan struct{}
-	err     error // before gone is closed
+	broker link.Broker
+	pool   *Pool[T]
+	goaway atomic.Bool
+	once   sync.Once
+	gone   chan struct{}
+	err    error // before gone is closed
 }
 
 // Send is that of link.Broker.
@@ -63,21 +64,33 @@ func (l *Link[T]) Post(b *link.Up) error { return l.broker.Post(b) }
 // FlushUp is Flush of link.Broker.
 func (l *Link[T]) FlushUp() { l.broker.Flush() }
 
+// Pool is what the link belongs to.
+func (l *Link[T]) Pool() *Pool[T] { return l.pool }
+
+// To is the name of the broker, empty if no table has it.
+func (l *Link[T]) To() string { return l.pool.broker.Name }
+
 // Receive implements link.Gateway.
 func (l *Link[T]) Receive(b *link.Down) {
 	for i := range b.Frames {
-		if b.Frames[i].Kind == link.DownGoaway {
+		switch f := &b.Frames[i]; f.Kind {
+		case link.DownGoaway:
 			l.goaway.Store(true)
+		case link.DownTable:
+			if tell := l.pool.tell; tell != nil {
+				tell(f.Table)
+			}
+		default:
 		}
 	}
-	l.handler.Receive(l, b)
+	l.pool.handler.Receive(l, b)
 }
 
 // Flush implements link.Gateway.
-func (l *Link[T]) Flush() { l.handler.Flush() }
+func (l *Link[T]) Flush() { l.pool.handler.Flush() }
 
 // FlushEarly implements link.EarlyFlusher.
-func (l *Link[T]) FlushEarly() { l.handler.FlushEarly() }
+func (l *Link[T]) FlushEarly() { l.pool.handler.FlushEarly() }
 
 // Lost implements link.Gateway.
 func (l *Link[T]) Lost(err error) {
@@ -94,6 +107,15 @@ type Pool[T any] struct {
 	log     *slog.Logger
 	links   []atomic.Pointer[Link[T]]
 	seed    maphash.Seed
+
+	// Of a pool of Brokers: who is at the other end, who hears of tables and of links
+	// that are up, and the end of Run.
+	broker link.TableBroker
+	tell   func(*link.TableUpdate)
+	up     func()
+	cancel context.CancelFunc
+	// retired: no channel is to be opened any more, and lost links stay lost.
+	retired atomic.Bool
 }
 
 // The pauses between two attempts to dial.
@@ -121,6 +143,16 @@ func (p *Pool[T]) Pick(name string) *Link[T] {
 	return nil
 }
 
+// Opens reports whether a link takes new channels.
+func (p *Pool[T]) Opens() bool {
+	for i := range p.links {
+		if l := p.links[i].Load(); l != nil && !l.goaway.Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // FlushUp sends what waits for any of the links.
 func (p *Pool[T]) FlushUp() {
 	for i := range p.links {
@@ -141,6 +173,20 @@ func (p *Pool[T]) Up() int {
 	return n
 }
 
+// end reports whether no link has a channel; none gets one after that.
+func (p *Pool[T]) end() bool {
+	ended := true
+	for i := range p.links {
+		if l := p.links[i].Load(); l != nil && !l.Channels.End() {
+			ended = false
+		}
+	}
+	return ended
+}
+
+// errRetired is why the links of a retired pool end.
+var errRetired = errors.New("the link is not needed any more")
+
 // Run keeps the links until ctx is done, then closes them.
 func (p *Pool[T]) Run(ctx context.Context) {
 	var wg sync.WaitGroup
@@ -152,8 +198,8 @@ func (p *Pool[T]) Run(ctx context.Context) {
 
 func (p *Pool[T]) keep(ctx context.Context, i int) {
 	pause := pauseFirst
-	for ctx.Err() == nil {
-		l := &Link[T]{handler: p.handler, gone: make(chan struct{})}
+	for ctx.Err() == nil && !p.retired.Load() {
+		l := &Link[T]{pool: p, gone: make(chan struct{})}
 		dctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		b, err := p.dialer.Dial(dctx, l)
 		cancel()
@@ -173,11 +219,17 @@ func (p *Pool[T]) keep(ctx context.Context, i int) {
 		l.broker = b
 		p.links[i].Store(l)
 		p.log.Info("link to the broker is up", "link", i)
+		if p.up != nil {
+			p.up()
+		}
 		select {
 		case <-ctx.Done():
 			p.links[i].Store(nil)
 			if err := b.Close(); err != nil {
 				p.log.Debug("close link", "error", err)
+			}
+			if p.retired.Load() { // else the gateway itself ends
+				p.handler.Lost(l, errRetired)
 			}
 			return
 		case <-l.gone:

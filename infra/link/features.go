@@ -36,6 +36,7 @@ func forOld(b *Down) *Down {
 				Kind: DownRefused, Channel: f.Channel, Reason: mqtt.ServerUnavailable,
 				Text: "another broker has the partition of this client, which this gateway is too old to ask",
 			}
+		default:
 		}
 		out.Frames = append(out.Frames, f)
 	}

@@ -179,8 +179,10 @@ func TestServe_OldGateways(t *testing.T) {
 		go func() {
 			_ = link.Accept(t.Context(), broker, func(gw link.Gateway, _ string) link.Broker {
 				gw.Receive(&link.Down{Frames: []link.DownFrame{
-					{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: 1}}, {Kind: link.DownOpened, Channel: 1},
-					{Kind: link.DownMoved, Channel: 2, Moved: &link.Moved{}}, {Kind: link.DownGoaway},
+					{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: 1}},
+					{Kind: link.DownOpened, Channel: 1},
+					{Kind: link.DownMoved, Channel: 2, Moved: &link.Moved{}},
+					{Kind: link.DownGoaway},
 				}})
 				gw.Flush()
 				return noBroker{}

@@ -24,14 +24,12 @@ type snapshot struct {
 	owners  []TableOwner // by partition
 }
 
-// empty is the state before the first update.
-var empty = &snapshot{}
-
-func (t *Table) load() *snapshot {
-	if s := t.now.Load(); s != nil {
-		return s
+// load returns the present state, which is empty before the first update.
+func (t *Table) load() (s snapshot) {
+	if now := t.now.Load(); now != nil {
+		s = *now
 	}
-	return empty
+	return s
 }
 
 // Apply takes what a broker told and reports whether anything is different now.
@@ -113,6 +111,11 @@ func (s *snapshot) owner(partition uint16) (broker string, epoch uint64, ok bool
 	}
 	o := &s.owners[partition]
 	return o.Broker, o.Epoch, o.Broker != ""
+}
+
+// Owns reports whether the broker of that name owns a partition.
+func (t *Table) Owns(broker string) bool {
+	return slices.ContainsFunc(t.load().owners, func(o TableOwner) bool { return o.Broker == broker && broker != "" })
 }
 
 // Partitions is how many there are, 0 before the first update.

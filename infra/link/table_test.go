@@ -112,6 +112,9 @@ func TestTable_TheHigherEpochHolds(t *testing.T) {
 		t.Error("Moved of a higher epoch does not change the table")
 	}
 	owner(1, "b2", 7, true)
+	if !table.Owns("b2") || table.Owns("b1") || table.Owns("") {
+		t.Error("Owns does not know that b2 owns a partition and b1 none")
+	}
 	apply(true, both[1:])
 	if _, ok := table.Address("b1"); ok {
 		t.Error("a broker that is not told any more has an address")

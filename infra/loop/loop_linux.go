@@ -184,18 +184,31 @@ func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
 }
 
 // WantRead says whether Readable is to be called.
-func (s *Source) WantRead(want bool) { s.want(unix.EPOLLIN, want) }
+func (s *Source) WantRead(want bool) {
+	if want {
+		s.change(unix.EPOLLIN, unix.EPOLLRDHUP)
+		return
+	}
+	s.change(0, unix.EPOLLIN)
+}
+
+// WantEnd is WantRead(false), but that Readable is called when the peer has ended
+// its stream, whatever waits to be read before that; until WantRead(true).
+func (s *Source) WantEnd() { s.change(unix.EPOLLRDHUP, unix.EPOLLIN) }
 
 // WantWrite says whether Writable is to be called.
-func (s *Source) WantWrite(want bool) { s.want(unix.EPOLLOUT, want) }
+func (s *Source) WantWrite(want bool) {
+	if want {
+		s.change(unix.EPOLLOUT, 0)
+		return
+	}
+	s.change(0, unix.EPOLLOUT)
+}
 
-func (s *Source) want(event uint32, want bool) {
+func (s *Source) change(more, less uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	events := s.events | event
-	if !want {
-		events = s.events &^ event
-	}
+	events := s.events&^less | more
 	if s.gone || events == s.events {
 		return
 	}
@@ -382,7 +395,7 @@ func (l *Loop) gather() {
 		}
 		l.ready[i] = nil
 		ev := l.events[i].Events
-		if ev&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if ev&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			s.readable = true
 			l.list(s)
 		}

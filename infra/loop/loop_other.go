@@ -42,6 +42,9 @@ func (*Loop) Run(context.Context) error { return ErrUnsupported }
 // WantRead is never called.
 func (*Source) WantRead(bool) {}
 
+// WantEnd is never called.
+func (*Source) WantEnd() {}
+
 // WantWrite is never called.
 func (*Source) WantWrite(bool) {}
 

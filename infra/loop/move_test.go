@@ -96,3 +96,48 @@ func TestWriteTwo(t *testing.T) {
 	source.Wake()
 	w.eventually("the socket stays open", func() bool { return w.l.Len() == 0 })
 }
+
+// ends counts how it is called, and reads nothing.
+type ends struct {
+	socket *loop.Socket
+	calls  atomic.Int64
+}
+
+func (h *ends) Readable(*loop.Loop) {
+	if h.socket.Ended() {
+		h.calls.Add(1)
+		_ = h.socket.Close()
+	}
+}
+func (*ends) Writable(*loop.Loop) {}
+func (*ends) Woken(*loop.Loop)    {}
+
+// Who wants only the end hears of it behind bytes that nobody reads.
+func TestWantEnd(t *testing.T) {
+	w := start(t)
+	ours, theirs := tcp(t)
+	h := &ends{socket: loop.NewSocket(ours, nil)}
+	h.socket.Async(nil, nil)
+	if _, err := theirs.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if h.socket.Ended() {
+		t.Error("bytes are taken for the end, before Move")
+	}
+	source, err := h.socket.Move(w.l, h, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.WantEnd()
+	if h.socket.Ended() {
+		t.Error("bytes are taken for the end, after Move")
+	}
+	_ = theirs.Close()
+	w.eventually("the end is not told", func() bool { return h.calls.Load() == 1 && w.l.Len() == 0 })
+	other, peer := tcp(t)
+	still := loop.NewSocket(other, nil)
+	_, _ = peer.Write([]byte("hello"))
+	_ = peer.Close()
+	w.eventually("the end is not seen before Move", still.Ended)
+	_ = still.Close()
+}

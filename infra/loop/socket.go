@@ -100,6 +100,22 @@ func (s *Socket) HungUp() bool {
 	return ended
 }
 
+// Ended is HungUp, but that bytes may wait to be read before the end, and that it
+// may be called after Move.
+func (s *Socket) Ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.source != nil {
+		return s.fd < 0 || ended(s.fd)
+	}
+	if s.raw == nil {
+		return false
+	}
+	over := false
+	err := s.raw.Control(func(fd uintptr) { over = ended(int(fd)) })
+	return over || err != nil
+}
+
 // Bound allows a backlog of n bytes. A Write that leads beyond it closes the
 // connection and fails with ErrOverrun.
 func (s *Socket) Bound(n int) {

@@ -108,3 +108,11 @@ func atEnd(fd int) bool {
 	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return n == 0 && err == nil || err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 }
+
+// ended reports whether a socket's peer has ended its stream, or the connection is
+// broken, even if bytes wait to be read before that.
+func ended(fd int) bool {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(p[:], 0)
+	return n > 0 && err == nil
+}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/manormq/manor/gateway/listener"
@@ -26,17 +27,27 @@ type config struct {
 }
 
 type brokerConfig struct {
-	Address string `yaml:"address" doc:"host:port of the broker's listener for links"`
-	Links   int    `yaml:"links" doc:"links kept to it"`
-	Cert    string `yaml:"cert" doc:"PEM file with this node's certificate"`
-	Key     string `yaml:"key" doc:"PEM file with its key"`
-	CA      string `yaml:"ca" doc:"PEM file with the region's CA: the broker must have a certificate of it"`
+	Address   string        `yaml:"address" doc:"host:port of a broker's listener for links; the others are told by it"`
+	Addresses []string      `yaml:"addresses" doc:"instead of address: several of them, any one will do"`
+	OwnerWait time.Duration `yaml:"owner_wait" doc:"how long a client waits for its partition to have a broker, as while one takes the place of another; then it is refused with 0x88"`
+	Links     int           `yaml:"links" doc:"links kept to each broker"`
+	Cert      string        `yaml:"cert" doc:"PEM file with this node's certificate"`
+	Key       string        `yaml:"key" doc:"PEM file with its key"`
+	CA        string        `yaml:"ca" doc:"PEM file with the region's CA: brokers must have a certificate of it, with their name"`
+}
+
+// seeds are the addresses of brokers to begin with.
+func (c *brokerConfig) seeds() []string {
+	if len(c.Addresses) > 0 {
+		return c.Addresses
+	}
+	return []string{c.Address}
 }
 
 func defaults() *config {
 	return &config{
 		Config: node.DefaultConfig("127.0.0.1:8889"), Data: "data/gateway", Domain: "localhost", ConnectTimeout: 10 * time.Second,
-		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2},
+		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2, OwnerWait: 10 * time.Second},
 		NATS:      nats.DefaultSection(),
 		Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:1883"}},
 	}
@@ -50,7 +61,15 @@ func (c *config) Validate() error {
 	p.Expect(c.Domain != "", "domain: expected a domain such as eu.mqtt.example")
 	p.Expect(c.ConnectTimeout > 0, "connect_timeout: expected a duration above 0 such as 10s, found %v", c.ConnectTimeout)
 	p.Expect(c.Loops >= 0 && c.Loops <= 256, "loops: expected 0 to 256, found %d", c.Loops)
-	p.Expect(c.Broker.Address != "", "broker.address: expected host:port")
+	for i, address := range c.Broker.seeds() {
+		_, _, err := net.SplitHostPort(address)
+		name := "broker.address"
+		if len(c.Broker.Addresses) > 0 {
+			name = fmt.Sprintf("broker.addresses[%d]", i)
+		}
+		p.Expect(err == nil, "%s: expected host:port, found %q", name, address)
+	}
+	p.Expect(c.Broker.OwnerWait > 0 && c.Broker.OwnerWait <= time.Minute, "broker.owner_wait: expected a duration up to 1m such as 10s, found %v", c.Broker.OwnerWait)
 	p.Expect(c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "", "broker: expected cert, key and ca, which links need")
 	p.Expect(c.Broker.Links >= 1 && c.Broker.Links <= 16, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
 	p.Add("nats.", c.NATS.Validate())

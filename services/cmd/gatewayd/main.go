@@ -80,13 +80,20 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var seeds []uplink.Dialer
+	for _, address := range c.Broker.seeds() {
+		seeds = append(seeds, uplink.DialerFunc(func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
+			return link.Dial(ctx, address, mutual, c.NodeName(), gw)
+		}))
+	}
 	registry := telemetry.NewRegistry("gateway", node.Version())
 	edge, err := gateway.New(gateway.Config{
 		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Tickets: directory.TicketSecrets, Domain: c.Domain, Anonymous: c.Anonymous,
 		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Log: log, Registerer: registry,
-		Dialer: uplink.DialerFunc(func(ctx context.Context, gw link.Gateway) (link.Broker, error) {
-			return link.Dial(ctx, c.Broker.Address, mutual, c.NodeName(), gw)
-		}),
+		OwnerWait: c.Broker.OwnerWait, Seeds: seeds,
+		Dial: func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error) {
+			return link.DialBroker(ctx, b, mutual, c.NodeName(), gw)
+		},
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// open asks the owner of the client's partition for a channel, or has the client
+// wait until there is one.
+func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
+	g := c.gw
+	if open.Will != nil { // a view into the packet
+		will := *open.Will
+		will.Message = will.Message.Clone()
+		open.Will = &will
+	}
+	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		return conn.Refusal{}
+	}
+	c.opening = &opening{c: c, open: open}
+	l, err := c.channelLocked()
+	ch := c.channel
+	if l == nil && err == nil && g.brokers.Table().Partitions() > 0 {
+		c.parkLocked(nil)
+		c.mu.Unlock()
+		g.waiting.kick()
+		return conn.Refusal{}
+	}
+	if l == nil {
+		c.opening = nil
+	}
+	c.mu.Unlock()
+	switch {
+	case err != nil:
+		return conn.Refusal{Reason: mqtt.ServerBusy, Text: err.Error()}
+	case l == nil: // nobody has told of partitions
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "no broker is reachable"}
+	}
+	up := &t.fx.Up
+	up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: ch, Open: open})
+	err = l.Send(up)
+	t.fx.Reset()
+	c.asked(l, ch, err != nil)
+	l.FlushUp()
+	g.flush()
+	return conn.Refusal{}
+}
+
+// channelLocked gives c a channel at the owner of its partition, whose Open is to be
+// sent, and asked to be called then. The link is nil if there is none now. An error
+// says that there is no channel left.
+func (c *connection) channelLocked() (*uplink.Link[connection], error) {
+	l, partition := c.gw.brokers.Pick(c.tenant, c.clientID)
+	c.opening.partition = partition
+	if l == nil {
+		return nil, nil
+	}
+	ch, err := l.Channels.Add(c)
+	if errors.Is(err, uplink.ErrEnds) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.link, c.channel = l, ch
+	c.sending++
+	return l, nil
+}
+
+// asked is called after the Open for a channel was sent; lost says that the link is.
+func (c *connection) asked(l *uplink.Link[connection], ch link.Channel, lost bool) {
+	c.mu.Lock()
+	if lost && c.opening != nil && c.link == l && c.channel == ch {
+		c.unlinkedLocked()
+	}
+	c.mu.Unlock()
+	c.sent()
+}
+
+// unlinkedLocked goes on with a client whose link is lost before the broker has
+// answered its Open: another will, if the table knows one.
+func (c *connection) unlinkedLocked() {
+	if c.gw.brokers.Table().Partitions() > 0 {
+		c.parkLocked(nil)
+		c.gw.waiting.kick()
+		return
+	}
+	c.endLocked(unreachable)
+}
+
+// unreachable is the end of a client whose link is lost.
+var unreachable = conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"}
+
+// parkLocked has c, which has no channel any more, wait for the owner of its
+// partition. From the first time on its goroutine gives it to an event loop. refused is
+// the owner that has just said that it does not serve the partition; nil if none has.
+// The caller kicks those that wait, so that they are tried again in time.
+func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
+	g, o := c.gw, c.opening
+	if c.link != nil {
+		c.link.Channels.Remove(c.channel)
+		c.link, c.channel = nil, 0
+	}
+	again := o.until != 0
+	if !again {
+		now := time.Now().UnixMilli()
+		o.until = now + g.cfg.OwnerWait.Milliseconds()
+		g.metrics.opens[openWaited].Inc()
+		g.registry.wheel.look(&c.timed, min(o.until+1, now+hungUpEvery.Milliseconds()))
+		g.waiters.Do(func() {
+			owner, epoch, _ := g.brokers.Table().OwnerOf(o.partition)
+			g.log.Warn("clients wait for their partition to have a broker; further ones are counted only, for 10 seconds",
+				slog.Int("partition", int(o.partition)), slog.String("owner", owner), slog.Uint64("epoch", epoch))
+		})
+		c.awaits.Store(true)
+		c.wakeLocked() // if its goroutine waits for the broker's answer
+	}
+	w := &g.waiting
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if refused != nil {
+		l := w.list(o.partition)
+		l.refused = refused
+		_, l.epoch, _ = g.brokers.Table().OwnerOf(o.partition)
+	}
+	w.add(o, again)
+}
+
+// moved goes on with a client whose partition is not the broker's.
+func (c *connection) moved(l *uplink.Link[connection], ch link.Channel, m *link.Moved) {
+	g := c.gw
+	g.metrics.opens[openMoved].Inc()
+	g.brokers.Moved(m)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opening == nil || c.link != l || c.channel != ch {
+		return // it has ended
+	}
+	var refused *uplink.Pool[connection]
+	if g.brokers.Owner(c.opening.partition) == l.Pool() {
+		refused = l.Pool()
+	}
+	c.parkLocked(refused)
+	g.waiting.kick()
+}
+
+// openedLocked is called when a broker has answered an Open, however.
+func (c *connection) openedLocked() {
+	o := c.opening
+	c.opening = nil
+	if o.until != 0 {
+		c.awaits.Store(false)
+		c.gw.waiting.served(o.partition)
+	}
+}
+
+// waitsLocked reports whether c waits, or has waited, for the owner of its
+// partition, and has no answer yet.
+func (c *connection) waitsLocked() bool { return c.opening != nil && c.opening.until != 0 }
+
+// overdueLocked ends c, which has no CONNACK yet, if it is time, and returns when to
+// look again.
+func (c *connection) overdueLocked(now int64) (again int64) {
+	if c.waitsLocked() {
+		if c.source == nil && c.in.Socket.Ended() { // a loop hears of it
+			c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
+			return now + lingerTime.Milliseconds()
+		}
+		if until := c.opening.until; now <= until {
+			if c.source == nil {
+				return min(until+1, now+hungUpEvery.Milliseconds())
+			}
+			return until + 1
+		}
+	} else if due := c.started + c.gw.cfg.ConnectTimeout.Milliseconds(); now <= due {
+		return due + 1
+	}
+	cl := conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the broker does not answer"}
+	switch {
+	case c.version() == 0:
+		cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
+	case c.waitsLocked():
+		c.gw.metrics.opens[openTimedOut].Inc()
+		partition := c.opening.partition
+		c.gw.timedOut.Do(func() {
+			c.gw.log.Warn("clients are refused that have waited for their partition to have a broker; further ones are counted only, for 10 seconds",
+				slog.Int("partition", int(partition)), slog.String("tenant", c.tenant), slog.String("client_id", short(c.clientID)))
+		})
+		if c.link == nil {
+			cl = noOwner
+		}
+	}
+	c.endLocked(cl)
+	return now + lingerTime.Milliseconds()
+}
+
+// hungUp looks, on its loop, whether a client that waits has hung up.
+func (c *connection) hungUp() {
+	c.mu.Lock() // which who moves it to the loop may still hold
+	source, waits := c.source, c.awaits.Load()
+	c.mu.Unlock()
+	switch {
+	case !waits: // its wake-up comes
+	case c.in.Socket.Ended():
+		c.finish()
+	default: // bytes that had come before the loop was told to leave them
+		source.WantEnd()
+	}
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+const (
+	// defaultOwnerWait is for how long a client waits for its partition to have a
+	// broker: a failover takes a few seconds.
+	defaultOwnerWait = 10 * time.Second
+	// ownerRetry is how often those that wait are tried again if nothing has changed.
+	ownerRetry = 100 * time.Millisecond
+	// openMost is how many are asked for at once.
+	openMost = 256
+	// hungUpEvery is how often a client that waits on a goroutine is looked at, whether
+	// it has hung up.
+	hungUpEvery = time.Second
+)
+
+// noOwner is the end of a client that has waited in vain.
+var noOwner = conn.Close{
+	Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerUnavailable, Text: "the partition of this client has no broker now; try again",
+}
+
+// opening is a CONNECT on its way to the owner of its client's partition. The
+// connection's mutex guards open and until, that of waiting the rest.
+type opening struct {
+	c    *connection
+	open *link.Open // may be sent several times: it owns its memory
+	// until is for how long it may wait, in Unix milliseconds; 0 before it had to.
+	until int64
+
+	partition uint16
+	list      *lists // nil while a broker is asked
+	prev      *opening
+	next      *opening
+}
+
+// waiting are the clients whose partition has no broker now, as far as the gateway
+// knows. Each costs memory and nothing else: no goroutine, no timer, and no message
+// to a broker that has just said that it does not serve the partition, but from one
+// of them.
+type waiting struct {
+	mu     sync.Mutex
+	of     int // how many partitions the table had when they were put into lists
+	n      int
+	lists  map[uint16]*lists
+	signal chan struct{} // capacity 1: something may have changed
+}
+
+// lists are those of one partition, the one that came first in front.
+type lists struct {
+	first, last *opening
+	// refused is the owner that has said at that epoch that it does not serve the
+	// partition; nil if it may.
+	refused *uplink.Pool[connection]
+	epoch   uint64
+}
+
+// kick has those that wait tried again.
+func (w *waiting) kick() {
+	select {
+	case w.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (w *waiting) len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n
+}
+
+// list returns the one of a partition, made when first needed.
+func (w *waiting) list(partition uint16) *lists {
+	l := w.lists[partition]
+	if l == nil {
+		l = &lists{}
+		w.lists[partition] = l
+	}
+	return l
+}
+
+// add has o wait; in front of the others if it has waited already.
+func (w *waiting) add(o *opening, again bool) {
+	l := w.list(o.partition)
+	o.list, o.prev, o.next = l, l.last, nil
+	if again {
+		o.prev, o.next = nil, l.first
+	}
+	if o.prev == nil {
+		l.first = o
+	} else {
+		o.prev.next = o
+	}
+	if o.next == nil {
+		l.last = o
+	} else {
+		o.next.prev = o
+	}
+	w.n++
+}
+
+// remove takes o out, if it waits.
+func (w *waiting) remove(o *opening) {
+	l := o.list
+	if l == nil {
+		return
+	}
+	if o.prev == nil {
+		l.first = o.next
+	} else {
+		o.prev.next = o.next
+	}
+	if o.next == nil {
+		l.last = o.prev
+	} else {
+		o.next.prev = o.prev
+	}
+	o.list, o.prev, o.next = nil, nil, nil
+	w.n--
+}
+
+// forget takes o out for good.
+func (w *waiting) forget(o *opening) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.remove(o)
+}
+
+// served notes that a partition has an owner that serves.
+func (w *waiting) served(partition uint16) {
+	w.mu.Lock()
+	if l := w.lists[partition]; l != nil {
+		l.refused = nil
+	}
+	w.mu.Unlock()
+	w.kick()
+}
+
+// reopen tries those that wait again until ctx is done.
+func (g *Gateway) reopen(ctx context.Context) {
+	w := &g.waiting
+	again := time.NewTimer(ownerRetry)
+	defer again.Stop()
+	armed := true
+	var due []*opening
+	var asked []request
+	for {
+		probe := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.signal:
+		case <-again.C:
+			probe, armed = true, false
+		}
+		due = g.due(due[:0], probe)
+		for first := 0; first < len(due); first += openMost {
+			asked = g.ask(asked[:0], due[first:min(len(due), first+openMost)])
+			clear(asked)
+		}
+		clear(due)
+		if !armed && w.len() > 0 {
+			armed = true
+			again.Reset(ownerRetry)
+		}
+	}
+}
+
+// due takes those out of their lists whose partition has an owner with a link. Of a
+// partition that the owner does not serve it is one, and none unless probe.
+func (g *Gateway) due(dst []*opening, probe bool) []*opening {
+	w, table := &g.waiting, g.brokers.Table()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := table.Partitions(); n != w.of {
+		w.regroup(n, table)
+	}
+	for partition, l := range w.lists {
+		if l.first == nil {
+			if l.refused == nil {
+				delete(w.lists, partition)
+			}
+			continue
+		}
+		owner := g.brokers.Owner(partition)
+		if owner == nil {
+			continue
+		}
+		most := w.n
+		if _, epoch, _ := table.OwnerOf(partition); l.refused == owner && l.epoch == epoch {
+			if most = 1; !probe {
+				continue
+			}
+		}
+		for ; most > 0 && l.first != nil; most-- {
+			dst = append(dst, l.first)
+			w.remove(l.first)
+		}
+	}
+	return dst
+}
+
+// regroup puts all into the lists of a table with n partitions.
+func (w *waiting) regroup(n int, table *link.Table) {
+	old := w.lists
+	w.of, w.lists = n, map[uint16]*lists{}
+	for _, l := range old {
+		for o := l.first; o != nil; o = l.first {
+			w.remove(o)
+			_, o.partition, _, _ = table.Owner(string(o.open.ClientID))
+			w.add(o, false)
+		}
+	}
+}
+
+// request is a client for whom a broker is asked.
+type request struct {
+	c       *connection
+	link    *uplink.Link[connection]
+	channel link.Channel
+}
+
+// ask asks the owners for channels for those clients, which are in no list. dst is
+// memory to use again.
+func (g *Gateway) ask(dst []request, due []*opening) []request {
+	fl, _ := g.flushers.Get().(*flusher)
+	for _, o := range due {
+		c := o.c
+		c.mu.Lock()
+		if c.opening == o { // else it has ended
+			if l, err := c.channelLocked(); l != nil && err == nil {
+				up := fl.frames(l)
+				up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: c.channel, Open: o.open})
+				dst = append(dst, request{c, l, c.channel})
+			} else {
+				c.parkLocked(nil)
+			}
+		}
+		c.mu.Unlock()
+	}
+	lost := fl.send(g)
+	g.flushers.Put(fl)
+	for _, a := range dst {
+		a.c.asked(a.link, a.channel, slices.Contains(lost, a.link))
+	}
+	g.flush()
+	return dst
+}
