@@ -169,10 +169,18 @@ func (l logger) line(level slog.Level, format string, v []any) {
 }
 
 func (l logger) Noticef(format string, v ...any) { l.line(slog.LevelDebug, format, v) }
-func (l logger) Warnf(format string, v ...any)   { l.line(slog.LevelWarn, format, v) }
 func (l logger) Fatalf(format string, v ...any)  { l.line(slog.LevelError, format, v) }
 func (l logger) Debugf(format string, v ...any)  { l.line(slog.LevelDebug, format, v) }
 func (l logger) Tracef(format string, v ...any)  { l.line(slog.LevelDebug, format, v) }
+
+// Warnf says at a lower level what those that start together all say at first.
+func (l logger) Warnf(format string, v ...any) {
+	level := slog.LevelWarn
+	if text := fmt.Sprintf(format, v...); text == "Waiting for routing to be established..." || text == "JetStream has not established contact with a meta leader" {
+		level = slog.LevelInfo
+	}
+	l.line(level, format, v)
+}
 
 // Errorf says at a lower level that another server of the cluster is not there: it is
 // tried again each second, and those that start together meet nobody at first.

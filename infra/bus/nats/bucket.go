@@ -33,7 +33,7 @@ func (b *bucket) Get(ctx context.Context, key string) (bus.Entry, error) {
 		return bus.Entry{}, err
 	}
 	defer cancel()
-	e, err := b.kv.Get(ctx, key)
+	e, err := ask(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return b.kv.Get(ctx, key) })
 	if err != nil {
 		return bus.Entry{}, mapError(err, "get "+key)
 	}
@@ -167,7 +167,7 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		return err
 	}
 	defer cancel()
-	status, err := b.kv.Status(call)
+	status, err := ask(call, b.kv.Status)
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,8 @@ func (c *Config) replicas() int {
 
 // openBucket opens the bucket and makes it if it is missing.
 func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket, error) {
-	kv, err := b.js.KeyValue(ctx, cfg.Name)
+	open := func(ctx context.Context) (jetstream.KeyValue, error) { return b.js.KeyValue(ctx, cfg.Name) }
+	kv, err := ask(ctx, open)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		replicas := cfg.Replicas
 		if replicas == 0 {
@@ -41,13 +42,13 @@ func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket,
 		}
 		_, err = b.js.CreateStream(ctx, streamConfig(cfg, replicas))
 		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
-			kv, err = b.js.KeyValue(ctx, cfg.Name)
+			kv, err = ask(ctx, open)
 		}
 	}
 	if err != nil {
 		return nil, mapError(err, "bucket "+cfg.Name)
 	}
-	stream, err := b.js.Stream(ctx, streamName(cfg.Name))
+	stream, err := ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, streamName(cfg.Name)) })
 	if err != nil {
 		return nil, mapError(err, "bucket "+cfg.Name)
 	}
@@ -85,13 +86,32 @@ func streamConfig(cfg bus.BucketConfig, replicas int) jetstream.StreamConfig {
 	}
 }
 
+// askAgain is after what time without an answer a question is asked again.
+const askAgain = time.Second
+
+// ask asks the leader of a bucket, again and again until ctx is done: while there is
+// none, for 4 to 9 s after it was killed, nobody answers, nor later. f must change
+// nothing.
+func ask[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	for {
+		call, cancel := context.WithTimeout(ctx, askAgain)
+		v, err := f(call)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return v, err
+		}
+	}
+}
+
 // last is the newest revision of what begins with prefix, as the leader knows it; 0 if
 // the bucket is kept by one server, which cannot lag, or if there is nothing.
 func (b *bucket) last(ctx context.Context, prefix string) (uint64, error) {
 	if !b.replicated {
 		return 0, nil
 	}
-	m, err := b.stream.GetLastMsgForSubject(ctx, "$KV."+b.kv.Bucket()+"."+prefix+">")
+	m, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return b.stream.GetLastMsgForSubject(ctx, "$KV."+b.kv.Bucket()+"."+prefix+">")
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
 	}
