@@ -100,11 +100,13 @@ func (b *bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
 		return nil, err
 	}
 	defer cancel()
+	ctx, synced := context.WithCancel(ctx)
+	defer synced()
 	there, done := make(map[string]bool), false
 	s := &watching{Watch: bus.Watch{Prefix: prefix}, keysOnly: true, f: func(u bus.Update) {
 		if u.Synced {
 			done = true
-			cancel()
+			synced()
 		} else if !done {
 			there[u.Entry.Key] = !u.Deleted
 		}
