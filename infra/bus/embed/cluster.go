@@ -49,7 +49,3 @@ func (s *Server) ClusterAddress() string {
 	}
 	return ""
 }
-
-// Routes is how many connections there are to other servers of the cluster: several
-// to each.
-func (s *Server) Routes() int { return s.srv.NumRoutes() }

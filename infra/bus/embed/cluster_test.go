@@ -97,6 +97,7 @@ func raw(t *testing.T, urls []string) jetstream.JetStream {
 }
 
 func TestCluster_Bus(t *testing.T) {
+	t.Parallel()
 	_, urls := cluster(t)
 	js := raw(t, urls)
 	bustest.Run(t, func(t *testing.T) bus.Bus {
@@ -154,23 +155,37 @@ func TestCluster_Refuses(t *testing.T) {
 	}
 }
 
-// A server without the secret becomes no member.
+// A server without the secret hears nothing, where one with it hears all.
 func TestCluster_Stranger(t *testing.T) {
+	t.Parallel()
 	servers, urls := cluster(t)
-	_ = open(t, urls...)
-	routes := servers[0].Routes()
-	if routes == 0 {
-		t.Fatal("no routes")
-	}
-	stranger := start(t, embed.Config{
+	inside := open(t, urls[0])
+	member := open(t, urls[1])
+	stranger, err := nats.Connect(nats.Config{Name: "test", Token: "guessed", Log: telemetry.Discard(), URLs: []string{start(t, embed.Config{
 		Dir: t.TempDir(), Name: "stranger", Listen: "127.0.0.1:0", Token: "guessed",
 		Cluster: "test", ClusterListen: "127.0.0.1:0", Routes: []string{servers[0].ClusterAddress()},
-	})
-	// It tries once a second.
-	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		if n := stranger.Routes(); n != 0 {
-			t.Fatalf("a stranger has %d routes", n)
+	}).URL()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stranger.Close() })
+	eventually(t, "connected to the stranger", func() error { return stranger.Check(t.Context()) })
+	heard, leaked := make(chan string, 1000), make(chan string, 1000)
+	for b, to := range map[*nats.Bus]chan string{member: heard, stranger: leaked} {
+		stop, err := b.Subscribe("a.b", func(_ string, body []byte) { to <- string(body) })
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer stop()
+	}
+	// It tries to connect once a second.
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err := inside.Publish(t.Context(), "a.b", []byte("secret")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(heard) == 0 || len(leaked) != 0 {
+		t.Errorf("a member heard %d events, a stranger %d", len(heard), len(leaked))
 	}
 }
 

@@ -225,6 +225,23 @@ func TestManorProcess(t *testing.T) {
 	}
 }
 
+// Of several that start together one that does not start ends the others.
+func TestTogether_OneDoesNotStart(t *testing.T) {
+	good := &child{
+		process: &process{Name: "good", Ports: map[string]int{"mqtt": freePort(t)}}, log: slog.New(slog.DiscardHandler),
+		program: os.Args[0], args: []string{"-test.run", "^TestChildProcess$"}, output: t.Output(),
+	}
+	t.Setenv("MANOR_TEST_LISTEN", good.local("mqtt"))
+	bad := &child{process: &process{Name: "bad"}, log: slog.New(slog.DiscardHandler), program: "/nowhere/at/all", output: t.Output()}
+	if err := together("both", []node.Part{good.part(), bad.part()}).Start(t.Context()); err == nil || !strings.Contains(err.Error(), "/nowhere/at/all") {
+		t.Errorf("%v, want one that names the program", err)
+	}
+	if nc, err := net.Dial("tcp", good.local("mqtt")); err == nil {
+		_ = nc.Close()
+		t.Error("the other one lives")
+	}
+}
+
 // leaderOf is the server that leads the bucket partitions.
 func leaderOf(t *testing.T, r *region, secret string) string {
 	t.Helper()
