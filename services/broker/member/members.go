@@ -137,6 +137,9 @@ func (m *Members) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			if save {
+				m.save()
+			}
 			return nil
 		case <-ticker.C:
 		case <-m.wake:
