@@ -11,19 +11,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/host"
+	"github.com/manormq/manor/services/broker/member"
 	"github.com/manormq/manor/services/broker/metadata"
 	"github.com/manormq/manor/services/broker/partition"
-	"github.com/manormq/manor/services/broker/placement"
 	"github.com/manormq/manor/services/broker/shard"
 )
 
@@ -42,16 +44,20 @@ type region struct {
 	// owners are the entries of the table that the shards ask for, by partition.
 	owners []atomic.Pointer[owner]
 
+	members *member.Members
+
 	mu struct {
 		sync.Mutex
-		brokers map[string]placement.Beat
-		// told are the partitions whose owner has not been told to gateways; all says
-		// that the list of brokers has not.
+		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
-		all  bool
 	}
 	tell chan struct{}
+	// out is sent to when this broker is no member any more.
+	out chan struct{}
 }
+
+// errRetired ends a broker that is no member any more.
+var errRetired = errors.New("the cluster has given this broker up; empty its data folder before it starts again")
 
 // owner is who a partition belongs to.
 type owner struct {
@@ -63,8 +69,8 @@ type owner struct {
 // newRegion makes a broker's part of a cluster; links is where it listens for
 // gateways. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
-	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1)}
-	r.mu.brokers, r.mu.told = make(map[string]placement.Beat), make(map[partition.ID]bool)
+	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	r.mu.told = make(map[partition.ID]bool)
 	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
@@ -74,13 +80,22 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 	if r.listener, err = node.Listen(context.Background(), c.Cluster.Listen, "broker.cluster.listen", node.PortPatience); err != nil {
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
+	beats := later(c.Bus, beatsBucket)
+	if r.members, err = member.Open(member.Config{
+		Self: name, Beats: func(context.Context) (bus.Bucket, error) { return beats, nil },
+		File: filepath.Join(c.Data, "members"), Log: log,
+		Events: member.Events{Peers: r.mesh.SetPeers, Changed: r.joined, Left: r.left, Retired: r.retired},
+	}); err != nil {
+		r.close()
+		return nil, fmt.Errorf("members of the cluster: %w", err)
+	}
 	r.host, err = host.New(host.Config{
 		Self: partition.Broker(name), Partitions: c.Partitions, Store: store, Sync: sync,
 		Transport: cluster.Voice{Mesh: r.mesh, Stream: cluster.Replication},
-		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: later(c.Bus, beatsBucket),
+		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
-		Changed:  r.changed, Seen: r.seen, Beat: r.beat, Log: log,
+		Changed:  r.changed, Seen: r.seen, Log: log,
 	})
 	if err != nil {
 		r.close()
@@ -95,12 +110,15 @@ func (r *region) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mesh.Run(ctx, r.listener) })
 	g.Go(func() error { return r.meta.Run(ctx) })
+	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error {
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-r.out:
+				return errRetired
 			case <-r.tell:
 				r.shards.Tell(r.update())
 			}
@@ -145,35 +163,31 @@ func (r *region) signal() {
 	}
 }
 
-// beat takes a heartbeat.
-func (r *region) beat(b partition.Broker, beat placement.Beat, there bool) {
-	name := string(b)
-	r.mu.Lock()
-	old, known := r.mu.brokers[name]
-	same := known == there && old.Cluster == beat.Cluster && old.Links == beat.Links
-	if there {
-		r.mu.brokers[name] = beat
-	} else {
-		delete(r.mu.brokers, name)
-	}
-	peers := make(map[string]string)
-	for n, x := range r.mu.brokers {
-		if n != r.name && x.Cluster != "" {
-			peers[n] = x.Cluster
-		}
-	}
-	r.mu.all = r.mu.all || !same
-	r.mu.Unlock()
-	if same {
-		return
-	}
-	r.mesh.SetPeers(peers)
-	if there && name != r.name {
-		if err := r.meta.Join(name); err != nil {
-			r.log.Error("a broker cannot become a member of the metadata", slog.String("broker", name), slog.Any("error", err))
+// joined takes a member that is new, or has changed.
+func (r *region) joined(m member.Member) {
+	if m.Name != r.name {
+		if err := r.meta.Join(m.Name); err != nil {
+			r.log.Error("a broker cannot become a member of the metadata", slog.String("broker", m.Name), slog.Any("error", err))
 		}
 	}
 	r.signal()
+}
+
+// left takes a broker that has left for good.
+func (r *region) left(name string) {
+	if err := r.meta.Leave(name); err != nil {
+		r.log.Error("a broker that has left cannot leave the metadata", slog.String("broker", name), slog.Any("error", err))
+	}
+	r.signal()
+}
+
+// retired takes that the others have given this broker up.
+func (r *region) retired() {
+	r.log.Error("this broker was forced out of the cluster: what it has counts no more; stop it, empty its data folder, and start it again")
+	select {
+	case r.out <- struct{}{}:
+	default:
+	}
 }
 
 // update is what gateways have not been told of the table.
@@ -185,7 +199,6 @@ func (r *region) update() *link.TableUpdate {
 		u.Owners = append(u.Owners, r.ownerOf(p))
 	}
 	clear(r.mu.told)
-	r.mu.all = false
 	return u
 }
 
@@ -202,9 +215,9 @@ func (r *region) Table() *link.TableUpdate {
 
 func (r *region) tableLocked() *link.TableUpdate {
 	u := &link.TableUpdate{Partitions: len(r.owners)}
-	for name, beat := range r.mu.brokers {
-		if beat.Links != "" {
-			u.Brokers = append(u.Brokers, link.TableBroker{Name: name, Address: beat.Links})
+	for _, m := range r.members.Snapshot().Members {
+		if m.Links != "" {
+			u.Brokers = append(u.Brokers, link.TableBroker{Name: m.Name, Address: m.Links})
 		}
 	}
 	return u
@@ -323,4 +336,7 @@ func (r *region) Asked(from string, b []byte, reply func([]byte)) {
 }
 
 // Linked implements cluster.Receiver.
-func (r *region) Linked(to string, up bool) { r.host.Linked(to, up) }
+func (r *region) Linked(to string, up bool) {
+	r.members.Linked(to, up)
+	r.host.Linked(to, up)
+}

@@ -246,7 +246,8 @@ func testRace(t *testing.T, b bus.Bus) {
 }
 
 func testKeys(t *testing.T, b bus.Bus) {
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	k := bucket(t, b, "keys")
 	if keys, err := k.Keys(ctx, ""); err != nil || len(keys) != 0 {
 		t.Errorf("empty bucket: %q %v", keys, err)
@@ -264,6 +265,9 @@ func testKeys(t *testing.T, b bus.Bus) {
 	slices.Sort(keys)
 	if d := cmp.Diff([]string{"acme.a", "acme.b"}, keys); d != "" {
 		t.Error(d)
+	}
+	if ctx.Err() != nil {
+		t.Error("it waited for the end of its context")
 	}
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package embed is a NATS server with JetStream inside this process: the bus of
-// a product that runs on one machine. By default it has no socket. The server
-// owns its goroutines and its folder; nobody else may use the folder meanwhile.
+// a product that runs on one machine, or one of the servers of a cluster. By
+// default it has no socket. The server owns its goroutines and its folder; nobody
+// else may use the folder meanwhile.
 package embed
 
 import (
@@ -13,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -36,6 +38,16 @@ type Config struct {
 	// zero value syncs before each acknowledgement, so that neither kill -9 nor
 	// a power cut loses what was acknowledged; a write then costs one fsync.
 	NoSync bool
+	// Cluster is the name of the cluster that the server is one of; empty means that
+	// it is on its own. A folder stays of the kind that it was first used for: a
+	// cluster does not see what a server on its own kept.
+	Cluster string
+	// ClusterListen is a host:port for the other servers of the cluster.
+	ClusterListen string
+	// Routes are the host:port of ClusterListen of every server of the cluster, with
+	// or without this one's: JetStream expects that many for its first majority.
+	// The servers show each other Token.
+	Routes []string
 	Log    *slog.Logger
 }
 
@@ -48,7 +60,8 @@ type Server struct {
 // readyTimeout bounds the start: JetStream reads its folder in it.
 const readyTimeout = 30 * time.Second
 
-// Start starts the server and returns when it takes connections.
+// Start starts the server and returns when it takes connections. One of a cluster
+// can do nothing yet until most of the others are there: nats.Bus.Ready says when.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Dir == "" {
 		return nil, errs.New(errs.Invalid, "embedded bus: expected a folder")
@@ -72,16 +85,14 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		Authorization: cfg.Token,
 	}
 	if cfg.Listen != "" {
-		host, port, err := net.SplitHostPort(cfg.Listen)
-		if err != nil {
-			return nil, errs.New(errs.Invalid, "embedded bus: expected host:port, found %q", cfg.Listen)
+		var err error
+		if opts.Host, opts.Port, err = splitAddress(cfg.Listen); err != nil {
+			return nil, err
 		}
-		opts.Host = host
-		if opts.Port, err = strconv.Atoi(port); err != nil || opts.Port < 0 || opts.Port > 65535 {
-			return nil, errs.New(errs.Invalid, "embedded bus: expected a port of 0 to 65535, found %q", port)
-		}
-		if opts.Port == 0 {
-			opts.Port = server.RANDOM_PORT
+	}
+	if cfg.Cluster != "" {
+		if err := cfg.cluster(opts); err != nil {
+			return nil, err
 		}
 	}
 	srv, err := server.NewServer(opts)
@@ -94,7 +105,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	for deadline := time.Now().Add(readyTimeout); !srv.ReadyForConnections(50 * time.Millisecond); {
 		if ctx.Err() != nil || !srv.Running() || time.Now().After(deadline) {
 			s.Shutdown()
-			return nil, errs.New(errs.Unavailable, "embedded bus: not ready (is its folder %s or its address %s in use?)", cfg.Dir, cfg.Listen)
+			return nil, errs.New(errs.Unavailable, "embedded bus: not ready (is its folder %s or one of its addresses %s %s in use?)", cfg.Dir, cfg.Listen, cfg.ClusterListen)
 		}
 	}
 	if !srv.JetStreamEnabled() {
@@ -102,6 +113,21 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errs.New(errs.Unavailable, "embedded bus: JetStream cannot use the folder %s", cfg.Dir)
 	}
 	return s, nil
+}
+
+// splitAddress takes host:port apart; port 0 is any.
+func splitAddress(address string) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, errs.New(errs.Invalid, "embedded bus: expected host:port, found %q", address)
+	}
+	if port, err = strconv.Atoi(text); err != nil || port < 0 || port > 65535 {
+		return "", 0, errs.New(errs.Invalid, "embedded bus: expected a port of 0 to 65535, found %q", text)
+	}
+	if port == 0 {
+		port = server.RANDOM_PORT
+	}
+	return host, port, nil
 }
 
 // Bus returns a new connection to the server, without a socket. Close it before
@@ -143,8 +169,25 @@ func (l logger) line(level slog.Level, format string, v []any) {
 }
 
 func (l logger) Noticef(format string, v ...any) { l.line(slog.LevelDebug, format, v) }
-func (l logger) Warnf(format string, v ...any)   { l.line(slog.LevelWarn, format, v) }
 func (l logger) Fatalf(format string, v ...any)  { l.line(slog.LevelError, format, v) }
-func (l logger) Errorf(format string, v ...any)  { l.line(slog.LevelError, format, v) }
 func (l logger) Debugf(format string, v ...any)  { l.line(slog.LevelDebug, format, v) }
 func (l logger) Tracef(format string, v ...any)  { l.line(slog.LevelDebug, format, v) }
+
+// Warnf says at a lower level what those that start together all say at first.
+func (l logger) Warnf(format string, v ...any) {
+	level := slog.LevelWarn
+	if text := fmt.Sprintf(format, v...); text == "Waiting for routing to be established..." || text == "JetStream has not established contact with a meta leader" {
+		level = slog.LevelInfo
+	}
+	l.line(level, format, v)
+}
+
+// Errorf says at a lower level that another server of the cluster is not there: it is
+// tried again each second, and those that start together meet nobody at first.
+func (l logger) Errorf(format string, v ...any) {
+	level := slog.LevelError
+	if strings.HasPrefix(format, "Error trying to connect to route") {
+		level = slog.LevelInfo
+	}
+	l.line(level, format, v)
+}

@@ -17,8 +17,11 @@ import (
 // bucket is a bus.Bucket on a JetStream key-value bucket. Its revisions are the
 // sequence numbers of the stream.
 type bucket struct {
-	bus *Bus
-	kv  jetstream.KeyValue
+	bus    *Bus
+	kv     jetstream.KeyValue
+	stream jetstream.Stream // below kv
+	// replicated says that several servers keep it, of which some may lag.
+	replicated bool
 }
 
 func (b *bucket) Get(ctx context.Context, key string) (bus.Entry, error) {
@@ -30,7 +33,7 @@ func (b *bucket) Get(ctx context.Context, key string) (bus.Entry, error) {
 		return bus.Entry{}, err
 	}
 	defer cancel()
-	e, err := b.kv.Get(ctx, key)
+	e, err := ask(ctx, func(ctx context.Context) (jetstream.KeyValueEntry, error) { return b.kv.Get(ctx, key) })
 	if err != nil {
 		return bus.Entry{}, mapError(err, "get "+key)
 	}
@@ -97,17 +100,25 @@ func (b *bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
 		return nil, err
 	}
 	defer cancel()
-	lister, err := b.kv.ListKeysFiltered(ctx, prefix+">")
-	if err != nil {
+	ctx, synced := context.WithCancel(ctx)
+	defer synced()
+	there, done := make(map[string]bool), false
+	s := &watching{Watch: bus.Watch{Prefix: prefix}, keysOnly: true, f: func(u bus.Update) {
+		if u.Synced {
+			done = true
+			synced()
+		} else if !done {
+			there[u.Entry.Key] = !u.Deleted
+		}
+	}}
+	if err := b.watchOnce(ctx, s, nil); !done {
 		return nil, mapError(err, "keys of "+prefix)
 	}
-	defer func() { _ = lister.Stop() }() // it has ended by itself
 	var keys []string
-	for key := range lister.Keys() {
-		keys = append(keys, key)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, mapError(err, "keys of "+prefix)
+	for key, is := range there {
+		if is {
+			keys = append(keys, key)
+		}
 	}
 	return keys, nil
 }
@@ -118,7 +129,11 @@ type watching struct {
 	f      func(bus.Update)
 	last   uint64 // the highest revision told
 	newest uint64 // the bucket's when the watch began
+	due    uint64 // what must be told before Synced, besides what the server says
 	synced bool
+	// reached is that all was told that the server had when the watch began.
+	reached  bool
+	keysOnly bool // values are not needed
 }
 
 func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
@@ -154,12 +169,17 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		return err
 	}
 	defer cancel()
-	status, err := b.kv.Status(call)
+	status, err := ask(call, b.kv.Status)
 	if err != nil {
 		return err
 	}
+	due, err := b.last(call, s.Prefix)
+	if err != nil {
+		return err
+	}
+	s.reached, s.due = false, due
 	if nats, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		s.newest = nats.StreamInfo().State.LastSeq
+		s.newest = max(nats.StreamInfo().State.LastSeq, due)
 		switch {
 		case s.NewOnly && !s.synced:
 			s.last = s.newest
@@ -168,6 +188,9 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		}
 	}
 	var opts []jetstream.WatchOpt
+	if s.keysOnly {
+		opts = append(opts, jetstream.MetaOnly())
+	}
 	if s.last > 0 {
 		opts = append(opts, jetstream.ResumeFromRevision(s.last+1))
 	}
@@ -178,8 +201,19 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		return err
 	}
 	defer func() { _ = w.Stop() }() // the connection may be gone
+	behind, stop := b.watchBehind()
+	defer stop()
+	told, stuck := s.last, false
 	for {
 		select {
+		case <-behind:
+			if s.last != told {
+				told, stuck = s.last, false
+				continue
+			}
+			if stuck, err = b.isBehind(ctx, s, stuck); err != nil {
+				return err
+			}
 		case e, ok := <-w.Updates():
 			if !ok {
 				return errors.New("the watch was closed")
@@ -198,12 +232,17 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 
 func (s *watching) tell(e jetstream.KeyValueEntry) {
 	if e == nil {
-		if !s.synced {
-			s.synced = true
-			s.f(bus.Update{Synced: true, Entry: bus.Entry{Revision: bus.Revision(s.newest)}})
-		}
-		return
+		s.reached = true
+	} else {
+		s.tellEntry(e)
 	}
+	if s.reached && !s.synced && s.last >= s.due {
+		s.synced = true
+		s.f(bus.Update{Synced: true, Entry: bus.Entry{Revision: bus.Revision(s.newest)}})
+	}
+}
+
+func (s *watching) tellEntry(e jetstream.KeyValueEntry) {
 	s.last = max(s.last, e.Revision())
 	if e.Operation() == jetstream.KeyValuePut {
 		s.f(bus.Update{Entry: entry(e)})

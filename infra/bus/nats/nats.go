@@ -24,8 +24,11 @@ import (
 	"github.com/manormq/manor/infra/errs"
 )
 
-// callTimeout bounds a call whose context has no deadline.
-const callTimeout = 5 * time.Second
+// callTimeout bounds a call whose context has no deadline, readyTimeout one of Ready.
+const (
+	callTimeout  = 5 * time.Second
+	readyTimeout = 500 * time.Millisecond
+)
 
 // Config says where the bus is.
 type Config struct {
@@ -39,8 +42,8 @@ type Config struct {
 	TLS *tls.Config
 	// InProcess, if not nil, is connected to instead of URLs.
 	InProcess nats.InProcessConnProvider
-	// Replicas is how many servers keep a bucket that asks for no number of
-	// its own; 0 means 1.
+	// Replicas is how many servers keep a bucket that asks for no number of its
+	// own; 0 means 3 where URLs has three or more, else 1.
 	Replicas int
 	Log      *slog.Logger
 }
@@ -130,6 +133,23 @@ func (b *Bus) Connected() bool { return b.nc.IsConnected() }
 
 // Check is a health check: nil while a server is connected.
 func (b *Bus) Check(context.Context) error { return b.reachable() }
+
+// Ready returns nil once buckets can be made and written: of the servers of a cluster
+// most must be there and have agreed. The error is Unavailable until then, after half
+// a second: servers that have not agreed do not answer.
+func (b *Bus) Ready(ctx context.Context) error {
+	ctx, end := context.WithTimeout(ctx, readyTimeout)
+	defer end()
+	ctx, cancel, err := b.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if _, err := b.js.AccountInfo(ctx); err != nil {
+		return errs.New(errs.Unavailable, "JetStream is not ready: %w", err)
+	}
+	return nil
+}
 
 func (b *Bus) reachable() error {
 	if !b.nc.IsConnected() {
@@ -288,24 +308,15 @@ func (b *Bus) Bucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket, err
 		return nil, err
 	}
 	defer cancel()
-	kv, err := b.js.KeyValue(ctx, cfg.Name)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = b.js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket:   cfg.Name,
-			History:  1,
-			TTL:      cfg.TTL,
-			Storage:  jetstream.FileStorage,
-			Replicas: max(cfg.Replicas, b.cfg.Replicas, 1),
-		})
-		if errors.Is(err, jetstream.ErrBucketExists) { // another node was faster
-			kv, err = b.js.KeyValue(ctx, cfg.Name)
-		}
-	}
-	if err != nil {
-		return nil, mapError(err, "bucket "+cfg.Name)
-	}
-	return &bucket{bus: b, kv: kv}, nil
+	return b.openBucket(ctx, cfg)
 }
+
+// Codes of JetStream's errors that its client has no names for.
+const (
+	errNoPeers       jetstream.ErrorCode = 10005 // fewer servers are there than shall keep a bucket
+	errNotClustered  jetstream.ErrorCode = 10074 // several shall keep it, and there is no cluster
+	errWrongSequence jetstream.ErrorCode = 10164 // with a constant of the client for 10071 only
+)
 
 // mapError gives what JetStream says a Kind.
 func mapError(err error, what string) error {
@@ -320,8 +331,11 @@ func mapError(err error, what string) error {
 	case errors.Is(err, jetstream.ErrInvalidKey), errors.Is(err, jetstream.ErrInvalidBucketName), errors.Is(err, nats.ErrMaxPayload):
 		kind = errs.Invalid
 	case errors.As(err, &api):
-		if api.Code == 503 {
+		switch {
+		case api.Code == 503, api.ErrorCode == errNoPeers:
 			kind = errs.Unavailable
+		case api.ErrorCode == errNotClustered:
+			kind = errs.Invalid
 		}
 	case errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrNoResponders), errors.Is(err, nats.ErrConnectionClosed),
 		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, jetstream.ErrNoStreamResponse),
@@ -333,5 +347,5 @@ func mapError(err error, what string) error {
 
 func isWrongSequence(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == 10164)
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == errWrongSequence)
 }

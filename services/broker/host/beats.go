@@ -63,9 +63,6 @@ func (h *Host) watchBeats(ctx context.Context) {
 			h.post(func() {
 				h.watch.At(h.now())
 				h.watch.Left(b)
-				if h.config.Beat != nil {
-					h.config.Beat(b, placement.Beat{}, false)
-				}
 			})
 			return
 		}
@@ -77,9 +74,6 @@ func (h *Host) watchBeats(ctx context.Context) {
 		h.post(func() {
 			h.watch.At(h.now())
 			h.watch.Beat(b, beat)
-			if h.config.Beat != nil {
-				h.config.Beat(b, beat, true)
-			}
 			if b == h.config.Self && beat.Count>>20 == h.config.Run {
 				h.bus(true) // it went all the way around
 			}

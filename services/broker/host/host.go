@@ -96,13 +96,10 @@ type Config struct {
 	// second: 64 MiB by default.
 	CatchUp int
 
-	// Changed hears of other roles, Seen of entries of the table that are new, and
-	// Beat of heartbeats of all brokers, also of this one; there is false for a broker
-	// whose heartbeat was deleted. They are called by the loop and must not wait; they
-	// may be nil.
+	// Changed hears of other roles, and Seen of entries of the table that are new. They
+	// are called by the loop and must not wait; they may be nil.
 	Changed func(Change)
 	Seen    func(partition.ID, partition.Table)
-	Beat    func(b partition.Broker, beat placement.Beat, there bool)
 	Log     *slog.Logger
 }
 

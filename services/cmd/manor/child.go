@@ -186,7 +186,7 @@ func (c *child) ready(ctx context.Context) error {
 func (c *child) listens(ctx context.Context) error {
 	var d net.Dialer
 	for name := range c.Ports {
-		if name == "link" {
+		if name == "link" || name == "cluster" {
 			continue // its health says it; a stranger there would be logged
 		}
 		nc, err := d.DialContext(ctx, "tcp", c.local(name))

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +25,8 @@ type options struct {
 	anonymous string
 	brokers   int
 	gateways  int
+	nats      int // servers; 0 is 1
+	zones     int // 0 is none
 	json      bool
 	noRestart bool
 	logLevel  string
@@ -31,8 +34,8 @@ type options struct {
 
 // validate says what is wrong with o. The error is Invalid.
 func (o *options) validate() error {
-	if o.offset < 0 || o.offset > 65535-44100 {
-		return errs.New(errs.Invalid, "--listen-offset: expected 0 to %d, found %d", 65535-44100, o.offset)
+	if o.offset < 0 || o.offset > mostOffset {
+		return errs.New(errs.Invalid, "--listen-offset: expected 0 to %d, found %d", mostOffset, o.offset)
 	}
 	if o.offset == 8883-1883 {
 		return errs.New(errs.Invalid, "--listen-offset: with %d plain MQTT would have port 8883, at which mosquitto's clients speak TLS unasked; choose another", o.offset)
@@ -50,15 +53,27 @@ func (o *options) validate() error {
 		}
 	}
 	switch {
-	case o.brokers < 0 || o.brokers > 1:
-		return errs.New(errs.Invalid, "--brokers: expected 0 (one process) or 1, found %d", o.brokers)
-	case o.gateways < 0 || o.gateways > 9:
-		return errs.New(errs.Invalid, "--gateways: expected 0 (one process) to 9, found %d", o.gateways)
+	case o.brokers < 0 || o.brokers > mostOfRole:
+		return errs.New(errs.Invalid, "--brokers: expected 0 (one process) to %d, found %d", mostOfRole, o.brokers)
+	case o.gateways < 0 || o.gateways > mostOfRole:
+		return errs.New(errs.Invalid, "--gateways: expected 0 (one process) to %d, found %d", mostOfRole, o.gateways)
+	case !slices.Contains([]int{0, 1, 3, 5}, o.nats):
+		return errs.New(errs.Invalid, "--nats: expected 1, 3 or 5, found %d", o.nats)
+	case o.nats > 1 && o.brokers == 0:
+		return errs.New(errs.Invalid, "--nats: %d servers need processes: expected --brokers and --gateways too", o.nats)
+	case o.zones < 0 || o.zones > o.brokers:
+		return errs.New(errs.Invalid, "--zones: expected 0 (none) to the number of brokers, %d, found %d", o.brokers, o.zones)
 	case (o.brokers == 0) != (o.gateways == 0):
 		return errs.New(errs.Invalid, "--brokers and --gateways: expected both or neither")
 	}
 	return nil
 }
+
+// servers is how many NATS servers there are.
+func (o *options) servers() int { return max(o.nats, 1) }
+
+// clustered reports whether the brokers are several.
+func (o *options) clustered() bool { return o.brokers > 1 }
 
 // process is one process of the product, as --json lists it.
 type process struct {
@@ -68,6 +83,8 @@ type process struct {
 	// Data is the folder that this process alone owns.
 	Data  string         `json:"data"`
 	Ports map[string]int `json:"ports"`
+
+	zone string // of a broker
 }
 
 // The ports of product.md, before --listen-offset.
@@ -81,8 +98,13 @@ const (
 	portGateway  = 8889 // operator's, of gateway 1
 	portTenancy  = 8890 // operator's
 	portLink     = 44054
+	portCluster  = 44053 // of brokers
 	portNATS     = 4222
-	portStep     = 10 // between two processes of a role
+	portRoutes   = 6222 // between NATS servers
+	portStep     = 10   // between two processes of a role
+
+	mostOfRole = 9 // processes
+	mostOffset = 65535 - (portLink + portStep*(mostOfRole-1))
 )
 
 // layout is the product as processes, in the order of their start.
@@ -97,12 +119,21 @@ func (o *options) layout() []process {
 		ports["api"], ports["operator"] = at(portAPI, 1), at(portOperator, 1)
 		return []process{{Role: "all", Name: "dev", Data: o.data, Ports: ports}}
 	}
-	all := []process{
-		{Role: "nats", Name: "nats-1", Data: folder("nats-1"), Ports: map[string]int{"nats": at(portNATS, 1)}},
+	var all []process
+	for k := 1; k <= o.servers(); k++ {
+		ports := map[string]int{"nats": at(portNATS, k)}
+		if o.servers() > 1 {
+			ports["cluster"] = at(portRoutes, k)
+		}
+		all = append(all, process{Role: "nats", Name: natsName(k), Data: folder(natsName(k)), Ports: ports})
 	}
 	for k := 1; k <= o.brokers; k++ {
 		name := fmt.Sprintf("broker-%d", k)
-		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: map[string]int{"link": at(portLink, k), "operator": at(portOperator, k)}})
+		ports := map[string]int{"link": at(portLink, k), "operator": at(portOperator, k)}
+		if o.clustered() {
+			ports["cluster"] = at(portCluster, k)
+		}
+		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: ports, zone: o.zone(k)})
 	}
 	// After the brokers, on which its health depends.
 	all = append(all, process{Role: "tenancy", Name: "tenancy-1", Data: folder("tenancy-1"), Ports: map[string]int{"api": at(portAPI, 1), "operator": at(portTenancy, 1)}})
@@ -113,6 +144,14 @@ func (o *options) layout() []process {
 		all = append(all, process{Role: "gateway", Name: name, Data: folder(name), Ports: ports})
 	}
 	return all
+}
+
+// zone is where broker k runs: a, b, c and so on, in turn.
+func (o *options) zone(k int) string {
+	if o.zones == 0 {
+		return ""
+	}
+	return string(rune('a' + (k-1)%o.zones))
 }
 
 // checkPorts returns an error that names the first port that is in use. Ports

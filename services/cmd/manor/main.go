@@ -61,6 +61,8 @@ func dev() *cobra.Command {
 	f.StringVar(&o.anonymous, "anonymous", "", "tenant (made if missing, with no quota) that clients without credentials are let into on the plain listeners; loopback only")
 	f.IntVar(&o.brokers, "brokers", 0, "broker processes; 0 runs everything in one process")
 	f.IntVar(&o.gateways, "gateways", 0, "gateway processes; 0 runs everything in one process")
+	f.IntVar(&o.nats, "nats", 1, "NATS servers of the control plane, 1, 3 or 5; three go on when one is lost")
+	f.IntVar(&o.zones, "zones", 0, "zones a, b, c… over which the brokers are spread; 0 is none")
 	f.BoolVar(&o.json, "json", false, "print one line of JSON, once all listeners accept, and nothing else (as -o json)")
 	f.BoolVar(&o.noRestart, "no-restart", false, "do not start a process again that dies")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error; lines go to standard error")

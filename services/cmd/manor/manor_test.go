@@ -96,16 +96,21 @@ func TestAuthority(t *testing.T) {
 
 func TestOptions_Validate(t *testing.T) {
 	for want, o := range map[string]options{
-		"":                {bind: "127.0.0.1", anonymous: "bench"},
-		" ":               {bind: "0.0.0.0", brokers: 1, gateways: 2, offset: 1000},
-		"loopback":        {bind: "0.0.0.0", anonymous: "bench"},
-		"--listen-offset": {bind: "127.0.0.1", offset: 65000},
-		"8883":            {bind: "127.0.0.1", offset: 7000},
-		"--bind":          {bind: "nowhere"},
-		"--anonymous":     {bind: "127.0.0.1", anonymous: "NOT A TENANT"},
-		"--brokers":       {bind: "127.0.0.1", brokers: 2, gateways: 1},
-		"--gateways":      {bind: "127.0.0.1", brokers: 1, gateways: 10},
-		"both or neither": {bind: "127.0.0.1", brokers: 1},
+		"":                              {bind: "127.0.0.1", anonymous: "bench"},
+		" ":                             {bind: "0.0.0.0", brokers: 1, gateways: 2, offset: 1000},
+		"loopback":                      {bind: "0.0.0.0", anonymous: "bench"},
+		"--listen-offset":               {bind: "127.0.0.1", offset: 65000},
+		"8883":                          {bind: "127.0.0.1", offset: 7000},
+		"--bind":                        {bind: "nowhere"},
+		"--anonymous":                   {bind: "127.0.0.1", anonymous: "NOT A TENANT"},
+		"  ":                            {bind: "127.0.0.1", brokers: 9, gateways: 9, nats: 5, zones: 9, offset: mostOffset},
+		"--brokers":                     {bind: "127.0.0.1", brokers: 10, gateways: 1},
+		"--nats: expected 1, 3 or 5":    {bind: "127.0.0.1", brokers: 3, gateways: 1, nats: 2},
+		"--nats: 3 servers need":        {bind: "127.0.0.1", nats: 3},
+		"--zones: expected 0 (none) to": {bind: "127.0.0.1", brokers: 2, gateways: 1, zones: 3},
+		"the number of brokers, 0":      {bind: "127.0.0.1", zones: 1},
+		"--gateways":                    {bind: "127.0.0.1", brokers: 1, gateways: 10},
+		"both or neither":               {bind: "127.0.0.1", brokers: 1},
 	} {
 		err := o.validate()
 		if strings.TrimSpace(want) == "" {

@@ -52,6 +52,9 @@ func runDev(ctx context.Context, o *options, out, errout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := o.checkServers(); err != nil {
+		return err
+	}
 	all := o.layout()
 	if err := o.checkPorts(ctx, all); err != nil {
 		return err

@@ -38,7 +38,7 @@ func TestDialer(t *testing.T) {
 		{"c", "a b c", false},
 	} {
 		clear(up)
-		for _, a := range strings.Fields(step.up) {
+		for a := range strings.FieldsSeq(step.up) {
 			up[a] = true
 		}
 		tried = nil

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nats
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/manormq/manor/infra/bus"
+)
+
+// A bucket that several servers keep may be read from one that lags behind the others.
+// Three things must not depend on luck then: Get answers with what was acknowledged
+// before, so that it asks the leader; Synced comes behind all of that; and a watch
+// whose server has died goes on at another.
+
+// autoReplicas is how many servers keep a bucket where there are that many.
+const autoReplicas = 3
+
+func (c *Config) replicas() int {
+	switch {
+	case c.Replicas > 0:
+		return c.Replicas
+	case len(c.URLs) >= autoReplicas:
+		return autoReplicas
+	default:
+		return 1
+	}
+}
+
+// openBucket opens the bucket and makes it if it is missing.
+func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket, error) {
+	open := func(ctx context.Context) (jetstream.KeyValue, error) { return b.js.KeyValue(ctx, cfg.Name) }
+	kv, err := ask(ctx, open)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		replicas := cfg.Replicas
+		if replicas == 0 {
+			replicas = b.cfg.replicas()
+		}
+		_, err = b.js.CreateStream(ctx, streamConfig(cfg, replicas))
+		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
+			kv, err = ask(ctx, open)
+		}
+	}
+	if err != nil {
+		return nil, mapError(err, "bucket "+cfg.Name)
+	}
+	stream, err := ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, streamName(cfg.Name)) })
+	if err != nil {
+		return nil, mapError(err, "bucket "+cfg.Name)
+	}
+	return &bucket{bus: b, kv: kv, stream: stream, replicated: stream.CachedInfo().Config.Replicas > 1}, nil
+}
+
+func streamName(bucket string) string { return "KV_" + bucket }
+
+// duplicateWindow is the server's own; a stream cannot have one above its MaxAge.
+const duplicateWindow = 2 * time.Minute
+
+// streamConfig is the stream of a bucket, as NATS lays buckets down (ADR-8 of
+// nats-architecture-and-design), but for AllowDirect: with it any server answers Get.
+func streamConfig(cfg bus.BucketConfig, replicas int) jetstream.StreamConfig {
+	duplicates := duplicateWindow
+	if cfg.TTL > 0 {
+		duplicates = min(duplicates, cfg.TTL)
+	}
+	return jetstream.StreamConfig{
+		Name:              streamName(cfg.Name),
+		Subjects:          []string{"$KV." + cfg.Name + ".>"},
+		MaxMsgsPerSubject: 1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
+		MaxAge:            cfg.TTL,
+		Duplicates:        duplicates,
+		Discard:           jetstream.DiscardNew,
+		Storage:           jetstream.FileStorage,
+		Replicas:          replicas,
+		AllowRollup:       true,
+		DenyDelete:        true,
+		AllowDirect:       replicas == 1,
+	}
+}
+
+// askAgain is after what time without an answer a question is asked again.
+const askAgain = time.Second
+
+// ask asks the leader of a bucket, again and again until ctx is done: while there is
+// none, for 4 to 9 s after it was killed, nobody answers, nor later. f must change
+// nothing.
+func ask[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	for {
+		call, cancel := context.WithTimeout(ctx, askAgain)
+		v, err := f(call)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return v, err
+		}
+	}
+}
+
+// last is the newest revision of what begins with prefix, as the leader knows it; 0 if
+// the bucket is kept by one server, which cannot lag, or if there is nothing.
+func (b *bucket) last(ctx context.Context, prefix string) (uint64, error) {
+	if !b.replicated {
+		return 0, nil
+	}
+	m, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return b.stream.GetLastMsgForSubject(ctx, "$KV."+b.kv.Bucket()+"."+prefix+">")
+	})
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m.Sequence, nil
+}
+
+// behindEvery is how often a watch that tells nothing is compared with the bucket. The
+// NATS client itself notices after 10 s that the server of a watch has died.
+const behindEvery = 2 * time.Second
+
+// watchBehind ticks where a watch can fall behind.
+func (b *bucket) watchBehind() (tick <-chan time.Time, stop func()) {
+	if !b.replicated {
+		return nil, func() {}
+	}
+	t := time.NewTicker(behindEvery)
+	return t.C, t.Stop
+}
+
+var errBehind = errors.New("the watch has stopped behind the bucket")
+
+// isBehind reports whether the watch has not told what is there, and returns errBehind
+// if it had not before either. That the bucket cannot be asked is no error.
+func (b *bucket) isBehind(ctx context.Context, s *watching, before bool) (bool, error) {
+	ctx, cancel, err := b.bus.call(ctx)
+	if err != nil {
+		return false, nil
+	}
+	defer cancel()
+	last, err := b.last(ctx, s.Prefix)
+	switch {
+	case err != nil:
+		return before, nil
+	case s.synced && last <= s.last:
+		return false, nil
+	case before:
+		return true, errBehind
+	}
+	return true, nil
+}
