@@ -97,7 +97,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.rests.New = func() any { return &rest{} }
 	g.flushers.New = func() any { return &flusher{} }
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
-	g.waiting.signal, g.waiting.lists = make(chan struct{}, 1), map[uint16]*lists{}
+	g.waiting.signal, g.waiting.parts = make(chan struct{}, 1), map[uint16]*waitingPart{}
 	g.brokers = uplink.NewBrokers(uplink.BrokersConfig[connection]{
 		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,
 	})

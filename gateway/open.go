@@ -129,7 +129,7 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if refused != nil {
-		l := w.list(o.partition)
+		l := w.part(o.partition)
 		l.refused = refused
 		_, l.epoch, _ = g.brokers.Table().OwnerOf(o.partition)
 	}

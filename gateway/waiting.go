@@ -41,7 +41,7 @@ type opening struct {
 	until int64
 
 	partition uint16
-	list      *lists // nil while a broker is asked
+	in        *waitingPart // nil while a broker is asked
 	prev      *opening
 	next      *opening
 }
@@ -54,12 +54,12 @@ type waiting struct {
 	mu     sync.Mutex
 	of     int // how many partitions the table had when they were put into lists
 	n      int
-	lists  map[uint16]*lists
+	parts  map[uint16]*waitingPart
 	signal chan struct{} // capacity 1: something may have changed
 }
 
-// lists are those of one partition, the one that came first in front.
-type lists struct {
+// waitingPart are those of one partition, the one that came first in front.
+type waitingPart struct {
 	first, last *opening
 	// refused is the owner that has said at that epoch that it does not serve the
 	// partition; nil if it may.
@@ -81,20 +81,20 @@ func (w *waiting) len() int {
 	return w.n
 }
 
-// list returns the one of a partition, made when first needed.
-func (w *waiting) list(partition uint16) *lists {
-	l := w.lists[partition]
+// part returns that of a partition, made when first needed.
+func (w *waiting) part(partition uint16) *waitingPart {
+	l := w.parts[partition]
 	if l == nil {
-		l = &lists{}
-		w.lists[partition] = l
+		l = &waitingPart{}
+		w.parts[partition] = l
 	}
 	return l
 }
 
 // add has o wait; in front of the others if it has waited already.
 func (w *waiting) add(o *opening, again bool) {
-	l := w.list(o.partition)
-	o.list, o.prev, o.next = l, l.last, nil
+	l := w.part(o.partition)
+	o.in, o.prev, o.next = l, l.last, nil
 	if again {
 		o.prev, o.next = nil, l.first
 	}
@@ -113,7 +113,7 @@ func (w *waiting) add(o *opening, again bool) {
 
 // remove takes o out, if it waits.
 func (w *waiting) remove(o *opening) {
-	l := o.list
+	l := o.in
 	if l == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (w *waiting) remove(o *opening) {
 	} else {
 		o.next.prev = o.prev
 	}
-	o.list, o.prev, o.next = nil, nil, nil
+	o.in, o.prev, o.next = nil, nil, nil
 	w.n--
 }
 
@@ -141,7 +141,7 @@ func (w *waiting) forget(o *opening) {
 // served notes that a partition has an owner that serves.
 func (w *waiting) served(partition uint16) {
 	w.mu.Lock()
-	if l := w.lists[partition]; l != nil {
+	if l := w.parts[partition]; l != nil {
 		l.refused = nil
 	}
 	w.mu.Unlock()
@@ -187,10 +187,10 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	if n := table.Partitions(); n != w.of {
 		w.regroup(n, table)
 	}
-	for partition, l := range w.lists {
+	for partition, l := range w.parts {
 		if l.first == nil {
 			if l.refused == nil {
-				delete(w.lists, partition)
+				delete(w.parts, partition)
 			}
 			continue
 		}
@@ -214,8 +214,8 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 
 // regroup puts all into the lists of a table with n partitions.
 func (w *waiting) regroup(n int, table *link.Table) {
-	old := w.lists
-	w.of, w.lists = n, map[uint16]*lists{}
+	old := w.parts
+	w.of, w.parts = n, map[uint16]*waitingPart{}
 	for _, l := range old {
 		for o := l.first; o != nil; o = l.first {
 			w.remove(o)
