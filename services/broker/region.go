@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/services/broker/member"
 	"github.com/manormq/manor/services/broker/metadata"
 	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/routes"
 	"github.com/manormq/manor/services/broker/shard"
 )
 
@@ -38,7 +39,7 @@ type region struct {
 	host   *host.Host
 	mesh   *cluster.Mesh
 	meta   *metadata.Store
-	routes *routeKeys
+	routes *routes.Routes
 
 	listener net.Listener
 	// owners are the entries of the table that the shards ask for, by partition.
@@ -75,7 +76,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
-	r.routes = newRouteKeys(r)
+	r.routes = routes.New(routes.Config{Store: r.meta, Sink: r, Log: log})
 	replicas := c.Cluster.Replicas
 	if r.listener, err = node.Listen(context.Background(), c.Cluster.Listen, "broker.cluster.listen", node.PortPatience); err != nil {
 		return nil, fmt.Errorf("listen for brokers: %w", err)
@@ -109,7 +110,30 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 func (r *region) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.mesh.Run(ctx, r.listener) })
-	g.Go(func() error { return r.meta.Run(ctx) })
+	g.Go(func() error {
+		// The routes end before what they are written to.
+		store, end := context.WithCancel(context.WithoutCancel(ctx))
+		defer end()
+		done := make(chan error, 1)
+		go func() { done <- r.meta.Run(store) }()
+		told := make(chan struct{})
+		keys, stop := context.WithCancel(ctx)
+		defer stop()
+		go func() {
+			r.routes.Run(keys)
+			close(told)
+		}()
+		var err error
+		select {
+		case err = <-done: // its store cannot be read
+			stop()
+			<-told
+			return err
+		case <-told:
+		}
+		end()
+		return <-done
+	})
 	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error {
@@ -298,10 +322,29 @@ func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64
 
 // SetGroup implements shard.Cluster.
 func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
+	r.routes.SetGroup(tenant, key, p, epoch, routes.GroupState{Members: members, Online: online, Durable: durable})
 }
 
 // Gained implements shard.Cluster.
-func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {}
+func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
+	r.routes.Gained(p, epoch, has)
+}
+
+// Lost implements shard.Cluster.
+func (r *region) Lost(p partition.ID, epoch uint64) { r.routes.Lost(p, epoch) }
+
+// Recheck implements shard.Cluster.
+func (r *region) Recheck(tenant, filter string, p partition.ID) { r.routes.Recheck(tenant, filter, p) }
+
+// FarRoute implements routes.Sink.
+func (r *region) FarRoute(tenant, filter string, p partition.ID, present bool) {
+	r.shards.FarRoute(tenant, filter, p, present)
+}
+
+// FarGroup implements routes.Sink.
+func (r *region) FarGroup(tenant, key string, p partition.ID, g routes.GroupState) {
+	r.shards.FarGroup(tenant, key, p, g.Online, g.Durable)
+}
 
 // Enqueue implements cluster.Receiver.
 func (r *region) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {

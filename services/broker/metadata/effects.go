@@ -66,10 +66,11 @@ type Effects struct {
 	// from the other brokers again.
 	Batch kv.Batch
 	Sync  bool
-	// Send are messages to other brokers. Any may be lost, doubled or late.
-	Send []Message
 	// Changes of what is seen, local and remote, in order for each key.
 	Changes []Change
+	// Send are messages to other brokers. Any may be lost, doubled or late. They may
+	// say that this broker has a write, and so that its watchers know.
+	Send []Message
 	// Done are the writes that last.
 	Done []Result
 	// Reached are the writes that every reachable member has in its routes, or for

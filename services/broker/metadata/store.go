@@ -172,10 +172,12 @@ func (s *Store) turn(ctx context.Context) error {
 	}
 	s.machine.Written(fx)
 	s.publish()
+	// The watchers come first: a message may say that this broker has a write, and
+	// who waits for that relies on the watchers here.
+	s.notify(fx.Changes)
 	for _, m := range fx.Send {
 		s.transport.Send(m.To, m.Bytes)
 	}
-	s.notify(fx.Changes)
 	for _, r := range fx.Done {
 		if c := s.calls[r.ID]; c.done != nil {
 			c.done(r.Err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/manormq/manor/infra/topic"
@@ -133,5 +134,54 @@ func TestFarGroup(t *testing.T) {
 	table.FarGroup(key, filter, 7, 0, 0)
 	if table.Len() != 0 {
 		t.Fatal("a group was made for nobody")
+	}
+}
+
+// Other brokers' partitions come and go while shards change theirs and publishers
+// match: what stays is found once.
+func TestFarAtOnce(t *testing.T) {
+	var table Tenant[int]
+	table.Subscribe(1, "a/+", Sub[int]{Session: 1})
+	table.Far("a/+", 2, true)
+	var work sync.WaitGroup
+	for p := partition.ID(3); p < 6; p++ {
+		work.Go(func() {
+			for i := range 3000 {
+				switch i % 4 {
+				case 0:
+					table.Far("a/+", p, true)
+				case 1:
+					table.Subscribe(p, "a/+", Sub[int]{Session: 1})
+					if !table.Has("a/+", p) {
+						t.Error("not served")
+					}
+				case 2:
+					table.Cede(p, 1, "a/+")
+				default:
+					table.Far("a/+", p, false)
+				}
+			}
+		})
+	}
+	work.Go(func() {
+		var last Last[int]
+		for range 9000 {
+			found := 0
+			for _, e := range table.AppendLast(nil, []byte("a/b"), &last) {
+				for _, x := range e.Parts() {
+					if x.ID < 3 && x.Far() == (x.ID == 2) {
+						found++
+					}
+				}
+			}
+			if found != 2 {
+				t.Errorf("%d of the two that stay were found", found)
+				return
+			}
+		}
+	})
+	work.Wait()
+	if es := table.AppendMatches(nil, []byte("a/b")); len(es) != 1 || len(es[0].Parts()) != 2 {
+		t.Errorf("%+v", es)
 	}
 }

@@ -35,9 +35,13 @@ type Cluster interface {
 	// SetGroup has all brokers know what members a partition has of a shared
 	// subscription.
 	SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int)
-	// Gained says that the partition is served here, and has is what tells whether it
-	// has subscriptions to a filter. It may be called at any time later.
+	// Gained says that the partition is served here and was restored; has tells whether
+	// it has subscriptions to a filter, or members of $share/NAME/FILTER. It is called
+	// at any time until Lost says that it is not served any more.
 	Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool)
+	Lost(p partition.ID, epoch uint64)
+	// Recheck has what others say of a route told again.
+	Recheck(tenant, filter string, p partition.ID)
 }
 
 // append has the open batch of a partition become its next record. Where nothing

@@ -96,7 +96,9 @@ func (s *Shard) forgetRoute(se *sess, filter string) {
 		se.groups--
 		se.tenant.routes.Leave(filter, rest, se)
 	} else {
-		se.tenant.routes.Cede(se.space.id, se, filter)
+		if se.tenant.routes.Cede(se.space.id, se, filter) {
+			s.set.cluster.Recheck(se.tenant.id, filter, se.space.id)
+		}
 	}
 }
 

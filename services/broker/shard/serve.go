@@ -88,7 +88,22 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		}
 	}
 	s.set.serving[id].Store(true)
-	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.Tenant(tenant).routes.Has(filter, id) })
+	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
+}
+
+// has reports whether a partition that is served here has subscriptions to filter, or
+// members of a group.
+func (st *Set) has(tenant, filter string, p partition.ID) bool {
+	t := st.Tenant(tenant)
+	_, rest, shared := topic.CutShare(filter)
+	if !shared {
+		return t.routes.Has(filter, p)
+	}
+	if g := t.routes.Group(filter, rest); g != nil {
+		n, _, _ := g.Count(uint16(p))
+		return n > 0
+	}
+	return false
 }
 
 // lose forgets all that is in memory of a partition, and has its clients come back
@@ -99,6 +114,7 @@ func (s *Shard) lose(p *space) {
 	}
 	delete(s.spaces, p.id)
 	s.set.serving[p.id].Store(false)
+	s.set.cluster.Lost(p.id, p.epoch)
 	l := p.ledger
 	l.lost = true
 	var gone []*sess
@@ -120,6 +136,7 @@ func (s *Shard) lose(p *space) {
 	}
 	for g, durable := range left { // until the next owner tells more
 		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, durable)
+		s.set.cluster.Recheck(g.tenant.id, g.key, p.id)
 	}
 	s.set.Tenants(func(id string, t *Tenant) {
 		p.retain.Each(id, func(_ string, r *retain.Retained) {
