@@ -533,9 +533,15 @@ func TestOwners_Storm(t *testing.T) {
 	close(stop)
 	clients.Wait()
 	for i := range 60 {
-		c := r.hello("mqtt", fmt.Sprint("storm-", i))
-		c.welcome()
-		_ = c.cut()
+		r.eventually("the client is let in", func() bool {
+			c := r.hello("mqtt", fmt.Sprint("storm-", i))
+			k := c.want(packet.CONNACK).Connack
+			_ = c.cut()
+			if k.Reason != mqtt.Success && k.Reason != mqtt.ConnectionRateExceeded { // the machine may be overloaded
+				t.Fatalf("CONNACK %v %s", k.Reason, k.ReasonString)
+			}
+			return k.Reason == mqtt.Success
+		})
 	}
 	r.eventually("all connections end", func() bool { return r.gw.Connections() == 0 })
 	r.waiting(0)
@@ -582,14 +588,19 @@ func TestOwners_Thousands(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.waiting(n)
+	// On a machine that is overloaded some are refused.
+	refused := func() int {
+		return int(r.metric("mqtt_gateway_connects_total", mqtt.ConnectionRateExceeded.String()))
+	}
+	r.eventually("all wait", func() bool { return int(r.metric("mqtt_gateway_opens_waiting"))+refused() == n })
+	n -= refused()
 	r.eventually("waiting clients keep goroutines", func() bool { return runtime.NumGoroutine() < before+n/20 })
 	for p := range uint16(partitions) {
 		r.own(0, int(p)%2, 2, p)
 	}
 	for i, nc := range conns {
 		c := &client{t: t, c: nc, v: packet.V5}
-		if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.Success {
+		if k := c.want(packet.CONNACK).Connack; k.Reason != mqtt.Success && k.Reason != mqtt.ConnectionRateExceeded {
 			t.Fatalf("client %d: CONNACK %v %s", i, k.Reason, k.ReasonString)
 		}
 	}
