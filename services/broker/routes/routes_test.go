@@ -280,5 +280,4 @@ func TestBusy(t *testing.T) {
 			t.Errorf("routes %v, expected b", got)
 		}
 	})
-
 }
