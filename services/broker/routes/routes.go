@@ -81,7 +81,9 @@ type Routes struct {
 // owner is what this broker knows of a partition that it owns.
 type owner struct {
 	epoch uint64
-	has   func(tenant, filter string) bool
+	has   func(tenant, filter string) bool // nil while the partition is restored
+	// deleted are names of keys that were deleted meanwhile.
+	deleted map[string]bool
 }
 
 // told is what others were last told of a group here, or will be.

@@ -232,6 +232,77 @@ func TestOwnerChange(t *testing.T) {
 	}
 }
 
+// What the first owner deletes while the next one restores comes back, if the next
+// one has it: its shard has found the key there and has not written it.
+func TestGaining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		b.Add("acme", "a", 7, 1, nil)
+		b.Add("acme", "b", 7, 1, nil)
+		synctest.Wait()
+		b.Gaining(7, 2)
+		b.set("a", 7, true)
+		b.Remove("acme", "a", 7, 1)
+		b.Remove("acme", "b", 7, 1)
+		synctest.Wait()
+		if got := b.filters(); len(got) != 0 {
+			t.Fatalf("routes %v, expected none: nothing is known of the partition yet", got)
+		}
+		b.own(7, 2)
+		synctest.Wait()
+		if got := b.filters(); !slices.Equal(got, []string{"a"}) || b.Stats().Healed != 1 {
+			t.Errorf("routes %v, %+v", got, b.Stats())
+		}
+		b.Lost(7, 2)
+		b.Remove("acme", "a", 7, 2)
+		synctest.Wait()
+		if got := b.filters(); len(got) != 0 {
+			t.Errorf("routes %v: it has another owner", got)
+		}
+	})
+}
+
+// The numbers of a group that a former owner writes late give way to the owner's.
+func TestGroupIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		const key = "$share/g/a"
+		k := routes.Key{Tenant: "acme", Filter: key, Partition: 7}
+		write := func(m metadata.Mutation) {
+			t.Helper()
+			m.Key = metadata.Key{Space: routes.Space, Name: k.Name()}
+			if err := b.store.Do(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		right := routes.GroupState{Members: 5, Online: 4, Durable: 3}
+		write(metadata.Mutation{Value: []byte{9, 9, 9}, Rank: 1})
+		b.set(key, 7, true)
+		b.SetGroup("acme", key, 7, 2, right)
+		b.own(7, 2)
+		check := func(what string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.groups[k] != right {
+				t.Errorf("%s: %+v, expected %+v", what, b.groups[k], right)
+			}
+		}
+		check("leftover")
+		write(metadata.Mutation{Delete: true, Rank: 2})
+		check("deleted")
+		b.set(key, 7, false)
+		b.SetGroup("acme", key, 7, 2, routes.GroupState{})
+		right = routes.GroupState{}
+		check("gone")
+		write(metadata.Mutation{Value: []byte{1, 1, 1}, Rank: 1})
+		check("late")
+	})
+}
+
 // A broker that was away has everything when it is back.
 func TestAway(t *testing.T) {
 	b1, b2, dir := begin(t, "b1", t.TempDir()), begin(t, "b2", t.TempDir()), t.TempDir()
