@@ -60,9 +60,10 @@ type Routes struct {
 	mu struct {
 		sync.Mutex
 		pending map[string]*change
-		ready   []string         // names of pending changes to be written, in order
-		later   []string         // names of those that wait for their time
-		groups  map[string]*told // groups that this broker has members of
+		flying  map[string]*change // written, perhaps not yet at the others
+		ready   []string           // names of pending changes to be written, in order
+		later   []string           // names of those that wait for their time
+		groups  map[string]*told   // groups that this broker has members of
 		owned   map[partition.ID]owner
 		gained  map[partition.ID]bool // to be searched for leftovers
 		gainAt  time.Time             // when that is
@@ -110,6 +111,7 @@ func (w *waiter) call() {
 func New(c Config) *Routes {
 	r := &Routes{Config: c, wake: make(chan struct{}, 1)}
 	r.mu.pending = map[string]*change{}
+	r.mu.flying = map[string]*change{}
 	r.mu.groups = map[string]*told{}
 	r.mu.owned = map[partition.ID]owner{}
 	r.mu.gained = map[partition.ID]bool{}

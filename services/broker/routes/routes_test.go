@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -122,6 +124,60 @@ func TestReached_EndsWithItsTime(t *testing.T) {
 			t.Error("who adds what is no route waits for ever")
 		}
 	})
+}
+
+// Who comes second, or says again what is on its way, waits as the first does.
+func TestAwait(t *testing.T) {
+	b1, b2 := begin(t, "b1", t.TempDir()), begin(t, "b2", t.TempDir())
+	meet(t, b1, b2)
+	now := false
+	b1.Await("acme", "nothing", 7, func() { now = true })
+	if !now {
+		t.Error("there is nothing to wait for")
+	}
+	until(t, "b1 has seen its link to b2", func() bool {
+		reached := make(chan bool, 1)
+		b1.Add("acme", "first", 7, 1, func() { reached <- true })
+		<-reached
+		ok := b2.knows() == 1
+		b1.Remove("acme", "first", 7, 1)
+		until(t, "nobody has a route", func() bool { return b1.knows()+b2.knows() == 0 })
+		return ok
+	})
+	const n = 300
+	var done sync.WaitGroup
+	var missing, late atomic.Int64
+	for i := range n {
+		f, at := fmt.Sprint("a/", i), time.Now()
+		k := routes.Key{Tenant: "acme", Filter: f, Partition: 7}
+		b1.Add("acme", f, 7, 1, nil)
+		done.Add(3)
+		check := func() {
+			defer done.Done()
+			b2.mu.Lock()
+			defer b2.mu.Unlock()
+			switch {
+			case b2.plain[k]:
+			case time.Since(at) > 200*time.Millisecond:
+				late.Add(1)
+			default:
+				missing.Add(1)
+			}
+		}
+		b1.Await("acme", f, 7, check)
+		if i%3 == 0 { // it is to be under way, not yet there
+			for end := time.Now().Add(10 * time.Second); b1.Stats().Pending > 0 && time.Now().Before(end); {
+				runtime.Gosched()
+			}
+		}
+		b1.Await("acme", f, 7, check)
+		b1.Add("acme", f, 7, 1, check)
+	}
+	done.Wait()
+	if missing.Load() > 0 {
+		t.Errorf("%d of %d were told though b2 had no route", missing.Load(), 3*n)
+	}
+	t.Logf("%d were given up", late.Load())
 }
 
 // The first and the last of a group's numbers go at once, others every 50 ms.
