@@ -3,12 +3,10 @@
 package routes
 
 import (
-	"errors"
 	"log/slog"
 	"slices"
 	"time"
 
-	"github.com/manormq/manor/services/broker/metadata"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -19,6 +17,10 @@ type change struct {
 	state   GroupState // of put, for a group
 	delayed bool       // it stands in later
 	waiters []*waiter
+	// prev is the write of the key before this one, if it has not reached the others
+	// yet: a write of what is there already has nothing to wait for of its own.
+	prev *change
+	out  bool // it has reached the others, or will not
 }
 
 type kind uint8
@@ -37,25 +39,45 @@ const (
 func (r *Routes) Add(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
 	k := Key{Tenant: tenant, Filter: filter, Partition: p}
 	c := change{epoch: epoch, kind: put}
-	var w *waiter
-	if reached != nil {
-		w = &waiter{deadline: time.Now().Add(reachMost), f: reached}
-		c.waiters = []*waiter{w}
-	}
-	r.mu.Lock()
-	ok := !r.mu.stopped && k.valid()
-	if ok {
-		r.queue(k.Name(), c)
-		if w != nil {
-			r.mu.waiting = append(r.mu.waiting, w)
-		}
-	}
-	r.mu.Unlock()
-	if !ok {
-		w.call()
+	if reached == nil {
+		r.note(k, c)
 		return
 	}
+	w := &waiter{deadline: time.Now().Add(reachMost), f: reached}
+	c.waiters = []*waiter{w}
+	if !r.note(k, c, w) {
+		w.call()
+	}
+}
+
+// Await has reached called, once and as Add does, when what was said of a key before
+// has reached the others; at once, within Await, if it has. It is for who subscribes
+// second, and for groups.
+func (r *Routes) Await(tenant, filter string, p partition.ID, reached func()) {
+	if !r.await(Key{Tenant: tenant, Filter: filter, Partition: p}, reached) {
+		reached()
+	}
+}
+
+func (r *Routes) await(k Key, reached func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.stopped || len(r.mu.pending)+len(r.mu.flying) == 0 || !k.valid() {
+		return false
+	}
+	name := k.Name()
+	c := r.mu.pending[name]
+	if c == nil || c.kind == check {
+		c = r.mu.flying[name]
+	}
+	if c == nil {
+		return false
+	}
+	w := &waiter{deadline: time.Now().Add(reachMost), f: reached}
+	c.waiters = append(c.waiters, w)
+	r.mu.waiting = append(r.mu.waiting, w)
 	r.poke()
+	return true
 }
 
 // Remove says that partition p, owned under epoch, has no subscription to filter any
@@ -87,13 +109,17 @@ func (r *Routes) Recheck(tenant, filter string, p partition.ID) {
 	r.note(Key{Tenant: tenant, Filter: filter, Partition: p}, change{kind: check})
 }
 
-func (r *Routes) note(k Key, c change) {
+// note queues a change, for which some wait, and reports whether it does.
+func (r *Routes) note(k Key, c change, waiters ...*waiter) bool {
 	r.mu.Lock()
-	if !r.mu.stopped && k.valid() {
-		r.queue(k.Name(), c)
+	defer r.mu.Unlock()
+	if r.mu.stopped || !k.valid() {
+		return false
 	}
-	r.mu.Unlock()
+	r.queue(k.Name(), c)
+	r.mu.waiting = append(r.mu.waiting, waiters...)
 	r.poke()
+	return true
 }
 
 // queue notes a change; mu is held. It takes the place of one that waits: the queue
@@ -143,152 +169,4 @@ func (r *Routes) noteGroup(name string, c *change) (delay bool) {
 	}
 	g.state = c.state
 	return !g.state.urgent(g.sent) && time.Since(g.at) < groupPause
-}
-
-// flush writes a batch, if none is under way.
-func (r *Routes) flush(now time.Time) {
-	r.mu.Lock()
-	if r.mu.writing || now.Before(r.mu.retryAt) {
-		r.mu.Unlock()
-		return
-	}
-	r.ripen(now)
-	n := min(len(r.mu.ready), batchKeys)
-	if n == 0 {
-		r.mu.Unlock()
-		return
-	}
-	names := r.mu.ready[:n:n]
-	if r.mu.ready = r.mu.ready[n:]; len(r.mu.ready) == 0 {
-		r.mu.ready = nil
-	}
-	b := &batch{names: make([]string, 0, n), changes: make([]*change, 0, n)}
-	checks := &batch{}
-	var mutations []metadata.Mutation
-	for _, name := range names {
-		c := r.mu.pending[name]
-		delete(r.mu.pending, name)
-		if c.kind == check {
-			checks.names, checks.changes = append(checks.names, name), append(checks.changes, c)
-			continue
-		}
-		b.names, b.changes = append(b.names, name), append(b.changes, c)
-		mutations = append(mutations, r.mutation(name, c, now))
-	}
-	r.mu.writing = len(mutations) > 0
-	if len(r.mu.pending) == 0 { // a map never shrinks
-		r.mu.pending = map[string]*change{}
-	}
-	r.mu.Unlock()
-	for _, name := range checks.names {
-		r.recheck(name)
-	}
-	checks.reached() // who waited for a write that is not made any more
-	if len(mutations) > 0 {
-		r.Store.Write(mutations, func(err error) { r.written(b, err) }, b.reached)
-		return
-	}
-	r.poke()
-}
-
-// ripen moves the numbers of groups that have waited for long enough.
-func (r *Routes) ripen(now time.Time) {
-	r.mu.later = slices.DeleteFunc(r.mu.later, func(name string) bool {
-		if g := r.mu.groups[name]; g != nil && now.Sub(g.at) < groupPause {
-			return false
-		}
-		r.mu.pending[name].delayed = false
-		r.mu.ready = append(r.mu.ready, name)
-		return true
-	})
-}
-
-func (r *Routes) mutation(name string, c *change, now time.Time) metadata.Mutation {
-	m := metadata.Mutation{Key: metadata.Key{Space: Space, Name: name}, Delete: c.kind == remove, Rank: c.epoch}
-	if g := r.mu.groups[name]; g != nil {
-		g.sent, g.at = c.state, now
-		if c.kind == put {
-			m.Value = c.state.append(nil)
-		} else if g.state == c.state {
-			delete(r.mu.groups, name)
-		}
-	}
-	return m
-}
-
-// batch is a write that is under way.
-type batch struct {
-	names   []string
-	changes []*change
-}
-
-func (b *batch) reached() {
-	for _, c := range b.changes {
-		for _, w := range c.waiters {
-			w.call()
-		}
-	}
-}
-
-// written goes on after a batch; the store's goroutine, or flush, calls it.
-func (r *Routes) written(b *batch, err error) {
-	retry := errors.Is(err, metadata.ErrBusy) || errors.Is(err, metadata.ErrRetired)
-	r.mu.Lock()
-	r.mu.writing = false
-	if retry {
-		r.mu.retryAt = time.Now().Add(retryPause)
-		r.again(b)
-	}
-	r.mu.Unlock()
-	switch {
-	case retry:
-		r.retried.Add(uint64(len(b.names)))
-	case errors.Is(err, metadata.ErrStale):
-		r.countStale(b)
-		b.reached()
-	case err != nil:
-		if !errors.Is(err, metadata.ErrStopped) {
-			r.Log.Error("routes are not written", slog.Int("keys", len(b.names)), slog.Any("err", err))
-		}
-		b.reached()
-	}
-	if !retry && err == nil {
-		r.writes.Add(uint64(len(b.names)))
-	}
-	r.poke()
-}
-
-// again puts a batch back, before what has come since; mu is held. A key that was
-// changed since keeps its later change, which waits already.
-func (r *Routes) again(b *batch) {
-	front := make([]string, 0, len(b.names)+len(r.mu.ready))
-	for i, name := range b.names {
-		c := b.changes[i]
-		if later := r.mu.pending[name]; later != nil && later.kind != check {
-			later.waiters = append(c.waiters, later.waiters...)
-			continue
-		} else if later != nil {
-			c.waiters, c.delayed = append(c.waiters, later.waiters...), later.delayed
-			*later = *c
-			continue
-		}
-		c.delayed = false
-		r.mu.pending[name] = c
-		front = append(front, name)
-	}
-	r.mu.ready = append(front, r.mu.ready...)
-}
-
-// countStale counts what of a batch lost to a higher epoch.
-func (r *Routes) countStale(b *batch) {
-	n := 0
-	for i, name := range b.names {
-		v, ok, err := r.Store.Get(metadata.Key{Space: Space, Name: name})
-		if err == nil && ok && v.Rank > b.changes[i].epoch {
-			n++
-		}
-	}
-	r.writes.Add(uint64(len(b.names) - n))
-	r.stale.Add(uint64(n))
-	r.Log.Info("routes of partitions that have another owner now are not written", slog.Int("keys", n))
 }

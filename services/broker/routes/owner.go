@@ -10,6 +10,17 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 )
 
+// Gaining says that this broker owns p under epoch and is about to restore it. What
+// others delete of p from now on is looked at when it is Gained, as a shard adds
+// no key that it knows to be there.
+func (r *Routes) Gaining(p partition.ID, epoch uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if epoch >= r.mu.owned[p].epoch {
+		r.mu.owned[p] = owner{epoch: epoch, deleted: map[string]bool{}}
+	}
+}
+
 // Gained says that this broker owns p under epoch, and has restored it. From now
 // on, until Lost, the space is made to say of p what has says: keys that it denies
 // are deleted, first those of the former owner and then whatever comes late; a key
@@ -25,7 +36,13 @@ func (r *Routes) Gained(p partition.ID, epoch uint64, has func(tenant, filter st
 	if epoch < r.mu.owned[p].epoch {
 		return
 	}
-	r.mu.owned[p] = owner{epoch, has}
+	deleted := r.mu.owned[p].deleted
+	r.mu.owned[p] = owner{epoch: epoch, has: has}
+	for name := range deleted {
+		if k, err := ParseKey(name); err == nil {
+			r.mend(name, k, nil)
+		}
+	}
 	if len(r.mu.gained) == 0 {
 		r.mu.gainAt = time.Now().Add(gainPause)
 	}
@@ -121,8 +138,19 @@ func (r *Routes) recheck(name string) {
 func (r *Routes) heal(name string, k Key, v *metadata.Value) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.mend(name, k, v)
+}
+
+// mend is heal; mu is held.
+func (r *Routes) mend(name string, k Key, v *metadata.Value) {
 	o, ok := r.mu.owned[k.Partition]
-	if !ok || r.mu.stopped {
+	switch {
+	case !ok, r.mu.stopped:
+		return
+	case o.has == nil:
+		if v == nil {
+			o.deleted[name] = true
+		}
 		return
 	}
 	want := change{epoch: o.epoch, kind: put}
@@ -146,7 +174,7 @@ func (r *Routes) heal(name string, k Key, v *metadata.Value) {
 			}
 		}
 	}
-	if (v != nil) == (want.kind == put) && !k.Group() || v == nil && want.kind == remove {
+	if there := v != nil; !k.Group() && there == (want.kind == put) || v == nil && want.kind == remove {
 		return
 	}
 	if r.mu.pending[name] == nil {

@@ -60,9 +60,10 @@ type Routes struct {
 	mu struct {
 		sync.Mutex
 		pending map[string]*change
-		ready   []string         // names of pending changes to be written, in order
-		later   []string         // names of those that wait for their time
-		groups  map[string]*told // groups that this broker has members of
+		flying  map[string]*change // written, perhaps not yet at the others
+		ready   []string           // names of pending changes to be written, in order
+		later   []string           // names of those that wait for their time
+		groups  map[string]*told   // groups that this broker has members of
 		owned   map[partition.ID]owner
 		gained  map[partition.ID]bool // to be searched for leftovers
 		gainAt  time.Time             // when that is
@@ -81,7 +82,9 @@ type Routes struct {
 // owner is what this broker knows of a partition that it owns.
 type owner struct {
 	epoch uint64
-	has   func(tenant, filter string) bool
+	has   func(tenant, filter string) bool // nil while the partition is restored
+	// deleted are names of keys that were deleted meanwhile.
+	deleted map[string]bool
 }
 
 // told is what others were last told of a group here, or will be.
@@ -108,6 +111,7 @@ func (w *waiter) call() {
 func New(c Config) *Routes {
 	r := &Routes{Config: c, wake: make(chan struct{}, 1)}
 	r.mu.pending = map[string]*change{}
+	r.mu.flying = map[string]*change{}
 	r.mu.groups = map[string]*told{}
 	r.mu.owned = map[partition.ID]owner{}
 	r.mu.gained = map[partition.ID]bool{}

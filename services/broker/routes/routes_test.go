@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -124,6 +126,60 @@ func TestReached_EndsWithItsTime(t *testing.T) {
 	})
 }
 
+// Who comes second, or says again what is on its way, waits as the first does.
+func TestAwait(t *testing.T) {
+	b1, b2 := begin(t, "b1", t.TempDir()), begin(t, "b2", t.TempDir())
+	meet(t, b1, b2)
+	now := false
+	b1.Await("acme", "nothing", 7, func() { now = true })
+	if !now {
+		t.Error("there is nothing to wait for")
+	}
+	until(t, "b1 has seen its link to b2", func() bool {
+		reached := make(chan bool, 1)
+		b1.Add("acme", "first", 7, 1, func() { reached <- true })
+		<-reached
+		ok := b2.knows() == 1
+		b1.Remove("acme", "first", 7, 1)
+		until(t, "nobody has a route", func() bool { return b1.knows()+b2.knows() == 0 })
+		return ok
+	})
+	const n = 300
+	var done sync.WaitGroup
+	var missing, late atomic.Int64
+	for i := range n {
+		f, at := fmt.Sprint("a/", i), time.Now()
+		k := routes.Key{Tenant: "acme", Filter: f, Partition: 7}
+		b1.Add("acme", f, 7, 1, nil)
+		done.Add(3)
+		check := func() {
+			defer done.Done()
+			b2.mu.Lock()
+			defer b2.mu.Unlock()
+			switch {
+			case b2.plain[k]:
+			case time.Since(at) > 200*time.Millisecond:
+				late.Add(1)
+			default:
+				missing.Add(1)
+			}
+		}
+		b1.Await("acme", f, 7, check)
+		if i%3 == 0 { // it is to be under way, not yet there
+			for end := time.Now().Add(10 * time.Second); b1.Stats().Pending > 0 && time.Now().Before(end); {
+				runtime.Gosched()
+			}
+		}
+		b1.Await("acme", f, 7, check)
+		b1.Add("acme", f, 7, 1, check)
+	}
+	done.Wait()
+	if missing.Load() > 0 {
+		t.Errorf("%d of %d were told though b2 had no route", missing.Load(), 3*n)
+	}
+	t.Logf("%d were given up", late.Load())
+}
+
 // The first and the last of a group's numbers go at once, others every 50 ms.
 func TestSetGroup_Pace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -232,6 +288,77 @@ func TestOwnerChange(t *testing.T) {
 	}
 }
 
+// What the first owner deletes while the next one restores comes back, if the next
+// one has it: its shard has found the key there and has not written it.
+func TestGaining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		b.Add("acme", "a", 7, 1, nil)
+		b.Add("acme", "b", 7, 1, nil)
+		synctest.Wait()
+		b.Gaining(7, 2)
+		b.set("a", 7, true)
+		b.Remove("acme", "a", 7, 1)
+		b.Remove("acme", "b", 7, 1)
+		synctest.Wait()
+		if got := b.filters(); len(got) != 0 {
+			t.Fatalf("routes %v, expected none: nothing is known of the partition yet", got)
+		}
+		b.own(7, 2)
+		synctest.Wait()
+		if got := b.filters(); !slices.Equal(got, []string{"a"}) || b.Stats().Healed != 1 {
+			t.Errorf("routes %v, %+v", got, b.Stats())
+		}
+		b.Lost(7, 2)
+		b.Remove("acme", "a", 7, 2)
+		synctest.Wait()
+		if got := b.filters(); len(got) != 0 {
+			t.Errorf("routes %v: it has another owner", got)
+		}
+	})
+}
+
+// The numbers of a group that a former owner writes late give way to the owner's.
+func TestGroupIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		const key = "$share/g/a"
+		k := routes.Key{Tenant: "acme", Filter: key, Partition: 7}
+		write := func(m metadata.Mutation) {
+			t.Helper()
+			m.Key = metadata.Key{Space: routes.Space, Name: k.Name()}
+			if err := b.store.Do(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		right := routes.GroupState{Members: 5, Online: 4, Durable: 3}
+		write(metadata.Mutation{Value: []byte{9, 9, 9}, Rank: 1})
+		b.set(key, 7, true)
+		b.SetGroup("acme", key, 7, 2, right)
+		b.own(7, 2)
+		check := func(what string) {
+			t.Helper()
+			time.Sleep(time.Second)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if b.groups[k] != right {
+				t.Errorf("%s: %+v, expected %+v", what, b.groups[k], right)
+			}
+		}
+		check("leftover")
+		write(metadata.Mutation{Delete: true, Rank: 2})
+		check("deleted")
+		b.set(key, 7, false)
+		b.SetGroup("acme", key, 7, 2, routes.GroupState{})
+		right = routes.GroupState{}
+		check("gone")
+		write(metadata.Mutation{Value: []byte{1, 1, 1}, Rank: 1})
+		check("late")
+	})
+}
+
 // A broker that was away has everything when it is back.
 func TestAway(t *testing.T) {
 	b1, b2, dir := begin(t, "b1", t.TempDir()), begin(t, "b2", t.TempDir()), t.TempDir()
@@ -280,5 +407,4 @@ func TestBusy(t *testing.T) {
 			t.Errorf("routes %v, expected b", got)
 		}
 	})
-
 }

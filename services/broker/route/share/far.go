@@ -76,7 +76,7 @@ func (g *Group[S]) between(online, durable bool, random uint64, pick func() (Mem
 		place = uint64(g.mu.spread) % n
 	}
 	if place < uint64(here) {
-		if m, ok = pick(); ok && !(online && m.busy()) {
+		if m, ok = pick(); ok && (!online || !m.busy()) {
 			return m, true
 		}
 		place += uint64(here) // the same turn, there
