@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/routes"
+)
+
+// The region as what the shards have of other brokers, and as what hears those.
+
+// Self implements shard.Cluster.
+func (r *region) Self() string { return r.name }
+
+// Owner implements shard.Cluster.
+func (r *region) Owner(p partition.ID) (name string, epoch uint64) {
+	if o := r.owners[p].Load(); o != nil {
+		return o.name, o.epoch
+	}
+	return "", 0
+}
+
+// Brokers implements shard.Cluster.
+func (r *region) Brokers() []string {
+	var names []string
+	seen := map[string]bool{r.name: true, "": true}
+	for p := range r.owners {
+		if o := r.owners[p].Load(); o != nil && !seen[o.name] {
+			seen[o.name] = true
+			names = append(names, o.name)
+		}
+	}
+	return names
+}
+
+// Append implements shard.Cluster.
+func (r *region) Append(p partition.ID, batch []byte, done func(error)) {
+	r.host.Append(p, batch, done)
+}
+
+// Send implements shard.Cluster.
+func (r *region) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
+	return r.mesh.Enqueue(to, e, done)
+}
+
+// Ask implements shard.Cluster.
+func (r *region) Ask(to string, q *link.Query, done func(*link.Answer, error)) error {
+	b, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpQuery, Query: q}}}, 0)
+	return r.mesh.Ask(to, q.Tenant, b, func(a cluster.Answer) {
+		if a.Err != nil {
+			done(nil, a.Err)
+			return
+		}
+		var down link.Down
+		err := link.DecodeDown([]byte(a.Body), 1, &down)
+		if err == nil && (len(down.Frames) != 1 || down.Frames[0].Answer == nil) {
+			err = errors.New("it is no answer")
+		}
+		if err != nil {
+			done(nil, fmt.Errorf("answer of broker %s: %w", to, err))
+			return
+		}
+		done(down.Frames[0].Answer, nil)
+	})
+}
+
+// AddRoute implements shard.Cluster.
+func (r *region) AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
+	r.routes.Add(tenant, filter, p, epoch, reached)
+}
+
+// RemoveRoute implements shard.Cluster.
+func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
+	r.routes.Remove(tenant, filter, p, epoch)
+}
+
+// SetGroup implements shard.Cluster.
+func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
+	r.routes.SetGroup(tenant, key, p, epoch, routes.GroupState{Members: members, Online: online, Durable: durable})
+}
+
+// Gained implements shard.Cluster.
+func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
+	r.routes.Gained(p, epoch, has)
+}
+
+// Lost implements shard.Cluster.
+func (r *region) Lost(p partition.ID, epoch uint64) { r.routes.Lost(p, epoch) }
+
+// Recheck implements shard.Cluster.
+func (r *region) Recheck(tenant, filter string, p partition.ID) { r.routes.Recheck(tenant, filter, p) }
+
+// FarRoute implements routes.Sink.
+func (r *region) FarRoute(tenant, filter string, p partition.ID, present bool) {
+	r.shards.FarRoute(tenant, filter, p, present)
+}
+
+// FarGroup implements routes.Sink.
+func (r *region) FarGroup(tenant, key string, p partition.ID, g routes.GroupState) {
+	r.shards.FarGroup(tenant, key, p, g.Online, g.Durable)
+}
+
+// Enqueue implements cluster.Receiver.
+func (r *region) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
+	r.shards.Enqueue(from, e, answer)
+}
+
+// Told implements cluster.Receiver.
+func (r *region) Told(from string, s cluster.Stream, b []byte) {
+	switch s {
+	case cluster.Replication:
+		r.host.Told(from, b)
+	case cluster.Metadata:
+		r.host.Told(from, nil)
+		r.meta.Receive(from, bytes.Clone(b))
+	}
+}
+
+// Asked implements cluster.Receiver.
+func (r *region) Asked(from string, b []byte, reply func([]byte)) {
+	var up link.Up
+	if err := link.DecodeUp(bytes.Clone(b), 1, &up); err != nil || len(up.Frames) != 1 || up.Frames[0].Query == nil {
+		r.log.Warn("a broker asks what this one does not know", slog.String("broker", from), slog.Any("error", err))
+		reply(nil)
+		return
+	}
+	go func() { // it waits for turns
+		a := r.shards.AskHere(up.Frames[0].Query)
+		var e link.DownEncoder
+		out, _, _ := e.Append(nil, &link.Down{Frames: []link.DownFrame{{Kind: link.DownAnswer, Answer: a}}}, 0)
+		reply(out)
+	}()
+}
+
+// Linked implements cluster.Receiver.
+func (r *region) Linked(to string, up bool) {
+	r.members.Linked(to, up)
+	r.host.Linked(to, up)
+}
