@@ -51,7 +51,8 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 	goods := newFreight(&e.Message)
 	again, n := false, int32(0)
 	of := func(p partition.ID) *parcel {
-		if !st.Serves(p) {
+		// What somebody waits for is refused by the turn, in the order of its stream.
+		if answer == nil && !st.Serves(p) || int(p) >= len(st.serving) {
 			again = true
 			return nil
 		}
@@ -64,13 +65,17 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 	}
 	if len(e.Parts) > 0 {
 		var found []*route.Entry[*sess]
-		found = t.routes.AppendMatches(found, e.Message.Topic)
+		tenures := make([]uint64, 0, 16)
 		for _, id := range e.Parts {
+			tenures = append(tenures, st.tenure(id)) // before it is matched
+		}
+		found = t.routes.AppendMatches(found, e.Message.Topic)
+		for i, id := range e.Parts {
 			pc := of(id)
 			if pc == nil {
 				continue
 			}
-			pc.parts = append(pc.parts, id)
+			pc.parts, pc.tenures = append(pc.parts, id), append(pc.tenures, tenures[i])
 			for _, x := range found {
 				for _, part := range x.Parts() {
 					if part.ID == id && part.List != nil {
@@ -121,7 +126,7 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
 	pc := parcels.Get().(*parcel)
 	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
-	pc.origin, pc.n = e.Origin, e.N
+	pc.origin, pc.n, pc.first = e.Origin, e.N, e.First
 	if e.Message.HasExpiry {
 		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
 	}
@@ -129,21 +134,27 @@ func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
 }
 
 // resolve finds the members that a parcel of another broker is for. It reports
-// false if a partition of the parcel is not served here any more.
+// false if a partition of the parcel is not served here, or not any more as when it was
+// matched, or has refused what came before.
 func (s *Shard) resolve(p *parcel) bool {
-	for _, id := range p.parts {
-		if s.spaces[id] == nil {
+	for i, id := range p.parts {
+		if s.set.tenure(id) != p.tenures[i] {
 			return false
 		}
 	}
-	if p.keep && s.spaces[p.retain] == nil {
+	ok := true
+	s.eachPart(p, func(id partition.ID) {
+		key := streamKey{p.origin, id}
+		if p.first {
+			delete(s.refused, key)
+		}
+		ok = ok && s.spaces[id] != nil && (p.gather == nil || !s.refused[key])
+	})
+	if !ok {
 		return false
 	}
 	for i := range p.members {
 		m := &p.members[i]
-		if s.spaces[m.Partition] == nil {
-			return false
-		}
 		if d, ok := s.member(p.tenant, m); ok {
 			p.direct = append(p.direct, d)
 		} else {
@@ -151,6 +162,24 @@ func (s *Shard) resolve(p *parcel) bool {
 		}
 	}
 	return true
+}
+
+// eachPart calls f for the partitions of a parcel of another broker.
+func (s *Shard) eachPart(p *parcel, f func(partition.ID)) {
+	for _, id := range p.parts {
+		f(id)
+	}
+	for i := range p.members {
+		f(p.members[i].Partition)
+	}
+	if p.keep {
+		f(p.retain)
+	}
+}
+
+// refuse has what follows a parcel, which comes again, wait for that.
+func (s *Shard) refuse(p *parcel) {
+	s.eachPart(p, func(id partition.ID) { s.refused[streamKey{p.origin, id}] = true })
 }
 
 // member is the session that a message for a member of a group is for: the one
