@@ -41,8 +41,8 @@ func (r *region) Brokers() []string {
 }
 
 // Append implements shard.Cluster.
-func (r *region) Append(p partition.ID, batch []byte, done func(error)) {
-	r.host.Append(p, batch, done)
+func (r *region) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
+	r.host.Append(p, epoch, batch, done)
 }
 
 // Send implements shard.Cluster.

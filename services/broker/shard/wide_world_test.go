@@ -297,14 +297,14 @@ func (n *wideNode) Owner(p partition.ID) (name string, epoch uint64) {
 }
 
 // Append implements Cluster.
-func (n *wideNode) Append(p partition.ID, batch []byte, done func(error)) {
+func (n *wideNode) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.deadLocked() {
 		return
 	}
-	if w.parts[p].owner != n.name {
+	if x := &w.parts[p]; x.owner != n.name || x.epoch != epoch {
 		w.stats.unowned++
 		done(errWideNotOwner)
 		return
