@@ -37,15 +37,15 @@ func (g *gather) add(reason mqtt.ReasonCode, hit, again bool) {
 }
 
 // Enqueue delivers what another broker sent. It is that of a cluster.Receiver.
-func (st *Set) Enqueue(_ string, e *cluster.Enqueue, answer func(cluster.Answer)) {
+func (st *Set) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
 	r := runs.Get().(*run)
-	st.enqueue(e, answer, r)
+	st.enqueue(from, e, answer, r)
 	st.finish(r)
 }
 
 // enqueue delivers what another broker sent, or another turn of this one; r is as
 // for post.
-func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
+func (st *Set) enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
 	t := st.Tenant(e.Tenant)
 	parcels := make([]*parcel, len(st.shards))
 	goods := newFreight(&e.Message)
@@ -59,7 +59,7 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 		i := st.shardOf(p).index
 		if parcels[i] == nil {
 			n++
-			parcels[i] = st.parcel(t, e, goods)
+			parcels[i] = st.parcel(t, from, e, goods)
 		}
 		return parcels[i]
 	}
@@ -123,9 +123,10 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 	}
 }
 
-func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
+func (st *Set) parcel(t *Tenant, from string, e *cluster.Enqueue, goods *freight) *parcel {
 	pc := parcels.Get().(*parcel)
 	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
+	pc.sender = from
 	pc.origin, pc.n, pc.first = e.Origin, e.N, e.First
 	if e.Message.HasExpiry {
 		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
@@ -144,7 +145,7 @@ func (s *Shard) resolve(p *parcel) bool {
 	}
 	ok := true
 	s.eachPart(p, func(id partition.ID) {
-		key := streamKey{p.origin, id}
+		key := arrival{p.sender, streamKey{p.origin, id}}
 		if p.first {
 			delete(s.refused, key)
 		}
@@ -177,9 +178,19 @@ func (s *Shard) eachPart(p *parcel, f func(partition.ID)) {
 	}
 }
 
-// refuse has what follows a parcel, which comes again, wait for that.
+// refuse has a parcel of another broker come again, and what follows it wait for that.
 func (s *Shard) refuse(p *parcel) {
-	s.eachPart(p, func(id partition.ID) { s.refused[streamKey{p.origin, id}] = true })
+	p.again = true
+	if p.gather != nil {
+		s.eachPart(p, func(id partition.ID) { s.refused[arrival{p.sender, streamKey{p.origin, id}}] = true })
+	}
+}
+
+// arrival is a stream at its other end. Two brokers have the same one while its origin
+// moves.
+type arrival struct {
+	sender string
+	streamKey
 }
 
 // member is the session that a message for a member of a group is for: the one
@@ -237,7 +248,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case "":
 		err = cluster.ErrDown
 	case s.set.cluster.Self():
-		s.set.enqueue(e, done, s.run)
+		s.set.enqueue(owner, e, done, s.run)
 	default:
 		err = s.set.cluster.Send(owner, e, done)
 	}
