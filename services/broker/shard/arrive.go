@@ -217,6 +217,8 @@ func (s *Shard) member(t *Tenant, m *cluster.Member) (direct, bool) {
 
 // toOther has a message for a partition in which no member is left go to another.
 func (s *Shard) toOther(p *parcel, m *cluster.Member) {
+	// What others said of the partition before it came here would lead back to it.
+	p.tenant.routes.FarGroup(m.Filter, shareRest(m.Filter), m.Partition, 0, 0)
 	g := p.tenant.routes.Group(m.Filter, shareRest(m.Filter))
 	if g == nil {
 		s.dropped(p.tenant, dropNoMember)

@@ -289,9 +289,10 @@ func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
 // FarGroup says how many members of a shared subscription a partition has, wherever
 // it is served.
 func (st *Set) FarGroup(tenant, key string, p partition.ID, online, durable int) {
-	if !st.Serves(p) {
-		st.Tenant(tenant).routes.FarGroup(key, shareRest(key), p, online, durable)
+	if st.Serves(p) {
+		online, durable = 0, 0 // what is here counts, and nothing from before
 	}
+	st.Tenant(tenant).routes.FarGroup(key, shareRest(key), p, online, durable)
 }
 
 // hold is a SUBACK that waits until the other brokers know of its routes.

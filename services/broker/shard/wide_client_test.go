@@ -346,6 +346,17 @@ func (c *wideClient) acked(r *record) {
 	c.mu.Unlock()
 }
 
+// state is what the client does, for who reads why it does not go on.
+func (c *wideClient) state() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := fmt.Sprintf("%s of partition %d: ready %t, %d done, connected %t", c.id, c.part, c.ready, c.done, c.conn != nil)
+	for _, p := range c.inflight {
+		s += fmt.Sprintf(", %d (received %t)", p.packet, p.received)
+	}
+	return s
+}
+
 // counts are how often each message has come.
 func (c *wideClient) counts() map[string]int {
 	c.mu.Lock()

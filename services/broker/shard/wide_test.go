@@ -101,6 +101,12 @@ func playWide(t *testing.T, seed uint64) {
 		time.Sleep(pause)
 	}
 	await("published", 10*time.Second, published)
+	if t.Failed() {
+		t.Log(w.leftovers())
+		for _, c := range all {
+			t.Log(c.state())
+		}
+	}
 	total := widePublishers * wideMessages
 	await("delivered", 10*time.Second, func() string {
 		for _, c := range subs {

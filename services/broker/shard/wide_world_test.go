@@ -627,6 +627,11 @@ func (w *wide) heal() {
 // leftovers says what the shards still keep for publishes, of which none is under way.
 func (w *wide) leftovers() (out []string) {
 	for _, n := range w.nodes {
+		select {
+		case <-n.dead:
+			continue
+		default:
+		}
 		for _, s := range n.set.shards {
 			s.ask(func() {
 				add := func(what string, k int) {
