@@ -114,7 +114,7 @@ type wideClient struct {
 	total   int
 
 	conn     *wideConn
-	present  bool // it was opened once
+	present  bool // something of its session was acknowledged
 	suback   int
 	next     int
 	inflight []*widePublish // in their order
@@ -256,7 +256,6 @@ func (c *wideClient) frame(r *record) {
 		if c.present && !r.SessionPresent {
 			c.w.t.Errorf("%s has lost its session", c.id)
 		}
-		c.present = true
 		for _, p := range c.inflight {
 			if p.received {
 				c.ack(mqtt.Pubrel, p.packet)
@@ -270,6 +269,7 @@ func (c *wideClient) frame(r *record) {
 			c.setReady()
 		}
 	case link.DownSuback:
+		c.present = true
 		if r.Reasons[0].Failed() {
 			c.w.t.Errorf("%s cannot subscribe: %s", c.id, r.Reasons[0])
 		}
@@ -341,6 +341,7 @@ func (c *wideClient) acked(r *record) {
 		c.w.t.Errorf("%s got %s", c.id, r.Ack)
 	}
 	c.inflight = slices.Delete(c.inflight, at, at+1)
+	c.present = true
 	c.mu.Lock()
 	c.done++
 	c.mu.Unlock()

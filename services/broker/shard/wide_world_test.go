@@ -595,6 +595,11 @@ func (w *wide) chaos() {
 		for _, r := range lost {
 			r.done(cluster.Answer{Err: cluster.ErrLost})
 		}
+		if len(lost) > 0 {
+			for _, s := range n.set.shards {
+				s.ask(func() {}) // a link is up again long after its loss was told
+			}
+		}
 		w.mu.Lock()
 		for _, l := range n.links {
 			l.down = false
