@@ -76,6 +76,11 @@ func (r *region) AddRoute(tenant, filter string, p partition.ID, epoch uint64, r
 	r.routes.Add(tenant, filter, p, epoch, reached)
 }
 
+// AwaitRoute implements shard.Cluster.
+func (r *region) AwaitRoute(tenant, filter string, p partition.ID, reached func()) {
+	r.routes.Await(tenant, filter, p, reached)
+}
+
 // RemoveRoute implements shard.Cluster.
 func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
 	r.routes.Remove(tenant, filter, p, epoch)
@@ -85,6 +90,9 @@ func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64
 func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
 	r.routes.SetGroup(tenant, key, p, epoch, routes.GroupState{Members: members, Online: online, Durable: durable})
 }
+
+// Gaining implements shard.Cluster.
+func (r *region) Gaining(p partition.ID, epoch uint64) { r.routes.Gaining(p, epoch) }
 
 // Gained implements shard.Cluster.
 func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
