@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/routes"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // The region as what the shards have of other brokers, and as what hears those.
@@ -117,7 +118,22 @@ func (r *region) FarGroup(tenant, key string, p partition.ID, g routes.GroupStat
 
 // Enqueue implements cluster.Receiver.
 func (r *region) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
-	r.shards.Enqueue(from, e, answer)
+	r.inlet(from).Enqueue(e, answer)
+}
+
+// Batched implements cluster.Receiver.
+func (r *region) Batched(from string) { r.inlet(from).Flush() }
+
+// inlet is where what a broker sends comes in.
+func (r *region) inlet(from string) *shard.Inlet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.mu.inlets[from]
+	if in == nil {
+		in = r.shards.Inlet()
+		r.mu.inlets[from] = in
+	}
+	return in
 }
 
 // Told implements cluster.Receiver.

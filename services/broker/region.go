@@ -50,6 +50,8 @@ type region struct {
 		sync.Mutex
 		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
+		// inlets are those of the brokers that have sent something.
+		inlets map[string]*shard.Inlet
 	}
 	tell chan struct{}
 	// out is sent to when this broker is no member any more.
@@ -70,7 +72,7 @@ type owner struct {
 // gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
-	r.mu.told = make(map[partition.ID]bool)
+	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
 	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
