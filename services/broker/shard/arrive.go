@@ -50,6 +50,7 @@ type Inlet struct {
 type sorter struct {
 	parcels []*parcel // by shard
 	found   []*route.Entry[*sess]
+	tenures []uint64 // of the parts
 }
 
 // Inlet makes one.
@@ -89,7 +90,8 @@ func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer
 	goods := newFreight(&e.Message)
 	again, n := false, int32(0)
 	of := func(p partition.ID) *parcel {
-		if !st.Serves(p) {
+		// What somebody waits for is refused by the turn, in the order of its stream.
+		if answer == nil && !st.Serves(p) || int(p) >= len(st.serving) {
 			again = true
 			return nil
 		}
@@ -101,13 +103,17 @@ func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer
 		return parcels[i]
 	}
 	if len(e.Parts) > 0 {
-		x.found = t.routes.AppendMatches(x.found[:0], e.Message.Topic)
+		x.tenures = x.tenures[:0]
 		for _, id := range e.Parts {
+			x.tenures = append(x.tenures, st.tenure(id)) // before it is matched
+		}
+		x.found = t.routes.AppendMatches(x.found[:0], e.Message.Topic)
+		for i, id := range e.Parts {
 			pc := of(id)
 			if pc == nil {
 				continue
 			}
-			pc.parts = append(pc.parts, id)
+			pc.parts, pc.tenures = append(pc.parts, id), append(pc.tenures, x.tenures[i])
 			for _, entry := range x.found {
 				for _, part := range entry.Parts() {
 					if part.ID == id && !part.Far() {
@@ -160,7 +166,7 @@ func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer
 func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
 	pc := parcels.Get().(*parcel)
 	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
-	pc.origin, pc.n = e.Origin, e.N
+	pc.origin, pc.n, pc.first = e.Origin, e.N, e.First
 	if e.Message.HasExpiry {
 		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
 	}
@@ -168,21 +174,27 @@ func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
 }
 
 // resolve finds the members that a parcel of another broker is for. It reports
-// false if a partition of the parcel is not served here any more.
+// false if a partition of the parcel is not served here, or not any more as when it was
+// matched, or has refused what came before.
 func (s *Shard) resolve(p *parcel) bool {
-	for _, id := range p.parts {
-		if s.spaces[id] == nil {
+	for i, id := range p.parts {
+		if s.set.tenure(id) != p.tenures[i] {
 			return false
 		}
 	}
-	if p.keep && s.spaces[p.retain] == nil {
+	ok := true
+	s.eachPart(p, func(id partition.ID) {
+		key := streamKey{p.origin, id}
+		if p.first {
+			delete(s.refused, key)
+		}
+		ok = ok && s.spaces[id] != nil && (p.gather == nil || !s.refused[key])
+	})
+	if !ok {
 		return false
 	}
 	for i := range p.members {
 		m := &p.members[i]
-		if s.spaces[m.Partition] == nil {
-			return false
-		}
 		if d, ok := s.member(p.tenant, m); ok {
 			p.direct = append(p.direct, d)
 		} else {
@@ -190,6 +202,24 @@ func (s *Shard) resolve(p *parcel) bool {
 		}
 	}
 	return true
+}
+
+// eachPart calls f for the partitions of a parcel of another broker.
+func (s *Shard) eachPart(p *parcel, f func(partition.ID)) {
+	for _, id := range p.parts {
+		f(id)
+	}
+	for i := range p.members {
+		f(p.members[i].Partition)
+	}
+	if p.keep {
+		f(p.retain)
+	}
+}
+
+// refuse has what follows a parcel, which comes again, wait for that.
+func (s *Shard) refuse(p *parcel) {
+	s.eachPart(p, func(id partition.ID) { s.refused[streamKey{p.origin, id}] = true })
 }
 
 // member is the session that a message for a member of a group is for: the one

@@ -38,10 +38,13 @@ type parcel struct {
 	origin partition.ID
 	n      uint64
 	after  []cluster.After
+	first  bool // nothing of origin was under way before it
 
 	// parts are the partitions of lists, and members those of groups that are to be
 	// found, of a publish of another turn in a cluster; gather takes the answer.
+	// tenures are those of parts when lists were found.
 	parts   []partition.ID
+	tenures []uint64
 	members []cluster.Member
 	gather  *gather
 	// again says that a partition is not served here any more, or lacks what comes
@@ -105,7 +108,7 @@ func (p *parcel) done() {
 	clear(lists)
 	clear(to)
 	clear(p.members)
-	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], members: p.members[:0], after: p.after[:0]}
+	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], tenures: p.tenures[:0], members: p.members[:0], after: p.after[:0]}
 	parcels.Put(p)
 }
 
@@ -172,6 +175,9 @@ func (s *Shard) arrived(p *parcel) {
 // reply answers a parcel.
 func (s *Shard) reply(p *parcel) {
 	if g := p.gather; g != nil {
+		if p.again {
+			s.refuse(p)
+		}
 		reason, hit, again := p.reason, p.hit, p.again
 		p.done()
 		g.add(reason, hit, again)

@@ -35,7 +35,15 @@ func (st *Set) Lose(p partition.ID) {
 
 // Serves reports whether a partition is served here.
 func (st *Set) Serves(p partition.ID) bool {
-	return st.cluster == nil || int(p) < len(st.serving) && st.serving[p].Load()
+	return st.cluster == nil || st.tenure(p)&1 != 0
+}
+
+// tenure counts when a partition came and went: it is odd while it is served here.
+func (st *Set) tenure(p partition.ID) uint64 {
+	if int(p) >= len(st.serving) {
+		return 0
+	}
+	return st.serving[p].Load()
 }
 
 // partOf is the partition of a client. One of the API, whose session ends with its
@@ -46,7 +54,7 @@ func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
 		return part
 	}
 	for i := range st.serving {
-		if p := (int(part) + i) % len(st.serving); st.serving[p].Load() {
+		if p := (int(part) + i) % len(st.serving); st.Serves(partition.ID(p)) {
 			return partition.ID(p)
 		}
 	}
@@ -88,7 +96,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 			s.loseConnection(se)
 		}
 	}
-	s.set.serving[id].Store(true)
+	s.set.serving[id].Add(1)
 	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
 }
 
@@ -114,7 +122,9 @@ func (s *Shard) lose(p *space) {
 		return
 	}
 	delete(s.spaces, p.id)
-	s.set.serving[p.id].Store(false)
+	if s.set.Serves(p.id) { // else it could not be restored
+		s.set.serving[p.id].Add(1)
+	}
 	s.set.cluster.Lost(p.id, p.epoch)
 	l := p.ledger
 	l.lost = true
@@ -205,7 +215,7 @@ func (s *Shard) forfeit(w *waiter) {
 	case w.deferred != nil:
 		s.overtake(w.deferred)
 	case w.flight != nil:
-		s.holdBack(w.flight)
+		s.sendElsewhere(w.flight)
 	default:
 		// It is the partition of the publisher itself.
 	}
@@ -219,13 +229,19 @@ func (s *Shard) overtake(u *unwritten) {
 		s.arrived(u.parcel)
 		return
 	}
-	if u.origin == nil {
+	if u.flight != nil {
+		s.sendElsewhere(u.flight)
+	}
+}
+
+// sendElsewhere has the new owner of a partition get what was not written here. Of
+// several that wait for that, one goes on to wait.
+func (s *Shard) sendElsewhere(f *flight) {
+	if f.stream != nil {
+		s.answered(f.slot, f.gen, mqtt.Success, false)
 		return
 	}
-	m := *u.entry.Message
-	m.Retain = u.entry.Retain
-	d := &dispatch{tenant: u.se.tenant, msg: &m, expireAt: u.entry.ExpireAt, pending: true, slot: u.slot, gen: u.gen}
-	s.holdBack(s.flight(u.origin.id, d, aim{part: u.se.space.id, plain: true}))
+	s.holdBack(f)
 }
 
 // loseConnection ends the connections that the sessions of a client id had when

@@ -63,7 +63,9 @@ type stream struct {
 // sent is what was sent to one broker at once, and its answer.
 type sent struct {
 	flights []*flight
-	answer  cluster.Answer
+	// first says that nothing was under way in their streams.
+	first  bool
+	answer cluster.Answer
 }
 
 // launch sends a dispatch of partition origin to all aims. None of the flights has
@@ -78,11 +80,11 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 			s.holdBack(f)
 			continue
 		}
-		s.depart(f, owner)
-		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner })
+		first := s.depart(f, owner)
+		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner && x.first == first })
 		if k < 0 {
 			k = len(to)
-			to = append(to, departure{owner, &sent{}})
+			to = append(to, departure{owner, &sent{first: first}})
 		}
 		to[k].flights = append(to[k].flights, f)
 	}
@@ -114,10 +116,11 @@ func (s *Shard) streamOf(f *flight) *stream {
 	return f.stream
 }
 
-// depart notes that f is about to be sent to owner.
-func (s *Shard) depart(f *flight, owner string) {
+// depart notes that f is about to be sent to owner, and reports whether nothing else
+// of its stream is under way.
+func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
-	st.owner = owner
+	first, st.owner = st.out == 0, owner
 	st.out++
 	if f.n != 0 {
 		f.after = 0
@@ -127,6 +130,7 @@ func (s *Shard) depart(f *flight, owner string) {
 		st.exact++
 		st.last = f.n
 	}
+	return first
 }
 
 // send sends flights of one dispatch to a broker, which may be this one.
@@ -134,7 +138,7 @@ func (s *Shard) send(to string, x *sent) {
 	d := x.flights[0].dispatch
 	e := &s.enqueue1
 	*e = cluster.Enqueue{
-		Tenant: d.tenant.id, From: d.from, Origin: x.flights[0].origin, N: d.n,
+		Tenant: d.tenant.id, From: d.from, Origin: x.flights[0].origin, N: d.n, First: x.first,
 		Parts: e.Parts[:0], Members: e.Members[:0], After: e.After[:0], Message: *d.msg,
 	}
 	for _, f := range x.flights {
@@ -238,8 +242,8 @@ func (s *Shard) resend() {
 		held := st.held
 		st.held = nil
 		for _, f := range held {
-			s.depart(f, owner)
-			s.send(owner, &sent{flights: []*flight{f}})
+			first := s.depart(f, owner)
+			s.send(owner, &sent{flights: []*flight{f}, first: first})
 		}
 	}
 	if left {
