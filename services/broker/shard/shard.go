@@ -112,6 +112,7 @@ type Shard struct {
 	streams  map[streamKey]*stream
 	flights  uint64
 	enqueue1 cluster.Enqueue
+	sorter   sorter
 	holding  *hold
 
 	fans    []fan
