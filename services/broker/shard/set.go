@@ -58,6 +58,8 @@ type Set struct {
 	cluster Cluster
 	serving []atomic.Bool
 	held    atomic.Bool
+	// lostLinks counts the links to other brokers that were lost.
+	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
 	// load is the load.Level of the node.
@@ -116,7 +118,7 @@ func New(c Config) (*Set, error) {
 			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			now:  c.Now(),
-			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream),
+			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), proven: make([]way, c.Partitions),
 		}
 		s.mail.lanes.Quantum = laneQuantum
 		s.ledger = newLedger(s, nil)

@@ -111,6 +111,7 @@ type Shard struct {
 	aims     []aim
 	streams  map[streamKey]*stream
 	flights  uint64
+	proven   []way // by partition: the way on which something was taken last
 	enqueue1 cluster.Enqueue
 	sorter   sorter
 	holding  *hold

@@ -40,6 +40,8 @@ type flight struct {
 	stream *stream // once it is in one
 	// seq orders the flights of a shard.
 	seq uint64
+	// over is how it was sent last.
+	over way
 	// after is the exact one that the partition must have before this one.
 	after uint64
 }
@@ -49,8 +51,8 @@ type streamKey struct{ origin, target partition.ID }
 // stream are the flights from one partition to another, while there are any.
 type stream struct {
 	streamKey
-	// owner is the broker to which all that is under way was sent.
-	owner string
+	// over is how all that is under way was sent.
+	over way
 	// out are under way, and exact of them exact; last is the newest of those.
 	out, exact int
 	last       uint64
@@ -60,10 +62,31 @@ type stream struct {
 	ended bool
 }
 
+// way is how a partition is reached: its owner, under an epoch, while no link is
+// lost. An owner that has taken something that way takes all that follows on it.
+// Before that it may refuse one flight, because it does not serve the partition yet,
+// and take the next: so until then there is one under way at a time.
+type way struct {
+	owner string
+	epoch uint64
+	links uint64
+}
+
+func (s *Shard) wayTo(p partition.ID) (w way) {
+	w.links = s.set.lostLinks.Load()
+	w.owner, w.epoch = s.set.cluster.Owner(p)
+	return w
+}
+
+// LostLink says that what was sent to another broker and has no answer was lost, or
+// will be, before anything else can be sent there.
+func (st *Set) LostLink() { st.lostLinks.Add(1) }
+
 // sent is what was sent to one broker at once, and its answer.
 type sent struct {
 	flights []*flight
 	answer  cluster.Answer
+	unsent  bool // there was no need to
 }
 
 // launch sends a dispatch of partition origin to all aims. None of the flights has
@@ -73,16 +96,16 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 	for i := range aims {
 		f := s.flight(origin, d, aims[i])
 		st := s.streamOf(f)
-		owner, _ := s.set.cluster.Owner(st.target)
-		if len(st.held) > 0 || owner == "" || st.out > 0 && st.owner != owner {
+		w := s.wayTo(st.target)
+		if len(st.held) > 0 || w.owner == "" || st.out > 0 && (st.over != w || s.proven[st.target] != w) {
 			s.holdBack(f)
 			continue
 		}
-		s.depart(f, owner)
-		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner })
+		s.depart(f, w)
+		k := slices.IndexFunc(to, func(x departure) bool { return x.name == w.owner })
 		if k < 0 {
 			k = len(to)
-			to = append(to, departure{owner, &sent{}})
+			to = append(to, departure{w.owner, &sent{}})
 		}
 		to[k].flights = append(to[k].flights, f)
 	}
@@ -114,10 +137,10 @@ func (s *Shard) streamOf(f *flight) *stream {
 	return f.stream
 }
 
-// depart notes that f is about to be sent to owner.
-func (s *Shard) depart(f *flight, owner string) {
+// depart notes that f is about to be sent.
+func (s *Shard) depart(f *flight, over way) {
 	st := f.stream
-	st.owner = owner
+	f.over, st.over = over, over
 	st.out++
 	if f.n != 0 {
 		f.after = 0
@@ -152,7 +175,7 @@ func (s *Shard) send(to string, x *sent) {
 	if !s.expiry(&e.Message, d.expireAt) {
 		// It has expired on the way: nobody gets it, and that is done.
 		s.dropped(d.tenant, dropExpired)
-		x.answer = cluster.Answer{Hit: true}
+		x.answer, x.unsent = cluster.Answer{Hit: true}, true
 		s.leave(s, item{kind: itemSent, sent: x})
 		return
 	}
@@ -185,6 +208,12 @@ func (s *Shard) landed(x *sent) {
 	again := x.answer.Err != nil || x.answer.Again
 	for _, f := range x.flights {
 		st := f.stream
+		switch {
+		case again:
+			s.proven[st.target] = way{}
+		case !x.unsent:
+			s.proven[st.target] = f.over
+		}
 		st.out--
 		if f.n != 0 {
 			st.exact--
@@ -196,6 +225,7 @@ func (s *Shard) landed(x *sent) {
 			s.holdBack(f)
 		} else {
 			s.arrivedAt(f, x.answer.Reason, x.answer.Hit)
+			s.resendTo(st)
 		}
 		s.settle(st)
 	}
@@ -225,24 +255,28 @@ func (s *Shard) holdBack(f *flight) {
 
 // resend sends what is held of streams of which nothing is under way any more.
 func (s *Shard) resend() {
-	left := false
 	for _, st := range s.streams {
-		if len(st.held) == 0 {
-			continue
-		}
-		owner, _ := s.set.cluster.Owner(st.target)
-		if st.out > 0 || owner == "" {
-			left = true
-			continue
-		}
+		s.resendTo(st)
+	}
+}
+
+// resendTo is resend for one stream.
+func (s *Shard) resendTo(st *stream) {
+	if len(st.held) == 0 {
+		return
+	}
+	if w := s.wayTo(st.target); st.out == 0 && w.owner != "" {
 		held := st.held
-		st.held = nil
+		if s.proven[st.target] != w {
+			held = held[:1:1]
+		}
+		st.held = st.held[len(held):]
 		for _, f := range held {
-			s.depart(f, owner)
-			s.send(owner, &sent{flights: []*flight{f}})
+			s.depart(f, w)
+			s.send(w.owner, &sent{flights: []*flight{f}})
 		}
 	}
-	if left {
+	if len(st.held) > 0 {
 		s.set.held.Store(true)
 	}
 }
