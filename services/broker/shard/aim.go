@@ -23,13 +23,16 @@ type aim struct {
 
 // flies reports whether a publish of se goes to a partition as a flight: to that of
 // another broker, above QoS 0 to that of another shard too, and if it is exact to
-// any but that of se, since each partition has a log of its own.
+// any but that of se, since each partition has a log of its own. One that has just come
+// here gets what is published behind all that is on its way to it.
 func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.Publication) bool {
 	switch {
 	case s.set.cluster == nil:
 		return false
 	case s.spaces[part] == nil:
 		return m.QoS > mqtt.AtMostOnce || !s.set.Serves(part)
+	case m.QoS > mqtt.AtMostOnce && s.streams[streamKey{se.space.id, part}] != nil:
+		return true
 	}
 	return p.Exact && part != se.space.id
 }
@@ -94,7 +97,8 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 		s.wait(l, w)
 	}
 	for _, u := range deferred {
-		u.slot, u.gen, u.origin = d.slot, d.gen, se.space
+		s.flights++
+		u.slot, u.gen, u.origin, u.place = d.slot, d.gen, se.space, s.flights
 	}
 	q := &s.pending[d.slot]
 	q.waits, q.se, q.token, q.hit, q.part, q.packet = int32(waits), se, p.Token, matched, se.space, p.Packet

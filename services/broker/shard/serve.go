@@ -225,7 +225,9 @@ func (s *Shard) overtake(u *unwritten) {
 	m := *u.entry.Message
 	m.Retain = u.entry.Retain
 	d := &dispatch{tenant: u.se.tenant, msg: &m, expireAt: u.entry.ExpireAt, pending: true, slot: u.slot, gen: u.gen}
-	s.holdBack(s.flight(u.origin.id, d, aim{part: u.se.space.id, plain: true}))
+	f := s.flight(u.origin.id, d, aim{part: u.se.space.id, plain: true})
+	f.seq = u.place
+	s.holdBack(f)
 }
 
 // loseConnection ends the connections that the sessions of a client id had when

@@ -23,10 +23,12 @@ type unwritten struct {
 	// inflight is what the store must hold of it beside the entry.
 	inflight session.Record
 	// The publish that waits for it: slot of this shard, or parcel of another.
-	// origin is the partition of that publish if it is another one.
+	// origin is the partition of that publish, of a cluster, and place the seq of the
+	// flight that it becomes if the session's partition is lost.
 	slot, gen uint32
 	parcel    *parcel
 	origin    *space
+	place     uint64
 	// over says that nothing but its place in the list is left.
 	over bool
 }
