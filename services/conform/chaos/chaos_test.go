@@ -24,6 +24,8 @@ var (
 var folder = filepath.Join(os.TempDir(), fmt.Sprintf("manor-chaos-%d", os.Getpid()))
 
 func TestMain(m *testing.M) {
+	flag.StringVar(&Offset, "listen-offset", "", "--listen-offset of manor dev; empty takes one whose ports seem free")
+	flag.Parse()
 	code := m.Run()
 	_ = os.RemoveAll(folder)
 	os.Exit(code)
@@ -41,7 +43,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("settled after %v", r.Settled(time.Minute).Round(time.Millisecond))
 	l := NewLoad(t, r.Addrs(), Size{Publishers: 6, Subscribers: 12, Rate: 30})
 	l.Back(30 * time.Second)
-	w := &world{Region: r, load: l}
+	w := &world{Region: r, load: l, rate: 6 * 30}
 	var bag []fault
 	for n := 1; time.Now().Before(end) && !t.Failed(); n++ {
 		if len(bag) == 0 {

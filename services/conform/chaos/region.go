@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,9 @@ import (
 
 	"github.com/manormq/manor/services/conform"
 )
+
+// Offset is the --listen-offset of manor dev; empty takes one whose ports seem free.
+var Offset string
 
 // Region is a running region of processes. Its methods may be called
 // concurrently for different nodes.
@@ -53,7 +57,7 @@ type Node struct {
 func New(t testing.TB, bin string, spread bool, args ...string) *Region {
 	t.Helper()
 	dir := t.TempDir()
-	args = append([]string{"--data", dir, "--listen-offset", conform.Offset(t), "--log-level", "warn"}, args...)
+	args = append([]string{"--data", dir, "--listen-offset", cmp.Or(Offset, conform.Offset(t)), "--log-level", "warn"}, args...)
 	p := conform.Start(t, bin, args...)
 	r := &Region{t: t}
 	for _, process := range p.Processes {
@@ -77,7 +81,10 @@ func New(t testing.TB, bin string, spread bool, args ...string) *Region {
 		n.Start()
 	}
 	for _, n := range r.Nodes {
-		n.Ready(time.Minute)
+		n.Ready(30 * time.Second)
+	}
+	if t.Failed() {
+		t.FailNow()
 	}
 	return r
 }
@@ -173,6 +180,15 @@ func (n *Node) end(signal syscall.Signal, limit time.Duration) error {
 			<-ended
 		}
 		return fmt.Errorf("it did not end within %v", limit)
+	}
+}
+
+// Signal sends a signal to the process, which runs.
+func (n *Node) Signal(s syscall.Signal) {
+	n.brittle.Lock()
+	defer n.brittle.Unlock()
+	if err := n.cmd.Process.Signal(s); err != nil {
+		n.t.Error(err)
 	}
 }
 
