@@ -98,6 +98,11 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	}
 	if b.region != nil {
 		b.region.shards = b.shards
+		if reg != nil {
+			if err := reg.Register(partitionCollector{b.region.host}); err != nil {
+				return err
+			}
+		}
 	}
 	return register(reg, b.shards)
 }

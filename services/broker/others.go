@@ -165,6 +165,9 @@ func (r *region) Asked(from string, b []byte, reply func([]byte)) {
 
 // Linked implements cluster.Receiver.
 func (r *region) Linked(to string, up bool) {
+	if !up {
+		r.shards.LostLink()
+	}
 	r.members.Linked(to, up)
 	r.host.Linked(to, up)
 }

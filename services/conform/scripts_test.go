@@ -248,7 +248,7 @@ func startMosquitto(t *testing.T, path, settings string, listeners ...string) (a
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path, "-c", file)
-	cmd.SysProcAttr = noOrphan()
+	cmd.SysProcAttr = NoOrphan()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

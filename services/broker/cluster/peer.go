@@ -117,7 +117,8 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	f.b = appendEnqueue(f.b[:0], p.numberLocked(done), e)
 	p.pushLocked(l, f, size, done == nil)
 	p.stats.Enqueued.Add(1)
-	return p.sendLocked()
+	_ = p.sendLocked() // where the link has ended, down answers
+	return nil
 }
 
 func (p *peer) pushLocked(l *lane, f *frame, size int, lossy bool) {
@@ -136,7 +137,8 @@ func (p *peer) ask(tenant string, b []byte, done func(Answer)) error {
 	f := frames.Get().(*frame)
 	f.b = appendAsk(f.b[:0], wireAsk, p.numberLocked(done), b)
 	p.pushLocked(p.laneLocked(tenant), f, enqueueOverhead+len(b), false)
-	return p.sendLocked()
+	_ = p.sendLocked() // where the link has ended, down answers
+	return nil
 }
 
 func (p *peer) laneLocked(tenant string) *lane {

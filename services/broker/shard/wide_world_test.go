@@ -195,6 +195,9 @@ func (n *wideNode) die() {
 	for _, r := range lost {
 		r.done(cluster.Answer{Err: cluster.ErrLost})
 	}
+	for _, o := range w.nodes {
+		o.set.LostLink()
+	}
 	n.stop()
 	n.gw.lose()
 }
@@ -607,6 +610,7 @@ func (w *wide) chaos() {
 		for _, r := range lost {
 			r.done(cluster.Answer{Err: cluster.ErrLost})
 		}
+		n.set.LostLink()
 		w.mu.Lock()
 		for _, l := range n.links {
 			l.down = false
