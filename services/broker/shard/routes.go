@@ -41,7 +41,7 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 		r.QoS = se.granted(r.QoS)
 		first, known := se.tenant.routes.Subscribe(se.space.id, rest, r)
 		// While it is restored what others know already need not be written.
-		s.tellRoute(se, rest, first && !(known && s.holding == nil))
+		s.tellRoute(se, rest, first && (!known || s.holding != nil))
 		return
 	}
 	if isNew {
