@@ -42,8 +42,8 @@ func (r *region) Brokers() []string {
 }
 
 // Append implements shard.Cluster.
-func (r *region) Append(p partition.ID, batch []byte, done func(error)) {
-	r.host.Append(p, batch, done)
+func (r *region) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
+	r.host.Append(p, epoch, batch, done)
 }
 
 // Send implements shard.Cluster.
@@ -130,7 +130,7 @@ func (r *region) inlet(from string) *shard.Inlet {
 	defer r.mu.Unlock()
 	in := r.mu.inlets[from]
 	if in == nil {
-		in = r.shards.Inlet()
+		in = r.shards.Inlet(from)
 		r.mu.inlets[from] = in
 	}
 	return in

@@ -40,9 +40,10 @@ func (g *gather) add(reason mqtt.ReasonCode, hit, again bool) {
 // Inlet is where what one other broker sends comes in. Its methods may be called
 // concurrently.
 type Inlet struct {
-	set *Set
-	mu  sync.Mutex
-	run *run // what is owed since the last Flush
+	set  *Set
+	from string
+	mu   sync.Mutex
+	run  *run // what is owed since the last Flush
 	sorter
 }
 
@@ -53,8 +54,8 @@ type sorter struct {
 	tenures []uint64 // of the parts
 }
 
-// Inlet makes one.
-func (st *Set) Inlet() *Inlet { return &Inlet{set: st} }
+// Inlet makes that of the broker from.
+func (st *Set) Inlet(from string) *Inlet { return &Inlet{set: st, from: from} }
 
 // Enqueue delivers what the other broker sent, once Flush is called. It is that of a
 // cluster.Receiver.
@@ -64,7 +65,7 @@ func (in *Inlet) Enqueue(e *cluster.Enqueue, answer func(cluster.Answer)) {
 	if in.run == nil {
 		in.run = runs.Get().(*run)
 	}
-	in.enqueue(in.set, e, answer, in.run)
+	in.enqueue(in.set, in.from, e, answer, in.run)
 }
 
 // Flush has what came since the last Flush done.
@@ -80,7 +81,7 @@ func (in *Inlet) Flush() {
 
 // enqueue delivers what another broker sent, or another turn of this one; r is as
 // for post.
-func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
+func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
 	t := st.Tenant(e.Tenant)
 	if x.parcels == nil {
 		x.parcels = make([]*parcel, len(st.shards))
@@ -98,7 +99,7 @@ func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer
 		i := st.shardOf(p).index
 		if parcels[i] == nil {
 			n++
-			parcels[i] = st.parcel(t, e, goods)
+			parcels[i] = st.parcel(t, from, e, goods)
 		}
 		return parcels[i]
 	}
@@ -163,9 +164,10 @@ func (x *sorter) enqueue(st *Set, e *cluster.Enqueue, answer func(cluster.Answer
 	}
 }
 
-func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
+func (st *Set) parcel(t *Tenant, from string, e *cluster.Enqueue, goods *freight) *parcel {
 	pc := parcels.Get().(*parcel)
 	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
+	pc.sender = from
 	pc.origin, pc.n, pc.first = e.Origin, e.N, e.First
 	if e.Message.HasExpiry {
 		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
@@ -184,7 +186,7 @@ func (s *Shard) resolve(p *parcel) bool {
 	}
 	ok := true
 	s.eachPart(p, func(id partition.ID) {
-		key := streamKey{p.origin, id}
+		key := arrival{p.sender, streamKey{p.origin, id}}
 		if p.first {
 			delete(s.refused, key)
 		}
@@ -217,9 +219,19 @@ func (s *Shard) eachPart(p *parcel, f func(partition.ID)) {
 	}
 }
 
-// refuse has what follows a parcel, which comes again, wait for that.
+// refuse has a parcel of another broker come again, and what follows it wait for that.
 func (s *Shard) refuse(p *parcel) {
-	s.eachPart(p, func(id partition.ID) { s.refused[streamKey{p.origin, id}] = true })
+	p.again = true
+	if p.gather != nil {
+		s.eachPart(p, func(id partition.ID) { s.refused[arrival{p.sender, streamKey{p.origin, id}}] = true })
+	}
+}
+
+// arrival is a stream at its other end. Two brokers have the same one while its origin
+// moves.
+type arrival struct {
+	sender string
+	streamKey
 }
 
 // member is the session that a message for a member of a group is for: the one
@@ -277,7 +289,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case "":
 		err = cluster.ErrDown
 	case s.set.cluster.Self():
-		s.sorter.enqueue(s.set, e, done, s.run)
+		s.sorter.enqueue(s.set, owner, e, done, s.run)
 	default:
 		err = s.set.cluster.Send(owner, e, done)
 	}

@@ -18,7 +18,7 @@ type Cluster interface {
 	// none, and the epoch of that.
 	Owner(partition.ID) (name string, epoch uint64)
 	// Append is that of a host.Host.
-	Append(p partition.ID, batch []byte, done func(error))
+	Append(p partition.ID, epoch uint64, batch []byte, done func(error))
 	// Brokers are the other brokers that own partitions, and Table is all that is
 	// told to gateways.
 	Brokers() []string
@@ -66,7 +66,7 @@ func (l *ledger) append(size int64) {
 	}
 	b := l.batch
 	l.batch = new(kv.Batch)
-	l.shard.set.cluster.Append(l.space.id, b.Encoded(), func(err error) {
+	l.shard.set.cluster.Append(l.space.id, l.space.epoch, b.Encoded(), func(err error) {
 		l.shard.unsaved.Add(-size)
 		l.shard.post(item{kind: itemCommitted, ledger: l, ticket: ticket, failed: err != nil}, nil)
 	})

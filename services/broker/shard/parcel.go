@@ -32,6 +32,7 @@ type parcel struct {
 	// compared, never read.
 	from     *sess
 	fromID   mqtt.ClientID
+	sender   string // the broker that sent it
 	expireAt int64
 	// origin and n number an exact publish; n is 0 for all others.
 	// after are the exact ones that partitions must have before this one.
@@ -117,7 +118,7 @@ func (s *Shard) accept(p *parcel) {
 	s.serial++
 	answered := p.home != nil || p.gather != nil
 	if s.set.cluster != nil && !s.resolve(p) {
-		p.again = true
+		s.refuse(p)
 		if p.freight != nil {
 			p.freight.delivered()
 		}
@@ -175,9 +176,6 @@ func (s *Shard) arrived(p *parcel) {
 // reply answers a parcel.
 func (s *Shard) reply(p *parcel) {
 	if g := p.gather; g != nil {
-		if p.again {
-			s.refuse(p)
-		}
 		reason, hit, again := p.reason, p.hit, p.again
 		p.done()
 		g.add(reason, hit, again)

@@ -210,7 +210,7 @@ func (s *Shard) forfeit(w *waiter) {
 	case w.se != nil, w.after != nil:
 		// The session is gone, and comes back elsewhere with what was committed.
 	case w.parcel != nil:
-		w.parcel.again = true
+		s.refuse(w.parcel)
 		s.arrived(w.parcel)
 	case w.deferred != nil:
 		s.overtake(w.deferred)
@@ -225,7 +225,7 @@ func (s *Shard) forfeit(w *waiter) {
 func (s *Shard) overtake(u *unwritten) {
 	u.over = true
 	if u.parcel != nil {
-		u.parcel.again = true
+		s.refuse(u.parcel)
 		s.arrived(u.parcel)
 		return
 	}

@@ -111,7 +111,7 @@ type Shard struct {
 	// the streams to them of which something was refused, until the next first.
 	aims     []aim
 	streams  map[streamKey]*stream
-	refused  map[streamKey]bool
+	refused  map[arrival]bool
 	flights  uint64
 	enqueue1 cluster.Enqueue
 	sorter   sorter

@@ -173,7 +173,7 @@ func (s *Shard) send(to string, x *sent) {
 		s.post(item{kind: itemSent, sent: x}, nil)
 	}
 	if to == s.set.cluster.Self() {
-		s.sorter.enqueue(s.set, e, done, s.run)
+		s.sorter.enqueue(s.set, to, e, done, s.run)
 		return
 	}
 	if err := s.set.cluster.Send(to, e, done); err != nil {
@@ -284,7 +284,7 @@ func (s *Shard) shout(se *sess, m *mqtt.Message, expireAt int64, aims []aim) {
 		case owner == "" || !s.expiry(&e.Message, expireAt):
 			s.dropped(se.tenant, dropUnserved)
 		case owner == s.set.cluster.Self():
-			s.sorter.enqueue(s.set, e, nil, s.run)
+			s.sorter.enqueue(s.set, owner, e, nil, s.run)
 		default:
 			if err := s.set.cluster.Send(owner, e, nil); err != nil {
 				s.dropped(se.tenant, dropUnserved)

@@ -300,14 +300,14 @@ func (n *wideNode) Owner(p partition.ID) (name string, epoch uint64) {
 }
 
 // Append implements Cluster.
-func (n *wideNode) Append(p partition.ID, batch []byte, done func(error)) {
+func (n *wideNode) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.deadLocked() {
 		return
 	}
-	if w.parts[p].owner != n.name {
+	if x := &w.parts[p]; x.owner != n.name || x.epoch != epoch {
 		w.stats.unowned++
 		done(errWideNotOwner)
 		return
@@ -388,7 +388,7 @@ func (w *wide) deliver(from *wideNode, to string, l *wideLink, r *wideRequest) {
 			r.done(a)
 		}
 	}
-	in := set.Inlet()
+	in := set.Inlet(from.name)
 	in.Enqueue(&r.e, answer)
 	in.Flush()
 }
