@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,6 +59,11 @@ type region struct {
 	out chan struct{}
 }
 
+// linkPing has the link to a broker that is silent end after 3 s, three times this, as
+// soon as another takes its partitions: what was sent to it and not answered goes to
+// the new owner then.
+const linkPing = time.Second
+
 // errRetired ends a broker that is no member any more.
 var errRetired = errors.New("the cluster has given this broker up; empty its data folder before it starts again")
 
@@ -73,7 +79,7 @@ type owner struct {
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
 	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
-	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}

@@ -37,7 +37,7 @@ func (w *world) faults() (all []fault) {
 	}
 	b, away := w.one("broker"), rand.N(8*time.Second)
 	add("disk of "+b.Name+" lost", func() { w.restart(away, func(n *Node) { n.Kill(); n.Wipe() }, b) })
-	stopped, pause := w.one("broker"), 2*time.Second+rand.N(6*time.Second)
+	stopped, pause := w.one("broker"), 2*time.Second+rand.N(18*time.Second)
 	add(fmt.Sprintf("%s stands still for %.1f s", stopped.Name, pause.Seconds()), func() {
 		stopped.Signal(syscall.SIGSTOP)
 		time.Sleep(pause)

@@ -89,6 +89,15 @@ func (l *Load) Acked() (n int64) {
 	return n
 }
 
+// Longest is the longest time that a publisher waited for an acknowledgement
+// since Longest was called last.
+func (l *Load) Longest() (most time.Duration) {
+	for _, p := range l.pubs {
+		most = max(most, time.Duration(p.longest.Swap(0)))
+	}
+	return most
+}
+
 // Received is how many messages have come, doubles of QoS 1 included.
 func (l *Load) Received() (n int64) {
 	for _, s := range l.subs {

@@ -27,6 +27,10 @@ type publisher struct {
 	last    time.Time
 	waiting atomic.Int64 // len(flying)
 	acked   atomic.Int64
+	// unanswered is since when nothing was acknowledged while something waited, and
+	// longest the longest such time since it was asked for; both in ns.
+	unanswered int64 // owned by run
+	longest    atomic.Int64
 	// proof is the time from which on a publish that is acknowledged shows that
 	// the publisher is back; 0 is shown.
 	proof atomic.Int64
@@ -82,6 +86,13 @@ func (p *publisher) work() error {
 // collect takes note of acknowledgements.
 func (p *publisher) collect() {
 	rest := p.flying[:0]
+	now := time.Now().UnixNano()
+	if len(p.flying) == 0 {
+		p.unanswered = now
+	}
+	if was := p.longest.Load(); now-p.unanswered > was {
+		p.longest.CompareAndSwap(was, now-p.unanswered)
+	}
 	for _, f := range p.flying {
 		select {
 		case <-f.Acked:
@@ -96,6 +107,7 @@ func (p *publisher) collect() {
 		p.promises[f.qos] = append(p.promises[f.qos], promise{number: f.number, sent: f.sent, at: time.Now()})
 		p.mu.Unlock()
 		p.acked.Add(1)
+		p.unanswered = now
 		if from := p.proof.Load(); from != 0 && f.sent.UnixNano() > from {
 			p.proof.CompareAndSwap(from, 0)
 		}
