@@ -96,6 +96,7 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	l := p.laneLocked(e.Tenant)
 	if e.Message.QoS == mqtt.AtMostOnce && done == nil && (l.bytes+size > laneMost || p.bytes+size > peerMost) {
 		p.stats.Full.Add(1)
+		p.stats.Dropped.Add(uint64(size))
 		return ErrFull
 	}
 	own := *e
@@ -269,6 +270,7 @@ func (p *peer) down() {
 			lost = append(lost, r.done)
 		} else {
 			p.stats.Lost.Add(1)
+			p.stats.Dropped.Add(uint64(r.size))
 		}
 	}
 	clear(p.lanes)
