@@ -102,7 +102,15 @@ func clusterDrain(ctx context.Context, c Cluster, args url.Values) ([]Element, e
 	if err != nil {
 		return nil, err
 	}
+	if m.State == "down" {
+		return nil, errs.New(errs.Conflict, "%s is down and cannot hand anything over: start it or, if it will not come back, give it up: cluster leave --node %s --force", m.Name, m.Name)
+	}
 	undo := flag(args, "undo")
+	if !undo && !slices.ContainsFunc(c.Members(), func(o Member) bool {
+		return o.Name != m.Name && o.State == "alive" && !o.Draining && !o.Stopping
+	}) {
+		return nil, errs.New(errs.Conflict, "there is no other broker that could take what %s has", m.Name)
+	}
 	if err := c.Drain(ctx, m.Name, undo); err != nil {
 		return nil, err
 	}
