@@ -102,7 +102,7 @@ generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and
 	@bin/manor metrics > docs/metrics.md
 	@$(GO) test -count=1 ./services/api -run TestOpenAPI -update >/dev/null
 
-deps: ## install mosquitto, stunnel and the MQTT.js modules that some tests use, where possible
+deps: ## install mosquitto, stunnel, Chromium and the MQTT.js modules that some tests use, where possible
 	@.ci/deps
 
 clean: ## remove bin/

@@ -50,11 +50,14 @@ func ownDescriptions() []*prometheus.Desc {
 // without looking a metric up.
 type collector struct{ set *shard.Set }
 
-func register(reg prometheus.Registerer, set *shard.Set) error {
+func register(reg prometheus.Registerer, b *Broker) error {
 	if reg == nil {
 		return nil
 	}
-	return reg.Register(collector{set})
+	if err := reg.Register(collector{b.shards}); err != nil {
+		return err
+	}
+	return reg.Register(clusterCollector{b.desk})
 }
 
 // Describe implements prometheus.Collector.

@@ -149,6 +149,11 @@ func (r *region) Told(from string, s cluster.Stream, b []byte) {
 
 // Asked implements cluster.Receiver.
 func (r *region) Asked(from string, b []byte, reply func([]byte)) {
+	if len(b) > 0 && b[0] == deskMark {
+		own := bytes.Clone(b[1:])
+		go func() { reply(r.desk.answer(from, own)) }() // it may wait for turns
+		return
+	}
 	var up link.Up
 	if err := link.DecodeUp(bytes.Clone(b), 1, &up); err != nil || len(up.Frames) != 1 || up.Frames[0].Query == nil {
 		r.log.Warn("a broker asks what this one does not know", slog.String("broker", from), slog.Any("error", err))

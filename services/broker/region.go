@@ -46,6 +46,11 @@ type region struct {
 	owners []atomic.Pointer[owner]
 
 	members *member.Members
+	// beats is the bucket of heartbeats and tombstones.
+	beats  bus.Bucket
+	splits netsplits
+	// desk answers what other brokers' operators ask; before Run.
+	desk *desk
 
 	mu struct {
 		sync.Mutex
@@ -89,6 +94,11 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
 	beats := later(c.Bus, beatsBucket)
+	r.beats = beats
+	if err = comeBack(store, beats, name, log); err != nil {
+		r.close()
+		return nil, err
+	}
 	if r.members, err = member.Open(member.Config{
 		Self: name, Beats: func(context.Context) (bus.Bucket, error) { return beats, nil },
 		File: filepath.Join(c.Data, "members"), Log: log,
@@ -206,6 +216,7 @@ func (r *region) joined(m member.Member) {
 			r.log.Error("a broker cannot become a member of the metadata", slog.String("broker", m.Name), slog.Any("error", err))
 		}
 	}
+	r.splits.look(r.members.Snapshot().Members)
 	r.signal()
 }
 
@@ -214,12 +225,13 @@ func (r *region) left(name string) {
 	if err := r.meta.Leave(name); err != nil {
 		r.log.Error("a broker that has left cannot leave the metadata", slog.String("broker", name), slog.Any("error", err))
 	}
+	r.splits.look(r.members.Snapshot().Members)
 	r.signal()
 }
 
 // retired takes that the others have given this broker up.
 func (r *region) retired() {
-	r.log.Error("this broker was forced out of the cluster: what it has counts no more; stop it, empty its data folder, and start it again")
+	r.log.Error("this broker has left the cluster, or was given up: it ends, and its data folder must be emptied before it starts again")
 	select {
 	case r.out <- struct{}{}:
 	default:

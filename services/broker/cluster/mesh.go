@@ -52,8 +52,8 @@ type Config struct {
 // Stats are counted for ever.
 type Stats struct {
 	// Enqueued were taken to be sent, Full refused, Lost taken at QoS 0 and not sent
-	// before a link was lost.
-	Enqueued, Full, Lost atomic.Uint64
+	// before a link was lost. Dropped are the bytes of those that were refused or lost.
+	Enqueued, Full, Lost, Dropped atomic.Uint64
 }
 
 // Mesh are the links of one broker to the others. Its methods may be called
@@ -69,8 +69,10 @@ type Mesh struct {
 	leaving map[string]chan struct{}
 	// accepted are the links that others opened.
 	accepted map[*wire.Conn]struct{}
-	ctx      context.Context // of Run, nil before
-	wg       sync.WaitGroup
+	// past is the traffic of links that have ended, told what Traffic returned last.
+	past, told traffic
+	ctx        context.Context // of Run, nil before
+	wg         sync.WaitGroup
 }
 
 // dialed is a broker that the Mesh keeps a link to.
@@ -301,6 +303,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 		})
 	}})
 	d.down()
+	m.ended(conn)
 	m.config.Receiver.Linked(name, false)
 	return err
 }
@@ -396,6 +399,7 @@ func (m *Mesh) forget(conn *wire.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.accepted, conn)
+	m.past.add(conn)
 }
 
 // answerTo answers the request id, or nobody if that is 0.

@@ -111,6 +111,7 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 	l := p.laneLocked(e.Tenant)
 	if e.Message.QoS == mqtt.AtMostOnce && done == nil && (l.bytes+size > laneMost || p.bytes+size > peerMost) {
 		p.stats.Full.Add(1)
+		p.stats.Dropped.Add(uint64(size))
 		return ErrFull
 	}
 	f := frames.Get().(*frame)
@@ -282,6 +283,7 @@ func (p *peer) down() {
 		}
 		if r.lossy {
 			p.stats.Lost.Add(1)
+			p.stats.Dropped.Add(uint64(r.size))
 		}
 		r.frame.free()
 	}

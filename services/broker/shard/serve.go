@@ -193,6 +193,7 @@ func (s *Shard) abandon(se *sess) {
 		s.forgetRoute(se, sub.Filter)
 	}
 	se.gone = true
+	se.tenant.all.Add(-1)
 	if se.Durable() {
 		se.tenant.sessions.Add(-1)
 	}
