@@ -100,11 +100,6 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	b.desk = &desk{Broker: b, started: time.Now()}
 	if b.region != nil {
 		b.region.shards, b.region.desk = b.shards, b.desk
-		if reg != nil {
-			if err := reg.Register(partitionCollector{b.region.host}); err != nil {
-				return err
-			}
-		}
 	}
 	return register(reg, b)
 }
