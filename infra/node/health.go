@@ -18,9 +18,11 @@ import (
 // checkTimeout bounds one health check: a check that hangs is a failed one.
 const checkTimeout = 2 * time.Second
 
-// Report is what /health says. Status is "OK" or "DOWN".
+// Report is what /health says. Status is "OK" or "DOWN". One check alone says why in
+// Reason too, as VerneMQ's do.
 type Report struct {
 	Status  string   `json:"status"`
+	Reason  string   `json:"reason,omitempty"`
 	Reasons []string `json:"reasons,omitempty"`
 }
 
@@ -29,6 +31,7 @@ type Report struct {
 type Health struct {
 	mu     sync.Mutex
 	checks map[string]func(context.Context) error // guarded by mu
+	apart  map[string]bool                        // guarded by mu: no part of the whole
 }
 
 // Register adds a check; nil from it means all is well. A name that is taken
@@ -40,6 +43,19 @@ func (h *Health) Register(name string, check func(context.Context) error) {
 		h.checks = map[string]func(context.Context) error{}
 	}
 	h.checks[name] = check
+	delete(h.apart, name)
+}
+
+// RegisterApart adds a check that is asked by its name only: that it fails says nothing
+// of this process.
+func (h *Health) RegisterApart(name string, check func(context.Context) error) {
+	h.Register(name, check)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.apart == nil {
+		h.apart = map[string]bool{}
+	}
+	h.apart[name] = true
 }
 
 // Check runs all checks at the same time and reports, reasons in order of the
@@ -48,7 +64,9 @@ func (h *Health) Check(ctx context.Context) Report {
 	h.mu.Lock()
 	names := make([]string, 0, len(h.checks))
 	for name := range h.checks {
-		names = append(names, name)
+		if !h.apart[name] {
+			names = append(names, name)
+		}
 	}
 	h.mu.Unlock()
 	slices.Sort(names)
@@ -100,7 +118,7 @@ func (h *Health) serveOne(w http.ResponseWriter, r *http.Request) {
 	case errs.Is(err, errs.NotFound):
 		writeJSON(w, http.StatusNotFound, Report{Status: "DOWN", Reasons: []string{err.Error()}})
 	default:
-		writeReport(w, Report{Status: "DOWN", Reasons: []string{err.Error()}})
+		writeReport(w, Report{Status: "DOWN", Reason: err.Error(), Reasons: []string{err.Error()}})
 	}
 }
 

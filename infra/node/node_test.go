@@ -140,6 +140,35 @@ func TestOperator(t *testing.T) {
 	}
 }
 
+// A check that stands apart is asked by its name, and says why in VerneMQ's field too;
+// the whole does not know it.
+func TestHealth_Apart(t *testing.T) {
+	health := &node.Health{}
+	health.RegisterApart("others", func(context.Context) error { return errors.New("b2 is away") })
+	o := node.NewOperator(node.OperatorConfig{}, "n1", "test", telemetry.Discard(), telemetry.NewRegistry("test", "v0"), health)
+	if code, body := get(t, o.Handler(), "/health"); code != http.StatusOK {
+		t.Errorf("/health: %d %s", code, body)
+	}
+	if code, body := get(t, o.Handler(), "/health/others"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"reason": "b2 is away"`) {
+		t.Errorf("/health/others: %d %s", code, body)
+	}
+	health.Register("others", func(context.Context) error { return errors.New("now it counts") })
+	if code, body := get(t, o.Handler(), "/health"); code != http.StatusServiceUnavailable {
+		t.Errorf("/health: %d %s", code, body)
+	}
+}
+
+// A page takes the place of the process's own; what that said is at /process.json.
+func TestOperator_Page(t *testing.T) {
+	o := node.NewOperator(node.OperatorConfig{}, "n1", "test", telemetry.Discard(), telemetry.NewRegistry("test", "v0"), &node.Health{})
+	o.Page([]byte("<p>mine</p>"), func(context.Context) any { return []int{7} })
+	for path, want := range map[string]string{"/status": "<p>mine</p>", "/status.json": "[\n  7\n]", "/process.json": `"name": "n1"`} {
+		if code, body := get(t, o.Handler(), path); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
+
 func TestOperator_LoopbackOnly(t *testing.T) {
 	run := func(cfg node.OperatorConfig) (string, error) {
 		o := node.NewOperator(cfg, "n1", "test", telemetry.Discard(), telemetry.NewRegistry("test", "v0"), &node.Health{})

@@ -28,10 +28,11 @@ import (
 // OperatorConfig is the operator section of every role's configuration.
 type OperatorConfig struct {
 	Listen string `yaml:"listen" doc:"address of the operator listener (metrics, health, status, profiles); empty turns it off"`
-	Public bool   `yaml:"public" doc:"allow an address that is not loopback; whoever reaches it can read status and profiles"`
+	Public bool   `yaml:"public" doc:"allow an address that is not loopback; whoever reaches it can read status, sessions and profiles"`
 }
 
-// Status is what /status.json says about a process. Details come from its
+// Status is what /process.json says about a process, and /status.json unless a Page is
+// there. Details come from its
 // parts.
 type Status struct {
 	Name      string         `json:"name"`
@@ -53,8 +54,11 @@ type Operator struct {
 	router  *chi.Mux
 	status  Status
 	details []detail
-	ln      net.Listener
-	srv     *http.Server
+	// page and pageStatus take the place of the process's own; see Page.
+	page       []byte
+	pageStatus func(context.Context) any
+	ln         net.Listener
+	srv        *http.Server
 }
 
 type detail struct {
@@ -80,9 +84,24 @@ func NewOperator(cfg OperatorConfig, name, role string, log *slog.Logger, reg *p
 	})
 	r.Get("/health/{check}", health.serveOne)
 	r.Get("/status.json", func(w http.ResponseWriter, req *http.Request) {
+		if o.pageStatus != nil {
+			writeJSON(w, http.StatusOK, o.pageStatus(req.Context()))
+			return
+		}
 		writeJSON(w, http.StatusOK, o.Status(req.Context()))
 	})
-	r.Get("/status", o.serveStatus)
+	r.Get("/process.json", func(w http.ResponseWriter, req *http.Request) {
+		writeJSON(w, http.StatusOK, o.Status(req.Context()))
+	})
+	r.Get("/status", func(w http.ResponseWriter, req *http.Request) {
+		if o.page == nil {
+			o.serveStatus(w, req)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:")
+		_, _ = w.Write(o.page) // the client is gone if this fails
+	})
 	r.HandleFunc("/debug/pprof/*", pprof.Index)
 	r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	r.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -108,7 +127,13 @@ func (l scrapeLog) Println(v ...any) {
 // Mount adds a handler for everything below path, such as "/api/v1".
 func (o *Operator) Mount(path string, h http.Handler) { o.router.Mount(path, h) }
 
-// Detail adds a part's own words to /status.json. f may be called concurrently
+// Page has /status serve page, an HTML file that needs nothing else but /status.json,
+// and that say what status returns. The process's own status stays at /process.json.
+func (o *Operator) Page(page []byte, status func(context.Context) any) {
+	o.page, o.pageStatus = page, status
+}
+
+// Detail adds a part's own words to the process's Status. f may be called concurrently
 // and must not block; its result is written as JSON.
 func (o *Operator) Detail(name string, f func() any) {
 	o.details = append(o.details, detail{name, f})

@@ -38,6 +38,7 @@ type Broker struct {
 	listener net.Listener
 	tls      *tls.Config
 	region   *region // nil for a broker that is alone
+	desk     *desk
 }
 
 // New opens the store and restores what it holds. The metrics are registered
@@ -72,6 +73,10 @@ func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*B
 }
 
 func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err error) {
+	lost, err := powerLost(b.store, boot())
+	if err != nil {
+		return err
+	}
 	if err := checkStore(b.store, &b.config); err != nil {
 		return err
 	}
@@ -84,7 +89,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
 	}
 	if b.config.Cluster.On() {
-		if b.region, err = newRegion(&b.config, b.name, b.store, sync, b.listener.Addr().String(), b.tls, b.log); err != nil {
+		if b.region, err = newRegion(&b.config, b.name, b.store, sync, lost, b.listener.Addr().String(), b.tls, b.log); err != nil {
 			return err
 		}
 		config.Cluster = b.region
@@ -92,10 +97,11 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	if b.shards, err = shard.New(config); err != nil {
 		return err
 	}
+	b.desk = &desk{Broker: b, started: time.Now()}
 	if b.region != nil {
-		b.region.shards = b.shards
+		b.region.shards, b.region.desk = b.shards, b.desk
 	}
-	return register(reg, b.shards)
+	return register(reg, b)
 }
 
 // partitionsKey is above every partition's prefix but the last, which no region
@@ -115,6 +121,7 @@ func checkStore(store kv.Store, c *Config) error {
 		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(c.Partitions)))
 		if c.Cluster.On() {
 			b.Put(clusterKey, nil)
+			b.Put(newKey, nil)
 		}
 		return store.Apply(&b, true)
 	}
@@ -158,7 +165,9 @@ func (b *Broker) Check(context.Context) error {
 // Run works until ctx is done; then links end, what was begun is committed, and
 // the store is closed.
 func (b *Broker) Run(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
+	life, end := context.WithCancel(ctx)
+	defer end()
+	g, gctx := errgroup.WithContext(life)
 	// The shards stop after the links, so that what a link's end brings (wills,
 	// detached sessions) is still done.
 	shards, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -182,7 +191,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	var err error
 	select {
 	case err = <-done:
-		// A shard or the committer failed: everything ends.
+		end() // a shard, the committer or the region failed: everything ends
 	case <-gctx.Done():
 	}
 	if lerr := g.Wait(); err == nil {
@@ -214,13 +223,14 @@ func (b *Broker) runShards(ctx context.Context) error {
 	return errors.Join(err, <-done)
 }
 
-// Drain gives the partitions of a broker of a cluster to others, as far as those take
-// them, and returns when it has none, or with ctx.
+// Drain is asked before Run ends: others become the owners of the partitions of a broker
+// of a cluster, which stays their follower. It returns when it owns none, with ctx, or
+// when there is nobody who takes them.
 func (b *Broker) Drain(ctx context.Context) error {
 	if b.region == nil {
 		return nil
 	}
-	return b.region.host.Drain(ctx)
+	return b.region.drain(ctx)
 }
 
 // watchLoad has the shards and the gateways hear how overloaded the node is.

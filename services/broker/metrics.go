@@ -35,7 +35,10 @@ var (
 )
 
 // Descriptions are all metrics of the broker, for the documentation.
-func Descriptions() []*prometheus.Desc {
+func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPartitions) }
+
+// ownDescriptions are those that every broker has, of a cluster or alone.
+func ownDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
@@ -47,16 +50,19 @@ func Descriptions() []*prometheus.Desc {
 // without looking a metric up.
 type collector struct{ set *shard.Set }
 
-func register(reg prometheus.Registerer, set *shard.Set) error {
+func register(reg prometheus.Registerer, b *Broker) error {
 	if reg == nil {
 		return nil
 	}
-	return reg.Register(collector{set})
+	if err := reg.Register(collector{b.shards}); err != nil {
+		return err
+	}
+	return reg.Register(clusterCollector{b.desk})
 }
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range Descriptions() {
+	for _, d := range ownDescriptions() {
 		ch <- d
 	}
 }

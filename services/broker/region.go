@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -45,16 +46,28 @@ type region struct {
 	owners []atomic.Pointer[owner]
 
 	members *member.Members
+	// beats is the bucket of heartbeats and tombstones.
+	beats  bus.Bucket
+	splits netsplits
+	// desk answers what other brokers' operators ask; before Run.
+	desk *desk
 
 	mu struct {
 		sync.Mutex
 		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
+		// inlets are those of the brokers that have sent something.
+		inlets map[string]*shard.Inlet
 	}
 	tell chan struct{}
 	// out is sent to when this broker is no member any more.
 	out chan struct{}
 }
+
+// linkPing has the link to a broker that is silent end after 3 s, three times this, as
+// soon as another takes its partitions: what was sent to it and not answered goes to
+// the new owner then.
+const linkPing = time.Second
 
 // errRetired ends a broker that is no member any more.
 var errRetired = errors.New("the cluster has given this broker up; empty its data folder before it starts again")
@@ -67,11 +80,11 @@ type owner struct {
 }
 
 // newRegion makes a broker's part of a cluster; links is where it listens for
-// gateways. It listens, and answers nobody before Run.
-func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
+// gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
+func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
-	r.mu.told = make(map[partition.ID]bool)
-	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
+	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
@@ -81,6 +94,11 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
 	beats := later(c.Bus, beatsBucket)
+	r.beats = beats
+	if err = comeBack(store, beats, name, log); err != nil {
+		r.close()
+		return nil, err
+	}
 	if r.members, err = member.Open(member.Config{
 		Self: name, Beats: func(context.Context) (bus.Bucket, error) { return beats, nil },
 		File: filepath.Join(c.Data, "members"), Log: log,
@@ -96,6 +114,11 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
 		Changed:  r.changed, Seen: r.seen, Log: log,
+		PowerLost: powerLost, Started: func() {
+			if err := noteBoot(store, boot()); err != nil {
+				log.Error("the boot of the machine cannot be noted in the store; at the next start it counts as lost power", slog.Any("error", err))
+			}
+		},
 	})
 	if err != nil {
 		r.close()
@@ -193,6 +216,7 @@ func (r *region) joined(m member.Member) {
 			r.log.Error("a broker cannot become a member of the metadata", slog.String("broker", m.Name), slog.Any("error", err))
 		}
 	}
+	r.splits.look(r.members.Snapshot().Members)
 	r.signal()
 }
 
@@ -201,12 +225,13 @@ func (r *region) left(name string) {
 	if err := r.meta.Leave(name); err != nil {
 		r.log.Error("a broker that has left cannot leave the metadata", slog.String("broker", name), slog.Any("error", err))
 	}
+	r.splits.look(r.members.Snapshot().Members)
 	r.signal()
 }
 
 // retired takes that the others have given this broker up.
 func (r *region) retired() {
-	r.log.Error("this broker was forced out of the cluster: what it has counts no more; stop it, empty its data folder, and start it again")
+	r.log.Error("this broker has left the cluster, or was given up: it ends, and its data folder must be emptied before it starts again")
 	select {
 	case r.out <- struct{}{}:
 	default:

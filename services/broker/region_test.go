@@ -37,8 +37,9 @@ type house struct {
 	stop   func()
 	up     bool
 	bus    bus.Bus
-	// gone is closed when the broker has ended, as a lost link would tell.
-	gone chan struct{}
+	// gone is closed when the broker has ended, as a lost link would tell; ended when
+	// its Run has returned.
+	gone, ended chan struct{}
 }
 
 func newTown(t *testing.T, n int) *town {
@@ -89,12 +90,17 @@ func (h *house) start() {
 	done := make(chan error, 1)
 	b, gone := h.Broker, make(chan struct{})
 	h.gone = gone
-	go func() { done <- b.Run(ctx) }()
+	ended := make(chan struct{})
+	h.ended = ended
+	go func() {
+		done <- b.Run(ctx)
+		close(ended)
+	}()
 	h.up = true
 	h.stop = sync.OnceFunc(func() {
 		h.up = false
 		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errRetired) {
 			t.Errorf("%s: %v", h.name, err)
 		}
 		close(gone)

@@ -25,6 +25,8 @@ type Receiver interface {
 	// of e are valid until it returns. answer is nil if nobody waits; else it is
 	// called once, later or within, by any goroutine.
 	Enqueue(from string, e *Enqueue, answer func(Answer))
+	// Batched says that what a peer sent at once has all been handed over.
+	Batched(from string)
 	// Told takes bytes that another broker told; they are valid until it returns.
 	Told(from string, s Stream, b []byte)
 	// Asked answers a question of another broker by reply, which is called once, later
@@ -50,8 +52,8 @@ type Config struct {
 // Stats are counted for ever.
 type Stats struct {
 	// Enqueued were taken to be sent, Full refused, Lost taken at QoS 0 and not sent
-	// before a link was lost.
-	Enqueued, Full, Lost atomic.Uint64
+	// before a link was lost. Dropped are the bytes of those that were refused or lost.
+	Enqueued, Full, Lost, Dropped atomic.Uint64
 }
 
 // Mesh are the links of one broker to the others. Its methods may be called
@@ -67,8 +69,10 @@ type Mesh struct {
 	leaving map[string]chan struct{}
 	// accepted are the links that others opened.
 	accepted map[*wire.Conn]struct{}
-	ctx      context.Context // of Run, nil before
-	wg       sync.WaitGroup
+	// past is the traffic of links that have ended, told what Traffic returned last.
+	past, told traffic
+	ctx        context.Context // of Run, nil before
+	wg         sync.WaitGroup
 }
 
 // dialed is a broker that the Mesh keeps a link to.
@@ -299,6 +303,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 		})
 	}})
 	d.down()
+	m.ended(conn)
 	m.config.Receiver.Linked(name, false)
 	return err
 }
@@ -352,6 +357,7 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	m.config.Log.Info("a broker's link is open", slog.String("broker", from), slog.Any("peer", remote))
 	var e Enqueue
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
+		defer m.config.Receiver.Batched(from)
 		return wire.EachFrame(frames, count, func(f wire.Frame) error {
 			switch f.Kind {
 			case wireEnqueue:
@@ -393,6 +399,7 @@ func (m *Mesh) forget(conn *wire.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.accepted, conn)
+	m.past.add(conn)
 }
 
 // answerTo answers the request id, or nobody if that is 0.

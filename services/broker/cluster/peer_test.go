@@ -7,37 +7,37 @@ import (
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
-	"github.com/manormq/manor/services/broker/partition"
 )
 
-// What is sent over a link that has ended, while nobody has told so yet, has one
-// outcome: an error at once, or an answer.
-func TestPeer_EndedLink(t *testing.T) {
-	near, far := wire.Pipe()
+// What is sent after its link has ended, and before that was noticed, is answered
+// once, or refused and not answered: an answer too many would complete what was never
+// received.
+func TestPeer_LinkHasEnded(t *testing.T) {
+	a, b := wire.Pipe()
+	far := make(chan error, 1)
 	go func() {
-		if c, err := wire.New(t.Context(), far, wire.Config{Node: "b"}); err == nil {
-			<-t.Context().Done()
-			_ = c.Close()
-		}
+		_, err := wire.New(t.Context(), b, wire.Config{Node: "far"})
+		far <- err
 	}()
-	conn, err := wire.New(t.Context(), near, wire.Config{Node: "a"})
+	conn, err := wire.New(t.Context(), a, wire.Config{Node: "near"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPeer(&Stats{})
+	if err := <-far; err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(new(Stats))
 	p.up(conn)
 	_ = conn.Close()
-	outcomes := map[string]int{}
-	note := func(what string) func(Answer) { return func(Answer) { outcomes[what]++ } }
-	e := Enqueue{Tenant: "acme", Parts: []partition.ID{1}, Message: mqtt.Message{Topic: []byte("t"), QoS: 1}}
-	if err := p.enqueue(&e, note("enqueue")); err != nil {
-		outcomes["enqueue"]++
-	}
-	if err := p.ask("acme", []byte("?"), note("ask")); err != nil {
-		outcomes["ask"]++
+	var answers [2]int
+	refused := [2]error{
+		p.enqueue(&Enqueue{Tenant: "acme", Message: mqtt.Message{Topic: []byte("t"), QoS: 1}}, func(Answer) { answers[0]++ }),
+		p.ask("acme", []byte("?"), func(Answer) { answers[1]++ }),
 	}
 	p.down()
-	if outcomes["enqueue"] != 1 || outcomes["ask"] != 1 {
-		t.Errorf("there are so many outcomes: %v, expected one each", outcomes)
+	for i, n := range answers {
+		if want := map[bool]int{true: 1, false: 0}[refused[i] == nil]; n != want {
+			t.Errorf("%d: the error is %v, and there were %d answers", i, refused[i], n)
+		}
 	}
 }

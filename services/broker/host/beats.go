@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
@@ -21,6 +22,9 @@ const (
 	busSilent = 2500
 )
 
+// tombstonePrefix is that of the keys of brokers that were given up (broker/member).
+const tombstonePrefix = "left."
+
 // beatKey is a name as a key of the bus.
 func beatKey(b partition.Broker) string { return base64.RawURLEncoding.EncodeToString([]byte(b)) }
 
@@ -33,7 +37,7 @@ func (h *Host) beat(ctx context.Context) {
 	for {
 		count++
 		beat := placement.Beat{
-			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(),
+			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(), Stopping: h.stopping.Load(),
 			Cluster: h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
@@ -47,6 +51,7 @@ func (h *Host) beat(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-h.beatNow:
 		}
 	}
 }
@@ -54,11 +59,19 @@ func (h *Host) beat(ctx context.Context) {
 // watchBeats tells the loop of all heartbeats.
 func (h *Host) watchBeats(ctx context.Context) {
 	err := h.config.Beats.Watch(ctx, bus.Watch{}, func(u bus.Update) {
-		name, err := base64.RawURLEncoding.DecodeString(u.Entry.Key)
+		rest, tombstone := strings.CutPrefix(u.Entry.Key, tombstonePrefix)
+		name, err := base64.RawURLEncoding.DecodeString(rest)
 		if u.Synced || err != nil {
 			return
 		}
 		b := partition.Broker(name)
+		if tombstone {
+			h.post(func() {
+				h.watch.At(h.now())
+				h.watch.Tombstone(b, !u.Deleted)
+			})
+			return
+		}
 		if u.Deleted {
 			h.post(func() {
 				h.watch.At(h.now())

@@ -55,6 +55,7 @@ func (b *broker) Told(from string, s cluster.Stream, m []byte) {
 // Linked implements cluster.Receiver.
 func (b *broker) Linked(to string, up bool)          { b.host.Linked(to, up) }
 func (b *broker) Asked(string, []byte, func([]byte)) {}
+func (b *broker) Batched(string)                     {}
 
 // brokers is the cluster and the clients that append to it.
 type brokers struct {

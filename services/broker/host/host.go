@@ -109,8 +109,10 @@ type Host struct {
 	log     *slog.Logger
 	began   time.Time
 	counted counters
-	// draining is told in the heartbeat.
-	draining atomic.Bool
+	// draining and stopping are told in the heartbeat; beatNow is sent to when they
+	// change.
+	draining, stopping atomic.Bool
+	beatNow            chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -163,7 +165,7 @@ func New(c Config) (*Host, error) {
 			return nil, fmt.Errorf("number of this start: %w", err)
 		}
 	}
-	h := &Host{config: c, log: c.Log.With(slog.String("broker", string(c.Self))), began: time.Now(), wake: make(chan struct{}, 1)}
+	h := &Host{config: c, log: c.Log.With(slog.String("broker", string(c.Self))), began: time.Now(), wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1)}
 	h.disk = disk{host: h, wake: make(chan struct{}, 1)}
 	h.loader = loader{host: h, wake: make(chan struct{}, 1), open: make(map[snapshotKey]*snapshot)}
 	h.calls = calls{host: h, wake: make(chan struct{}, 1), speaking: make(chan struct{}, callsMost)}
@@ -212,10 +214,10 @@ func (h *Host) Run(ctx context.Context) error {
 // Drain gives all partitions away, as far as others take them, and returns when
 // this broker is the owner of none, or with ctx.
 func (h *Host) Drain(ctx context.Context) error {
-	h.draining.Store(true)
+	h.SetDraining(true)
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	for h.owns() {
+	for owned, _ := h.Holds(h.config.Self); owned > 0; owned, _ = h.Holds(h.config.Self) {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -223,17 +225,6 @@ func (h *Host) Drain(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (h *Host) owns() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i := range h.mu.rows {
-		if h.mu.rows[i].Table.Owner == h.config.Self {
-			return true
-		}
-	}
-	return false
 }
 
 // Entry is what this broker knows of a partition's entry, and Serving whether it

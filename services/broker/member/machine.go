@@ -92,7 +92,7 @@ func (m *Machine) Beat(name string, b placement.Beat, out *Effects) {
 		t = m.add(name)
 	}
 	before := t.Member
-	t.Cluster, t.Links, t.Zone, t.Version, t.Draining = b.Cluster, b.Links, b.Zone, b.Version, b.Draining
+	t.Cluster, t.Links, t.Zone, t.Version, t.Draining, t.Stopping = b.Cluster, b.Links, b.Zone, b.Version, b.Draining, b.Stopping
 	if !is || !before.sameButState(&t.Member) {
 		out.Changed = append(out.Changed, name)
 		out.Save = out.Save || name != m.self

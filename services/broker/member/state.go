@@ -53,9 +53,10 @@ type Member struct {
 	Zone string
 	// Version is that of its software; empty if it has not said.
 	Version string
-	// Draining says that it gives up its partitions.
-	Draining bool
-	State    State
+	// Draining says that it gives up its partitions, Stopping that it ends and is
+	// expected back.
+	Draining, Stopping bool
+	State              State
 	// Since is when State began: milliseconds of the clock that At is told, no earlier
 	// than the start.
 	Since int64

@@ -65,6 +65,18 @@ func (e *Entry) rank(b Broker) int {
 	return rank
 }
 
+// Abandon is the entry that follows e when an operator gives up what all replicas but
+// that of to hold: to becomes the owner and alone in sync, and others follow it.
+func Abandon(e *Entry, to Broker, others []Broker) Entry {
+	out := Entry{Epoch: e.Epoch + 1, Owner: to, InSync: []Broker{to}, Abandoned: true}
+	for _, b := range others {
+		if !out.Holds(b) {
+			out.Others = append(out.Others, b)
+		}
+	}
+	return out
+}
+
 // same reports whether the two say the same, whatever their epochs.
 func (e *Entry) same(o *Entry) bool {
 	return e.Owner == o.Owner && e.Draining == o.Draining && e.Abandoned == o.Abandoned &&

@@ -23,8 +23,11 @@ type Beat struct {
 	Labels []string
 	// Weight is its share of the partitions, 1 to 16; 0 counts as 1.
 	Weight uint8
-	// Draining says that it gives up its partitions.
+	// Draining says that it gives up its partitions, owned or followed.
 	Draining bool
+	// Stopping says that it ends and is expected back: it owns nothing any more, and
+	// keeps the replicas that it has.
+	Stopping bool
 	// Busy says that it wants no more partitions for now.
 	Busy bool
 	// Cluster and Links are the addresses, as "host:port", at which it takes the links
@@ -43,6 +46,8 @@ const (
 	beatVersion  = 2
 	beatDraining = 1 << 0
 	beatBusy     = 1 << 1
+	beatStopping = 1 << 2
+	beatFlags    = beatDraining | beatBusy | beatStopping
 	maxWeight    = 16
 )
 
@@ -56,6 +61,9 @@ func (b *Beat) Append(dst []byte) []byte {
 	}
 	if b.Busy {
 		flags |= beatBusy
+	}
+	if b.Stopping {
+		flags |= beatStopping
 	}
 	dst = binary.BigEndian.AppendUint64(append(dst, beatVersion, flags, b.Weight), b.Count)
 	dst = appendText(dst, b.Zone)
@@ -75,10 +83,10 @@ func appendText(dst []byte, s string) []byte {
 // ParseBeat decodes what Append wrote, here or in another version of the software. It
 // copies. The error is ErrBadBeat.
 func ParseBeat(b []byte) (Beat, error) {
-	if len(b) < 12 || b[0] < beatFirst || b[1] > beatDraining|beatBusy || b[2] > maxWeight {
+	if len(b) < 12 || b[0] < beatFirst || b[1] > beatFlags || b[2] > maxWeight {
 		return Beat{}, ErrBadBeat
 	}
-	out := Beat{Draining: b[1]&beatDraining != 0, Busy: b[1]&beatBusy != 0, Weight: b[2], Count: binary.BigEndian.Uint64(b[3:])}
+	out := Beat{Draining: b[1]&beatDraining != 0, Busy: b[1]&beatBusy != 0, Stopping: b[1]&beatStopping != 0, Weight: b[2], Count: binary.BigEndian.Uint64(b[3:])}
 	version := b[0]
 	b = b[11:]
 	text := func() (string, bool) {

@@ -60,13 +60,13 @@ func (c *Controller) Decide(w *Watch, rows []Row) []Decision {
 		return nil
 	}
 	brokers := w.Brokers(c.Settle)
-	drains := slices.ContainsFunc(brokers, func(b Candidate) bool { return b.Name == c.Self && b.Draining })
+	drains := slices.ContainsFunc(brokers, func(b Candidate) bool { return b.Name == c.Self && (b.Draining || b.Stopping) })
 	var out []Decision
 	var moves []move
 	for i := range rows {
 		row := &rows[i]
-		n, label := c.Replicas(row.ID), c.Label(row.ID)
-		switch wanted := Wanted(row.ID, n, label, unbusy(brokers, &row.Table.Entry)); {
+		n := c.Replicas(row.ID)
+		switch wanted := c.wanted(brokers, row); {
 		case len(wanted) == 0:
 		case row.Table.Revision == 0 && wanted[0] != c.Self:
 		case row.Table.Revision == 0:
@@ -74,6 +74,9 @@ func (c *Controller) Decide(w *Watch, rows []Row) []Decision {
 				Epoch: 1, Owner: wanted[0], InSync: wanted[:1], Others: wanted[1:],
 			}})
 		case !row.Serving:
+		case drains && inSync(&row.Table.Entry, wanted):
+			// Nothing is copied, so that all may go at once.
+			out = append(out, Decision{ID: row.ID, Wanted: wanted, Draining: true})
 		default:
 			d := Decision{ID: row.ID, Wanted: wanted, Draining: drains}
 			moves = append(moves, move{d, kind(&row.Table.Entry, wanted, n)})
@@ -82,9 +85,39 @@ func (c *Controller) Decide(w *Watch, rows []Row) []Decision {
 	return append(out, c.throttle(moves)...)
 }
 
-// unbusy leaves out those that want no more partitions, except where they hold it.
-func unbusy(brokers []Candidate, e *partition.Entry) []Candidate {
-	unwilling := func(b Candidate) bool { return b.Busy && !e.Holds(b.Name) }
+// Wanted returns the brokers that should hold a partition as w sees them, the owner
+// first: fewer than there should be where there are fewer, none while no broker is
+// known.
+func (c *Controller) Wanted(w *Watch, row *Row) []partition.Broker {
+	return c.wanted(w.Brokers(c.Settle), row)
+}
+
+// wanted is as Wanted of the package, but that one that stops follows only.
+func (c *Controller) wanted(brokers []Candidate, row *Row) []partition.Broker {
+	e := &row.Table.Entry
+	brokers = willing(brokers, e)
+	stops := func(b partition.Broker) bool {
+		return slices.ContainsFunc(brokers, func(x Candidate) bool { return x.Name == b && x.Stopping })
+	}
+	n, label := c.Replicas(row.ID), c.Label(row.ID)
+	out := Wanted(row.ID, n, label, brokers)
+	owner := slices.IndexFunc(out, func(b partition.Broker) bool { return !stops(b) })
+	if owner < 0 {
+		stay := slices.DeleteFunc(slices.Clone(brokers), func(x Candidate) bool { return x.Stopping })
+		return Wanted(row.ID, n, label, stay)
+	}
+	first := out[owner]
+	return slices.Insert(slices.Delete(out, owner, owner+1), 0, first)
+}
+
+// inSync reports whether all of wanted are in the ISR.
+func inSync(e *partition.Entry, wanted []partition.Broker) bool {
+	return !slices.ContainsFunc(wanted, func(b partition.Broker) bool { return !e.IsInSync(b) })
+}
+
+// willing leaves out those that want no more partitions, except where they hold it.
+func willing(brokers []Candidate, e *partition.Entry) []Candidate {
+	unwilling := func(b Candidate) bool { return (b.Busy || b.Stopping) && !e.Holds(b.Name) }
 	if !slices.ContainsFunc(brokers, unwilling) {
 		return brokers
 	}

@@ -17,6 +17,7 @@ type watched struct {
 	name    partition.Broker
 	beat    Beat
 	there   bool
+	gaveUp  bool  // there is a tombstone of it
 	since   int64 // since when it is there without a break
 	moved   int64 // when the heartbeat changed last
 	heard   int64 // when something came over the link last
@@ -43,6 +44,9 @@ func (w *Watch) Bus(up bool) {
 // Beat tells a heartbeat that was read. The same one again says nothing.
 func (w *Watch) Beat(b partition.Broker, beat Beat) {
 	s := w.find(b)
+	if s.gaveUp {
+		return // it does not know yet that it is no member
+	}
 	if s.there && s.beat.Count == beat.Count {
 		s.beat = beat
 		return
@@ -57,6 +61,15 @@ func (w *Watch) Beat(b partition.Broker, beat Beat) {
 func (w *Watch) Left(b partition.Broker) {
 	s := w.find(b)
 	s.there, s.moved = false, w.clock-Gone
+}
+
+// Tombstone tells that b was given up, or that it is no more (there is false): until
+// then its heartbeats count for nothing.
+func (w *Watch) Tombstone(b partition.Broker, there bool) {
+	s := w.find(b)
+	if s.gaveUp = there; there {
+		w.Left(b)
+	}
 }
 
 // Heard tells that something came over the link from b.

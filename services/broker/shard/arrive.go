@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/manormq/manor/infra/mqtt"
@@ -36,18 +37,57 @@ func (g *gather) add(reason mqtt.ReasonCode, hit, again bool) {
 	}
 }
 
-// Enqueue delivers what another broker sent. It is that of a cluster.Receiver.
-func (st *Set) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
-	r := runs.Get().(*run)
-	st.enqueue(from, e, answer, r)
-	st.finish(r)
+// Inlet is where what one other broker sends comes in. Its methods may be called
+// concurrently.
+type Inlet struct {
+	set  *Set
+	from string
+	mu   sync.Mutex
+	run  *run // what is owed since the last Flush
+	sorter
+}
+
+// sorter brings an Enqueue to the shards. It is memory that is used again.
+type sorter struct {
+	parcels []*parcel // by shard
+	found   []*route.Entry[*sess]
+	tenures []uint64 // of the parts
+}
+
+// Inlet makes that of the broker from.
+func (st *Set) Inlet(from string) *Inlet { return &Inlet{set: st, from: from} }
+
+// Enqueue delivers what the other broker sent, once Flush is called. It is that of a
+// cluster.Receiver.
+func (in *Inlet) Enqueue(e *cluster.Enqueue, answer func(cluster.Answer)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.run == nil {
+		in.run = runs.Get().(*run)
+	}
+	in.enqueue(in.set, in.from, e, answer, in.run)
+}
+
+// Flush has what came since the last Flush done.
+func (in *Inlet) Flush() {
+	in.mu.Lock()
+	r := in.run
+	in.run = nil
+	in.mu.Unlock()
+	if r != nil {
+		in.set.finish(r)
+	}
 }
 
 // enqueue delivers what another broker sent, or another turn of this one; r is as
 // for post.
-func (st *Set) enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
+func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
 	t := st.Tenant(e.Tenant)
-	parcels := make([]*parcel, len(st.shards))
+	if x.parcels == nil {
+		x.parcels = make([]*parcel, len(st.shards))
+	}
+	parcels := x.parcels
+	defer clear(parcels)
 	goods := newFreight(&e.Message)
 	again, n := false, int32(0)
 	of := func(p partition.ID) *parcel {
@@ -64,26 +104,26 @@ func (st *Set) enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answ
 		return parcels[i]
 	}
 	if len(e.Parts) > 0 {
-		var found []*route.Entry[*sess]
-		tenures := make([]uint64, 0, 16)
+		x.tenures = x.tenures[:0]
 		for _, id := range e.Parts {
-			tenures = append(tenures, st.tenure(id)) // before it is matched
+			x.tenures = append(x.tenures, st.tenure(id)) // before it is matched
 		}
-		found = t.routes.AppendMatches(found, e.Message.Topic)
+		x.found = t.routes.AppendMatches(x.found[:0], e.Message.Topic)
 		for i, id := range e.Parts {
 			pc := of(id)
 			if pc == nil {
 				continue
 			}
-			pc.parts, pc.tenures = append(pc.parts, id), append(pc.tenures, tenures[i])
-			for _, x := range found {
-				for _, part := range x.Parts() {
-					if part.ID == id && part.List != nil {
+			pc.parts, pc.tenures = append(pc.parts, id), append(pc.tenures, x.tenures[i])
+			for _, entry := range x.found {
+				for _, part := range entry.Parts() {
+					if part.ID == id && !part.Far() {
 						pc.lists = append(pc.lists, part)
 					}
 				}
 			}
 		}
+		clear(x.found)
 	}
 	for _, m := range e.Members {
 		if pc := of(m.Partition); pc != nil {
@@ -102,6 +142,7 @@ func (st *Set) enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answ
 		}
 	}
 	if n == 0 {
+		freights.Put(goods)
 		if answer != nil {
 			answer(cluster.Answer{Again: again})
 		}
@@ -250,7 +291,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case "":
 		err = cluster.ErrDown
 	case s.set.cluster.Self():
-		s.set.enqueue(owner, e, done, s.run)
+		s.sorter.enqueue(s.set, owner, e, done, s.run)
 	default:
 		err = s.set.cluster.Send(owner, e, done)
 	}

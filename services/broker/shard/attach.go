@@ -207,6 +207,7 @@ func (s *Shard) create(ch *Channel, o *link.Open) *sess {
 	se := &sess{tenant: ch.tenant, space: p}
 	se.Session = *session.New(s.sid(p, o), o.ClientID)
 	s.put(se)
+	se.tenant.all.Add(1)
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)
 	}
@@ -228,6 +229,7 @@ func (s *Shard) finishSession(se *sess) {
 		s.removeRoute(se, sub.Filter)
 	}
 	se.gone = true
+	se.tenant.all.Add(-1)
 	if se.Durable() {
 		se.tenant.sessions.Add(-1)
 	}

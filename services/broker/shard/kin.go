@@ -87,6 +87,7 @@ func (se *sess) offline() *sess {
 func (s *Shard) join(head *sess, ch *Channel, o *link.Open) *sess {
 	se := &sess{tenant: ch.tenant, space: head.space}
 	se.Session = *session.New(s.sid(head.space, o), o.ClientID)
+	se.tenant.all.Add(1)
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)
 	}

@@ -145,6 +145,7 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		}
 		se.nth = nth
 		bySid[r.sid] = se
+		t.all.Add(1)
 		if se.Durable() {
 			t.sessions.Add(1)
 		}

@@ -79,6 +79,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		p.epoch = epoch
 		return
 	}
+	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch
 	bySid, err := s.restoreSpace(p)
@@ -192,6 +193,7 @@ func (s *Shard) abandon(se *sess) {
 		s.forgetRoute(se, sub.Filter)
 	}
 	se.gone = true
+	se.tenant.all.Add(-1)
 	if se.Durable() {
 		se.tenant.sessions.Add(-1)
 	}
@@ -265,19 +267,29 @@ func (s *Shard) moved(ch *Channel) {
 	s.tell(ch, link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: uint16(ch.part), Epoch: epoch, Broker: owner}})
 }
 
-// addKey has the other brokers know of the first subscription to a filter in a
-// partition.
-func (s *Shard) addKey(se *sess, filter string) {
+// tellRoute has the other brokers know of a subscription, if it is the first to its
+// filter in the partition, and the SUBACK wait until they do.
+func (s *Shard) tellRoute(se *sess, filter string, first bool) {
 	if s.set.cluster == nil {
 		return
 	}
-	h := s.holding
-	var reached func()
-	if h != nil {
-		h.left++
-		reached = func() { s.call(func() { s.reached(h) }) }
+	reached := s.onRoutes()
+	switch {
+	case first:
+		s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
+	case reached != nil:
+		s.set.cluster.AwaitRoute(se.tenant.id, filter, se.space.id, reached)
 	}
-	s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
+}
+
+// onRoutes is what the SUBACK that is being made waits for, nil without one.
+func (s *Shard) onRoutes() func() {
+	h := s.holding
+	if h == nil {
+		return nil
+	}
+	h.left++
+	return func() { s.call(func() { s.reached(h) }) }
 }
 
 // FarRoute says whether a partition has subscriptions to a filter, wherever it is
@@ -318,4 +330,7 @@ func (s *Shard) tellGroup(se *sess, key string) {
 		members, online, durable = g.Count(uint16(se.space.id))
 	}
 	s.set.cluster.SetGroup(se.tenant.id, key, se.space.id, se.space.epoch, members, online, durable)
+	if reached := s.onRoutes(); reached != nil {
+		s.set.cluster.AwaitRoute(se.tenant.id, key, se.space.id, reached)
+	}
 }

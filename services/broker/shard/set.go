@@ -58,6 +58,8 @@ type Set struct {
 	cluster Cluster
 	serving []atomic.Uint64
 	held    atomic.Bool
+	// lostLinks counts the links to other brokers that were lost.
+	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
 	// load is the load.Level of the node.

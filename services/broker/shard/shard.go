@@ -114,6 +114,7 @@ type Shard struct {
 	refused  map[arrival]bool
 	flights  uint64
 	enqueue1 cluster.Enqueue
+	sorter   sorter
 	holding  *hold
 
 	fans    []fan

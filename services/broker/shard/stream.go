@@ -49,8 +49,11 @@ type streamKey struct{ origin, target partition.ID }
 // stream are the flights from one partition to another, while there are any.
 type stream struct {
 	streamKey
-	// owner is the broker to which all that is under way was sent.
+	// owner is the broker to which all that is under way was sent, links how many
+	// links had been lost when that was: what is sent over the next link must not
+	// arrive before what was lost with one.
 	owner string
+	links uint64
 	// out are under way, and exact of them exact; last is the newest of those.
 	out, exact int
 	last       uint64
@@ -59,6 +62,11 @@ type stream struct {
 	// ended says that the origin is not served here any more.
 	ended bool
 }
+
+// LostLink says that a link to another broker was lost: before it is called all that
+// was sent over it and has no answer was answered, and nothing is sent there until it
+// has returned.
+func (st *Set) LostLink() { st.lostLinks.Add(1) }
 
 // sent is what was sent to one broker at once, and its answer.
 type sent struct {
@@ -76,7 +84,7 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 		f := s.flight(origin, d, aims[i])
 		st := s.streamOf(f)
 		owner, _ := s.set.cluster.Owner(st.target)
-		if len(st.held) > 0 || owner == "" || st.out > 0 && st.owner != owner {
+		if len(st.held) > 0 || owner == "" || st.out > 0 && (st.owner != owner || st.links != s.set.lostLinks.Load()) {
 			s.holdBack(f)
 			continue
 		}
@@ -120,7 +128,7 @@ func (s *Shard) streamOf(f *flight) *stream {
 // of its stream is under way.
 func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
-	first, st.owner = st.out == 0, owner
+	first, st.owner, st.links = st.out == 0, owner, s.set.lostLinks.Load()
 	st.out++
 	if f.n != 0 {
 		f.after = 0
@@ -165,7 +173,7 @@ func (s *Shard) send(to string, x *sent) {
 		s.post(item{kind: itemSent, sent: x}, nil)
 	}
 	if to == s.set.cluster.Self() {
-		s.set.enqueue(to, e, done, s.run)
+		s.sorter.enqueue(s.set, to, e, done, s.run)
 		return
 	}
 	if err := s.set.cluster.Send(to, e, done); err != nil {
@@ -276,7 +284,7 @@ func (s *Shard) shout(se *sess, m *mqtt.Message, expireAt int64, aims []aim) {
 		case owner == "" || !s.expiry(&e.Message, expireAt):
 			s.dropped(se.tenant, dropUnserved)
 		case owner == s.set.cluster.Self():
-			s.set.enqueue(owner, e, nil, s.run)
+			s.sorter.enqueue(s.set, owner, e, nil, s.run)
 		default:
 			if err := s.set.cluster.Send(owner, e, nil); err != nil {
 				s.dropped(se.tenant, dropUnserved)

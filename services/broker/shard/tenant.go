@@ -27,8 +27,10 @@ type Tenant struct {
 	swept atomic.Int64
 
 	connections, sessions, subscriptions atomic.Int64
-	queueMessages, queueBytes            atomic.Int64
-	retained, retainedBytes              atomic.Int64
+	// all counts sessions, with a connection or without, with an expiry or without.
+	all                       atomic.Int64
+	queueMessages, queueBytes atomic.Int64
+	retained, retainedBytes   atomic.Int64
 	// flows count for each shard, whose turn alone writes them.
 	flows []flow
 	// lanes are what waits for each shard.
@@ -123,3 +125,6 @@ func (t *Tenant) Usage() link.Usage {
 		RetainedBytes:      t.retainedBytes.Load(),
 	}
 }
+
+// Offline is how many of the tenant's sessions here have no connection.
+func (t *Tenant) Offline() int64 { return max(t.all.Load()-t.connections.Load(), 0) }

@@ -195,6 +195,9 @@ func (n *wideNode) die() {
 	for _, r := range lost {
 		r.done(cluster.Answer{Err: cluster.ErrLost})
 	}
+	for _, o := range w.nodes {
+		o.set.LostLink()
+	}
 	n.stop()
 	n.gw.lose()
 }
@@ -385,7 +388,9 @@ func (w *wide) deliver(from *wideNode, to string, l *wideLink, r *wideRequest) {
 			r.done(a)
 		}
 	}
-	set.Enqueue(from.name, &r.e, answer)
+	in := set.Inlet(from.name)
+	in.Enqueue(&r.e, answer)
+	in.Flush()
 }
 
 // cutLocked loses the link: all that waits for an answer gets none, and the last of it
@@ -425,6 +430,16 @@ func (n *wideNode) Ask(to string, q *link.Query, done func(*link.Answer, error))
 func (n *wideNode) AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
 	n.put(wideKey{tenant, filter, p}, wideValue{epoch: epoch}, true, reached)
 }
+
+// AwaitRoute implements Cluster.
+func (n *wideNode) AwaitRoute(tenant, filter string, p partition.ID, reached func()) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.tellLocked(wideKey{tenant, filter, p}, reached)
+}
+
+// Gaining implements Cluster.
+func (n *wideNode) Gaining(partition.ID, uint64) {}
 
 // RemoveRoute implements Cluster.
 func (n *wideNode) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
@@ -595,11 +610,7 @@ func (w *wide) chaos() {
 		for _, r := range lost {
 			r.done(cluster.Answer{Err: cluster.ErrLost})
 		}
-		if len(lost) > 0 {
-			for _, s := range n.set.shards {
-				s.ask(func() {}) // a link is up again long after its loss was told
-			}
-		}
+		n.set.LostLink()
 		w.mu.Lock()
 		for _, l := range n.links {
 			l.down = false

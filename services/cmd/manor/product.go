@@ -119,6 +119,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return err
 	}
 	health.Register("store", sessions.Check)
+	sessions.Operate(operator, health)
 
 	health.Register("directory", names.Ready)
 

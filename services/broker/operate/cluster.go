@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package operate
+
+import (
+	"context"
+	"time"
+)
+
+// Cluster is the brokers of a region, asked at one of them. Its methods are called
+// concurrently; those with a context wait for other brokers, a few seconds at most.
+// Errors are of infra/errs.
+type Cluster interface {
+	// Self is the name of the broker that is asked.
+	Self() string
+	// Members are all brokers in the order of their names.
+	Members() []Member
+	// Nodes are the figures of all brokers that answer, by name.
+	Nodes(ctx context.Context) map[string]Node
+	// Partitions are all partitions, in order.
+	Partitions(ctx context.Context) ([]Partition, error)
+	// Copies are what brokers have of a partition.
+	Copies(ctx context.Context, id int) ([]Copy, error)
+	// Sessions are sessions of all brokers that answer, ordered by node, tenant and
+	// client. The error is Invalid for a question that makes no sense.
+	Sessions(ctx context.Context, q SessionQuery) ([]Session, error)
+	// Drain has a broker give up its partitions, or keep them again (undo). It does not
+	// wait until they are gone.
+	Drain(ctx context.Context, node string, undo bool) error
+	// Leave makes a broker no member any more: one that has given up everything or, with
+	// force, one that is down and will not come back with what it has. lost are the
+	// partitions of which nobody else has a replica in sync.
+	Leave(ctx context.Context, node string, force bool) (lost []int, err error)
+	// Abandon gives up what nobody can serve of a partition: a broker that it names
+	// becomes its owner with the copy that it has. The error is Conflict if the partition
+	// is served, or may be again without that.
+	Abandon(ctx context.Context, id int) (Copy, error)
+}
+
+// Member is a broker as the one that was asked sees it.
+type Member struct {
+	Name string
+	// State is alive, suspected or down.
+	State string
+	Since time.Time
+	Zone  string
+	// Version is that of its software, empty if it has not said.
+	Version            string
+	Draining, Stopping bool
+	// Cluster and Links are its addresses for brokers and for gateways.
+	Cluster, Links string
+	// Owned and Followed count the partitions that the table gives it.
+	Owned, Followed int
+}
+
+// Running is VerneMQ's word for a member that is not down.
+func (m *Member) Running() bool { return m.State != "down" }
+
+// The states of a Partition.
+const (
+	// InSync: it is served with as many replicas in sync as it should have.
+	InSync = "in_sync"
+	// Degraded: it is served with fewer.
+	Degraded = "degraded"
+	// Claimed: its owner is about to serve it.
+	Claimed = "claimed"
+	// Unserved: its owner does not serve it, or cannot be asked.
+	Unserved = "unserved"
+	// Alarmed: its owner stands still until an operator decides.
+	Alarmed = "alarmed"
+	// Unowned: the table has no entry.
+	Unowned = "unowned"
+)
+
+// States are the states of a Partition, the best first.
+func States() []string { return []string{InSync, Degraded, Claimed, Unserved, Alarmed, Unowned} }
+
+// Partition is what the table has of a partition, and what becomes of it.
+type Partition struct {
+	ID    int
+	Epoch uint64
+	// Owner is empty without an entry. InSync has the owner, Others are being caught up.
+	Owner          string
+	InSync, Others []string
+	// Wanted are the brokers that should hold it, the owner first; none if that is not
+	// known now. Replicas is how many it should have.
+	Wanted   []string
+	Replicas int
+	State    string
+	// Draining says that the owner is about to hand it over.
+	Draining bool
+}
+
+// Moves says what is left to do until the partition is where it should be: nothing, the
+// name of the new owner, and how many brokers it is to be copied to.
+func (p *Partition) Moves() (owner string, copies int) {
+	for _, b := range p.Wanted {
+		if !contains(p.InSync, b) {
+			copies++
+		}
+	}
+	if len(p.Wanted) > 0 && p.Wanted[0] != p.Owner {
+		owner = p.Wanted[0]
+	}
+	return owner, copies
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Copy is what a broker has of a partition.
+type Copy struct {
+	Node string `json:"node"`
+	// Answers says that the broker was asked and the rest is known.
+	Answers bool `json:"answers"`
+	// Kind is empty, fetching, suspect or whole; only a whole one is served.
+	Kind string `json:"kind"`
+	// Epoch and N are those of its newest record; 0 without one.
+	Epoch uint64 `json:"epoch"`
+	N     uint64 `json:"n"`
+	// Role is what the broker does with it: following, claiming, serving, handing or
+	// alarmed.
+	Role string `json:"role"`
+}
+
+// Node are the figures of a broker, under VerneMQ's names; counters begin with its
+// start. What VerneMQ does not have comes after Listeners.
+type Node struct {
+	NumOnline        int64  `json:"num_online"`
+	NumOffline       int64  `json:"num_offline"`
+	MsgIn            uint64 `json:"msg_in"`
+	MsgOut           uint64 `json:"msg_out"`
+	QueueIn          uint64 `json:"queue_in"`
+	QueueOut         uint64 `json:"queue_out"`
+	QueueDrop        uint64 `json:"queue_drop"`
+	QueueUnhandled   uint64 `json:"queue_unhandled"`
+	NumSubscriptions int64  `json:"num_subscriptions"`
+	NumRetained      int64  `json:"num_retained"`
+	// MatchesLocal are deliveries to sessions of this broker, MatchesRemote messages
+	// sent to another broker: each once, whoever it is for there.
+	MatchesLocal  uint64 `json:"matches_local"`
+	MatchesRemote uint64 `json:"matches_remote"`
+	Version       string `json:"version"`
+	// MyStatus has an object with one name for each member: whether this broker reaches
+	// it.
+	MyStatus  []map[string]bool `json:"mystatus"`
+	Listeners []Listener        `json:"listeners"`
+
+	// NumQueued are the messages that wait in queues now.
+	NumQueued int64     `json:"num_queued"`
+	Zone      string    `json:"zone,omitempty"`
+	StartedAt time.Time `json:"started_at"`
+	// BusUp says that the control plane is reached.
+	BusUp    bool `json:"bus_up"`
+	Draining bool `json:"draining"`
+	Stopping bool `json:"stopping"`
+	// Load is the level of overload: calm, slow, refuse or shed.
+	Load string `json:"load"`
+	// Problems are what an operator must act on here, in words.
+	Problems []string `json:"problems"`
+	// Partitions counts them by what this broker has of them: serving, in_sync (of
+	// those), followed, claiming, handing, alarmed, unowned; total is all of the region.
+	Partitions map[string]int `json:"partitions"`
+}
+
+// Listener is a listener of a broker.
+type Listener struct {
+	Type       string `json:"type"`
+	Status     string `json:"status"`
+	IP         string `json:"ip"`
+	Port       string `json:"port"`
+	Mountpoint string `json:"mountpoint"`
+	MaxConns   int    `json:"max_conns"`
+}
+
+// SessionQuery asks for sessions.
+type SessionQuery struct {
+	// Filters are fields and what they must be; a value that begins with ~ is a regular
+	// expression.
+	Filters map[string]string `json:"filters,omitempty"`
+	// Topics asks for a row for each subscription.
+	Topics bool `json:"topics,omitempty"`
+	// Limit is how many rows each broker gives, 1 to 1,000.
+	Limit int `json:"limit"`
+}
+
+// Session is a row of session show, by VerneMQ's field names.
+type Session map[string]any
