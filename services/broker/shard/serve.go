@@ -295,13 +295,18 @@ func (s *Shard) onRoutes() func() {
 // FarRoute says whether a partition has subscriptions to a filter, wherever it is
 // served.
 func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
-	st.Tenant(tenant).routes.Far(filter, p, present)
+	if int(p) < len(st.cell) {
+		st.Tenant(tenant).routes.Far(filter, p, present)
+	}
 }
 
 // FarGroup says how many members of a shared subscription a partition has, wherever
 // it is served.
 func (st *Set) FarGroup(tenant, key string, p partition.ID, online, durable int) {
-	if st.Serves(p) {
+	switch {
+	case int(p) >= len(st.cell):
+		return
+	case st.Serves(p):
 		online, durable = 0, 0 // what is here counts, and nothing from before
 	}
 	st.Tenant(tenant).routes.FarGroup(key, shareRest(key), p, online, durable)
@@ -321,7 +326,7 @@ func (s *Shard) reached(h *hold) {
 
 // tellGroup has the other brokers know what members a partition has of a group.
 func (s *Shard) tellGroup(se *sess, key string) {
-	if s.set.cluster == nil {
+	if s.set.cluster == nil || se.space.ledger.lost {
 		return
 	}
 	_, rest, _ := topic.CutShare(key)

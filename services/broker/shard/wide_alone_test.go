@@ -99,3 +99,15 @@ func TestWide_GroupOfOwnPartition(t *testing.T) {
 		t.Error(left)
 	}
 }
+
+// A route of a partition that this region does not have leads nowhere.
+func TestWide_NoSuchPartition(t *testing.T) {
+	_, n := lonely(t, 0, 1)
+	n.set.FarRoute("acme", "t", 60_000, true)
+	n.set.FarGroup("acme", "$share/g/t", 60_000, 1, 1)
+	c := n.visitor(clientIn(0, "p"), unlimited)
+	c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message("t", "x", 1, false)})
+	if r := c.want(t, link.DownAck); r.Reason != mqtt.NoMatchingSubscribers {
+		t.Errorf("answered %s", r.Reason)
+	}
+}

@@ -79,6 +79,8 @@ type wideNode struct {
 
 	// links, guarded by wide.mu, are what is on its way to others, by name.
 	links map[string]*wideLink
+	// lost, guarded by wide.mu, are the epochs under which partitions were lost.
+	lost [wideParts]uint64
 }
 
 // wideLink is what one broker has sent to another.
@@ -458,6 +460,9 @@ func (n *wideNode) put(k wideKey, v wideValue, present bool, reached func()) {
 	if n.deadLocked() {
 		return
 	}
+	if v.epoch <= n.lost[k.part] {
+		w.t.Errorf("%s tells of %+v, which it has lost", n.name, k)
+	}
 	if old, ok := w.keys[k]; !ok || old.epoch <= v.epoch {
 		if present {
 			w.keys[k] = v
@@ -523,7 +528,11 @@ func (n *wideNode) Gained(p partition.ID, epoch uint64, has func(tenant, filter 
 }
 
 // Lost implements Cluster.
-func (n *wideNode) Lost(partition.ID, uint64) {}
+func (n *wideNode) Lost(p partition.ID, epoch uint64) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.lost[p] = epoch
+}
 
 // Recheck implements Cluster.
 func (n *wideNode) Recheck(tenant, filter string, p partition.ID) {
