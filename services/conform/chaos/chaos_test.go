@@ -59,9 +59,13 @@ func TestChaos(t *testing.T) {
 		healed := time.Now()
 		back := l.Back(time.Minute)
 		settled := r.Settled(2 * time.Minute)
+		waited := l.Longest()
+		if f.most > 0 && waited > f.most {
+			t.Errorf("%s: a publisher waited %v for an acknowledgement, longer than %v", f.name, waited, f.most)
+		}
 		promises, took := l.Settle(2 * time.Minute)
 		say("%d: %s: %.1f s; a publisher waited %.1f s at most; clients back %.1f s and in sync %.1f s after its end, all of %d acknowledged delivered in %.1f s",
-			n, f.name, healed.Sub(begun).Seconds(), l.Longest().Seconds(), back.Seconds(), (back + settled).Seconds(), promises, took.Seconds())
+			n, f.name, healed.Sub(begun).Seconds(), waited.Seconds(), back.Seconds(), (back + settled).Seconds(), promises, took.Seconds())
 	}
 	say("%d publishes were acknowledged, %d messages came, %d connections were lost", l.Acked(), l.Received(), l.Lost())
 }
