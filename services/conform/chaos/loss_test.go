@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -61,7 +62,7 @@ func TestLoss(t *testing.T) {
 	say("%d messages acknowledged in %.1f s", *sleepers**each, time.Since(begun).Seconds())
 	r.Settled(time.Minute)
 
-	victim := r.Of("broker")[0]
+	victim := r.Of("broker")[rand.IntN(3)]
 	states, err := victim.states(t.Context())
 	if err != nil {
 		t.Fatal(err)
