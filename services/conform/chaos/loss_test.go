@@ -30,10 +30,7 @@ func TestLoss(t *testing.T) {
 	if *sleepers == 0 {
 		t.Skip("runs with as many sessions as -sessions says")
 	}
-	if err := conform.Build(folder); err != nil {
-		t.Fatal(err)
-	}
-	r := New(t, folder, *spread, "--anonymous", "chaos", "--brokers", "3", "--gateways", "2", "--nats", "3", "--zones", "3")
+	r := region(t)
 	r.Settled(time.Minute)
 	addrs := r.Addrs()
 	device := func(i int, name string) *conform.Device {
