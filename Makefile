@@ -88,10 +88,12 @@ chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, every check taken out, simulated clusters, planted bugs
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 	$(MAKE) storm
+	$(MAKE) chaos MINUTES=30
+	$(MAKE) chaos-loss
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs

@@ -9,12 +9,17 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/manormq/manor/infra/wire"
 )
 
 // ErrLost says that the link has ended.
 var ErrLost = errors.New("link: lost")
+
+// ping has the link to a broker that is silent end after 6 s, three times this: soon
+// after others have its partitions, so that its clients come back there.
+const ping = 2 * time.Second
 
 // Dial opens a link to the broker at addr ("host:port") for the gateway gw,
 // which calls itself nodeName. A nil tlsConf means no TLS, for tests. ctx
@@ -57,7 +62,7 @@ func dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
-	config := wire.Config{Node: nodeName, Features: Features}
+	config := wire.Config{Node: nodeName, Features: Features, KeepAlive: ping}
 	nc = socket(nc, &config)
 	if tlsConf != nil {
 		if tlsConf.ServerName == "" {

@@ -22,31 +22,36 @@ type world struct {
 type fault struct {
 	name string
 	do   func()
+	// most is how long a publisher may wait for an acknowledgement; 0 is any time.
+	most time.Duration
 }
+
+// tolerable is how long publishers may wait where one broker, or NATS, is lost.
+const tolerable = 10 * time.Second
 
 // faults are all there are, on nodes chosen anew.
 func (w *world) faults() (all []fault) {
-	add := func(name string, do func()) {
+	add := func(most time.Duration, name string, do func()) {
 		if *only == "" || strings.Contains(name, *only) {
-			all = append(all, fault{name, do})
+			all = append(all, fault{name, do, most})
 		}
 	}
 	for _, role := range []string{"broker", "gateway", "nats", "tenancy", "broker"} {
 		n, away := w.one(role), rand.N(8*time.Second)
-		add(fmt.Sprintf("kill -9 %s for %.1f s", n.Name, away.Seconds()), func() { w.restart(away, (*Node).Kill, n) })
+		add(tolerable, fmt.Sprintf("kill -9 %s for %.1f s", n.Name, away.Seconds()), func() { w.restart(away, (*Node).Kill, n) })
 	}
 	b, away := w.one("broker"), rand.N(8*time.Second)
-	add("disk of "+b.Name+" lost", func() { w.restart(away, func(n *Node) { n.Kill(); n.Wipe() }, b) })
+	add(tolerable, "disk of "+b.Name+" lost", func() { w.restart(away, func(n *Node) { n.Kill(); n.Wipe() }, b) })
 	stopped, pause := w.one("broker"), 2*time.Second+rand.N(18*time.Second)
-	add(fmt.Sprintf("%s stands still for %.1f s", stopped.Name, pause.Seconds()), func() {
+	add(tolerable, fmt.Sprintf("%s stands still for %.1f s", stopped.Name, pause.Seconds()), func() {
 		stopped.Signal(syscall.SIGSTOP)
 		time.Sleep(pause)
 		stopped.Signal(syscall.SIGCONT)
 	})
-	add("kill -9 all brokers", func() { w.restart(0, (*Node).Kill, w.Of("broker")...) })
-	add("rolling restart", w.roll)
-	add(fmt.Sprintf("NATS gone for %v", *withoutIt), func() { w.withoutNATS(*withoutIt) })
-	add("NATS flaps", func() {
+	add(0, "kill -9 all brokers", func() { w.restart(0, (*Node).Kill, w.Of("broker")...) })
+	add(tolerable, "rolling restart", w.roll)
+	add(tolerable, fmt.Sprintf("NATS gone for %v", *withoutIt), func() { w.withoutNATS(*withoutIt) })
+	add(tolerable, "NATS flaps", func() {
 		for range 5 {
 			w.restart(rand.N(3*time.Second), (*Node).Kill, w.Of("nats")...)
 			time.Sleep(rand.N(3 * time.Second))
@@ -59,10 +64,10 @@ func (w *world) faults() (all []fault) {
 }
 
 // partitions are the faults of the network.
-func (w *world) partitions(add func(string, func())) {
-	split := func(name string, cut ...func() func()) {
+func (w *world) partitions(add func(time.Duration, string, func())) {
+	split := func(most time.Duration, name string, cut ...func() func()) {
 		lasts := 2*time.Second + rand.N(18*time.Second)
-		add(fmt.Sprintf("%s for %.1f s", name, lasts.Seconds()), func() {
+		add(most, fmt.Sprintf("%s for %.1f s", name, lasts.Seconds()), func() {
 			var joins []func()
 			for _, c := range cut {
 				joins = append(joins, c())
@@ -74,19 +79,19 @@ func (w *world) partitions(add func(string, func())) {
 		})
 	}
 	way := func(from, to []*Node) func() func() { return func() func() { return w.network.Cut(from, to) } }
-	for _, role := range []string{"broker", "gateway", "nats"} {
+	for role, most := range map[string]time.Duration{"broker": tolerable, "gateway": 0, "nats": tolerable} {
 		n := w.one(role)
-		split(n.Name+" cut off", func() func() { return w.network.Isolate(n) })
+		split(most, n.Name+" cut off", func() func() { return w.network.Isolate(n) })
 	}
 	brokers := w.Of("broker")
 	rand.Shuffle(len(brokers), func(i, j int) { brokers[i], brokers[j] = brokers[j], brokers[i] })
 	a, b, c, nats := brokers[:1], brokers[1:2], brokers[2:], w.Of("nats")
-	split(a[0].Name+" and "+b[0].Name+" apart", way(a, b), way(b, a))
-	split("nothing from "+b[0].Name+" to "+c[0].Name, way(b, c))
-	split(a[0].Name+" without NATS", way(a, nats), way(nats, a))
-	split(b[0].Name+" without the others", way(b, brokers[2:]), way(brokers[2:], b), way(b, a), way(a, b))
+	split(0, a[0].Name+" and "+b[0].Name+" apart", way(a, b), way(b, a))
+	split(0, "nothing from "+b[0].Name+" to "+c[0].Name, way(b, c))
+	split(tolerable, a[0].Name+" without NATS", way(a, nats), way(nats, a))
+	split(0, b[0].Name+" without the others", way(b, brokers[2:]), way(brokers[2:], b), way(b, a), way(a, b))
 	g := []*Node{w.one("gateway")}
-	split(g[0].Name+" and "+c[0].Name+" apart", way(g, c), way(c, g))
+	split(0, g[0].Name+" and "+c[0].Name+" apart", way(g, c), way(c, g))
 }
 
 func (w *world) one(role string) *Node {

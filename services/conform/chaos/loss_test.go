@@ -6,6 +6,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,10 +30,7 @@ func TestLoss(t *testing.T) {
 	if *sleepers == 0 {
 		t.Skip("runs with as many sessions as -sessions says")
 	}
-	if err := conform.Build(folder); err != nil {
-		t.Fatal(err)
-	}
-	r := New(t, folder, *spread, "--anonymous", "chaos", "--brokers", "3", "--gateways", "2", "--nats", "3", "--zones", "3")
+	r := region(t)
 	r.Settled(time.Minute)
 	addrs := r.Addrs()
 	device := func(i int, name string) *conform.Device {
@@ -61,7 +59,7 @@ func TestLoss(t *testing.T) {
 	say("%d messages acknowledged in %.1f s", *sleepers**each, time.Since(begun).Seconds())
 	r.Settled(time.Minute)
 
-	victim := r.Of("broker")[0]
+	victim := r.Of("broker")[rand.IntN(3)]
 	states, err := victim.states(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -22,8 +22,14 @@ import (
 	"github.com/manormq/manor/services/conform"
 )
 
-// Offset is the --listen-offset of manor dev; empty takes one whose ports seem free.
-var Offset string
+// Layout is where the processes of a region run.
+type Layout struct {
+	// Spread has each in a network namespace of its own, where that is allowed.
+	Spread bool
+	// Offset is the --listen-offset of manor dev; empty takes one whose ports seem
+	// free.
+	Offset string
+}
 
 // Region is a running region of processes. Its methods may be called
 // concurrently for different nodes.
@@ -52,12 +58,11 @@ type Node struct {
 
 // New makes a region with the programs in bin and the layout that args of
 // manor dev say, and starts it. manor dev writes configuration, certificates and
-// the anonymous tenant; from then on the processes are the test's own. With
-// spread each runs in a network namespace of its own.
-func New(t testing.TB, bin string, spread bool, args ...string) *Region {
+// the anonymous tenant; from then on the processes are the test's own.
+func New(t testing.TB, bin string, where Layout, args ...string) *Region {
 	t.Helper()
 	dir := t.TempDir()
-	args = append([]string{"--data", dir, "--listen-offset", cmp.Or(Offset, conform.Offset(t)), "--log-level", "warn"}, args...)
+	args = append([]string{"--data", dir, "--listen-offset", cmp.Or(where.Offset, conform.Offset(t)), "--log-level", "warn"}, args...)
 	p := conform.Start(t, bin, args...)
 	r := &Region{t: t}
 	for _, process := range p.Processes {
@@ -73,7 +78,7 @@ func New(t testing.TB, bin string, spread bool, args ...string) *Region {
 		r.Nodes = append(r.Nodes, n)
 	}
 	p.Stop()
-	if spread {
+	if where.Spread {
 		r.network = newNetwork(t, r.Nodes)
 	}
 	t.Cleanup(r.close)
