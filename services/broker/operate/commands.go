@@ -245,7 +245,7 @@ func partitionShow(ctx context.Context, c Cluster, args url.Values) ([]Element, 
 		return []Element{Table([]Row{partitionRow(p)}), Table(copyRows(copies))}, nil
 	}
 	state := args.Get("state")
-	if state != "" && !contains(States(), state) {
+	if state != "" && !slices.Contains(States(), state) {
 		return nil, errs.New(errs.Invalid, "expected --state and one of: %s; found %q", strings.Join(States(), ", "), state)
 	}
 	var rows []Row
