@@ -7,6 +7,8 @@ GOFUMPT        = v0.12.0
 TOOLS          = bin/tools
 TIME          ?= 60s
 ROUNDS        ?= 5
+MINUTES       ?= 30
+SESSIONS      ?= 2000
 CLIENTS       ?= 15000
 RUNS          ?= 3
 SEED          ?= 1
@@ -17,7 +19,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload bench-routes sim sim-bugs crash storm nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +78,12 @@ crash: build ## kill -9 the product ROUNDS (5) times under load and count what i
 
 storm: build ## kill the gateway of CLIENTS (15000) clients, and print how long all take to come back and at what cost
 	$(GO) test -count=1 -timeout 20m -run '^TestStorm' -v ./services/conform -storm-clients $(CLIENTS)
+
+chaos: ## damage a region of processes in network namespaces for MINUTES (30) under load: kill, wipe, cut off, restart; ARGS=-only=NATS takes some faults only
+	$(GO) test -count=1 -timeout 24h -run '^TestChaos$$' -v ./services/conform/chaos -minutes $(MINUTES) $(ARGS)
+
+chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline sessions of 100 messages each, and print how long their partitions are not served
+	$(GO) test -count=1 -timeout 30m -run '^TestLoss$$' -v ./services/conform/chaos -sessions $(SESSIONS) $(ARGS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)

@@ -193,6 +193,20 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		c.makeSpecial().session = id.Session
 	}
 	c.setRates(id.Tenant, id.Session)
+	open, r := c.accept(p, id)
+	if r.Reason.Failed() {
+		return r
+	}
+	return c.open(t, open)
+}
+
+// accept is Accept of the machine. Its stack is given back before the broker runs on
+// what is left: the stack of a new connection's goroutine is small, and is copied when
+// it grows.
+//
+//go:noinline
+func (c *connection) accept(p *packet.Connect, id *tenancy.Identity) (*link.Open, conn.Refusal) {
+	g := c.gw
 	assigned := ""
 	if p.ClientID == "" {
 		assigned = "auto-" + rand.Text()
@@ -200,15 +214,11 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	}
 	cfg := c.in.Listener.Config()
 	c.mu.Lock()
-	open, r := c.m.Accept(p, conn.Admission{
+	defer c.mu.Unlock()
+	return c.m.Accept(p, conn.Admission{
 		Identity: id, AssignedClientID: assigned, Rules: g.rules.of(id.Tenant, id.Session),
 		Labels: link.Labels{Listener: cfg.Label(), Username: id.Username, Peer: c.in.Peer.String(), Gateway: g.cfg.Name},
 	})
-	c.mu.Unlock()
-	if r.Reason.Failed() {
-		return r
-	}
-	return c.open(t, open)
 }
 
 // tenantOf applies the rules by which a connection's tenant is found; the

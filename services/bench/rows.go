@@ -46,6 +46,12 @@ const many = " -buf 2048 -batch 4 -settle -warm 2s"
 // twoProcesses are manor dev's arguments for a gateway and a broker apart.
 const twoProcesses = "--brokers 1 --gateways 1"
 
+// brokers are those for a cluster with one gateway, and so many copies of each
+// partition.
+func brokers(n, replicas int) string {
+	return fmt.Sprintf("--brokers %d --gateways 1 --replicas %d", n, replicas)
+}
+
 // rows are the scenarios that are compared. With those that are measured with
 // -all only a comparison takes four times as long.
 var rows = []row{
@@ -73,6 +79,14 @@ var rows = []row{
 	{name: "q0-64-2p", args: "-s pairs", figures: saturated, dev: twoProcesses, base: "q0-64", more: true},
 	{name: "q1-64-2p", args: "-s pairs -qos 1", figures: saturated, dev: twoProcesses, base: "q1-64", more: true},
 	{name: "q0-20k/s-2p", args: "-s pairs -rate 20000", figures: paced, dev: twoProcesses, base: "q0-20k/s", more: true},
+	{name: "q0-64-1b", args: "-s pairs", figures: saturated, dev: twoProcesses, more: true},
+	{name: "q0-64-2b", args: "-s pairs", figures: saturated, dev: brokers(2, 1), base: "q0-64-1b", more: true},
+	{name: "q0-64-3b", args: "-s pairs", figures: saturated, dev: brokers(3, 1), base: "q0-64-1b", more: true},
+	{name: "q1-64-kept-1b", args: "-s pairs -qos 1 -persist", figures: saturated, dev: twoProcesses, more: true},
+	{name: "q1-64-kept-2b-r1", args: "-s pairs -qos 1 -persist", figures: saturated, dev: brokers(2, 1), base: "q1-64-kept-1b", more: true},
+	{name: "q1-64-kept-2b-r2", args: "-s pairs -qos 1 -persist", figures: saturated, dev: brokers(2, 2), base: "q1-64-kept-2b-r1", more: true},
+	{name: "q1-64-kept-3b-r1", args: "-s pairs -qos 1 -persist", figures: saturated, dev: brokers(3, 1), base: "q1-64-kept-1b", more: true},
+	{name: "q1-64-kept-3b-r2", args: "-s pairs -qos 1 -persist", figures: saturated, dev: brokers(3, 2), base: "q1-64-kept-3b-r1", more: true},
 	{name: "idle10k", args: "-s idle -n 10000 -subs 1 -conc 64", figures: idling},
 	{name: "idle19k", args: "-s idle -n 0 -subs 1 -conc 64", figures: append(idling, "gc_pause_p50_us", "gc_pause_p99_us"), more: true},
 	{name: "storm", args: "-s storm -n 10000", figures: storming, more: true},

@@ -73,6 +73,10 @@ func New(c Config, name string, log *slog.Logger, reg prometheus.Registerer) (*B
 }
 
 func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err error) {
+	lost, err := powerLost(b.store, boot())
+	if err != nil {
+		return err
+	}
 	if err := checkStore(b.store, &b.config); err != nil {
 		return err
 	}
@@ -85,7 +89,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
 	}
 	if b.config.Cluster.On() {
-		if b.region, err = newRegion(&b.config, b.name, b.store, sync, b.listener.Addr().String(), b.tls, b.log); err != nil {
+		if b.region, err = newRegion(&b.config, b.name, b.store, sync, lost, b.listener.Addr().String(), b.tls, b.log); err != nil {
 			return err
 		}
 		config.Cluster = b.region

@@ -35,7 +35,10 @@ var (
 )
 
 // Descriptions are all metrics of the broker, for the documentation.
-func Descriptions() []*prometheus.Desc {
+func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPartitions) }
+
+// ownDescriptions are those that every broker has, of a cluster or alone.
+func ownDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
@@ -59,7 +62,7 @@ func register(reg prometheus.Registerer, b *Broker) error {
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range Descriptions() {
+	for _, d := range ownDescriptions() {
 		ch <- d
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/routes"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // The region as what the shards have of other brokers, and as what hears those.
@@ -41,8 +42,8 @@ func (r *region) Brokers() []string {
 }
 
 // Append implements shard.Cluster.
-func (r *region) Append(p partition.ID, batch []byte, done func(error)) {
-	r.host.Append(p, batch, done)
+func (r *region) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
+	r.host.Append(p, epoch, batch, done)
 }
 
 // Send implements shard.Cluster.
@@ -76,6 +77,11 @@ func (r *region) AddRoute(tenant, filter string, p partition.ID, epoch uint64, r
 	r.routes.Add(tenant, filter, p, epoch, reached)
 }
 
+// AwaitRoute implements shard.Cluster.
+func (r *region) AwaitRoute(tenant, filter string, p partition.ID, reached func()) {
+	r.routes.Await(tenant, filter, p, reached)
+}
+
 // RemoveRoute implements shard.Cluster.
 func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
 	r.routes.Remove(tenant, filter, p, epoch)
@@ -85,6 +91,9 @@ func (r *region) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64
 func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
 	r.routes.SetGroup(tenant, key, p, epoch, routes.GroupState{Members: members, Online: online, Durable: durable})
 }
+
+// Gaining implements shard.Cluster.
+func (r *region) Gaining(p partition.ID, epoch uint64) { r.routes.Gaining(p, epoch) }
 
 // Gained implements shard.Cluster.
 func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
@@ -109,7 +118,22 @@ func (r *region) FarGroup(tenant, key string, p partition.ID, g routes.GroupStat
 
 // Enqueue implements cluster.Receiver.
 func (r *region) Enqueue(from string, e *cluster.Enqueue, answer func(cluster.Answer)) {
-	r.shards.Enqueue(from, e, answer)
+	r.inlet(from).Enqueue(e, answer)
+}
+
+// Batched implements cluster.Receiver.
+func (r *region) Batched(from string) { r.inlet(from).Flush() }
+
+// inlet is where what a broker sends comes in.
+func (r *region) inlet(from string) *shard.Inlet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in := r.mu.inlets[from]
+	if in == nil {
+		in = r.shards.Inlet(from)
+		r.mu.inlets[from] = in
+	}
+	return in
 }
 
 // Told implements cluster.Receiver.
@@ -146,6 +170,9 @@ func (r *region) Asked(from string, b []byte, reply func([]byte)) {
 
 // Linked implements cluster.Receiver.
 func (r *region) Linked(to string, up bool) {
+	if !up {
+		r.shards.LostLink()
+	}
 	r.members.Linked(to, up)
 	r.host.Linked(to, up)
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -55,11 +56,18 @@ type region struct {
 		sync.Mutex
 		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
+		// inlets are those of the brokers that have sent something.
+		inlets map[string]*shard.Inlet
 	}
 	tell chan struct{}
 	// out is sent to when this broker is no member any more.
 	out chan struct{}
 }
+
+// linkPing has the link to a broker that is silent end after 3 s, three times this, as
+// soon as another takes its partitions: what was sent to it and not answered goes to
+// the new owner then.
+const linkPing = time.Second
 
 // errRetired ends a broker that is no member any more.
 var errRetired = errors.New("the cluster has given this broker up; empty its data folder before it starts again")
@@ -72,11 +80,11 @@ type owner struct {
 }
 
 // newRegion makes a broker's part of a cluster; links is where it listens for
-// gateways. It listens, and answers nobody before Run.
-func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
+// gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
+func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
-	r.mu.told = make(map[partition.ID]bool)
-	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log})
+	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
@@ -106,6 +114,11 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, link
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
 		Changed:  r.changed, Seen: r.seen, Log: log,
+		PowerLost: powerLost, Started: func() {
+			if err := noteBoot(store, boot()); err != nil {
+				log.Error("the boot of the machine cannot be noted in the store; at the next start it counts as lost power", slog.Any("error", err))
+			}
+		},
 	})
 	if err != nil {
 		r.close()

@@ -6,5 +6,5 @@ package conform
 
 import "syscall"
 
-// noOrphan does nothing where a parent's death is not told.
-func noOrphan() *syscall.SysProcAttr { return nil }
+// NoOrphan does nothing where a parent's death is not told.
+func NoOrphan() *syscall.SysProcAttr { return nil }

@@ -58,12 +58,7 @@ func Programs(t testing.TB, builder func() (string, error)) string {
 
 // Build builds the programs into dir.
 func Build(dir string) error {
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./services/cmd/...")
-	cmd.Dir = root
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "github.com/manormq/manor/services/cmd/...")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the product: %w\n%s", err, out)
 	}
@@ -76,7 +71,7 @@ func Start(t testing.TB, bin string, args ...string) *Product {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, "manor"), append([]string{"dev", "--json"}, args...)...)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = noOrphan()
+	cmd.SysProcAttr = NoOrphan()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func ownGateway(t *testing.T, bin string, was *Process, listeners string) {
 func background(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, noOrphan()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &out, &out, NoOrphan()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -73,6 +74,25 @@ func TestScripts_TwoTenants(t *testing.T) {
 	for _, r := range results {
 		hold(t, r, known)
 	}
+}
+
+// TestScripts_Silent runs what is about brokers that do not tell clients of 3.1 what
+// they refuse, in a tenant that has it so.
+func TestScripts_Silent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts the product; not in short runs")
+	}
+	p := Start(t, Programs(t, built), "--data", t.TempDir(), "--listen-offset", Offset(t), "--log-level", "error")
+	tn := signUp(t, p, "silent")
+	request(t, http.MethodPut, p.API+"/v1/tenants/"+tn.ID+"/settings", tn.Key,
+		strings.NewReader(`{"disconnect_on_unauthorized_publish_v3":false}`), http.StatusOK, nil)
+	o := tn.options(p, "mqtt", "hush")
+	o.Silent, o.Match = true, regexp.MustCompile("^publish/not-authorized-old$")
+	var results []script.Result
+	waitFor(t, "the setting", func() bool {
+		results = run(t, o)
+		return len(results) == 1 && results[0].Failure == nil && results[0].Skipped == ""
+	})
 }
 
 // options are the way to a tenant over one transport.
@@ -195,7 +215,7 @@ func TestScripts_Mosquitto(t *testing.T) {
 	everything := startMosquitto(t, path, "", "", "protocol websockets\n")
 	// What a server does that does not have everything.
 	little := startMosquitto(t, path, "retain_available false\n", "max_qos 1\n")
-	results := run(t, &script.Options{Broker: everything[0], RunID: "mosq"})
+	results := run(t, &script.Options{Broker: everything[0], RunID: "mosq", Silent: true})
 	results = append(results, run(t, &script.Options{Broker: everything[1], WebSocket: true, RunID: "ws", Match: regexp.MustCompile("^websocket/")})...)
 	results = append(results, run(t, &script.Options{Broker: little[0], RunID: "less", Match: regexp.MustCompile("^limits/")})...)
 	hold(t, results, list)
@@ -228,7 +248,7 @@ func startMosquitto(t *testing.T, path, settings string, listeners ...string) (a
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path, "-c", file)
-	cmd.SysProcAttr = noOrphan()
+	cmd.SysProcAttr = NoOrphan()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

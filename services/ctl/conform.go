@@ -61,6 +61,7 @@ func conform() *cobra.Command {
 	f.StringVar(&k.options.Username, "username", "", "user name")
 	f.StringVar(&k.options.Password, "password", "", "password")
 	f.StringVar(&k.versions, "mqtt", "3.1,3.1.1,5", "versions of MQTT, comma separated")
+	f.BoolVar(&k.options.Silent, "silent", false, "the broker does not tell clients of 3.1 what it refuses: run what is about that")
 	f.StringVar(&k.match, "run", "", "run only the scripts whose names match this regular expression")
 	f.DurationVar(&k.options.Timeout, "timeout", 5*time.Second, "how long the broker may take for a packet")
 	f.DurationVar(&k.options.Quiet, "quiet", 300*time.Millisecond, "how long nothing has to come where nothing is to come")

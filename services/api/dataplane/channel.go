@@ -273,6 +273,8 @@ func (c *channel) receive(f *link.DownFrame) {
 		// The broker keeps the channel until it is closed from here, too, and
 		// must not be called from within Receive.
 		go c.close()
+	case link.DownMoved: // no channel is there: nothing is to be closed
+		c.end(errs.New(errs.Unavailable, "the broker of the API's link serves no partition now; try again"))
 	default: // nothing is subscribed
 	}
 }

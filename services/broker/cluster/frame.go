@@ -22,6 +22,7 @@ const (
 
 // The flags of an Enqueue above those of its message.
 const (
+	flagFirst = 0b0010_0000 // nothing before it is under way
 	flagKeep  = 0b0100_0000 // it is to be retained
 	flagExact = 0b1000_0000 // it has an origin and a number
 )
@@ -46,6 +47,10 @@ type Enqueue struct {
 	// After are the exact publishes of Origin that are under way to partitions before
 	// this one: a partition that has not applied its own refuses this one.
 	After []After
+	// First says that nothing of Origin was under way to any of these partitions. A
+	// partition that has refused something of Origin refuses all until the next First,
+	// so that what comes again is in its order.
+	First bool
 	// Keep says that Message becomes the retained one of its topic, in partition
 	// Retain.
 	Keep   bool
@@ -87,6 +92,9 @@ const enqueueOverhead = 64
 //	| message as on the link to a gateway
 func appendEnqueue(dst []byte, id uint32, e *Enqueue) []byte {
 	flags := link.MessageFlags(&e.Message)
+	if e.First {
+		flags |= flagFirst
+	}
 	if e.Keep {
 		flags |= flagKeep
 	}
@@ -131,6 +139,7 @@ const memberLeast = 4
 func readEnqueue(f wire.Frame, e *Enqueue) error {
 	r := wire.Reader{Data: f.Body}
 	*e = Enqueue{Parts: e.Parts[:0], Members: e.Members[:0], After: e.After[:0]}
+	e.First = f.Flags&flagFirst != 0
 	e.Tenant, e.From = r.String(), mqtt.ClientID(r.String())
 	e.Origin = partition.ID(r.U16())
 	if f.Flags&flagExact != 0 {
@@ -151,7 +160,7 @@ func readEnqueue(f wire.Frame, e *Enqueue) error {
 		e.Members = append(e.Members, Member{partition.ID(r.U16()), mqtt.ClientID(r.String()), r.String()})
 	}
 	e.Message = link.ReadMessage(&r, f.Flags)
-	return f.Check(&r, messageFlags|flagKeep|flagExact)
+	return f.Check(&r, messageFlags|flagFirst|flagKeep|flagExact)
 }
 
 // Answer is what became of an Enqueue.

@@ -25,6 +25,8 @@ type Receiver interface {
 	// of e are valid until it returns. answer is nil if nobody waits; else it is
 	// called once, later or within, by any goroutine.
 	Enqueue(from string, e *Enqueue, answer func(Answer))
+	// Batched says that what a peer sent at once has all been handed over.
+	Batched(from string)
 	// Told takes bytes that another broker told; they are valid until it returns.
 	Told(from string, s Stream, b []byte)
 	// Asked answers a question of another broker by reply, which is called once, later
@@ -355,6 +357,7 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	m.config.Log.Info("a broker's link is open", slog.String("broker", from), slog.Any("peer", remote))
 	var e Enqueue
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
+		defer m.config.Receiver.Batched(from)
 		return wire.EachFrame(frames, count, func(f wire.Frame) error {
 			switch f.Kind {
 			case wireEnqueue:

@@ -77,6 +77,8 @@ func (n *node) Enqueue(from string, e *Enqueue, answer func(Answer)) {
 	}
 }
 
+func (n *node) Batched(string) {}
+
 func (n *node) Told(from string, s Stream, b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -31,6 +31,7 @@ type member struct {
 
 func (*member) Enqueue(string, *cluster.Enqueue, func(cluster.Answer)) {}
 func (*member) Linked(string, bool)                                    {}
+func (*member) Batched(string)                                         {}
 func (*member) Asked(string, []byte, func([]byte))                     {}
 func (m *member) Told(from string, s cluster.Stream, b []byte) {
 	if s == cluster.Metadata {

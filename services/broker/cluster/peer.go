@@ -42,13 +42,27 @@ const (
 	keepLanes = 1024
 )
 
-// request is an Enqueue, or the body of an Ask, that waits to be sent. It owns its
-// memory.
+// request is a frame that waits to be sent, with the lane in which it does.
 type request struct {
-	e    Enqueue
-	ask  []byte
-	size int
-	done func(Answer)
+	frame *frame
+	lane  *lane
+	size  int
+	// lossy says that no answer is wanted.
+	lossy bool
+}
+
+// frame is an encoded frame in memory that is used again.
+type frame struct{ b []byte }
+
+var frames = sync.Pool{New: func() any { return new(frame) }}
+
+// maxPooledFrame is the largest memory that is kept, in bytes.
+const maxPooledFrame = 64 << 10
+
+func (f *frame) free() {
+	if cap(f.b) <= maxPooledFrame {
+		frames.Put(f)
+	}
 }
 
 // lane is what waits of one tenant.
@@ -70,6 +84,7 @@ type peer struct {
 	bytes int    // that wait in lanes
 	// writing says that conn has something that Written will tell of.
 	writing bool
+	// waiting are the requests that have no answer, also those that were not sent.
 	waiting map[uint32]func(Answer)
 	last    uint32
 	stats   *Stats
@@ -99,14 +114,18 @@ func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
 		p.stats.Dropped.Add(uint64(size))
 		return ErrFull
 	}
-	own := *e
-	own.Message = e.Message.Clone()
-	own.Parts, own.Members, own.After = slices.Clone(e.Parts), slices.Clone(e.Members), slices.Clone(e.After)
+	f := frames.Get().(*frame)
+	f.b = appendEnqueue(f.b[:0], p.numberLocked(done), e)
+	p.pushLocked(l, f, size, done == nil)
+	p.stats.Enqueued.Add(1)
+	_ = p.sendLocked() // where the link has ended, down answers
+	return nil
+}
+
+func (p *peer) pushLocked(l *lane, f *frame, size int, lossy bool) {
 	l.bytes += size
 	p.bytes += size
-	p.queue.Push(&l.flow, request{e: own, size: size, done: done})
-	p.stats.Enqueued.Add(1)
-	return p.sendLocked()
+	p.queue.Push(&l.flow, request{frame: f, lane: l, size: size, lossy: lossy})
 }
 
 // ask leaves a question about a tenant to be sent; done is as for enqueue.
@@ -116,12 +135,11 @@ func (p *peer) ask(tenant string, b []byte, done func(Answer)) error {
 	if p.conn == nil {
 		return ErrDown
 	}
-	l := p.laneLocked(tenant)
-	size := enqueueOverhead + len(b)
-	l.bytes += size
-	p.bytes += size
-	p.queue.Push(&l.flow, request{e: Enqueue{Tenant: tenant}, ask: b, size: size, done: done})
-	return p.sendLocked()
+	f := frames.Get().(*frame)
+	f.b = appendAsk(f.b[:0], wireAsk, p.numberLocked(done), b)
+	p.pushLocked(p.laneLocked(tenant), f, enqueueOverhead+len(b), false)
+	_ = p.sendLocked() // where the link has ended, down answers
+	return nil
 }
 
 func (p *peer) laneLocked(tenant string) *lane {
@@ -200,12 +218,9 @@ func (p *peer) sendLocked() error {
 			}
 			p.queue.Charge(f, int64(r.size))
 			p.bytes -= r.size
-			p.lanes[r.e.Tenant].bytes -= r.size
-			if id := p.numberLocked(r.done); r.ask != nil {
-				dst = appendAsk(dst, wireAsk, id, r.ask)
-			} else {
-				dst = appendEnqueue(dst, id, &r.e)
-			}
+			r.lane.bytes -= r.size
+			dst = append(dst, r.frame.b...)
+			r.frame.free()
 		}
 		return dst, count
 	})
@@ -266,12 +281,11 @@ func (p *peer) down() {
 		if !ok {
 			break
 		}
-		if r.done != nil {
-			lost = append(lost, r.done)
-		} else {
+		if r.lossy {
 			p.stats.Lost.Add(1)
 			p.stats.Dropped.Add(uint64(r.size))
 		}
+		r.frame.free()
 	}
 	clear(p.lanes)
 	p.told, p.tells, p.bytes = nil, 0, 0

@@ -16,32 +16,35 @@ type appended struct {
 
 // held is an append that waits for the end of a hand-over.
 type held struct {
+	epoch uint64
 	batch []byte
 	done  func(error)
 }
 
 // Append has a batch, a kv.Batch encoded, become the next record of a partition.
+// epoch is that of the Change under which the caller read what the batch builds on:
+// if the partition was lost since, also if it has come back, that is ErrNotOwner.
 // Appends of one goroutine are in their order. The bytes belong to the Host from
 // here on. done is called once, by the loop, and must not wait: without an error
 // when the record is committed, else with ErrNotOwner, ErrLost or ErrClosed.
-func (h *Host) Append(p partition.ID, batch []byte, done func(error)) {
+func (h *Host) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
 	if int(p) >= len(h.replicas) {
 		done(ErrNotOwner)
 		return
 	}
-	if !h.post(func() { h.append(h.replicas[p], batch, done) }) {
+	if !h.post(func() { h.append(h.replicas[p], epoch, batch, done) }) {
 		done(ErrClosed)
 	}
 }
 
-func (h *Host) append(r *replica, batch []byte, done func(error)) {
+func (h *Host) append(r *replica, epoch uint64, batch []byte, done func(error)) {
 	switch {
 	case h.ended:
 		done(ErrClosed)
-	case r.broken:
+	case r.broken, epoch < r.since:
 		done(ErrNotOwner)
 	case r.Role() == partition.Handing:
-		r.held = append(r.held, held{batch, done})
+		r.held = append(r.held, held{epoch, batch, done})
 	case r.Role() != partition.Serving:
 		done(ErrNotOwner)
 	default:
@@ -70,8 +73,11 @@ func (h *Host) roleChanged(r *replica, planned bool) {
 	h.log.Debug("role in a partition", slog.Int("partition", int(r.id)), slog.Int("role", int(role)), slog.Uint64("epoch", r.Table().Epoch))
 	switch role {
 	case partition.Serving:
+		if r.lost {
+			r.lost, r.since = false, r.Table().Epoch
+		}
 		for _, a := range r.takeHeld() {
-			h.post(func() { h.append(r, a.batch, a.done) })
+			h.post(func() { h.append(r, a.epoch, a.batch, a.done) })
 		}
 	case partition.Handing:
 	case partition.Following, partition.Claiming, partition.Alarmed:
@@ -84,6 +90,7 @@ func (h *Host) roleChanged(r *replica, planned bool) {
 
 // lose tells all who wait that what they wait for will not come from here.
 func (r *replica) lose(err error) {
+	r.lost = true
 	waiting := r.waiting
 	r.waiting = nil
 	for _, a := range waiting {

@@ -55,6 +55,7 @@ func (b *broker) Told(from string, s cluster.Stream, m []byte) {
 // Linked implements cluster.Receiver.
 func (b *broker) Linked(to string, up bool)          { b.host.Linked(to, up) }
 func (b *broker) Asked(string, []byte, func([]byte)) {}
+func (b *broker) Batched(string)                     {}
 
 // brokers is the cluster and the clients that append to it.
 type brokers struct {
@@ -236,7 +237,7 @@ func (c *brokers) append(p partition.ID, tag uint64) {
 	batch.Put(tagKey(p, tag), make([]byte, 100))
 	done := make(chan error, 1)
 	begin := time.Now()
-	h.Append(p, batch.Encoded(), func(err error) { done <- err })
+	h.Append(p, h.Entry(p).Table.Epoch, batch.Encoded(), func(err error) { done <- err })
 	select {
 	case err := <-done:
 		if took := time.Since(begin); took > 200*time.Millisecond {

@@ -198,7 +198,7 @@ func (b *bubble) append(at string, p partition.ID, tag uint64) error {
 	var batch kv.Batch
 	batch.Put(tagKey(p, tag), []byte("x"))
 	done := make(chan error, 1)
-	b.hosts[at].Append(p, batch.Encoded(), func(err error) { done <- err })
+	b.hosts[at].Append(p, b.hosts[at].Entry(p).Table.Epoch, batch.Encoded(), func(err error) { done <- err })
 	return <-done
 }
 

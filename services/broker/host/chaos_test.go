@@ -55,7 +55,7 @@ func chaos(b *bubble, r *rand.Rand) {
 			now := tag
 			var batch kv.Batch
 			batch.Put(tagKey(p, now), make([]byte, r.IntN(300)))
-			b.hosts[at].Append(p, batch.Encoded(), func(err error) {
+			b.hosts[at].Append(p, b.hosts[at].Entry(p).Table.Epoch, batch.Encoded(), func(err error) {
 				if err == nil {
 					kept.mu.Lock()
 					kept.acked[p] = append(kept.acked[p], now)

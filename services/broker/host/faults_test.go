@@ -133,7 +133,7 @@ func TestHost_Alone(t *testing.T) {
 		h := b.hosts["a"]
 		b.stops["a"]()
 		done := make(chan error, 1)
-		h.Append(0, nil, func(err error) { done <- err })
+		h.Append(0, h.Entry(0).Table.Epoch, nil, func(err error) { done <- err })
 		if err := <-done; !errors.Is(err, host.ErrClosed) {
 			t.Errorf("after its end: %v", err)
 		}
@@ -186,7 +186,7 @@ func TestHost_DiskFails(t *testing.T) {
 func TestHost_BatchIsNone(t *testing.T) {
 	inBubble(t, []string{"a"}, func(b *bubble) {
 		done := make(chan error, 1)
-		b.hosts["a"].Append(1, []byte("no batch"), func(err error) { done <- err })
+		b.hosts["a"].Append(1, b.hosts["a"].Entry(1).Table.Epoch, []byte("no batch"), func(err error) { done <- err })
 		if err := <-done; !errors.Is(err, host.ErrLost) {
 			t.Errorf("answered %v", err)
 		}

@@ -178,7 +178,7 @@ func New(c Config) (*Host, error) {
 			return nil, fmt.Errorf("partition %d: %w", p, err)
 		}
 		stored.PowerLost = c.PowerLost
-		h.replicas = append(h.replicas, &replica{stored: stored, id: p, Replica: partition.New(partition.Config{
+		h.replicas = append(h.replicas, &replica{stored: stored, id: p, lost: true, Replica: partition.New(partition.Config{
 			ID: p, Self: c.Self, Run: c.Run, Peers: &h.watch, LogKept: c.LogKept,
 		})})
 		h.mu.rows, h.mu.roles = append(h.mu.rows, placement.Row{ID: p}), append(h.mu.roles, partition.Following)

@@ -31,6 +31,9 @@ type replica struct {
 	// the end of a hand-over.
 	waiting []appended
 	held    []held
+	// since is the epoch under which the partition came, lost that it is not here now.
+	since uint64
+	lost  bool
 	// shown is what rows has of it.
 	shown     placement.Row
 	shownRole partition.Role

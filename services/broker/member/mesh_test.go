@@ -36,6 +36,7 @@ func (receiver) Enqueue(_ string, _ *cluster.Enqueue, answer func(cluster.Answer
 func (receiver) Told(string, cluster.Stream, []byte) {}
 func (r receiver) Linked(to string, up bool)         { r.linked(to, up) }
 func (receiver) Asked(string, []byte, func([]byte))  {}
+func (receiver) Batched(string)                      {}
 
 func run(t *testing.T, dir, name string, beats bus.Bucket) *broker {
 	t.Helper()

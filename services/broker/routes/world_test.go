@@ -40,6 +40,7 @@ type broker struct {
 func (*broker) Enqueue(string, *cluster.Enqueue, func(cluster.Answer)) {}
 func (*broker) Linked(string, bool)                                    {}
 func (*broker) Asked(string, []byte, func([]byte))                     {}
+func (*broker) Batched(string)                                         {}
 func (b *broker) Told(from string, s cluster.Stream, m []byte) {
 	if s == cluster.Metadata {
 		b.mu.Lock()

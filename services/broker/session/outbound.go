@@ -55,9 +55,11 @@ func (o *outbound) attach(client, window uint16) {
 	o.limit(window)
 	o.resend = o.resend[:0]
 	o.flights.each(func(d *delivery) { o.resend = append(o.resend, d.id) })
-	slices.SortFunc(o.resend, func(a, b uint16) int {
-		return cmp.Compare(o.flights.get(a).order, o.flights.get(b).order)
-	})
+	if len(o.resend) > 1 { // which few have: the others save a deep stack
+		slices.SortFunc(o.resend, func(a, b uint16) int {
+			return cmp.Compare(o.flights.get(a).order, o.flights.get(b).order)
+		})
+	}
 }
 
 // limit bounds the client's Receive Maximum; 0 does not.

@@ -23,7 +23,8 @@ type aim struct {
 
 // flies reports whether a publish of se goes to a partition as a flight: to that of
 // another broker, above QoS 0 to that of another shard too, and if it is exact to
-// any but that of se, since each partition has a log of its own.
+// any but that of se, since each partition has a log of its own. Where earlier ones of
+// se's partition are still under way it follows them.
 func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.Publication) bool {
 	switch {
 	case s.set.cluster == nil:
@@ -31,7 +32,10 @@ func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.P
 	case s.spaces[part] == nil:
 		return m.QoS > mqtt.AtMostOnce || !s.set.Serves(part)
 	}
-	return p.Exact && part != se.space.id
+	if m.QoS == mqtt.AtMostOnce || part == se.space.id {
+		return false
+	}
+	return p.Exact || s.streams[streamKey{se.space.id, part}] != nil
 }
 
 // aimAt returns the aim of the publish that is being routed at a partition.
@@ -85,16 +89,25 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 	d.pending = true
 	d.slot, d.gen = s.newPending()
 	waits := len(s.stored) + len(deferred) + len(s.aims)
-	for _, l := range s.stored {
-		w := waiter{slot: d.slot, gen: d.gen}
-		if l.space != se.space {
-			d.msg = v.keep()
-			w.flight = s.flight(se.space.id, d, s.written(l.space, m))
+	var again []*flight // by the partition here that it is for
+	to := func(p *space) *flight {
+		if p == se.space {
+			return nil // the publisher is lost with it
 		}
-		s.wait(l, w)
+		for _, f := range again {
+			if f.aim.part == p.id {
+				return f
+			}
+		}
+		d.msg = v.keep()
+		again = append(again, s.flight(se.space.id, d, s.written(p, m)))
+		return again[len(again)-1]
+	}
+	for _, l := range s.stored {
+		s.wait(l, waiter{slot: d.slot, gen: d.gen, flight: to(l.space)})
 	}
 	for _, u := range deferred {
-		u.slot, u.gen, u.origin = d.slot, d.gen, se.space
+		u.slot, u.gen, u.flight = d.slot, d.gen, to(u.se.space)
 	}
 	q := &s.pending[d.slot]
 	q.waits, q.se, q.token, q.hit, q.part, q.packet = int32(waits), se, p.Token, matched, se.space, p.Packet

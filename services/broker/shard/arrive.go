@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/manormq/manor/infra/mqtt"
@@ -36,49 +37,93 @@ func (g *gather) add(reason mqtt.ReasonCode, hit, again bool) {
 	}
 }
 
-// Enqueue delivers what another broker sent. It is that of a cluster.Receiver.
-func (st *Set) Enqueue(_ string, e *cluster.Enqueue, answer func(cluster.Answer)) {
-	r := runs.Get().(*run)
-	st.enqueue(e, answer, r)
-	st.finish(r)
+// Inlet is where what one other broker sends comes in. Its methods may be called
+// concurrently.
+type Inlet struct {
+	set  *Set
+	from string
+	mu   sync.Mutex
+	run  *run // what is owed since the last Flush
+	sorter
+}
+
+// sorter brings an Enqueue to the shards. It is memory that is used again.
+type sorter struct {
+	parcels []*parcel // by shard
+	found   []*route.Entry[*sess]
+	tenures []uint64 // of the parts
+}
+
+// Inlet makes that of the broker from.
+func (st *Set) Inlet(from string) *Inlet { return &Inlet{set: st, from: from} }
+
+// Enqueue delivers what the other broker sent, once Flush is called. It is that of a
+// cluster.Receiver.
+func (in *Inlet) Enqueue(e *cluster.Enqueue, answer func(cluster.Answer)) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.run == nil {
+		in.run = runs.Get().(*run)
+	}
+	in.enqueue(in.set, in.from, e, answer, in.run)
+}
+
+// Flush has what came since the last Flush done.
+func (in *Inlet) Flush() {
+	in.mu.Lock()
+	r := in.run
+	in.run = nil
+	in.mu.Unlock()
+	if r != nil {
+		in.set.finish(r)
+	}
 }
 
 // enqueue delivers what another broker sent, or another turn of this one; r is as
 // for post.
-func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
+func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(cluster.Answer), r *run) {
 	t := st.Tenant(e.Tenant)
-	parcels := make([]*parcel, len(st.shards))
+	if x.parcels == nil {
+		x.parcels = make([]*parcel, len(st.shards))
+	}
+	parcels := x.parcels
+	defer clear(parcels)
 	goods := newFreight(&e.Message)
 	again, n := false, int32(0)
 	of := func(p partition.ID) *parcel {
-		if !st.Serves(p) {
+		// What somebody waits for is refused by the turn, in the order of its stream.
+		if answer == nil && !st.Serves(p) || int(p) >= len(st.serving) {
 			again = true
 			return nil
 		}
 		i := st.shardOf(p).index
 		if parcels[i] == nil {
 			n++
-			parcels[i] = st.parcel(t, e, goods)
+			parcels[i] = st.parcel(t, from, e, goods)
 		}
 		return parcels[i]
 	}
 	if len(e.Parts) > 0 {
-		var found []*route.Entry[*sess]
-		found = t.routes.AppendMatches(found, e.Message.Topic)
+		x.tenures = x.tenures[:0]
 		for _, id := range e.Parts {
+			x.tenures = append(x.tenures, st.tenure(id)) // before it is matched
+		}
+		x.found = t.routes.AppendMatches(x.found[:0], e.Message.Topic)
+		for i, id := range e.Parts {
 			pc := of(id)
 			if pc == nil {
 				continue
 			}
-			pc.parts = append(pc.parts, id)
-			for _, x := range found {
-				for _, part := range x.Parts() {
-					if part.ID == id && part.List != nil {
+			pc.parts, pc.tenures = append(pc.parts, id), append(pc.tenures, x.tenures[i])
+			for _, entry := range x.found {
+				for _, part := range entry.Parts() {
+					if part.ID == id && !part.Far() {
 						pc.lists = append(pc.lists, part)
 					}
 				}
 			}
 		}
+		clear(x.found)
 	}
 	for _, m := range e.Members {
 		if pc := of(m.Partition); pc != nil {
@@ -97,6 +142,7 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 		}
 	}
 	if n == 0 {
+		freights.Put(goods)
 		if answer != nil {
 			answer(cluster.Answer{Again: again})
 		}
@@ -118,10 +164,11 @@ func (st *Set) enqueue(e *cluster.Enqueue, answer func(cluster.Answer), r *run) 
 	}
 }
 
-func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
+func (st *Set) parcel(t *Tenant, from string, e *cluster.Enqueue, goods *freight) *parcel {
 	pc := parcels.Get().(*parcel)
 	pc.tenant, pc.msg, pc.freight, pc.fromID = t, &goods.msg, goods, e.From
-	pc.origin, pc.n = e.Origin, e.N
+	pc.sender = from
+	pc.origin, pc.n, pc.first = e.Origin, e.N, e.First
 	if e.Message.HasExpiry {
 		pc.expireAt = st.now() + int64(e.Message.Expiry)*1000
 	}
@@ -129,21 +176,27 @@ func (st *Set) parcel(t *Tenant, e *cluster.Enqueue, goods *freight) *parcel {
 }
 
 // resolve finds the members that a parcel of another broker is for. It reports
-// false if a partition of the parcel is not served here any more.
+// false if a partition of the parcel is not served here, or not any more as when it was
+// matched, or has refused what came before.
 func (s *Shard) resolve(p *parcel) bool {
-	for _, id := range p.parts {
-		if s.spaces[id] == nil {
+	for i, id := range p.parts {
+		if s.set.tenure(id) != p.tenures[i] {
 			return false
 		}
 	}
-	if p.keep && s.spaces[p.retain] == nil {
+	ok := true
+	s.eachPart(p, func(id partition.ID) {
+		key := arrival{p.sender, streamKey{p.origin, id}}
+		if p.first {
+			delete(s.refused, key)
+		}
+		ok = ok && s.spaces[id] != nil && (p.gather == nil || !s.refused[key])
+	})
+	if !ok {
 		return false
 	}
 	for i := range p.members {
 		m := &p.members[i]
-		if s.spaces[m.Partition] == nil {
-			return false
-		}
 		if d, ok := s.member(p.tenant, m); ok {
 			p.direct = append(p.direct, d)
 		} else {
@@ -151,6 +204,34 @@ func (s *Shard) resolve(p *parcel) bool {
 		}
 	}
 	return true
+}
+
+// eachPart calls f for the partitions of a parcel of another broker.
+func (s *Shard) eachPart(p *parcel, f func(partition.ID)) {
+	for _, id := range p.parts {
+		f(id)
+	}
+	for i := range p.members {
+		f(p.members[i].Partition)
+	}
+	if p.keep {
+		f(p.retain)
+	}
+}
+
+// refuse has a parcel of another broker come again, and what follows it wait for that.
+func (s *Shard) refuse(p *parcel) {
+	p.again = true
+	if p.gather != nil {
+		s.eachPart(p, func(id partition.ID) { s.refused[arrival{p.sender, streamKey{p.origin, id}}] = true })
+	}
+}
+
+// arrival is a stream at its other end. Two brokers have the same one while its origin
+// moves.
+type arrival struct {
+	sender string
+	streamKey
 }
 
 // member is the session that a message for a member of a group is for: the one
@@ -208,7 +289,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case "":
 		err = cluster.ErrDown
 	case s.set.cluster.Self():
-		s.set.enqueue(e, done, s.run)
+		s.sorter.enqueue(s.set, owner, e, done, s.run)
 	default:
 		err = s.set.cluster.Send(owner, e, done)
 	}

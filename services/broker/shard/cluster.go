@@ -18,7 +18,7 @@ type Cluster interface {
 	// none, and the epoch of that.
 	Owner(partition.ID) (name string, epoch uint64)
 	// Append is that of a host.Host.
-	Append(p partition.ID, batch []byte, done func(error))
+	Append(p partition.ID, epoch uint64, batch []byte, done func(error))
 	// Brokers are the other brokers that own partitions, and Table is all that is
 	// told to gateways.
 	Brokers() []string
@@ -31,10 +31,15 @@ type Cluster interface {
 	// and calls reached once when those that can be reached do; RemoveRoute has them
 	// forget it.
 	AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func())
+	// AwaitRoute calls reached when what AddRoute or SetGroup has said of a route is
+	// known to those that can be reached.
+	AwaitRoute(tenant, filter string, p partition.ID, reached func())
 	RemoveRoute(tenant, filter string, p partition.ID, epoch uint64)
 	// SetGroup has all brokers know what members a partition has of a shared
 	// subscription.
 	SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int)
+	// Gaining says that the partition is about to be restored here.
+	Gaining(p partition.ID, epoch uint64)
 	// Gained says that the partition is served here and was restored; has tells whether
 	// it has subscriptions to a filter, or members of $share/NAME/FILTER. It is called
 	// at any time until Lost says that it is not served any more.
@@ -61,7 +66,7 @@ func (l *ledger) append(size int64) {
 	}
 	b := l.batch
 	l.batch = new(kv.Batch)
-	l.shard.set.cluster.Append(l.space.id, b.Encoded(), func(err error) {
+	l.shard.set.cluster.Append(l.space.id, l.space.epoch, b.Encoded(), func(err error) {
 		l.shard.unsaved.Add(-size)
 		l.shard.post(item{kind: itemCommitted, ledger: l, ticket: ticket, failed: err != nil}, nil)
 	})

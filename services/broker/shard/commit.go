@@ -29,7 +29,7 @@ type waiter struct {
 	gen    uint32
 	parcel *parcel
 	// flight, with slot, is what a partition gets again if it is lost before it has
-	// written it.
+	// written it. All that one publish has there is one flight.
 	flight *flight
 	// hold has a SUBACK wait for the routes.
 	hold *hold

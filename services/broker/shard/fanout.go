@@ -147,7 +147,7 @@ type judgement struct {
 func (s *Shard) gap(p *space, origin partition.ID) bool {
 	for _, a := range s.judging.after {
 		if a.Partition == p.id && p.applied[origin] < a.N {
-			s.judging.again = true
+			s.refuse(s.judging)
 			return true
 		}
 	}

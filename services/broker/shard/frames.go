@@ -32,31 +32,32 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		return // the session was taken over or refused; the close is on its way
 	}
 	s.consume(ch, f)
+	var ev session.Event // one for all kinds, as each takes much of a stack
 	switch f.Kind {
 	case link.UpPublish:
 		s.stats.QueueIn.Add(1)
 		count(&se.tenant.flows[s.index].in)
-		ev := session.Event{Kind: session.Publish, QoS: f.Message.QoS, Packet: f.PacketID}
+		ev.Kind, ev.QoS, ev.Packet = session.Publish, f.Message.QoS, f.PacketID
 		s.step(se, &ev, &f.Message)
 	case link.UpAck:
-		ev := session.Event{Kind: session.Ack, Ack: f.Ack, Packet: f.PacketID, Reason: f.Reason}
+		ev.Kind, ev.Ack, ev.Packet, ev.Reason = session.Ack, f.Ack, f.PacketID, f.Reason
 		s.step(se, &ev, nil)
 		s.pump(se)
 	case link.UpTooLarge:
 		s.drop(se, dropTooLarge)
-		ev := session.Event{Kind: session.TooLarge, Packet: f.PacketID}
+		ev.Kind, ev.Packet = session.TooLarge, f.PacketID
 		s.step(se, &ev, nil)
 		s.pump(se)
 	case link.UpCredit:
-		ev := session.Event{Kind: session.Credit, Bytes: f.Bytes}
+		ev.Kind, ev.Bytes = session.Credit, f.Bytes
 		s.step(se, &ev, nil)
 		s.pump(se)
 	case link.UpSubscribe:
-		ev := session.Event{Kind: session.Subscribe, Packet: f.PacketID, Subs: f.Subscribe, Limit: se.limits.Subscriptions}
+		ev.Kind, ev.Packet, ev.Subs, ev.Limit = session.Subscribe, f.PacketID, f.Subscribe, se.limits.Subscriptions
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpUnsubscribe:
-		ev := session.Event{Kind: session.Unsubscribe, Packet: f.PacketID, Filter: f.Unsubscribe}
+		ev.Kind, ev.Packet, ev.Filter = session.Unsubscribe, f.PacketID, f.Unsubscribe
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpLimits:
@@ -99,15 +100,8 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 	}
 	for i := range fx.Send {
 		o := &fx.Send[i]
-		w := waiter{se: se, epoch: se.Epoch(), out: *o, entry: e}
-		if o.Kind == session.OutSuback && h != nil && h.left > 0 {
-			w.hold = h
-		}
-		if o.AfterCommit {
-			s.wait(se.space.ledger, w)
-		} else if w.hold != nil {
-			late := w
-			h.w = &late
+		if o.AfterCommit || h != nil && h.left > 0 && o.Kind == session.OutSuback {
+			s.emitLater(se, o, e, h)
 		} else {
 			s.emit(se, o, e)
 		}
@@ -119,6 +113,22 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 	}
 	s.depth--
 	s.answerAcked()
+}
+
+// emitLater has o said when it is committed, a SUBACK when the other brokers know of
+// its routes too.
+//
+//go:noinline
+func (s *Shard) emitLater(se *sess, o *session.Out, e *queue.Entry, h *hold) {
+	w := waiter{se: se, epoch: se.Epoch(), out: *o, entry: e}
+	if o.Kind == session.OutSuback && h != nil && h.left > 0 {
+		w.hold = h
+	}
+	if o.AfterCommit {
+		s.wait(se.space.ledger, w)
+	} else {
+		h.w = &w
+	}
 }
 
 // emit says o to the gateway. The entry is given if the caller has it; else it

@@ -32,16 +32,20 @@ type parcel struct {
 	// compared, never read.
 	from     *sess
 	fromID   mqtt.ClientID
+	sender   string // the broker that sent it
 	expireAt int64
 	// origin and n number an exact publish; n is 0 for all others.
 	// after are the exact ones that partitions must have before this one.
 	origin partition.ID
 	n      uint64
 	after  []cluster.After
+	first  bool // nothing of origin was under way before it
 
 	// parts are the partitions of lists, and members those of groups that are to be
 	// found, of a publish of another turn in a cluster; gather takes the answer.
+	// tenures are those of parts when lists were found.
 	parts   []partition.ID
+	tenures []uint64
 	members []cluster.Member
 	gather  *gather
 	// again says that a partition is not served here any more, or lacks what comes
@@ -105,7 +109,7 @@ func (p *parcel) done() {
 	clear(lists)
 	clear(to)
 	clear(p.members)
-	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], members: p.members[:0], after: p.after[:0]}
+	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], tenures: p.tenures[:0], members: p.members[:0], after: p.after[:0]}
 	parcels.Put(p)
 }
 
@@ -114,7 +118,7 @@ func (s *Shard) accept(p *parcel) {
 	s.serial++
 	answered := p.home != nil || p.gather != nil
 	if s.set.cluster != nil && !s.resolve(p) {
-		p.again = true
+		s.refuse(p)
 		if p.freight != nil {
 			p.freight.delivered()
 		}

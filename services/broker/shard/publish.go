@@ -36,6 +36,9 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 
 // retained goes on with a publish that had to ask whether it may be retained.
 func (s *Shard) retained(se *sess, m *mqtt.Message, p *session.Publication, ok bool) {
+	if se.space != nil && se.space.ledger.lost {
+		return // the publisher sends it again, to the next owner
+	}
 	if ok {
 		s.route(se, m, p)
 		return

@@ -17,12 +17,16 @@ import (
 
 // mayRetain reports whether the retained message of m's topic, in a partition
 // of this shard, fits the tenant's limits. It is asked before the message is
-// routed, and only when the tenant is near them.
+// routed, and only when the tenant is near them. One of a partition that another
+// broker serves counts as new: a tenant that has as much as it may here has none
+// there.
 func (s *Shard) mayRetain(t *Tenant, part partition.ID, m *mqtt.Message, limits *link.Limits) bool {
 	s.sweep(t)
 	count, grow := int64(1), int64(m.Size())
-	if old := s.spaces[part].retain.Get(t.id, string(m.Topic)); old != nil && !old.Expired(s.now) {
-		count, grow = 0, grow-int64(old.Message.Size())
+	if p := s.spaces[part]; p != nil {
+		if old := p.retain.Get(t.id, string(m.Topic)); old != nil && !old.Expired(s.now) {
+			count, grow = 0, grow-int64(old.Message.Size())
+		}
 	}
 	return (limits.Retained < 0 || count == 0 || t.retained.Load() < limits.Retained) &&
 		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+grow <= limits.RetainedBytes)

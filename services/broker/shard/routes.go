@@ -39,9 +39,9 @@ func (s *Shard) addRoute(se *sess, sub *mqtt.Subscription, isNew bool) {
 	if !shared {
 		r := route.SubOf(se, sub, se.keeps())
 		r.QoS = se.granted(r.QoS)
-		if first, known := se.tenant.routes.Subscribe(se.space.id, rest, r); first && !known {
-			s.addKey(se, rest)
-		}
+		first, known := se.tenant.routes.Subscribe(se.space.id, rest, r)
+		// While it is restored what others know already need not be written.
+		s.tellRoute(se, rest, first && (!known || s.holding != nil))
 		return
 	}
 	if isNew {

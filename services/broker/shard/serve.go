@@ -35,7 +35,15 @@ func (st *Set) Lose(p partition.ID) {
 
 // Serves reports whether a partition is served here.
 func (st *Set) Serves(p partition.ID) bool {
-	return st.cluster == nil || int(p) < len(st.serving) && st.serving[p].Load()
+	return st.cluster == nil || st.tenure(p)&1 != 0
+}
+
+// tenure counts when a partition came and went: it is odd while it is served here.
+func (st *Set) tenure(p partition.ID) uint64 {
+	if int(p) >= len(st.serving) {
+		return 0
+	}
+	return st.serving[p].Load()
 }
 
 // partOf is the partition of a client. One of the API, whose session ends with its
@@ -46,7 +54,7 @@ func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
 		return part
 	}
 	for i := range st.serving {
-		if p := (int(part) + i) % len(st.serving); st.serving[p].Load() {
+		if p := (int(part) + i) % len(st.serving); st.Serves(partition.ID(p)) {
 			return partition.ID(p)
 		}
 	}
@@ -71,6 +79,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		p.epoch = epoch
 		return
 	}
+	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch
 	bySid, err := s.restoreSpace(p)
@@ -87,7 +96,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 			s.loseConnection(se)
 		}
 	}
-	s.set.serving[id].Store(true)
+	s.set.serving[id].Add(1)
 	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
 }
 
@@ -113,7 +122,9 @@ func (s *Shard) lose(p *space) {
 		return
 	}
 	delete(s.spaces, p.id)
-	s.set.serving[p.id].Store(false)
+	if s.set.Serves(p.id) { // else it could not be restored
+		s.set.serving[p.id].Add(1)
+	}
 	s.set.cluster.Lost(p.id, p.epoch)
 	l := p.ledger
 	l.lost = true
@@ -200,12 +211,12 @@ func (s *Shard) forfeit(w *waiter) {
 	case w.se != nil, w.after != nil:
 		// The session is gone, and comes back elsewhere with what was committed.
 	case w.parcel != nil:
-		w.parcel.again = true
+		s.refuse(w.parcel)
 		s.arrived(w.parcel)
 	case w.deferred != nil:
 		s.overtake(w.deferred)
 	case w.flight != nil:
-		s.holdBack(w.flight)
+		s.sendElsewhere(w.flight)
 	default:
 		// It is the partition of the publisher itself.
 	}
@@ -215,17 +226,23 @@ func (s *Shard) forfeit(w *waiter) {
 func (s *Shard) overtake(u *unwritten) {
 	u.over = true
 	if u.parcel != nil {
-		u.parcel.again = true
+		s.refuse(u.parcel)
 		s.arrived(u.parcel)
 		return
 	}
-	if u.origin == nil {
+	if u.flight != nil {
+		s.sendElsewhere(u.flight)
+	}
+}
+
+// sendElsewhere has the new owner of a partition get what was not written here. Of
+// several that wait for that, one goes on to wait.
+func (s *Shard) sendElsewhere(f *flight) {
+	if f.stream != nil {
+		s.answered(f.slot, f.gen, mqtt.Success, false)
 		return
 	}
-	m := *u.entry.Message
-	m.Retain = u.entry.Retain
-	d := &dispatch{tenant: u.se.tenant, msg: &m, expireAt: u.entry.ExpireAt, pending: true, slot: u.slot, gen: u.gen}
-	s.holdBack(s.flight(u.origin.id, d, aim{part: u.se.space.id, plain: true}))
+	s.holdBack(f)
 }
 
 // loseConnection ends the connections that the sessions of a client id had when
@@ -250,19 +267,29 @@ func (s *Shard) moved(ch *Channel) {
 	s.tell(ch, link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: uint16(ch.part), Epoch: epoch, Broker: owner}})
 }
 
-// addKey has the other brokers know of the first subscription to a filter in a
-// partition.
-func (s *Shard) addKey(se *sess, filter string) {
+// tellRoute has the other brokers know of a subscription, if it is the first to its
+// filter in the partition, and the SUBACK wait until they do.
+func (s *Shard) tellRoute(se *sess, filter string, first bool) {
 	if s.set.cluster == nil {
 		return
 	}
-	h := s.holding
-	var reached func()
-	if h != nil {
-		h.left++
-		reached = func() { s.call(func() { s.reached(h) }) }
+	reached := s.onRoutes()
+	switch {
+	case first:
+		s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
+	case reached != nil:
+		s.set.cluster.AwaitRoute(se.tenant.id, filter, se.space.id, reached)
 	}
-	s.set.cluster.AddRoute(se.tenant.id, filter, se.space.id, se.space.epoch, reached)
+}
+
+// onRoutes is what the SUBACK that is being made waits for, nil without one.
+func (s *Shard) onRoutes() func() {
+	h := s.holding
+	if h == nil {
+		return nil
+	}
+	h.left++
+	return func() { s.call(func() { s.reached(h) }) }
 }
 
 // FarRoute says whether a partition has subscriptions to a filter, wherever it is
@@ -302,4 +329,7 @@ func (s *Shard) tellGroup(se *sess, key string) {
 		members, online, durable = g.Count(uint16(se.space.id))
 	}
 	s.set.cluster.SetGroup(se.tenant.id, key, se.space.id, se.space.epoch, members, online, durable)
+	if reached := s.onRoutes(); reached != nil {
+		s.set.cluster.AwaitRoute(se.tenant.id, key, se.space.id, reached)
+	}
 }

@@ -53,11 +53,13 @@ type Set struct {
 	store     kv.Store
 	shards    []*Shard
 	committer *partition.Committer
-	// cluster is nil where the broker is alone; serving are then the partitions that
-	// are served here, and held says that a shard has flights to send again.
+	// cluster is nil where the broker is alone; serving are then the tenures of
+	// the partitions, and held says that a shard has flights to send again.
 	cluster Cluster
-	serving []atomic.Bool
+	serving []atomic.Uint64
 	held    atomic.Bool
+	// lostLinks counts the links to other brokers that were lost.
+	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
 	// load is the load.Level of the node.
@@ -102,7 +104,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
-		cluster: c.Cluster, serving: make([]atomic.Bool, c.Partitions),
+		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
@@ -116,7 +118,7 @@ func New(c Config) (*Set, error) {
 			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			now:  c.Now(),
-			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream),
+			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), refused: make(map[arrival]bool),
 		}
 		s.mail.lanes.Quantum = laneQuantum
 		s.ledger = newLedger(s, nil)

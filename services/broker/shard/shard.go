@@ -107,11 +107,14 @@ type Shard struct {
 	unwritten unwrittens
 
 	// aims are what the publish that is being routed has for other partitions, of a
-	// cluster; streams and flights are those of this shard's partitions.
+	// cluster; streams and flights are those of this shard's partitions. refused are
+	// the streams to them of which something was refused, until the next first.
 	aims     []aim
 	streams  map[streamKey]*stream
+	refused  map[arrival]bool
 	flights  uint64
 	enqueue1 cluster.Enqueue
+	sorter   sorter
 	holding  *hold
 
 	fans    []fan

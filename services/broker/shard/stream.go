@@ -49,8 +49,11 @@ type streamKey struct{ origin, target partition.ID }
 // stream are the flights from one partition to another, while there are any.
 type stream struct {
 	streamKey
-	// owner is the broker to which all that is under way was sent.
+	// owner is the broker to which all that is under way was sent, links how many
+	// links had been lost when that was: what is sent over the next link must not
+	// arrive before what was lost with one.
 	owner string
+	links uint64
 	// out are under way, and exact of them exact; last is the newest of those.
 	out, exact int
 	last       uint64
@@ -60,10 +63,17 @@ type stream struct {
 	ended bool
 }
 
+// LostLink says that a link to another broker was lost: before it is called all that
+// was sent over it and has no answer was answered, and nothing is sent there until it
+// has returned.
+func (st *Set) LostLink() { st.lostLinks.Add(1) }
+
 // sent is what was sent to one broker at once, and its answer.
 type sent struct {
 	flights []*flight
-	answer  cluster.Answer
+	// first says that nothing was under way in their streams.
+	first  bool
+	answer cluster.Answer
 }
 
 // launch sends a dispatch of partition origin to all aims. None of the flights has
@@ -74,15 +84,15 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 		f := s.flight(origin, d, aims[i])
 		st := s.streamOf(f)
 		owner, _ := s.set.cluster.Owner(st.target)
-		if len(st.held) > 0 || owner == "" || st.out > 0 && st.owner != owner {
+		if len(st.held) > 0 || owner == "" || st.out > 0 && (st.owner != owner || st.links != s.set.lostLinks.Load()) {
 			s.holdBack(f)
 			continue
 		}
-		s.depart(f, owner)
-		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner })
+		first := s.depart(f, owner)
+		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner && x.first == first })
 		if k < 0 {
 			k = len(to)
-			to = append(to, departure{owner, &sent{}})
+			to = append(to, departure{owner, &sent{first: first}})
 		}
 		to[k].flights = append(to[k].flights, f)
 	}
@@ -114,10 +124,11 @@ func (s *Shard) streamOf(f *flight) *stream {
 	return f.stream
 }
 
-// depart notes that f is about to be sent to owner.
-func (s *Shard) depart(f *flight, owner string) {
+// depart notes that f is about to be sent to owner, and reports whether nothing else
+// of its stream is under way.
+func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
-	st.owner = owner
+	first, st.owner, st.links = st.out == 0, owner, s.set.lostLinks.Load()
 	st.out++
 	if f.n != 0 {
 		f.after = 0
@@ -127,6 +138,7 @@ func (s *Shard) depart(f *flight, owner string) {
 		st.exact++
 		st.last = f.n
 	}
+	return first
 }
 
 // send sends flights of one dispatch to a broker, which may be this one.
@@ -134,7 +146,7 @@ func (s *Shard) send(to string, x *sent) {
 	d := x.flights[0].dispatch
 	e := &s.enqueue1
 	*e = cluster.Enqueue{
-		Tenant: d.tenant.id, From: d.from, Origin: x.flights[0].origin, N: d.n,
+		Tenant: d.tenant.id, From: d.from, Origin: x.flights[0].origin, N: d.n, First: x.first,
 		Parts: e.Parts[:0], Members: e.Members[:0], After: e.After[:0], Message: *d.msg,
 	}
 	for _, f := range x.flights {
@@ -161,7 +173,7 @@ func (s *Shard) send(to string, x *sent) {
 		s.post(item{kind: itemSent, sent: x}, nil)
 	}
 	if to == s.set.cluster.Self() {
-		s.set.enqueue(e, done, s.run)
+		s.sorter.enqueue(s.set, to, e, done, s.run)
 		return
 	}
 	if err := s.set.cluster.Send(to, e, done); err != nil {
@@ -238,8 +250,8 @@ func (s *Shard) resend() {
 		held := st.held
 		st.held = nil
 		for _, f := range held {
-			s.depart(f, owner)
-			s.send(owner, &sent{flights: []*flight{f}})
+			first := s.depart(f, owner)
+			s.send(owner, &sent{flights: []*flight{f}, first: first})
 		}
 	}
 	if left {
@@ -272,7 +284,7 @@ func (s *Shard) shout(se *sess, m *mqtt.Message, expireAt int64, aims []aim) {
 		case owner == "" || !s.expiry(&e.Message, expireAt):
 			s.dropped(se.tenant, dropUnserved)
 		case owner == s.set.cluster.Self():
-			s.set.enqueue(e, nil, s.run)
+			s.sorter.enqueue(s.set, owner, e, nil, s.run)
 		default:
 			if err := s.set.cluster.Send(owner, e, nil); err != nil {
 				s.dropped(se.tenant, dropUnserved)

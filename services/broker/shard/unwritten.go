@@ -23,10 +23,10 @@ type unwritten struct {
 	// inflight is what the store must hold of it beside the entry.
 	inflight session.Record
 	// The publish that waits for it: slot of this shard, or parcel of another.
-	// origin is the partition of that publish if it is another one.
 	slot, gen uint32
 	parcel    *parcel
-	origin    *space
+	// flight, with slot, is that of a waiter.
+	flight *flight
 	// over says that nothing but its place in the list is left.
 	over bool
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,7 +85,7 @@ func (r *region) broker(config section, p *process, identity section) {
 	if r.clustered() {
 		identity["cluster"] = section{
 			"listen": p.local("cluster"), "advertise": "", "advertise_links": "",
-			"zone": p.zone, "labels": []string{}, "replicas": 2,
+			"zone": p.zone, "labels": []string{}, "replicas": cmp.Or(r.replicas, 2),
 		}
 		config["nats"] = r.natsSection()
 	}

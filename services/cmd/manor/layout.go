@@ -27,6 +27,7 @@ type options struct {
 	gateways  int
 	nats      int // servers; 0 is 1
 	zones     int // 0 is none
+	replicas  int // 0 is 2
 	json      bool
 	noRestart bool
 	logLevel  string
@@ -61,6 +62,8 @@ func (o *options) validate() error {
 		return errs.New(errs.Invalid, "--nats: expected 1, 3 or 5, found %d", o.nats)
 	case o.nats > 1 && o.brokers == 0:
 		return errs.New(errs.Invalid, "--nats: %d servers need processes: expected --brokers and --gateways too", o.nats)
+	case o.replicas < 0 || o.replicas > 5:
+		return errs.New(errs.Invalid, "--replicas: expected 1 to 5, or 0 for 2, found %d", o.replicas)
 	case o.zones < 0 || o.zones > o.brokers:
 		return errs.New(errs.Invalid, "--zones: expected 0 (none) to the number of brokers, %d, found %d", o.brokers, o.zones)
 	case (o.brokers == 0) != (o.gateways == 0):

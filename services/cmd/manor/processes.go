@@ -72,7 +72,12 @@ func runProcesses(ctx context.Context, o *options, all []process, ca *authority,
 	for _, role := range []string{"broker", "tenancy", "gateway"} {
 		parts = append(parts, together(role, groups[role]))
 	}
-	parts = append(parts, node.Part{Name: "ready", Start: func(context.Context) error { ready(); return nil }})
+	// Said once everything has started: a signal that answers it is an ordered stop.
+	parts = append(parts, node.Part{Name: "ready", Run: func(ctx context.Context) error {
+		ready()
+		<-ctx.Done()
+		return nil
+	}})
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: 4 * stopTime}, parts...)
 }
 

@@ -19,6 +19,7 @@ var needs = map[string]string{
 	"subids":    "the broker has no subscription identifiers",
 	"maxqos":    "it is about brokers without QoS 2",
 	"noretain":  "it is about brokers without retained messages",
+	"silent":    "it is about brokers that do not tell clients of 3.1 what they refuse",
 }
 
 // told reports whether a broker has what scripts need, by what it says in a
@@ -46,6 +47,9 @@ func (o *Options) lacks(ctx context.Context, set *statements.Set) (map[string]st
 	}
 	if o.Username == "" {
 		out["login"] = needs["login"]
+	}
+	if !o.Silent {
+		out["silent"] = needs["silent"]
 	}
 	s := &Script{Name: "limits", File: "limits", steps: []step{{}}}
 	r := newRun(s, wire.V5, o, set)

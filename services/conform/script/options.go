@@ -29,11 +29,14 @@ type Options struct {
 	Path      string // of WebSocket; /mqtt if empty
 	// Username and Password are sent in every CONNECT that has none of its own.
 	Username, Password string
-	Versions           []wire.Version // all if empty
-	Match              *regexp.Regexp // names of scripts; all if nil
-	Timeout            time.Duration  // for every packet that is expected; 5 s if 0
-	Quiet              time.Duration  // how long nothing has to come where nothing is to; 300 ms if 0
-	Jobs               int            // scripts at a time; 64 if 0
+	// Silent says that the broker does not tell clients of 3.1 what it refuses, as the
+	// specification has it, which has no words for that.
+	Silent   bool
+	Versions []wire.Version // all if empty
+	Match    *regexp.Regexp // names of scripts; all if nil
+	Timeout  time.Duration  // for every packet that is expected; 5 s if 0
+	Quiet    time.Duration  // how long nothing has to come where nothing is to; 300 ms if 0
+	Jobs     int            // scripts at a time; 64 if 0
 	// RunID begins all names of the run, so that they differ from those of
 	// another: 1 to 5 small letters and digits.
 	RunID string

@@ -45,7 +45,7 @@ func TestParse_Refuses(t *testing.T) {
 		{"script Bad Name", "expected \"script NAME: TITLE\""},
 		{"script one: Again.", "the name one stands twice"},
 		{"cites 3.1.2-1", "expected statements, as MQTT-3.3.1-2"},
-		{"needs luck", "expected one of alias, login, maxqos, noretain, shared, subids, websocket, once"},
+		{"needs luck", "expected one of alias, login, maxqos, noretain, shared, silent, subids, websocket, once"},
 		{"on 3.1.1 3.1.1", "each once"},
 	} {
 		text := "script one: One.\non 3.1.1 5\ncites MQTT-3.12.4-1\na connect\n" + c.line + "\n"

@@ -1,0 +1,671 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/manormq/manor/infra/kv"
+	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+const wideParts = 8
+
+// wide is a cluster of Sets without replicas, wires or a bus: what is committed of a
+// partition is in one store, whoever owns it. Logs commit late, links lose and delay,
+// partitions move at any moment, and brokers die.
+type wide struct {
+	t     *testing.T
+	store *mem.Store
+	log   *slog.Logger
+
+	mu sync.Mutex
+	// All below is guarded by mu.
+	rand  *rand.Rand
+	nodes []*wideNode
+	parts [wideParts]widePart
+	keys  map[wideKey]wideValue
+	stats struct{ appended, unowned, lost, moves, crashes, cuts int }
+}
+
+// widePart is a partition: its owner, and what that has appended and is not committed.
+type widePart struct {
+	owner string
+	epoch uint64
+	log   []wideRecord
+}
+
+type wideRecord struct {
+	batch []byte
+	done  func(error)
+}
+
+type wideKey struct {
+	tenant, filter string
+	part           partition.ID
+}
+
+type wideValue struct {
+	epoch           uint64
+	online, durable int
+}
+
+// wideNode is a broker, and the cluster as it sees it.
+type wideNode struct {
+	w    *wide
+	name string
+	set  *Set
+	link *Link
+	gw   *wideGateway
+	stop func()
+	dead chan struct{} // closed when it dies
+	// told are changes of routes on their way to it, in order.
+	told *wideQueue[func()]
+
+	// links, guarded by wide.mu, are what is on its way to others, by name.
+	links map[string]*wideLink
+}
+
+// wideLink is what one broker has sent to another.
+type wideLink struct {
+	queue *wideQueue[*wideRequest]
+	// waiting have no answer yet, in their order; guarded by wide.mu.
+	waiting []*wideRequest
+	// down, guarded by wide.mu: nothing is taken until those that were lost are told.
+	down bool
+}
+
+type wideRequest struct {
+	e    cluster.Enqueue
+	done func(cluster.Answer)
+	// lost, guarded by wide.mu: it has its answer; gone: it does not arrive.
+	lost, gone bool
+}
+
+var (
+	errWideLost     = errors.New("the partition was lost before the commit")
+	errWideNotOwner = errors.New("this broker does not own the partition")
+)
+
+func newWide(t *testing.T, seed uint64, nodes int) *wide {
+	level := slog.LevelError
+	if os.Getenv("WIDE_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	w := &wide{
+		t: t, store: mem.New(), rand: rand.New(rand.NewPCG(seed, 1)), keys: map[wideKey]wideValue{},
+		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	for i := range nodes {
+		w.begin(fmt.Sprint("b", i+1))
+	}
+	for p := range partition.ID(wideParts) {
+		w.give(p, w.nodes[int(p)%nodes], true)
+	}
+	go w.disk(ctx, ended)
+	t.Cleanup(func() {
+		for _, n := range w.nodes {
+			n.die()
+		}
+		cancel()
+		<-ended
+	})
+	return w
+}
+
+// begin starts a broker, in the place of one of its name that has died.
+func (w *wide) begin(name string) *wideNode {
+	n := &wideNode{w: w, name: name, links: map[string]*wideLink{}, dead: make(chan struct{})}
+	n.told = newWideQueue(func(f func()) { f() })
+	n.gw = &wideGateway{channels: map[link.Channel]*wideConn{}}
+	var err error
+	if n.set, err = New(Config{
+		Store: w.store, Partitions: wideParts, Shards: 2, Sync: partition.Sync{Every: -1}, WriteDelay: 2 * time.Millisecond,
+		Cluster: n, Log: w.log.With("node", name),
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := n.set.Run(ctx); err != nil {
+			w.t.Error(err)
+		}
+	}()
+	n.stop = func() { cancel(); <-done }
+	n.link = n.set.Attach(n.gw)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, v := range w.keys {
+		n.tellLocked(k, v, true)
+	}
+	if i := slices.IndexFunc(w.nodes, func(o *wideNode) bool { return o.name == name }); i >= 0 {
+		w.nodes[i] = n
+	} else {
+		w.nodes = append(w.nodes, n)
+	}
+	return n
+}
+
+// die ends a broker as a killed process: nobody hears of it again.
+func (n *wideNode) die() {
+	w := n.w
+	w.mu.Lock()
+	if n.deadLocked() {
+		w.mu.Unlock()
+		return
+	}
+	close(n.dead)
+	for p := range w.parts {
+		if x := &w.parts[p]; x.owner == n.name {
+			w.commitLocked(partition.ID(p), w.rand.IntN(len(x.log)+1), nil, false)
+			w.dropLocked(partition.ID(p), false)
+			x.owner = ""
+		}
+	}
+	var lost []*wideRequest
+	for _, o := range w.nodes {
+		for to, l := range o.links {
+			if o == n || to == n.name {
+				lost = append(lost, w.cutLocked(l)...)
+			}
+		}
+	}
+	told := n.told
+	w.mu.Unlock()
+	told.close()
+	for _, r := range lost {
+		r.done(cluster.Answer{Err: cluster.ErrLost})
+	}
+	for _, o := range w.nodes {
+		o.set.LostLink()
+	}
+	n.stop()
+	n.gw.lose()
+}
+
+func (n *wideNode) deadLocked() bool {
+	select {
+	case <-n.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// give has a partition belong to a broker: planned with everything committed, else
+// with a part of it. Who had it and lives hears of the loss before.
+func (w *wide) give(p partition.ID, to *wideNode, planned bool) {
+	w.mu.Lock()
+	if to.deadLocked() {
+		w.mu.Unlock()
+		return
+	}
+	x := &w.parts[p]
+	var from *wideNode
+	if x.owner != "" {
+		from = w.nodeLocked(x.owner)
+	}
+	if planned {
+		w.commitLocked(p, len(x.log), nil, true)
+	} else {
+		w.commitLocked(p, w.rand.IntN(len(x.log)+1), errWideLost, true)
+		w.dropLocked(p, true)
+	}
+	x.owner = to.name
+	x.epoch++
+	epoch, set := x.epoch, to.set
+	w.stats.moves++
+	w.mu.Unlock()
+	if from != nil {
+		from.set.Lose(p)
+	}
+	set.Serve(p, epoch)
+}
+
+func (w *wide) nodeLocked(name string) *wideNode {
+	return w.nodes[slices.IndexFunc(w.nodes, func(n *wideNode) bool { return n.name == name })]
+}
+
+// commitLocked commits the first records of a partition, and tells those who wait, if
+// they live, err.
+func (w *wide) commitLocked(p partition.ID, most int, err error, tell bool) {
+	x := &w.parts[p]
+	for _, r := range x.log[:most] {
+		var b kv.Batch
+		if e := b.Decode(r.batch); e != nil {
+			w.t.Error(e)
+		}
+		if e := w.store.Apply(&b, false); e != nil {
+			w.t.Error(e)
+		}
+		if tell {
+			r.done(err)
+		}
+	}
+	x.log = slices.Delete(x.log, 0, most)
+}
+
+func (w *wide) dropLocked(p partition.ID, tell bool) {
+	for _, r := range w.parts[p].log {
+		w.stats.lost++
+		if tell {
+			r.done(errWideLost)
+		}
+	}
+	w.parts[p].log = nil
+}
+
+// disk commits what was appended, late and a few at a time.
+func (w *wide) disk(ctx context.Context, ended chan struct{}) {
+	defer close(ended)
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		for p := range w.parts {
+			if n := len(w.parts[p].log); n > 0 && w.rand.IntN(4) == 0 {
+				w.commitLocked(partition.ID(p), 1+w.rand.IntN(n), nil, true)
+			}
+		}
+		w.mu.Unlock()
+		time.Sleep(300 * time.Microsecond)
+	}
+}
+
+// Self implements Cluster.
+func (n *wideNode) Self() string { return n.name }
+
+// Owner implements Cluster.
+func (n *wideNode) Owner(p partition.ID) (name string, epoch uint64) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.w.parts[p].owner, n.w.parts[p].epoch
+}
+
+// Append implements Cluster.
+func (n *wideNode) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() {
+		return
+	}
+	if x := &w.parts[p]; x.owner != n.name || x.epoch != epoch {
+		w.stats.unowned++
+		done(errWideNotOwner)
+		return
+	}
+	w.stats.appended++
+	w.parts[p].log = append(w.parts[p].log, wideRecord{batch, done})
+}
+
+// Brokers implements Cluster.
+func (n *wideNode) Brokers() (names []string) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	for _, x := range n.w.parts {
+		if x.owner != "" && x.owner != n.name && !slices.Contains(names, x.owner) {
+			names = append(names, x.owner)
+		}
+	}
+	return names
+}
+
+// Table implements Cluster.
+func (n *wideNode) Table() *link.TableUpdate { return &link.TableUpdate{Partitions: wideParts} }
+
+// Send implements Cluster.
+func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() || w.nodeLocked(to).deadLocked() {
+		return cluster.ErrDown
+	}
+	l := n.links[to]
+	if l == nil {
+		l = &wideLink{}
+		l.queue = newWideQueue(func(r *wideRequest) { w.deliver(n, to, l, r) })
+		n.links[to] = l
+	}
+	if l.down {
+		return cluster.ErrDown
+	}
+	r := &wideRequest{e: *e, done: done}
+	r.e.Message = e.Message.Clone()
+	r.e.Parts, r.e.Members, r.e.After = slices.Clone(e.Parts), slices.Clone(e.Members), slices.Clone(e.After)
+	if done != nil {
+		l.waiting = append(l.waiting, r)
+	}
+	l.queue.put(r)
+	return nil
+}
+
+// deliver brings a request to the broker that it was sent to. What is lost on the way
+// there is not delivered; what is lost on the way back is.
+func (w *wide) deliver(from *wideNode, to string, l *wideLink, r *wideRequest) {
+	w.mu.Lock()
+	n := w.nodeLocked(to)
+	pause := time.Duration(0)
+	if w.rand.IntN(8) == 0 {
+		pause = time.Duration(w.rand.IntN(1500)) * time.Microsecond
+	}
+	gone := r.gone || n.deadLocked()
+	set := n.set
+	w.mu.Unlock()
+	time.Sleep(pause)
+	if gone {
+		return
+	}
+	var answer func(cluster.Answer)
+	if r.done != nil {
+		answer = func(a cluster.Answer) {
+			w.mu.Lock()
+			if r.lost {
+				w.mu.Unlock()
+				return
+			}
+			r.lost = true
+			l.waiting = slices.DeleteFunc(l.waiting, func(x *wideRequest) bool { return x == r })
+			w.mu.Unlock()
+			r.done(a)
+		}
+	}
+	in := set.Inlet(from.name)
+	in.Enqueue(&r.e, answer)
+	in.Flush()
+}
+
+// cutLocked loses the link: all that waits for an answer gets none, and the last of it
+// does not arrive.
+func (w *wide) cutLocked(l *wideLink) (lost []*wideRequest) {
+	arrive := w.rand.IntN(len(l.waiting) + 1)
+	for i, r := range l.waiting {
+		r.lost, r.gone = true, i >= arrive
+	}
+	lost, l.waiting = l.waiting, nil
+	return lost
+}
+
+// Ask implements Cluster.
+func (n *wideNode) Ask(to string, q *link.Query, done func(*link.Answer, error)) error {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	o := n.w.nodeLocked(to)
+	if n.deadLocked() || o.deadLocked() {
+		return cluster.ErrDown
+	}
+	own, set, dead := *q, o.set, o.dead
+	go func() {
+		answers := make(chan *link.Answer, 1)
+		go func() { answers <- set.AskHere(&own) }()
+		select {
+		case a := <-answers:
+			done(a, nil)
+		case <-dead:
+			done(nil, cluster.ErrLost)
+		}
+	}()
+	return nil
+}
+
+// AddRoute implements Cluster.
+func (n *wideNode) AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
+	n.put(wideKey{tenant, filter, p}, wideValue{epoch: epoch}, true, reached)
+}
+
+// AwaitRoute implements Cluster.
+func (n *wideNode) AwaitRoute(tenant, filter string, p partition.ID, reached func()) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.tellLocked(wideKey{tenant, filter, p}, reached)
+}
+
+// Gaining implements Cluster.
+func (n *wideNode) Gaining(partition.ID, uint64) {}
+
+// RemoveRoute implements Cluster.
+func (n *wideNode) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
+	n.put(wideKey{tenant, filter, p}, wideValue{epoch: epoch}, false, nil)
+}
+
+// SetGroup implements Cluster.
+func (n *wideNode) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
+	n.put(wideKey{tenant, key, p}, wideValue{epoch, online, durable}, members > 0, nil)
+}
+
+func (n *wideNode) put(k wideKey, v wideValue, present bool, reached func()) {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() {
+		return
+	}
+	if old, ok := w.keys[k]; !ok || old.epoch <= v.epoch {
+		if present {
+			w.keys[k] = v
+		} else {
+			delete(w.keys, k)
+		}
+	}
+	w.tellLocked(k, reached)
+}
+
+// tellLocked has all brokers that live hear of a key, and calls reached then.
+func (w *wide) tellLocked(k wideKey, reached func()) {
+	v, present := w.keys[k]
+	var left sync.WaitGroup
+	for _, n := range w.nodes {
+		if !n.deadLocked() {
+			left.Add(1)
+			dead, told := n.dead, make(chan struct{})
+			n.tellLocked(k, v, present)
+			n.told.put(func() { close(told) })
+			go func() {
+				defer left.Done()
+				select {
+				case <-told:
+				case <-dead:
+				}
+			}()
+		}
+	}
+	if reached != nil {
+		go func() { left.Wait(); reached() }()
+	}
+}
+
+func (n *wideNode) tellLocked(k wideKey, v wideValue, present bool) {
+	set, group := n.set, strings.HasPrefix(k.filter, topic.SharePrefix)
+	n.told.put(func() {
+		switch {
+		case !group:
+			set.FarRoute(k.tenant, k.filter, k.part, present)
+		case present:
+			set.FarGroup(k.tenant, k.filter, k.part, v.online, v.durable)
+		default:
+			set.FarGroup(k.tenant, k.filter, k.part, 0, 0)
+		}
+	})
+}
+
+// Gained implements Cluster: the keys that the partition has not go.
+func (n *wideNode) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() || w.parts[p].owner != n.name {
+		return
+	}
+	for k, v := range w.keys {
+		if k.part == p && v.epoch < epoch && !has(k.tenant, k.filter) {
+			delete(w.keys, k)
+			w.tellLocked(k, nil)
+		}
+	}
+}
+
+// Lost implements Cluster.
+func (n *wideNode) Lost(partition.ID, uint64) {}
+
+// Recheck implements Cluster.
+func (n *wideNode) Recheck(tenant, filter string, p partition.ID) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if k := (wideKey{tenant, filter, p}); !n.deadLocked() {
+		v, present := n.w.keys[k]
+		n.tellLocked(k, v, present)
+	}
+}
+
+// wideQueue does what is put into it, in order, in a goroutine of its own.
+type wideQueue[T any] struct {
+	mu     sync.Mutex
+	items  []T
+	busy   bool
+	closed bool
+	do     func(T)
+}
+
+func newWideQueue[T any](do func(T)) *wideQueue[T] { return &wideQueue[T]{do: do} }
+
+func (q *wideQueue[T]) put(x T) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	q.items = append(q.items, x)
+	if !q.busy {
+		q.busy = true
+		go q.run()
+	}
+}
+
+func (q *wideQueue[T]) run() {
+	for {
+		q.mu.Lock()
+		if len(q.items) == 0 || q.closed {
+			q.busy = false
+			q.mu.Unlock()
+			return
+		}
+		x := q.items[0]
+		q.items = q.items[1:]
+		q.mu.Unlock()
+		q.do(x)
+	}
+}
+
+func (q *wideQueue[T]) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.mu.Unlock()
+}
+
+// chaos does one thing that happens to clusters.
+func (w *wide) chaos() {
+	w.mu.Lock()
+	dice, p := w.rand.IntN(20), partition.ID(w.rand.IntN(wideParts))
+	n := w.nodes[w.rand.IntN(len(w.nodes))]
+	planned := w.rand.IntN(2) == 0
+	owner := w.parts[p].owner
+	var lost []*wideRequest
+	if dice >= 12 && dice < 18 {
+		for _, name := range slices.Sorted(maps.Keys(n.links)) {
+			lost = append(lost, w.cutLocked(n.links[name])...)
+			n.links[name].down = true
+			w.stats.cuts++
+		}
+	}
+	w.mu.Unlock()
+	switch {
+	case dice < 9:
+		w.give(p, n, planned)
+	case dice < 12: // it is lost and won back
+		if owner != "" {
+			w.mu.Lock()
+			n = w.nodeLocked(owner)
+			w.mu.Unlock()
+			w.give(p, n, false)
+		}
+	case dice < 18:
+		for _, r := range lost {
+			r.done(cluster.Answer{Err: cluster.ErrLost})
+		}
+		n.set.LostLink()
+		w.mu.Lock()
+		for _, l := range n.links {
+			l.down = false
+		}
+		w.mu.Unlock()
+	case dice == 18:
+		w.stats.crashes++
+		n.die()
+		w.heal()
+		w.begin(n.name)
+	}
+}
+
+// heal has somebody serve what nobody does.
+func (w *wide) heal() {
+	for p := range partition.ID(wideParts) {
+		w.mu.Lock()
+		n := w.nodes[w.rand.IntN(len(w.nodes))]
+		for n.deadLocked() {
+			n = w.nodes[w.rand.IntN(len(w.nodes))]
+		}
+		free := w.parts[p].owner == ""
+		w.mu.Unlock()
+		if free {
+			w.give(p, n, false)
+		}
+	}
+}
+
+// leftovers says what the shards still keep for publishes, of which none is under way.
+func (w *wide) leftovers() (out []string) {
+	for _, n := range w.nodes {
+		for _, s := range n.set.shards {
+			s.ask(func() {
+				add := func(what string, k int) {
+					if k > 0 {
+						out = append(out, fmt.Sprintf("%s shard %d: %d %s", n.name, s.index, k, what))
+					}
+				}
+				add("slots", len(s.pending)-len(s.free))
+				add("streams", len(s.streams))
+				add("unwritten", len(s.unwritten.list)-s.unwritten.first)
+				for _, p := range s.spaces {
+					add("waiters", len(p.ledger.waiters)-p.ledger.first)
+				}
+			})
+		}
+	}
+	for p := range partition.ID(wideParts) {
+		start, end := partition.Range(p, partition.KindOutbox)
+		it := w.store.Scan(start, end)
+		for it.Next() {
+			out = append(out, fmt.Sprintf("partition %d: an outbox record", p))
+		}
+		it.Close()
+	}
+	return out
+}

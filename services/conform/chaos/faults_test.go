@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// world is a region under load.
+type world struct {
+	*Region
+	load *Load
+	rate int // publishes a second of all publishers
+}
+
+// fault is something that happens to a world. do returns when it is over: all
+// processes run and reach each other again.
+type fault struct {
+	name string
+	do   func()
+}
+
+// faults are all there are, on nodes chosen anew.
+func (w *world) faults() (all []fault) {
+	add := func(name string, do func()) {
+		if *only == "" || strings.Contains(name, *only) {
+			all = append(all, fault{name, do})
+		}
+	}
+	for _, role := range []string{"broker", "gateway", "nats", "tenancy", "broker"} {
+		n, away := w.one(role), rand.N(8*time.Second)
+		add(fmt.Sprintf("kill -9 %s for %.1f s", n.Name, away.Seconds()), func() { w.restart(away, (*Node).Kill, n) })
+	}
+	b, away := w.one("broker"), rand.N(8*time.Second)
+	add("disk of "+b.Name+" lost", func() { w.restart(away, func(n *Node) { n.Kill(); n.Wipe() }, b) })
+	stopped, pause := w.one("broker"), 2*time.Second+rand.N(18*time.Second)
+	add(fmt.Sprintf("%s stands still for %.1f s", stopped.Name, pause.Seconds()), func() {
+		stopped.Signal(syscall.SIGSTOP)
+		time.Sleep(pause)
+		stopped.Signal(syscall.SIGCONT)
+	})
+	add("kill -9 all brokers", func() { w.restart(0, (*Node).Kill, w.Of("broker")...) })
+	add("rolling restart", w.roll)
+	add(fmt.Sprintf("NATS gone for %v", *withoutIt), func() { w.withoutNATS(*withoutIt) })
+	add("NATS flaps", func() {
+		for range 5 {
+			w.restart(rand.N(3*time.Second), (*Node).Kill, w.Of("nats")...)
+			time.Sleep(rand.N(3 * time.Second))
+		}
+	})
+	if w.network != nil {
+		w.partitions(add)
+	}
+	return all
+}
+
+// partitions are the faults of the network.
+func (w *world) partitions(add func(string, func())) {
+	split := func(name string, cut ...func() func()) {
+		lasts := 2*time.Second + rand.N(18*time.Second)
+		add(fmt.Sprintf("%s for %.1f s", name, lasts.Seconds()), func() {
+			var joins []func()
+			for _, c := range cut {
+				joins = append(joins, c())
+			}
+			time.Sleep(lasts)
+			for _, j := range joins {
+				j()
+			}
+		})
+	}
+	way := func(from, to []*Node) func() func() { return func() func() { return w.network.Cut(from, to) } }
+	for _, role := range []string{"broker", "gateway", "nats"} {
+		n := w.one(role)
+		split(n.Name+" cut off", func() func() { return w.network.Isolate(n) })
+	}
+	brokers := w.Of("broker")
+	rand.Shuffle(len(brokers), func(i, j int) { brokers[i], brokers[j] = brokers[j], brokers[i] })
+	a, b, c, nats := brokers[:1], brokers[1:2], brokers[2:], w.Of("nats")
+	split(a[0].Name+" and "+b[0].Name+" apart", way(a, b), way(b, a))
+	split("nothing from "+b[0].Name+" to "+c[0].Name, way(b, c))
+	split(a[0].Name+" without NATS", way(a, nats), way(nats, a))
+	split(b[0].Name+" without the others", way(b, brokers[2:]), way(brokers[2:], b), way(b, a), way(a, b))
+	g := []*Node{w.one("gateway")}
+	split(g[0].Name+" and "+c[0].Name+" apart", way(g, c), way(c, g))
+}
+
+func (w *world) one(role string) *Node {
+	of := w.Of(role)
+	return of[rand.IntN(len(of))]
+}
+
+// restart ends nodes, all at once, and starts them again after away.
+func (w *world) restart(away time.Duration, end func(*Node), nodes ...*Node) {
+	for _, n := range nodes {
+		end(n)
+	}
+	time.Sleep(away) // how long the fault lasts
+	for _, n := range nodes {
+		n.Start()
+	}
+	for _, n := range nodes {
+		n.Ready(time.Minute)
+	}
+}
+
+// roll restarts every process in order, each once the region is well again.
+func (w *world) roll() {
+	for _, n := range w.Nodes {
+		n.Stop()
+		n.Start()
+		n.Ready(time.Minute)
+		w.Settled(time.Minute)
+	}
+}
+
+// withoutNATS takes all NATS servers away. Nobody may notice.
+func (w *world) withoutNATS(d time.Duration) {
+	for _, n := range w.Of("nats") {
+		n.Kill()
+	}
+	begun, acked, lost := time.Now(), w.load.Acked(), w.load.Lost()
+	for time.Since(begun) < d {
+		time.Sleep(min(d, 5*time.Second))
+		w.load.Back(5 * time.Second)
+	}
+	acked, lost = w.load.Acked()-acked, w.load.Lost()-lost
+	if rate := float64(acked) / time.Since(begun).Seconds(); rate < 0.8*float64(w.rate) || lost > 0 {
+		w.t.Errorf("without NATS %.0f publishes a second were acknowledged, of %d, and %d connections were lost", rate, w.rate, lost)
+	}
+	w.restart(0, (*Node).Kill, w.Of("nats")...)
+}
