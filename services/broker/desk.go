@@ -22,11 +22,16 @@ import (
 type desk struct {
 	*Broker
 	started time.Time
+	// more are the listeners of what runs in the same process; before Run.
+	more func() []operate.Listener
 }
 
 // Operate gives operators what they need of this broker and its cluster: the commands
-// of operate.Prefix, /status, /status.json, and the health checks of listeners.
-func (b *Broker) Operate(o *node.Operator, health *node.Health) {
+// of operate.Prefix, /status, /status.json, and the health checks of listeners. more, if
+// not nil, are listeners of others in this process, for /status.json. It is called
+// before Run.
+func (b *Broker) Operate(o *node.Operator, health *node.Health, more func() []operate.Listener) {
+	b.desk.more = more
 	o.Mount(operate.Prefix, operate.Handler(b.desk))
 	o.Page(operate.Page, func(ctx context.Context) any { return operate.Status(ctx, b.desk) })
 	health.Register("listeners", func(context.Context) error { return b.desk.listening() })
@@ -153,6 +158,9 @@ func (d *desk) listeners() []operate.Listener {
 	}
 	if d.region != nil {
 		add("vmqs", d.region.listener)
+	}
+	if d.more != nil {
+		out = append(out, d.more()...)
 	}
 	return out
 }

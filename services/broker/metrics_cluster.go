@@ -105,8 +105,13 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		state string
 		n     int
 	}{
-		{"serving", replicas.Serving}, {"in_sync", replicas.InSync}, {"followed", replicas.Followed}, {"claiming", replicas.Claiming},
-		{"handing", replicas.Handing}, {"alarmed", replicas.Alarmed}, {"unowned", replicas.Unowned},
+		{"serving", replicas.Serving},
+		{"in_sync", replicas.InSync},
+		{"followed", replicas.Followed},
+		{"claiming", replicas.Claiming},
+		{"handing", replicas.Handing},
+		{"alarmed", replicas.Alarmed},
+		{"unowned", replicas.Unowned},
 	} {
 		gauge(descPartitions, x.n, x.state)
 	}

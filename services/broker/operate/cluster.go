@@ -4,6 +4,7 @@ package operate
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -95,7 +96,7 @@ type Partition struct {
 // name of the new owner, and how many brokers it is to be copied to.
 func (p *Partition) Moves() (owner string, copies int) {
 	for _, b := range p.Wanted {
-		if !contains(p.InSync, b) {
+		if !slices.Contains(p.InSync, b) {
 			copies++
 		}
 	}
@@ -103,15 +104,6 @@ func (p *Partition) Moves() (owner string, copies int) {
 		owner = p.Wanted[0]
 	}
 	return owner, copies
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 // Copy is what a broker has of a partition.

@@ -245,7 +245,7 @@ func partitionShow(ctx context.Context, c Cluster, args url.Values) ([]Element, 
 		return []Element{Table([]Row{partitionRow(p)}), Table(copyRows(copies))}, nil
 	}
 	state := args.Get("state")
-	if state != "" && !contains(States(), state) {
+	if state != "" && !slices.Contains(States(), state) {
 		return nil, errs.New(errs.Invalid, "expected --state and one of: %s; found %q", strings.Join(States(), ", "), state)
 	}
 	var rows []Row
@@ -320,7 +320,7 @@ func partitionAbandon(ctx context.Context, c Cluster, args url.Values) ([]Elemen
 		return nil, err
 	}
 	from := "an empty copy: all of its sessions, queues and retained messages are lost"
-	if to.N > 0 {
+	if to.Kind == "whole" || to.Kind == "suspect" {
 		from = fmt.Sprintf("the copy that %s has (%s, up to record %d of epoch %d): what was written later is lost", to.Node, to.Kind, to.N, to.Epoch)
 	}
 	return []Element{Text(fmt.Sprintf("partition %d goes on at %s from %s", p.ID, to.Node, from))}, nil

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/manormq/manor/infra/errs"
@@ -88,7 +89,7 @@ func (c *command) read(query url.Values) (url.Values, error) {
 	args := url.Values{}
 	for key, values := range query {
 		key = strings.TrimLeft(key, "-")
-		if !c.anyArgs && !contains(c.args, key) {
+		if !c.anyArgs && !slices.Contains(c.args, key) {
 			if len(c.args) == 0 {
 				return nil, errs.New(errs.Invalid, "expected no arguments, found %q", key)
 			}

@@ -30,6 +30,7 @@ func (s *scene) Members() []Member                               { return s.memb
 func (s *scene) Nodes(context.Context) map[string]Node           { return s.nodes }
 func (s *scene) Partitions(context.Context) ([]Partition, error) { return s.partitions, nil }
 func (s *scene) Copies(context.Context, int) ([]Copy, error)     { return []Copy{{Node: "b2"}}, nil }
+
 func (s *scene) Drain(_ context.Context, node string, undo bool) error {
 	s.did = append(s.did, "drain "+node+map[bool]string{true: " undo"}[undo])
 	return nil
@@ -264,7 +265,7 @@ func TestStatus_VerneMQ(t *testing.T) {
 	if err := json.Unmarshal(text, &list); err != nil || len(list) != 1 || len(list[0]) != 1 {
 		t.Fatalf("%s, %v", text, err)
 	}
-	for _, name := range strings.Fields("num_online num_offline msg_in msg_out queue_in queue_out queue_drop queue_unhandled num_subscriptions num_retained matches_local matches_remote version mystatus listeners") {
+	for name := range strings.FieldsSeq("num_online num_offline msg_in msg_out queue_in queue_out queue_drop queue_unhandled num_subscriptions num_retained matches_local matches_remote version mystatus listeners") {
 		if _, ok := list[0]["b1"][name]; !ok {
 			t.Errorf("%s is missing", name)
 		}

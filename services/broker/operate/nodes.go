@@ -121,7 +121,7 @@ func sessionShow(ctx context.Context, c Cluster, args url.Values) ([]Element, er
 			q.Limit = n
 			continue
 		}
-		if !contains(fields, name) {
+		if !slices.Contains(fields, name) {
 			return nil, errs.New(errs.Invalid, "there is no field %q; expected some of: %s", name, strings.Join(fields, ", "))
 		}
 		if value == "" {

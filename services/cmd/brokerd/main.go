@@ -63,7 +63,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	health := &node.Health{}
 	health.Register("store", b.Check)
 	operator := node.NewOperator(c.Operator, c.NodeName(), "broker", log, reg, health)
-	b.Operate(operator, health)
+	b.Operate(operator, health, nil)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "broker", Run: b.Run, Drain: b.Drain})
 }

@@ -3,12 +3,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +29,7 @@ import (
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/services/broker"
+	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/store"
@@ -119,7 +124,6 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return err
 	}
 	health.Register("store", sessions.Check)
-	sessions.Operate(operator, health)
 
 	health.Register("directory", names.Ready)
 
@@ -133,6 +137,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	health.Register("link", edge.Healthy)
+	sessions.Operate(operator, health, func() []operate.Listener { return shownListeners(edge.Addrs()) })
 
 	// The API asks the broker over a link of its own.
 	plane, err := dataplane.New(dataplane.Config{Name: "api-1", Dial: dial, Log: log})
@@ -161,6 +166,17 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)
+}
+
+// shownListeners are a gateway's listeners as operators see them, under VerneMQ's names
+// of their kinds.
+func shownListeners(addrs map[string]net.Addr) (all []operate.Listener) {
+	kinds := map[string]string{"ws": "mqttws", "wss": "mqttwss"}
+	for _, name := range slices.Sorted(maps.Keys(addrs)) {
+		host, port, _ := net.SplitHostPort(addrs[name].String())
+		all = append(all, operate.Listener{Type: cmp.Or(kinds[name], name), Status: operate.Running, IP: host, Port: port})
+	}
+	return all
 }
 
 // whenWell is a part that calls ready once everything before it works.
