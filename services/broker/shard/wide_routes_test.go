@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// AddRoute implements Cluster.
+func (n *wideNode) AddRoute(tenant, filter string, p partition.ID, epoch uint64, reached func()) {
+	n.put(wideKey{tenant, filter, p}, wideValue{epoch: epoch}, true, reached)
+}
+
+// AwaitRoute implements Cluster.
+func (n *wideNode) AwaitRoute(tenant, filter string, p partition.ID, reached func()) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.w.tellLocked(wideKey{tenant, filter, p}, reached)
+}
+
+// Gaining implements Cluster.
+func (n *wideNode) Gaining(partition.ID, uint64) {}
+
+// RemoveRoute implements Cluster.
+func (n *wideNode) RemoveRoute(tenant, filter string, p partition.ID, epoch uint64) {
+	n.put(wideKey{tenant, filter, p}, wideValue{epoch: epoch}, false, nil)
+}
+
+// SetGroup implements Cluster.
+func (n *wideNode) SetGroup(tenant, key string, p partition.ID, epoch uint64, members, online, durable int) {
+	n.put(wideKey{tenant, key, p}, wideValue{epoch, online, durable}, members > 0, nil)
+}
+
+func (n *wideNode) put(k wideKey, v wideValue, present bool, reached func()) {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() {
+		return
+	}
+	if v.epoch <= n.lost[k.part] {
+		w.t.Errorf("%s tells of %+v, which it has lost", n.name, k)
+	}
+	if old, ok := w.keys[k]; !ok || old.epoch <= v.epoch {
+		if present {
+			w.keys[k] = v
+		} else {
+			delete(w.keys, k)
+		}
+	}
+	w.tellLocked(k, reached)
+}
+
+// tellLocked has all brokers that live hear of a key, and calls reached then.
+func (w *wide) tellLocked(k wideKey, reached func()) {
+	v, present := w.keys[k]
+	var left sync.WaitGroup
+	for _, n := range w.nodes {
+		if !n.deadLocked() {
+			left.Add(1)
+			dead, told := n.dead, make(chan struct{})
+			n.tellLocked(k, v, present)
+			n.told.put(func() { close(told) })
+			go func() {
+				defer left.Done()
+				select {
+				case <-told:
+				case <-dead:
+				}
+			}()
+		}
+	}
+	if reached != nil {
+		go func() { left.Wait(); reached() }()
+	}
+}
+
+func (n *wideNode) tellLocked(k wideKey, v wideValue, present bool) {
+	set, group := n.set, strings.HasPrefix(k.filter, topic.SharePrefix)
+	n.told.put(func() {
+		switch {
+		case !group:
+			set.FarRoute(k.tenant, k.filter, k.part, present)
+		case present:
+			set.FarGroup(k.tenant, k.filter, k.part, v.online, v.durable)
+		default:
+			set.FarGroup(k.tenant, k.filter, k.part, 0, 0)
+		}
+	})
+}
+
+// Gained implements Cluster: the keys that the partition has not go.
+func (n *wideNode) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
+	w := n.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n.deadLocked() || w.parts[p].owner != n.name {
+		return
+	}
+	for k, v := range w.keys {
+		if k.part == p && v.epoch < epoch && !has(k.tenant, k.filter) {
+			delete(w.keys, k)
+			w.tellLocked(k, nil)
+		}
+	}
+}
+
+// Lost implements Cluster.
+func (n *wideNode) Lost(p partition.ID, epoch uint64) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.lost[p] = epoch
+}
+
+// Recheck implements Cluster.
+func (n *wideNode) Recheck(tenant, filter string, p partition.ID) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	if k := (wideKey{tenant, filter, p}); !n.deadLocked() {
+		v, present := n.w.keys[k]
+		n.tellLocked(k, v, present)
+	}
+}
