@@ -157,6 +157,13 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 	}
 	for i, pc := range parcels {
 		if pc != nil {
+			if answer == nil && st.shards[i].inner.Load() > mailboxLimit {
+				// Nothing else holds the sender back.
+				st.shards[i].stats.dropped(dropOverload)
+				goods.delivered()
+				pc.done()
+				continue
+			}
 			pc.gather = g
 			size := goods.msg.Size() + itemOverhead
 			st.shards[i].post(item{kind: itemParcel, parcel: pc, size: size}, r)

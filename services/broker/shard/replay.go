@@ -4,6 +4,7 @@ package shard
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/link"
@@ -16,6 +17,9 @@ const (
 	// messages is asked again, replayTries how often that is done.
 	replayAgain = 200 * time.Millisecond
 	replayTries = 50
+	// replayRounds is how often a replay begins anew because a broker has lost its
+	// partitions to others.
+	replayRounds = 3
 )
 
 // narrow has a replay ask for one topic, which belongs to that partition.
@@ -83,6 +87,12 @@ func (s *Shard) failedPage(se *sess, r *replay, from string, err error) {
 			slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.String("broker", from), slog.Any("error", err))
 		s.drop(se, dropUnserved)
 		r.brokers, r.topic, r.tries = r.brokers[1:], "", 0
+	} else if brokers := s.set.cluster.Brokers(); !r.lone && r.rounds < replayRounds && !slices.Contains(brokers, from) {
+		// What the broker had is with others by now: they are asked from the beginning,
+		// since what comes twice is not lost.
+		r.rounds++
+		r.shards, r.cursor = slices.Clone(s.set.shards), cursor{}
+		r.brokers, r.topic = brokers, ""
 	}
 	s.replay(se)
 }

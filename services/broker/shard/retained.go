@@ -135,10 +135,11 @@ type replay struct {
 	// brokers are those to be asked after that; topic says where the first goes on.
 	brokers []string
 	topic   string
-	// lone is a replay of one topic, of partition of; tries counts failures to ask.
-	lone  bool
-	of    partition.ID
-	tries int
+	// lone is a replay of one topic, of partition of; tries counts failures to ask,
+	// rounds how often it began anew.
+	lone          bool
+	of            partition.ID
+	tries, rounds int
 	page  []*retain.Retained
 	busy  bool
 	// behind is how many shards have not yet said that whatever they matched
