@@ -90,6 +90,21 @@ func (s *Space) Delete(tenant string, name string, b *kv.Batch) (old *Retained) 
 	return old
 }
 
+// Len is how many retained messages a tenant has.
+func (s *Space) Len(tenant string) int {
+	if t := s.tenants[tenant]; t != nil {
+		return t.Len()
+	}
+	return 0
+}
+
+// Tenants calls f for each tenant that has some.
+func (s *Space) Tenants(f func(tenant string)) {
+	for t := range s.tenants {
+		f(t)
+	}
+}
+
 // Match visits in order the retained messages of a tenant that match filter,
 // after the topic after, until visit returns false.
 func (s *Space) Match(tenant, filter, after string, visit func(name string, r *Retained) bool) {

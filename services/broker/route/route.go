@@ -199,6 +199,10 @@ func (t *Tenant[S]) removeGroup(filter string, g *share.Group[S]) {
 	})
 }
 
+// Parts are the partitions with subscriptions to filter. Any goroutine may call it; it
+// takes no lock.
+func (t *Tenant[S]) Parts(filter string) []Part[S] { return t.trie.Get(filter).Parts() }
+
 // Group returns the shared subscription, or nil.
 func (t *Tenant[S]) Group(key, filter string) *share.Group[S] {
 	for _, g := range t.trie.Get(filter).Groups() {

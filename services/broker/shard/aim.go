@@ -91,8 +91,8 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 	waits := len(s.stored) + len(deferred) + len(s.aims)
 	var again []*flight // by the partition here that it is for
 	to := func(p *space) *flight {
-		if p == se.space {
-			return nil // the publisher is lost with it
+		if p == nil || p == se.space {
+			return nil // nothing was written, or the publisher is lost with it
 		}
 		for _, f := range again {
 			if f.aim.part == p.id {

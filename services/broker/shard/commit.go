@@ -58,6 +58,9 @@ type ledger struct {
 	ticket, durable uint64
 	// used says that the ledger stands in Shard.used.
 	used bool
+	// outside is a ledger of nothing that is written: what waits in it does so for
+	// something else.
+	outside bool
 	// lost says that the partition is not served here any more.
 	lost bool
 	// numbered are the partitions that have given numbers in the open batch.
@@ -118,7 +121,7 @@ func (s *Shard) submit() {
 	for i, l := range s.used {
 		l.used = false
 		s.used[i] = nil
-		if !l.lost {
+		if !l.lost && !l.outside {
 			l.submit()
 		}
 	}

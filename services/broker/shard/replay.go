@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/route"
 )
 
 const (
@@ -22,14 +24,73 @@ const (
 	replayRounds = 3
 )
 
-// narrow has a replay ask for one topic, which belongs to that partition.
-func (s *Shard) narrow(r *replay, p partition.ID) {
-	if s.set.Serves(p) {
-		r.shards = []*Shard{s.set.shardOf(p)}
+// retainedKey is the route of a partition that has retained messages of a tenant. No
+// topic matches it, and no subscription has it [MQTT-4.7.3-2].
+const retainedKey = "\x00retained"
+
+// tellRetained has the other brokers know whether a partition has retained messages of
+// a tenant. A publisher that brings the first one waits until they do.
+func (s *Shard) tellRetained(t *Tenant, p *space) {
+	if s.set.cluster == nil {
 		return
 	}
-	r.lone, r.of = true, p
-	r.brokers = []string{""} // whoever owns it when it is asked
+	switch some, told := p.retain.Len(t.id) > 0, t.routes.Has(retainedKey, p.id); {
+	case some && !told:
+		t.routes.Subscribe(p.id, retainedKey, route.Sub[*sess]{})
+		l := &ledger{shard: s, ticket: 1, outside: true}
+		s.storedIn(l)
+		s.set.cluster.AddRoute(t.id, retainedKey, p.id, p.epoch, func() {
+			s.post(item{kind: itemCommitted, ledger: l, ticket: 1}, nil)
+		})
+	case !some && told:
+		t.routes.Unsubscribe(p.id, nil, retainedKey)
+		s.set.cluster.RemoveRoute(t.id, retainedKey, p.id, p.epoch)
+	}
+}
+
+// restoreRetained tells what tellRetained does of a partition that was restored.
+func (s *Shard) restoreRetained(p *space) {
+	if s.set.cluster != nil {
+		p.retain.Tenants(func(tenant string) { s.tellRetained(s.set.Tenant(tenant), p) })
+	}
+}
+
+// cedeRetained has what tellRetained told stay with the next owner.
+func (s *Shard) cedeRetained(p *space) {
+	p.retain.Tenants(func(tenant string) {
+		if s.set.Tenant(tenant).routes.Cede(p.id, nil, retainedKey) {
+			s.set.cluster.Recheck(tenant, retainedKey, p.id)
+		}
+	})
+}
+
+// narrow has a replay ask those only that have retained messages of the tenant, and
+// for one topic only who has its partition. It reports false if there are none.
+func (s *Shard) narrow(r *replay, t *Tenant) bool {
+	lone := !topic.HasWildcard(r.sub.Filter)
+	if lone {
+		r.of = partition.Choose(t.cell, r.sub.Filter)
+	}
+	for _, part := range t.routes.Parts(retainedKey) {
+		owner := ""
+		switch {
+		case lone && part.ID != r.of:
+			continue
+		case !part.Far():
+			if to := s.set.shardOf(part.ID); !slices.Contains(r.shards, to) {
+				r.shards = append(r.shards, to)
+			}
+			continue
+		case lone:
+			r.lone = true // whoever owns it when it is asked
+		default:
+			owner, _ = s.set.cluster.Owner(part.ID)
+		}
+		if !slices.Contains(r.brokers, owner) && owner != s.set.cluster.Self() {
+			r.brokers = append(r.brokers, owner)
+		}
+	}
+	return len(r.shards)+len(r.brokers) > 0
 }
 
 // askPage asks another broker for the next page of a replay.

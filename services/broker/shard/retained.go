@@ -88,6 +88,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 		if old := p.retain.Delete(t.id, name, s.batch(p)); old != nil {
 			t.retained.Add(-1)
 			t.retainedBytes.Add(-int64(old.Message.Size()))
+			s.tellRetained(t, p)
 		}
 		return
 	}
@@ -102,6 +103,9 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	p.retain.Put(t.id, r, s.batch(p))
 	t.retained.Add(count)
 	t.retainedBytes.Add(grow)
+	if count > 0 {
+		s.tellRetained(t, p)
+	}
 }
 
 // forgetExpired deletes an expired retained message.
@@ -110,6 +114,7 @@ func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
 		tenant.retained.Add(-1)
 		tenant.retainedBytes.Add(-int64(old.Message.Size()))
 		s.dropped(tenant, dropRetainedExpired)
+		s.tellRetained(tenant, p)
 	}
 }
 
@@ -140,8 +145,8 @@ type replay struct {
 	lone          bool
 	of            partition.ID
 	tries, rounds int
-	page  []*retain.Retained
-	busy  bool
+	page          []*retain.Retained
+	busy          bool
 	// behind is how many shards have not yet said that whatever they matched
 	// before this subscription's route was there has left them.
 	behind int
@@ -168,13 +173,14 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 			continue
 		}
 		r := &replay{sub: *sub, epoch: se.Epoch(), mark: o.Mark}
-		if topic.HasWildcard(sub.Filter) {
+		switch {
+		case s.set.cluster != nil && !s.narrow(r, se.tenant):
+			continue
+		case s.set.cluster != nil:
+		case topic.HasWildcard(sub.Filter):
 			r.shards = append(r.shards, s.set.shards...)
-			if s.set.cluster != nil {
-				r.brokers = s.set.cluster.Brokers()
-			}
-		} else {
-			s.narrow(r, partition.Choose(se.tenant.cell, sub.Filter))
+		default:
+			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.cell, sub.Filter))}
 		}
 		s.begin(se, r)
 	}

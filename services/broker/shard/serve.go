@@ -91,6 +91,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		s.lose(p)
 		return
 	}
+	s.restoreRetained(p)
 	for _, se := range bySid {
 		if !se.gone && se.head() {
 			s.loseConnection(se)
@@ -149,6 +150,7 @@ func (s *Shard) lose(p *space) {
 		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, durable)
 		s.set.cluster.Recheck(g.tenant.id, g.key, p.id)
 	}
+	s.cedeRetained(p)
 	s.set.Tenants(func(id string, t *Tenant) {
 		p.retain.Each(id, func(_ string, r *retain.Retained) {
 			t.retained.Add(-1)

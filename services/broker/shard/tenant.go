@@ -113,6 +113,9 @@ func (t *Tenant) Counts() Counts {
 	return c
 }
 
+// Filters is how many different topic filters lead somewhere, in the whole region.
+func (t *Tenant) Filters() int { return t.routes.Len() }
+
 // Usage counts what the tenant holds at this broker.
 func (t *Tenant) Usage() link.Usage {
 	return link.Usage{
