@@ -3,7 +3,9 @@
 package broker
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,11 +15,22 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/services/broker/member"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/placement"
 )
 
 // newKey is in a store of a broker of a cluster until it was looked whether an earlier
 // broker of its name has left: this one, with a store of its own, may have the name.
 var newKey = []byte{0xFF, 0xFF, 'n'}
+
+// identityKey is where a store of a broker of a cluster has its identity, storePrefix
+// that of the keys of the bucket of heartbeats that say which store a name has.
+var identityKey = []byte{0xFF, 0xFF, 'i'}
+
+const storePrefix = "store."
+
+// errReplaced ends a broker whose name another store has.
+var errReplaced = errors.New("another broker with this name and a newer store has taken its place: what this one has counts no more; empty its data folder and give it another name, or stop the other one")
 
 // The times of comeBack: how long the control plane is asked by a broker whose store is
 // new, and by one that was a member before; and the pause between two attempts.
@@ -27,14 +40,19 @@ const (
 	comeAgain = 200 * time.Millisecond
 )
 
-// comeBack reads whether a broker of this name was given up, before the first heartbeat.
-// If it was, and the store is a new one, the name is free again; with the old store the
-// error says what to do. A new broker needs the control plane for that, one that was a
-// member starts without it: the others, or its members.Retired, tell it.
+// comeBack looks, before the first heartbeat, whether this store may speak for the
+// broker of this name. A name that was given up is free for a new store, and so is that
+// of a broker whose disk was lost; the newest store has it, and an older one that turns
+// up is refused. A new broker needs the control plane for that, one that was a member
+// starts without it: the others, or members.Retired, tell it.
 func comeBack(store kv.Store, beats bus.Bucket, name string, log *slog.Logger) error {
 	_, err := store.Get(newKey)
 	fresh := err == nil
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	id, err := identity(store)
+	if err != nil {
 		return err
 	}
 	patience := lookTime
@@ -52,7 +70,21 @@ func comeBack(store kv.Store, beats bus.Bucket, name string, log *slog.Logger) e
 		return nil
 	case t != nil && !fresh:
 		return errRetired
-	case t != nil:
+	}
+	key := storePrefix + placement.BeatKey(partition.Broker(name))
+	held, err := beats.Get(ctx, key)
+	switch {
+	case err != nil && !errs.Is(err, errs.NotFound):
+		return err
+	case err == nil && !fresh && !bytes.Equal(held.Value, id):
+		return errReplaced
+	case err != nil || !bytes.Equal(held.Value, id):
+		if _, err := beats.Put(ctx, key, id, held.Revision); err != nil {
+			return err
+		}
+	}
+	// The older store is refused from here on, so that the tombstone may go.
+	if t != nil {
 		if err := member.Return(ctx, beats, t); err != nil {
 			return err
 		}
@@ -64,6 +96,21 @@ func comeBack(store kv.Store, beats bus.Bucket, name string, log *slog.Logger) e
 	var b kv.Batch
 	b.Delete(newKey)
 	return store.Apply(&b, true)
+}
+
+// identity is what no other store has: random bytes, made at the first start.
+func identity(store kv.Store) ([]byte, error) {
+	id, err := store.Get(identityKey)
+	if !errors.Is(err, kv.ErrNotFound) {
+		return id, err
+	}
+	id = make([]byte, 16)
+	if _, err := rand.Read(id); err != nil {
+		return nil, err
+	}
+	var b kv.Batch
+	b.Put(identityKey, id)
+	return id, store.Apply(&b, true)
 }
 
 // left reads the tombstone of a broker, again and again until there is an answer.
