@@ -113,13 +113,19 @@ func (w *world) restart(away time.Duration, end func(*Node), nodes ...*Node) {
 	}
 }
 
-// roll restarts every process in order, each once the region is well again.
+// roll restarts every process in order, each once the region is well again and all
+// clients are back.
 func (w *world) roll() {
 	for _, n := range w.Nodes {
+		begun := time.Now()
 		n.Stop()
+		stopped := time.Since(begun)
 		n.Start()
 		n.Ready(time.Minute)
-		w.Settled(time.Minute)
+		ready := time.Since(begun)
+		settled := w.Settled(time.Minute)
+		say("  %s: stopped after %.1f s, ready after %.1f s, in sync after %.1f s, all back after %.1f s", n.Name, stopped.Seconds(),
+			ready.Seconds(), (ready + settled).Seconds(), (ready + settled + w.load.Back(30*time.Second)).Seconds())
 	}
 }
 
