@@ -53,8 +53,17 @@ func (w *world) faults() (all []fault) {
 	add(tolerable, fmt.Sprintf("NATS gone for %v", *withoutIt), func() { w.withoutNATS(*withoutIt) })
 	add(tolerable, "NATS flaps", func() {
 		for range 5 {
-			w.restart(rand.N(3*time.Second), (*Node).Kill, w.Of("nats")...)
+			for _, n := range w.Of("nats") {
+				n.Kill()
+			}
 			time.Sleep(rand.N(3 * time.Second))
+			for _, n := range w.Of("nats") {
+				n.Start()
+			}
+			time.Sleep(rand.N(3 * time.Second))
+		}
+		for _, n := range w.Of("nats") {
+			n.Ready(time.Minute)
 		}
 	})
 	if w.network != nil {
@@ -88,7 +97,7 @@ func (w *world) partitions(add func(time.Duration, string, func())) {
 	a, b, c, nats := brokers[:1], brokers[1:2], brokers[2:], w.Of("nats")
 	split(0, a[0].Name+" and "+b[0].Name+" apart", way(a, b), way(b, a))
 	split(0, "nothing from "+b[0].Name+" to "+c[0].Name, way(b, c))
-	split(tolerable, a[0].Name+" without NATS", way(a, nats), way(nats, a))
+	split(2*tolerable, a[0].Name+" without NATS", way(a, nats), way(nats, a))
 	split(0, b[0].Name+" without the others", way(b, brokers[2:]), way(brokers[2:], b), way(b, a), way(a, b))
 	g := []*Node{w.one("gateway")}
 	split(0, g[0].Name+" and "+c[0].Name+" apart", way(g, c), way(c, g))
@@ -113,13 +122,19 @@ func (w *world) restart(away time.Duration, end func(*Node), nodes ...*Node) {
 	}
 }
 
-// roll restarts every process in order, each once the region is well again.
+// roll restarts every process in order, each once the region is well again and all
+// clients are back.
 func (w *world) roll() {
 	for _, n := range w.Nodes {
+		begun := time.Now()
 		n.Stop()
+		stopped := time.Since(begun)
 		n.Start()
 		n.Ready(time.Minute)
-		w.Settled(time.Minute)
+		ready := time.Since(begun)
+		settled := w.Settled(time.Minute)
+		say("  %s: stopped after %.1f s, ready after %.1f s, in sync after %.1f s, all back after %.1f s", n.Name, stopped.Seconds(),
+			ready.Seconds(), (ready + settled).Seconds(), (ready + settled + w.load.Back(30*time.Second)).Seconds())
 	}
 }
 

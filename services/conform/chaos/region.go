@@ -224,8 +224,8 @@ func (n *Node) Wipe() {
 	}
 }
 
-// Ready waits until the process listens and, where it has an operator's
-// listener, says that it is well.
+// Ready waits until the process says that it is well: a NATS server, that it and
+// the others have agreed on who leads.
 func (n *Node) Ready(limit time.Duration) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
@@ -235,11 +235,7 @@ func (n *Node) Ready(limit time.Duration) {
 			_, err := n.get(ctx, "/health")
 			return err
 		}
-		nc, err := net.DialTimeout("tcp", n.Addr("nats"), time.Second)
-		if err == nil {
-			_ = nc.Close()
-		}
-		return err
+		return n.elected(ctx)
 	})
 	if err != nil {
 		n.t.Errorf("%s is not well after %v: %v\n%s", n.Name, limit, err, n.tail())

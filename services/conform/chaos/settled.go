@@ -8,10 +8,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/manormq/manor/infra/bus/nats"
 )
 
 // partitions is how many a region has.
@@ -35,6 +40,22 @@ func (n *Node) get(ctx context.Context, path string) ([]byte, error) {
 		err = fmt.Errorf("%s%s: %s: %s", n.Name, path, resp.Status, body)
 	}
 	return body, err
+}
+
+// elected reports whether a NATS server, with the others, can make buckets.
+func (n *Node) elected(ctx context.Context) error {
+	token, err := os.ReadFile(filepath.Join(filepath.Dir(n.Data), "pki", "nats.token"))
+	if err != nil {
+		return err
+	}
+	b, err := nats.Connect(nats.Config{
+		URLs: []string{"nats://" + n.Addr("nats")}, Name: "chaos", Token: strings.TrimSpace(string(token)), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.Close() }()
+	return b.Ready(ctx)
 }
 
 // states counts the partitions of a broker by what they are to it.
