@@ -286,11 +286,13 @@ func (c *wideClient) frame(r *record) {
 		c.mu.Lock()
 		c.got = append(c.got, wideGot{string(r.msg.Payload), r.QoS, r.DownFrame.Retain})
 		c.mu.Unlock()
-		if r.QoS == 2 {
+		switch r.QoS {
+		case mqtt.ExactlyOnce:
 			c.held[r.PacketID] = true
 			c.ack(mqtt.Pubrec, r.PacketID)
-		} else if r.QoS == 1 {
+		case mqtt.AtLeastOnce:
 			c.ack(mqtt.Puback, r.PacketID)
+		case mqtt.AtMostOnce:
 		}
 	case link.DownAck:
 		c.acked(r)
