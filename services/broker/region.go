@@ -127,6 +127,9 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	return r, nil
 }
 
+// retiredEvery is how often it is looked whether the others have given this broker up.
+const retiredEvery = time.Second
+
 // Run runs the parts until ctx is done. The store may be closed when it has
 // returned.
 func (r *region) Run(ctx context.Context) error {
@@ -159,10 +162,17 @@ func (r *region) Run(ctx context.Context) error {
 	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error {
+		// The other members say it too, where the bus that says it first is away.
+		look := time.NewTicker(retiredEvery)
+		defer look.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-look.C:
+				if r.meta.Stats().Retired {
+					return errRetired
+				}
 			case <-r.out:
 				return errRetired
 			case <-r.tell:
