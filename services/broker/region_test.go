@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire/wiretest"
+	"github.com/manormq/manor/services/broker/partition"
 )
 
 // town is a cluster of brokers in one process, with stores, links and a bus that are
@@ -123,21 +124,33 @@ func (w *town) eventually(what string, ok func() string) {
 	w.t.Fatalf("not %s: %s", what, why)
 }
 
-// settled waits until each partition is served with as many replicas as there can be.
+// settled waits until each partition is served with as many replicas as there can be,
+// and none has moved for longer than a controller takes to move one.
 func (w *town) settled() {
 	w.t.Helper()
+	last, since := "", time.Now()
 	w.eventually("served and in sync", func() string {
 		served, inSync, up := 0, 0, 0
+		var owners []string
 		for _, h := range w.brokers {
 			if h.up {
 				s := h.region.host.Stats()
 				served += s.Serving
 				inSync += s.InSync
 				up++
+				for p := range partition.ID(16) {
+					owners = append(owners, string(h.region.host.Entry(p).Table.Owner))
+				}
 			}
+		}
+		if now := fmt.Sprint(owners); now != last {
+			last, since = now, time.Now()
 		}
 		if served != 16 || up > 1 && inSync != 16 {
 			return fmt.Sprintf("%d served, %d in sync", served, inSync)
+		}
+		if time.Since(since) < 1500*time.Millisecond {
+			return "partitions move"
 		}
 		return ""
 	})
