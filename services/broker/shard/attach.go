@@ -230,13 +230,7 @@ func (s *Shard) finishSession(se *sess) {
 	}
 	se.gone = true
 	se.tenant.all.Add(-1)
-	if se.Durable() {
-		se.tenant.sessions.Add(-1)
-	}
-	if se.queue != nil {
-		se.tenant.queueMessages.Add(-se.queue.Len())
-		se.tenant.queueBytes.Add(-se.queue.Bytes())
-	}
+	se.uncount()
 	s.wipe(se)
 	s.part(se)
 	s.remove(se)

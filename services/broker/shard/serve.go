@@ -196,13 +196,7 @@ func (s *Shard) abandon(se *sess) {
 	}
 	se.gone = true
 	se.tenant.all.Add(-1)
-	if se.Durable() {
-		se.tenant.sessions.Add(-1)
-	}
-	if se.queue != nil {
-		se.tenant.queueMessages.Add(-se.queue.Len())
-		se.tenant.queueBytes.Add(-se.queue.Bytes())
-	}
+	se.uncount()
 	s.remove(se)
 	s.due(se)
 }

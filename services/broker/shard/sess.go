@@ -127,5 +127,16 @@ func (se *sess) waiting() int64 {
 	return se.queue.Len()
 }
 
+// uncount takes a session that is not here any more out of its tenant's usage.
+func (se *sess) uncount() {
+	if se.Durable() {
+		se.tenant.sessions.Add(-1)
+	}
+	if se.queue != nil {
+		se.tenant.queueMessages.Add(-se.queue.Len())
+		se.tenant.queueBytes.Add(-se.queue.Bytes())
+	}
+}
+
 // shard is the shard that owns the session; anyone may ask.
 func (se *sess) shard() *Shard { return se.space.owner }
