@@ -6,15 +6,32 @@ import (
 	"sync"
 
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/route"
 )
 
-// crate is what one turn publishes to another shard and waits for no answer to:
-// parcels with their messages, in memory that is used again. Its messages are
-// views of the turn that unpacks it.
+// crate is what one turn publishes to another shard and waits for no answer to, in
+// memory that is used again. Its messages are views of the turn that unpacks it.
+//
+// With many filters what a publish costs is the memory that it touches, so that
+// what stands here for each one is small.
 type crate struct {
-	parcels  []parcel
-	messages []mqtt.Message // of parcels, by index
+	pieces   []piece
+	messages []mqtt.Message // of pieces, by index
+	lists    []route.Part[*sess]
+	direct   []direct
 	buf      []byte
+}
+
+// piece is one publish of a crate: what a parcel has that nobody waits for.
+type piece struct {
+	tenant        *Tenant
+	from          *sess
+	expireAt      int64
+	mark          uint64
+	lists, direct int32 // where its own end in the crate's
+	retain        partition.ID
+	keep          bool
 }
 
 var crates = sync.Pool{New: func() any { return new(crate) }}
@@ -38,17 +55,12 @@ func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
 	}
 	it := &s.outgoing[at].item
 	c := it.crate
-	n := len(c.parcels)
-	if n < cap(c.parcels) {
-		c.parcels = c.parcels[:n+1] // with the memory of its lists
-	} else {
-		c.parcels = append(c.parcels, parcel{})
-	}
 	f := &s.fans[to.index]
-	p := &c.parcels[n]
-	p.tenant, p.from, p.expireAt, p.crated = from.tenant, from, expireAt, true
-	p.lists, p.direct = append(p.lists[:0], f.lists...), append(p.direct[:0], f.direct...)
-	p.retain, p.keep, p.mark = f.retain, f.keep, f.mark
+	c.lists, c.direct = append(c.lists, f.lists...), append(c.direct, f.direct...)
+	c.pieces = append(c.pieces, piece{
+		tenant: from.tenant, from: from, expireAt: expireAt, mark: f.mark, retain: f.retain, keep: f.keep,
+		lists: int32(len(c.lists)), direct: int32(len(c.direct)),
+	})
 	receivers := f.receivers()
 	f.reset()
 	var own mqtt.Message
@@ -59,26 +71,29 @@ func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
 
 // unpack does what is in a crate.
 func (s *Shard) unpack(c *crate) {
-	for i := range c.parcels {
-		p := &c.parcels[i]
-		p.msg = &c.messages[i]
-		s.accept(p)
+	q := &s.uncrated
+	q.crated = true
+	var lists, direct int32
+	for i := range c.pieces {
+		p := &c.pieces[i]
+		q.tenant, q.from, q.expireAt, q.mark, q.retain, q.keep = p.tenant, p.from, p.expireAt, p.mark, p.retain, p.keep
+		q.msg, q.lists, q.direct = &c.messages[i], c.lists[lists:p.lists:p.lists], c.direct[direct:p.direct:p.direct]
+		lists, direct = p.lists, p.direct
+		s.accept(q)
 	}
+	*q = parcel{}
 	s.unpacked = append(s.unpacked, c)
 }
 
 // empty gives the crate's memory back.
 func (c *crate) empty() {
-	if len(c.parcels) > maxPooledFrames || cap(c.buf) > 2*maxPooledBytes {
+	if len(c.pieces) > maxPooledFrames || len(c.lists)+len(c.direct) > 4*maxPooledFrames || cap(c.buf) > 2*maxPooledBytes {
 		return
 	}
-	for i := range c.parcels {
-		p := &c.parcels[i]
-		clear(p.lists)
-		clear(p.direct)
-		*p = parcel{lists: p.lists, direct: p.direct}
-	}
+	clear(c.pieces)
 	clear(c.messages)
-	c.parcels, c.messages, c.buf = c.parcels[:0], c.messages[:0], c.buf[:0]
+	clear(c.lists)
+	clear(c.direct)
+	*c = crate{pieces: c.pieces[:0], messages: c.messages[:0], lists: c.lists[:0], direct: c.direct[:0], buf: c.buf[:0]}
 	crates.Put(c)
 }

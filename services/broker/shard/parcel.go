@@ -16,7 +16,7 @@ import (
 type parcel struct {
 	tenant *Tenant
 	msg    *mqtt.Message
-	// crated: the parcel and its message are a crate's, and nobody waits.
+	// crated: the message and the lists are a crate's, and nobody waits.
 	crated bool
 	// freight holds msg, if that memory is to be used again.
 	freight *freight

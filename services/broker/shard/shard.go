@@ -129,6 +129,8 @@ type Shard struct {
 	// packing has for each shard where in outgoing, counted from 1, the crate is
 	// that nothing was left after; 0 if there is none.
 	packing []int
+	// uncrated is what is being unpacked of a crate.
+	uncrated parcel
 
 	// delivered, read and unpacked are memory that is used again when the turn's batches
 	// were handed over.
