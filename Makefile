@@ -19,7 +19,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,9 @@ bench-peers: build $(TOOLS)/nats-server $(TOOLS)/mochi ## compare every row with
 
 bench-routes: ## what routes cost between three brokers: 100,000 added, a million that come and go
 	MANOR_BENCH_ROUTES=1 $(GO) test -count=1 -v -timeout 30m -run 'TestManyRoutes|TestRoutesComeAndGo|TestLeftovers' ./services/broker/routes
+
+bench-memory: build ## what brokers keep for SESSIONS (1,000,000) sessions, subscriptions and retained messages, alone and with followers
+	bin/manor bench memory -sessions $(or $(SESSIONS),1000000) $(ARGS)
 
 bench-overload: build ## what one tenant feels of another that sends 3 times what Manor and mosquitto sustain, RUNS (3) runs
 	bin/manor bench overload -runs $(RUNS) $(ARGS)

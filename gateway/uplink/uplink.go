@@ -120,8 +120,11 @@ type Pool[T any] struct {
 
 // The pauses between two attempts to dial.
 const (
-	pauseFirst  = 100 * time.Millisecond
-	pauseMost   = 5 * time.Second
+	pauseFirst = 100 * time.Millisecond
+	pauseMost  = 5 * time.Second
+	// shortLife is how long a link has to live so that the next attempt is made at
+	// once when it is lost. A broker that refuses a gateway does so after the dial.
+	shortLife   = 2 * time.Second
 	dialTimeout = 10 * time.Second
 )
 
@@ -208,14 +211,12 @@ func (p *Pool[T]) keep(ctx context.Context, i int) {
 				return
 			}
 			p.log.Warn("no link to the broker", "link", i, "error", err, "retry_in", pause)
-			// Half of the pause is random, so that gateways do not come at once.
-			if !sleep(ctx, pause/2+rand.N(pause/2+1)) {
+			if pause = wait(ctx, pause); pause == 0 {
 				return
 			}
-			pause = min(2*pause, pauseMost)
 			continue
 		}
-		pause = pauseFirst
+		up := time.Now()
 		l.broker = b
 		p.links[i].Store(l)
 		p.log.Info("link to the broker is up", "link", i)
@@ -236,8 +237,22 @@ func (p *Pool[T]) keep(ctx context.Context, i int) {
 			p.links[i].Store(nil)
 			p.log.Warn("link to the broker is lost", "link", i, "error", l.err)
 			p.handler.Lost(l, l.err)
+			if time.Since(up) >= shortLife {
+				pause = pauseFirst
+			} else if pause = wait(ctx, pause); pause == 0 {
+				return
+			}
 		}
 	}
+}
+
+// wait waits before the next attempt and returns the pause before the one after it,
+// or 0 if ctx is done. Half of it is random, so that gateways do not come at once.
+func wait(ctx context.Context, pause time.Duration) time.Duration {
+	if !sleep(ctx, pause/2+rand.N(pause/2+1)) {
+		return 0
+	}
+	return min(2*pause, pauseMost)
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -146,3 +146,44 @@ func TestPickIsTheSame(t *testing.T) {
 		t.Errorf("%d of 3 links are used", len(used))
 	}
 }
+
+// A broker that takes every link and ends it at once is not asked hundreds of times
+// a second; one that lived for long is asked again at once.
+func TestPoolWaitsAfterShortLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var at []time.Time
+		life := time.Duration(0)
+		h := &nobody{}
+		p := NewPool[int](1, DialerFunc(func(_ context.Context, gw link.Gateway) (link.Broker, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			at = append(at, time.Now())
+			if l, ok := gw.(*Link[int]); ok {
+				time.AfterFunc(life, func() { l.Lost(errors.New("refused")) })
+			}
+			return h, nil
+		}), h, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { p.Run(ctx); close(done) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if n := len(at); n < 10 || n > 40 {
+			t.Errorf("%d links within a minute, each ended at once: expected pauses of up to %v", n, pauseMost)
+		}
+		life = shortLife
+		at = at[:0]
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if n, want := len(at), int(time.Minute/shortLife); n < want-5 || n > want+1 {
+			t.Errorf("%d links within a minute, each lived %v: expected about %d", n, shortLife, want)
+		}
+		mu.Unlock()
+		cancel()
+		<-done
+	})
+}

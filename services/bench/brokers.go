@@ -31,9 +31,19 @@ type broker struct {
 	tenants int
 	// operators are the URLs of Manor's operator listeners.
 	operators []string
-	dir       string
-	pids      []int
-	stop      func()
+	// nodes are Manor's brokers, where they are processes of their own.
+	nodes []brokerNode
+	dir   string
+	pids  []int
+	stop  func()
+}
+
+// brokerNode is one of Manor's broker processes.
+type brokerNode struct {
+	pid      int
+	link     string // host:port
+	operator string // URL
+	data     string // folder
 }
 
 // arguments are the generator's to reach b over a transport.
@@ -134,6 +144,7 @@ type devLine struct {
 	Processes []struct {
 		Role  string         `json:"role"`
 		PID   int            `json:"pid"`
+		Data  string         `json:"data"`
 		Ports map[string]int `json:"ports"`
 	} `json:"processes"`
 }
@@ -181,6 +192,12 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 		b.pids = append(b.pids, p.PID)
 		if port := p.Ports["operator"]; port != 0 {
 			b.operators = append(b.operators, fmt.Sprintf("http://127.0.0.1:%d", port))
+		}
+		if p.Role == "broker" && p.Ports["link"] != 0 {
+			b.nodes = append(b.nodes, brokerNode{
+				pid: p.PID, data: p.Data, link: fmt.Sprintf("127.0.0.1:%d", p.Ports["link"]),
+				operator: fmt.Sprintf("http://127.0.0.1:%d", p.Ports["operator"]),
+			})
 		}
 		for transport, name := range map[string]string{overTCP: "mqtt", overTLS: "mqtts", overWS: "ws", overWSS: "wss"} {
 			if port := p.Ports[name]; port != 0 && b.addrs[transport] == "" {

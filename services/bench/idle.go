@@ -68,10 +68,13 @@ func mostConnections() int {
 
 // settle waits until the processes of pids have rested for 0.6 s, a minute at
 // the most, and samples them.
-func settle(pids []int) usage {
+func settle(pids []int) usage { return settleWithin(pids, time.Minute) }
+
+// settleWithin is settle with another bound.
+func settleWithin(pids []int, most time.Duration) usage {
 	const pause, rested = 200 * time.Millisecond, 3
 	last, quiet := sample(pids), 0
-	for end := time.Now().Add(time.Minute); quiet < rested && time.Now().Before(end); {
+	for end := time.Now().Add(most); quiet < rested && time.Now().Before(end); {
 		time.Sleep(pause)
 		now := sample(pids)
 		moved := max(now.rss-last.rss, last.rss-now.rss)

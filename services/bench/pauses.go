@@ -67,6 +67,7 @@ func (p pauses) report(res *Result) error {
 type memory struct {
 	collections uint64
 	pauses      []int64 // the latest, in a ring
+	heap        int64   // bytes that are allocated
 }
 
 // since are the pauses of the collections after the first n, of which only the
@@ -95,6 +96,10 @@ func readMemory(operator, more string) (m memory, err error) {
 	for lines.Scan() {
 		name, value, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "# "), " = ")
 		switch name {
+		case "HeapAlloc":
+			var perr error
+			m.heap, perr = strconv.ParseInt(value, 10, 64)
+			err = errors.Join(err, perr)
 		case "NumGC":
 			m.collections, err = strconv.ParseUint(value, 10, 64)
 		case "PauseNs":
