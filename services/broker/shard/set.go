@@ -115,7 +115,7 @@ func New(c Config) (*Set, error) {
 		s := &Shard{
 			set: st, index: i,
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
-			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
+			spaces: make(map[partition.ID]*space), ceded: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			now:  c.Now(),
 			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), refused: make(map[arrival]bool),
