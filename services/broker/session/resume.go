@@ -35,12 +35,10 @@ func (s *Session) Settled() bool {
 	return s.in.puback.len()+s.in.pubrec.len() == 0
 }
 
-// Carry returns what the connection has beside the records. Credit is 0.
-func (s *Session) Carry(window uint16) Carried {
-	return Carried{
-		ReceiveMaximum: s.out.client, InboundMaximum: s.inMax, Window: window, Retry: s.retry,
-		Resend: slices.Clone(s.out.resend),
-	}
+// Carry returns what the connection has beside the records and the limits of its
+// tenant: ReceiveMaximum and Resend.
+func (s *Session) Carry() Carried {
+	return Carried{ReceiveMaximum: s.out.client, Resend: slices.Clone(s.out.resend)}
 }
 
 // Flying are the deliveries that are not fully acknowledged, in the order in which they

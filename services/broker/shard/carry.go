@@ -21,14 +21,12 @@ const carryWhole = 1 << 0
 
 // carry writes the record of a connection into the open batch. It reports false if the
 // connection has more than a record may hold, or something that cannot be read.
-func (s *Shard) carry(ch *Channel) bool {
-	se := ch.sess
+func (s *Shard) carry(se *sess, token uint64, c session.Carried) bool {
 	labels := *se.origin
 	labels.Username, labels.Peer = se.user, se.peer
-	c := se.Carry(0)
 	open, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpOpen, Open: &link.Open{
 		Tenant: se.tenant.id, ClientID: se.ClientID, SessionExpiry: se.Expiry(), ReceiveMaximum: c.ReceiveMaximum,
-		Limits: *se.limits, Labels: labels, Resume: ch.token,
+		Limits: *se.limits, Labels: labels, Resume: token,
 	}}}}, 0)
 	var flags byte
 	if !se.Durable() {
@@ -50,8 +48,20 @@ func (s *Shard) carry(ch *Channel) bool {
 			return false
 		}
 	}
-	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, ch.token), b)
+	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
 	return true
+}
+
+// carryOn has connections go on to the next owner that have not come here from the last
+// one. Of those of stored sessions there is a record still.
+func (s *Shard) carryOn(p *space) {
+	for _, of := range s.sessions {
+		for _, se := range of {
+			if a := se.awaited; se.space == p && a != nil && !se.Durable() {
+				s.carry(se, a.token, a.carried)
+			}
+		}
+	}
 }
 
 // carryWhole appends the parts of a session that is in memory alone. Its queue is empty
@@ -110,15 +120,18 @@ func (s *Shard) restoreMoving(p *space, bySid map[uint64]*sess) error {
 		if err != nil {
 			return err
 		}
-		if !s.restoreConnection(p, token, value, bySid) {
+		whole, ok := s.restoreConnection(p, token, value, bySid)
+		if !ok {
 			s.set.log.Warn("a connection that moved cannot go on: its record is not readable, or is of a session that has ended", slog.Int("partition", int(p.id)))
+		}
+		if !ok || whole { // what the session gets from now on is not in the record
 			s.batch(p).Delete(key)
 		}
 		return nil
 	})
 }
 
-func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid map[uint64]*sess) bool {
+func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid map[uint64]*sess) (whole, ok bool) {
 	r := wire.Reader{Data: value}
 	version, flags, sid, nextID := r.U8(), r.U8(), r.U64(), r.U16()
 	connectedAt, dropped := r.I64(), r.U64()
@@ -128,17 +141,18 @@ func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid ma
 	}
 	var up link.Up
 	if err := link.DecodeUp(r.Bytes(), 1, &up); err != nil || r.Bad || version != recordVersion || len(up.Frames) != 1 || up.Frames[0].Open == nil {
-		return false
+		return false, false
 	}
+	whole = flags&carryWhole != 0
 	o := up.Frames[0].Open
 	t := s.set.Tenant(o.Tenant)
 	se := bySid[sid]
-	switch whole := flags&carryWhole != 0; {
+	switch {
 	case se != nil && (se.ClientID != o.ClientID || se.Durable() == whole), se == nil && !whole:
-		return false
+		return whole, false
 	case se == nil:
 		if s.session(t, o.ClientID) != nil {
-			return false
+			return whole, false
 		}
 		s.passing++
 		se = &sess{tenant: t, space: p}
@@ -156,12 +170,12 @@ func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid ma
 	se.Connect(nextID)
 	s.introduce(se, o)
 	se.connectedAt, se.dropped = connectedAt, dropped
-	if flags&carryWhole != 0 && !s.restoreWhole(se, &r) {
+	if whole && !s.restoreWhole(se, &r) {
 		s.drop(se, dropUnreadable)
 	}
 	s.setOnline(se, true) // groups choose it as one that has its connection
 	s.due(se)
-	return true
+	return whole, true
 }
 
 // restoreWhole gives a session back what carryWhole wrote.

@@ -41,6 +41,7 @@ type ceding struct {
 	channels []*Channel // that were open
 	unpaused int        // that have not answered
 	looks    time.Duration
+	closed   bool // nothing of other partitions is taken any more
 	sealed   bool
 }
 
@@ -101,7 +102,7 @@ func (s *Shard) cede(sp *space, done func()) {
 // quiet or have had their time; until then it looks again.
 func (s *Shard) lookCede(sp *space) {
 	c := sp.ceding
-	if c.sealed || s.spaces[sp.id] != sp {
+	if c.closed || s.spaces[sp.id] != sp {
 		return
 	}
 	for _, ch := range c.channels {
@@ -116,7 +117,7 @@ func (s *Shard) lookCede(sp *space) {
 		}
 	}
 	if s.mayAllGo(c) || c.looks >= cedeMost {
-		s.seal(sp)
+		s.close(sp)
 		return
 	}
 	c.looks += cedeEvery
@@ -132,8 +133,8 @@ func (s *Shard) paused(ch *Channel) {
 	}
 	ch.paused = true
 	c := sp.ceding
-	if c.unpaused--; c.unpaused == 0 && !c.sealed && s.mayAllGo(c) {
-		s.seal(sp)
+	if c.unpaused--; c.unpaused == 0 && s.mayAllGo(c) {
+		s.close(sp)
 	}
 }
 
@@ -153,10 +154,27 @@ func (s *Shard) quiet(ch *Channel) bool {
 	return ch.paused && ch.asked == 0 && ch.sess.Settled() && len(ch.sess.replays) == 0
 }
 
+// close has a partition take nothing more of others, and seals it behind what they have
+// sent before.
+func (s *Shard) close(sp *space) {
+	c := sp.ceding
+	if c.closed {
+		return
+	}
+	c.closed = true
+	s.set.arriving.Lock()
+	s.set.closing[sp.id] = true
+	s.set.arriving.Unlock()
+	s.call(func() { s.seal(sp) })
+}
+
 // seal ends what a partition does for others, and writes what the next owner is to know
 // of its connections.
 func (s *Shard) seal(sp *space) {
 	c := sp.ceding
+	if s.spaces[sp.id] != sp {
+		return // it was lost
+	}
 	c.sealed = true
 	delete(s.spaces, sp.id)
 	s.ceded[sp.id] = sp
@@ -168,13 +186,15 @@ func (s *Shard) seal(sp *space) {
 			continue
 		}
 		s.writeAll(se)
-		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(ch) {
+		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(se, ch.token, se.Carry()) {
 			late++
 			continue
 		}
 		ch.carried = true
 	}
+	s.carryOn(sp)
 	if late > 0 {
+		s.stats.Unquiet.Add(uint64(late))
 		s.set.log.Info("clients are closed because their partition moves and they cannot go on elsewhere",
 			slog.Int("partition", int(sp.id)), slog.Int("clients", late), slog.Int("of", len(c.channels)))
 	}
@@ -199,10 +219,8 @@ func (s *Shard) farewell(se *sess) {
 	ch, sp := se.ch, se.space
 	switch {
 	case sp.left && ch.carried:
-		s.stats.Ceded.Add(1)
 		s.moved(ch)
 	case sp.left && ch.movable():
-		s.stats.Unquiet.Add(1)
 		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.ServerMoved, Text: "the broker of this session has changed, and it was not quiet for long enough to go on; connect again"})
 	default:
 		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session has changed; connect again"})

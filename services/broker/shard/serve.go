@@ -153,7 +153,7 @@ func (s *Shard) lose(p *space) {
 	for _, se := range gone {
 		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
 			// A connection that goes on takes its session with it.
-			if g := (groupOf{se.tenant, key}); se.Durable() || se.ch != nil && se.ch.carried {
+			if g := (groupOf{se.tenant, key}); se.Durable() || se.awaited != nil || se.ch != nil && se.ch.carried {
 				left[g]++
 			}
 		})
@@ -187,6 +187,9 @@ func (s *Shard) lose(p *space) {
 		}
 	}
 	if c := p.ceding; c != nil {
+		s.set.arriving.Lock()
+		delete(s.set.closing, p.id)
+		s.set.arriving.Unlock()
 		for _, done := range c.done {
 			done()
 		}
