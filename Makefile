@@ -88,7 +88,7 @@ chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline 
 	$(GO) test -count=1 -timeout 30m -run '^TestLoss$$' -v ./services/conform/chaos -sessions $(SESSIONS) $(ARGS)
 
 drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE (50000) sessions, and print what they notice; take-overs between gateways too
-	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -spread=false -connected $(CONNECTED) -offline $(OFFLINE) $(ARGS)
+	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -spread=false -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)

@@ -73,7 +73,7 @@ func playPlanned(t *testing.T, seed uint64) {
 			n := c.done
 			c.mu.Unlock()
 			if n < wideMessages {
-				return c.state()
+				return fmt.Sprintf("%s has %d of %d acknowledged", c.id, n, wideMessages)
 			}
 		}
 		return ""
@@ -90,7 +90,7 @@ func playPlanned(t *testing.T, seed uint64) {
 	await("delivered", 10*time.Second, func() string {
 		for _, c := range subs {
 			if n := len(c.counts()); n < total {
-				return fmt.Sprintf("%d of %d: %s", n, total, c.state())
+				return fmt.Sprintf("%s has %d of %d", c.id, n, total)
 			}
 		}
 		n := 0

@@ -38,8 +38,9 @@ type talker struct {
 	qos    mqtt.QoS
 	heard  *account
 	last   atomic.Int64 // when a number came, in ns
-	// pause is the longest time between two numbers, waited that for an acknowledgement,
-	// in ns, since they were asked for.
+	// pause is by how much the longest time between two numbers was longer than pace,
+	// waited the longest time for an acknowledgement, in ns, since they were asked for.
+	pace          time.Duration
 	pause, waited atomic.Int64
 	promises      []promise // of run, until it has ended
 	faults        atomic.Int64
@@ -53,7 +54,7 @@ func longest(most *atomic.Int64, d int64) {
 
 // NewCrowd connects clients through addrs in turn, of which talk publish a number each
 // pace.
-func NewCrowd(t testing.TB, addrs []string, clients, talk int) *Crowd {
+func NewCrowd(t testing.TB, addrs []string, clients, talk int, pace time.Duration) *Crowd {
 	c := &Crowd{t: t}
 	id := strconv.FormatInt(time.Now().UnixNano()%1e9, 36)
 	for i := range clients {
@@ -68,7 +69,7 @@ func NewCrowd(t testing.TB, addrs []string, clients, talk int) *Crowd {
 		c.devices = append(c.devices, &conform.Device{Address: addrs[i%len(addrs)], Options: o, Timeout: 30 * time.Second})
 	}
 	for i := range talk {
-		x := &talker{device: c.devices[i], topic: fmt.Sprintf("crowd-%s/talk/%d", id, i), qos: mqtt.QoS(1 + i/4%2), heard: &account{highest: -1}}
+		x := &talker{device: c.devices[i], topic: fmt.Sprintf("crowd-%s/talk/%d", id, i), qos: mqtt.QoS(1 + i/4%2), pace: pace, heard: &account{highest: -1}}
 		c.talkers = append(c.talkers, x)
 		c.devices[len(c.devices)-1-i].OnMessage = x.message
 	}
@@ -93,7 +94,7 @@ func NewCrowd(t testing.TB, addrs []string, clients, talk int) *Crowd {
 func (x *talker) message(d conform.Delivered) {
 	now := time.Now().UnixNano()
 	if was := x.last.Swap(now); was != 0 {
-		longest(&x.pause, now-was)
+		longest(&x.pause, now-was-int64(x.pace))
 	}
 	n, err := strconv.Atoi(string(d.Payload))
 	if err != nil || x.heard.came(n, mqtt.ExactlyOnce) != "" { // at QoS 1 too: nobody connects again
@@ -129,11 +130,17 @@ func (c *Crowd) join(i int) error {
 
 // talk has the talkers publish until ctx is done, and then waits for what is not
 // acknowledged.
-func (c *Crowd) talk(ctx context.Context, pace time.Duration) {
+func (c *Crowd) talk(ctx context.Context) {
 	var all sync.WaitGroup
-	for _, x := range c.talkers {
+	for i, x := range c.talkers {
 		all.Go(func() {
-			tick := time.NewTicker(pace)
+			// They do not talk all at once.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(x.pace * time.Duration(i) / time.Duration(len(c.talkers))):
+			}
+			tick := time.NewTicker(x.pace)
 			defer tick.Stop()
 			for n := 0; ; n++ {
 				select {

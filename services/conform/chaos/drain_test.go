@@ -50,7 +50,7 @@ func TestDrain(t *testing.T) {
 	time.Sleep(11 * time.Second) // a partition that has just moved stays for 10 s
 	addrs := r.Addrs()
 	sleepers := sleep(t, addrs, *offline)
-	c := NewCrowd(t, addrs, *connected, min(mostTalkers, *connected/4))
+	c := NewCrowd(t, addrs, *connected, min(mostTalkers, *connected/4), *pace)
 	defer c.end()
 	begun := time.Now()
 	parallel(t, *connected, c.join)
@@ -59,10 +59,12 @@ func TestDrain(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var talk sync.WaitGroup
-	talk.Go(func() { c.talk(ctx, *pace) })
-	time.Sleep(3 * time.Second)
+	talk.Go(func() { c.talk(ctx) })
+	time.Sleep(3*time.Second + 2**pace)
+	c.reset()
+	time.Sleep(3*time.Second + 2**pace)
 	came, acked := c.pauses()
-	say("before: longest pause of each that listens: %s; of each that publishes: %s", spreadOf(came), spreadOf(acked))
+	say("before: how much later than usual messages came at most, for each that listens: %s; how long an acknowledgement took at most, for each that publishes: %s", spreadOf(came), spreadOf(acked))
 
 	victim := r.Of("broker")[0]
 	states, err := victim.states(t.Context())
@@ -77,12 +79,12 @@ func TestDrain(t *testing.T) {
 	if err != nil {
 		t.Fatalf("drain: %v\n%s", err, out)
 	}
-	time.Sleep(time.Second)
+	time.Sleep(time.Second + 2**pace)
 	came, acked = c.pauses()
 	n, how := c.noticed()
 	say("%s, with %d of %d partitions, is drained in %.1f s: %d of %d clients noticed (%s), %d wills were sent", victim.Name,
 		states["serving"], partitions, took.Seconds(), n, *connected, how, c.wills.Load())
-	say("longest pause of each that listens: %s; of each that publishes: %s", spreadOf(came), spreadOf(acked))
+	say("meanwhile: how much later messages came at most: %s; how long an acknowledgement took at most: %s", spreadOf(came), spreadOf(acked))
 	stop()
 	talk.Wait()
 	promises := c.settle(time.Minute)
