@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -102,10 +103,23 @@ func (x *talker) message(d conform.Delivered) {
 	}
 }
 
+// enter connects a client, which comes again while gateways let in as many as they can
+// (0x9F, in 3.x server unavailable).
+func enter(d *conform.Device) error {
+	for tries := 0; ; tries++ {
+		_, err := d.Connect()
+		var refused *conform.Refused
+		if err == nil || tries == 600 || !errors.As(err, &refused) {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // join connects client i, and has it listen to its talker.
 func (c *Crowd) join(i int) error {
 	d := c.devices[i]
-	if _, err := d.Connect(); err != nil {
+	if err := enter(d); err != nil {
 		return err
 	}
 	go func() {

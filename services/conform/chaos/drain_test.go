@@ -112,7 +112,7 @@ func sleep(t *testing.T, addrs []string, n int) (all []*conform.Device) {
 	}
 	parallel(t, n, func(i int) error {
 		d := all[i]
-		if _, err := d.Connect(); err != nil {
+		if err := enter(d); err != nil {
 			return err
 		}
 		defer d.Disconnect()
