@@ -65,7 +65,7 @@ func (h *Host) cedeNext() {
 			return
 		}
 		c := &r.cede
-		if c.asked || len(c.plan.Wanted) == 0 || r.broken || now < c.notBefore || !r.MayHand(c.plan.Wanted[0]) {
+		if c.asked || len(c.plan.Wanted) == 0 || r.broken || now < c.notBefore || !r.MayHand(now, c.plan.Wanted[0]) {
 			continue
 		}
 		c.asked = true

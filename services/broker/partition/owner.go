@@ -160,9 +160,13 @@ func (r *Replica) joins(b Broker) bool {
 	return p != nil && p.mode == sending && p.copy == Whole && p.match >= r.need() && r.peers.Silence(b) < peerOut/2 && !r.stuck(p)
 }
 
-// MayHand reports whether the owner would hand over to a broker now, if the plan were so.
-func (r *Replica) MayHand(to Broker) bool {
-	return r.role == Serving && to != r.self && r.table.IsInSync(to) && r.stays(to) && r.ready(r.peer(to))
+// MayHand reports whether the owner would hand over to a broker now, if the plan were so,
+// and propose it at once.
+func (r *Replica) MayHand(now int64, to Broker) bool {
+	r.clock = max(r.clock, now)
+	t := &r.table
+	return r.role == Serving && to != r.self && t.IsInSync(to) && r.stays(to) && r.ready(r.peer(to)) &&
+		t.fresh && !t.inFlight && !t.reading && (t.proposedAt == 0 || r.clock-t.proposedAt >= repropose)
 }
 
 // ready reports whether a hand-over to a member of the ISR may begin.
