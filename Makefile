@@ -10,6 +10,8 @@ ROUNDS        ?= 5
 MINUTES       ?= 30
 SESSIONS      ?= 2000
 CLIENTS       ?= 15000
+CONNECTED     ?= 10000
+OFFLINE       ?= 50000
 RUNS          ?= 3
 SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
@@ -19,7 +21,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -87,6 +89,9 @@ chaos: ## damage a region of processes in network namespaces for MINUTES (30) un
 
 chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline sessions of 100 messages each, and print how long their partitions are not served
 	$(GO) test -count=1 -timeout 30m -run '^TestLoss$$' -v ./services/conform/chaos -sessions $(SESSIONS) $(ARGS)
+
+drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE (50000) sessions, and print what they notice; take-overs between gateways too
+	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -spread=false -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)

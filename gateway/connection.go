@@ -47,8 +47,8 @@ type connection struct {
 	// silence is how many milliseconds may pass without a byte; 0 is for ever.
 	silence atomic.Int64
 
-	// link and channel are guarded by mu until CONNACK is on its way: a client that
-	// waits for a broker has none. The others are set by the reading goroutine before
+	// link and channel are guarded by mu: a client that waits for a broker has none.
+	// They do not change while turning or sending are set. The others are set by the reading goroutine before
 	// the channel is asked for.
 	link     *uplink.Link[connection]
 	channel  link.Channel
@@ -79,6 +79,10 @@ type connection struct {
 	opening *opening
 	// opened: CONNACK with success was appended.
 	opened bool
+	// moving is set while the client's partition moves to another broker.
+	moving *moving
+	// turning: the inbound half handles packets, and may have frames to send.
+	turning bool
 	// slow: something waited for the socket at the last flush. gone: it is closed.
 	slow bool
 	gone bool
@@ -280,13 +284,19 @@ func (c *connection) wait(ready func() bool) bool {
 const maxOwed = 256 << 10
 
 // pause reports whether b, which was read, may not be handled yet: too many
-// answers wait for the socket, the broker's window is used up, or the client waits
-// for the owner of its partition. Then c is
+// answers wait for the socket, the broker's window is used up, the partition of the
+// client moves, or the client waits for the owner of its partition. Then c is
 // paused until somebody calls wakeLocked. The keep alive goes on in the first
 // case, so that a client that never reads again is ended by it.
 func (c *connection) pause(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	paused := c.mustPauseLocked(b)
+	c.turning = !paused
+	return paused
+}
+
+func (c *connection) mustPauseLocked(b []byte) bool {
 	if c.ending || !c.opened && !c.waitsLocked() {
 		return false
 	}
@@ -295,6 +305,7 @@ func (c *connection) pause(b []byte) bool {
 	case stalled || !c.opened:
 	case len(b) == 0:
 		return false
+	case c.moving != nil:
 	case !c.m.MayRead(packet.Type(b[0] >> 4)):
 		c.gw.metrics.paused.Inc()
 	default:

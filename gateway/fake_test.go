@@ -167,6 +167,8 @@ type fakeBroker struct {
 	away  bool
 	lives int // of its link: a former one takes nothing
 	moved func(id mqtt.ClientID) *link.Moved
+	// paused counts the channels that are, late what came on them afterwards.
+	paused, late int
 }
 
 type fakeChannel struct {
@@ -174,6 +176,8 @@ type fakeChannel struct {
 	credit, used    uint64
 	filters         []string
 	tooLarge, acked int
+	topics          []string // published to
+	paused          bool
 }
 
 func (b *fakeBroker) Dial(_ context.Context, gw link.Gateway) (link.Broker, error) {
@@ -240,7 +244,13 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 		down.Frames = append(down.Frames, d)
 	}
 	c := b.channels[f.Channel]
+	if c != nil && c.paused && f.Kind != link.UpClose && f.Kind != link.UpOpen {
+		b.late++
+	}
 	switch f.Kind {
+	case link.UpPaused:
+		b.paused++
+		c.paused = true
 	case link.UpOpen:
 		b.opens = append(b.opens, *f.Open)
 		if b.moved != nil {
@@ -289,6 +299,7 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 		c.filters = nil
 		say(link.DownFrame{Kind: link.DownUnsuback, Reasons: make([]mqtt.ReasonCode, len(f.Unsubscribe))})
 	case link.UpPublish:
+		c.topics = append(c.topics, string(f.Message.Topic))
 		slot := uint16(len(down.Messages))
 		down.Messages = append(down.Messages, f.Message)
 		for ch, t := range b.channels {

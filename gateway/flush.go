@@ -47,6 +47,9 @@ type flusher struct {
 	costs [flushPiece]int64
 	n     int // of taken
 	ups   []upTo
+	// senders are the connections of which frames were gathered that must not be
+	// overtaken.
+	senders []*connection
 }
 
 type upTo struct {
@@ -195,7 +198,18 @@ func (fl *flusher) send(g *Gateway) (lost []*uplink.Link[connection]) {
 		u.link = nil
 	}
 	fl.ups = fl.ups[:0]
+	fl.gathered()
 	return lost
+}
+
+// gathered goes on with those of which frames were sent.
+func (fl *flusher) gathered() {
+	senders := fl.senders
+	fl.senders = nil
+	for _, c := range senders {
+		c.sent()
+		c.gw.flushOne(c)
+	}
 }
 
 // post sends what was gathered for the brokers.
@@ -210,6 +224,7 @@ func (fl *flusher) post(g *Gateway) {
 		u.link = nil
 	}
 	fl.ups = fl.ups[:0]
+	fl.gathered()
 }
 
 // flush writes out what is there, says goodbye when it is time, and gathers
@@ -259,9 +274,16 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 		return n, warn
 	}
 	if !c.ending {
+		if c.moving != nil && c.moving.told {
+			return n, warn // the new owner hears of it
+		}
 		if total, ok := c.creditLocked(backlog); ok {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
+		}
+		if len(c.tooLarge) > 0 || c.changed != nil {
+			c.sending++
+			fl.senders = append(fl.senders, c)
 		}
 		for _, id := range c.tooLarge {
 			up := fl.frames(c.link)
@@ -272,6 +294,11 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpLimits, Channel: c.channel, Limits: c.changed})
 			c.changed = nil
+		}
+		if c.mayPauseLocked() {
+			c.moving.told = true
+			up := fl.frames(c.link)
+			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpPaused, Channel: c.channel})
 		}
 		return n, warn
 	}

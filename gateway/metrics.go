@@ -68,7 +68,7 @@ var Metrics = []telemetry.Metric{
 	mTenantPublishes:      {Name: "mqtt_gateway_tenant_publishes_total", Kind: telemetry.Counter, Labels: []string{"tenant", "outcome"}, Help: "PUBLISH packets that came from a tenant's clients, by outcome: passed on to a broker, or the reason of mqtt_gateway_dropped_total why not."},
 	mTenantBytes:          {Name: "mqtt_gateway_tenant_received_bytes_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "Bytes of packets that came from a tenant's clients after CONNECT, inside TLS and WebSocket."},
 	mTenantRefused:        {Name: "mqtt_gateway_tenant_connects_refused_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "CONNECTs of a tenant's clients that were refused by a quota, or because the node is overloaded."},
-	mOpens:                {Name: "mqtt_gateway_opens_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "CONNECTs that did not find the broker of their client's partition at once: answered by a broker that does not have it (moved, each time), made to wait (waited), refused after waiting (timed_out)."},
+	mOpens:                {Name: "mqtt_gateway_opens_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "CONNECTs that did not find the broker of their client's partition at once: answered by a broker that does not have it (moved, each time), made to wait (waited), refused after waiting (timed_out). resumed are clients whose partition has moved to another broker without their connection being closed."},
 	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
@@ -89,9 +89,10 @@ const (
 	openMoved = iota
 	openWaited
 	openTimedOut
+	openResumed
 )
 
-var openEvents = [...]string{openMoved: "moved", openWaited: "waited", openTimedOut: "timed_out"}
+var openEvents = [...]string{openMoved: "moved", openWaited: "waited", openTimedOut: "timed_out", openResumed: "resumed"}
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	m := &metrics{

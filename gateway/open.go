@@ -102,7 +102,7 @@ func (c *connection) unlinkedLocked() {
 var unreachable = conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"}
 
 // parkLocked has c, which has no channel any more, wait for the owner of its
-// partition. From the first time on its goroutine gives it to an event loop. refused is
+// partition. Before CONNACK its goroutine gives it to an event loop. refused is
 // the owner that has just said that it does not serve the partition; nil if none has.
 // The caller kicks those that wait, so that they are tried again in time.
 func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
@@ -115,15 +115,9 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 	if !again {
 		now := time.Now().UnixMilli()
 		o.until = now + g.cfg.OwnerWait.Milliseconds()
-		g.metrics.opens[openWaited].Inc()
-		g.registry.wheel.look(&c.timed, min(o.until+1, now+hungUpEvery.Milliseconds()))
-		g.waiters.Do(func() {
-			owner, epoch, _ := g.brokers.Table().OwnerOf(o.partition)
-			g.log.Warn("clients wait for their partition to have a broker; further ones are counted only, for 10 seconds",
-				slog.Int("partition", int(o.partition)), slog.String("owner", owner), slog.Uint64("epoch", epoch))
-		})
-		c.awaits.Store(true)
-		c.wakeLocked() // if its goroutine waits for the broker's answer
+		if !c.opened {
+			c.waitsFromLocked(now)
+		}
 	}
 	w := &g.waiting
 	w.mu.Lock()
@@ -136,13 +130,32 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 	w.add(o, again)
 }
 
+// waitsFromLocked begins the waiting of a client that has no CONNACK.
+func (c *connection) waitsFromLocked(now int64) {
+	g, o := c.gw, c.opening
+	g.metrics.opens[openWaited].Inc()
+	g.registry.wheel.look(&c.timed, min(o.until+1, now+hungUpEvery.Milliseconds()))
+	g.waiters.Do(func() {
+		owner, epoch, _ := g.brokers.Table().OwnerOf(o.partition)
+		g.log.Warn("clients wait for their partition to have a broker; further ones are counted only, for 10 seconds",
+			slog.Int("partition", int(o.partition)), slog.String("owner", owner), slog.Uint64("epoch", epoch))
+	})
+	c.awaits.Store(true)
+	c.wakeLocked() // if its goroutine waits for the broker's answer
+}
+
 // moved goes on with a client whose partition is not the broker's.
 func (c *connection) moved(l *uplink.Link[connection], ch link.Channel, m *link.Moved) {
 	g := c.gw
-	g.metrics.opens[openMoved].Inc()
 	g.brokers.Moved(m)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.moving != nil && c.opening == nil && !c.ending && c.link == l && c.channel == ch {
+		c.goneLocked(l, m.Partition)
+		g.waiting.kick()
+		return
+	}
+	g.metrics.opens[openMoved].Inc()
 	if c.opening == nil || c.link != l || c.channel != ch {
 		return // it has ended
 	}
@@ -165,8 +178,8 @@ func (c *connection) openedLocked() {
 }
 
 // waitsLocked reports whether c waits, or has waited, for the owner of its
-// partition, and has no answer yet.
-func (c *connection) waitsLocked() bool { return c.opening != nil && c.opening.until != 0 }
+// partition, and has no answer and no CONNACK yet.
+func (c *connection) waitsLocked() bool { return c.opening != nil && c.opening.until != 0 && !c.opened }
 
 // overdueLocked ends c, which has no CONNACK yet, if it is time, and returns when to
 // look again.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/packet"
 )
@@ -251,9 +252,9 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 // send brings about the effects gathered in t, and empties it.
 func (c *connection) send(t *turn) {
 	c.countTurn(t)
-	sends := c.apply(&t.fx)
+	sends, l := c.apply(&t.fx)
 	if sends {
-		if err := c.link.Send(&t.fx.Up); err != nil {
+		if err := l.Send(&t.fx.Up); err != nil {
 			c.gw.log.Debug("send to the broker", "error", err)
 		}
 		c.sent()
@@ -270,7 +271,7 @@ func (c *connection) send(t *turn) {
 		return // a loop flushes once for all
 	}
 	if sends {
-		c.link.FlushUp()
+		l.FlushUp()
 	}
 	if dirty {
 		c.gw.flush()
@@ -278,12 +279,16 @@ func (c *connection) send(t *turn) {
 }
 
 // apply appends what the client is answered at once, and reports whether there
-// are frames for the broker, after which sent must be called.
-func (c *connection) apply(fx *conn.Effects) (send bool) {
+// are frames for the broker behind l, after which sent must be called.
+func (c *connection) apply(fx *conn.Effects) (send bool, l *uplink.Link[connection]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.turning = false
 	if c.ending {
-		return false
+		return false, nil
+	}
+	if c.mayPauseLocked() {
+		c.markLocked()
 	}
 	c.borrowOut()
 	before := len(c.out.b)
@@ -302,10 +307,10 @@ func (c *connection) apply(fx *conn.Effects) (send bool) {
 		c.markLocked()
 	}
 	if len(fx.Up.Frames) == 0 {
-		return false
+		return false, nil
 	}
 	c.sending++
-	return true
+	return true, c.link
 }
 
 // sent is called after a Send. Somebody else may have ended the connection
@@ -315,7 +320,7 @@ func (c *connection) sent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sending--
-	if c.ending && !c.reported {
+	if c.ending && !c.reported || c.mayPauseLocked() {
 		c.markLocked()
 	}
 }

@@ -52,6 +52,8 @@ func (c *connection) timeout(now int64) (again int64) {
 		c.source.Wake()
 	case !c.opened:
 		return c.overdueLocked(now)
+	case c.moving != nil:
+		return c.movedLocked(now)
 	case over != 0 && now > over:
 		c.endLocked(conn.Close{
 			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows",

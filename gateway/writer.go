@@ -124,8 +124,16 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 		}
 		return
 	}
-	if c.opening != nil {
+	if f.Kind == link.DownPause {
+		c.pauseLocked(f.Bytes)
+		return
+	}
+	if o := c.opening; o != nil {
 		c.openedLocked()
+		if o.open.Resume != 0 && f.Kind == link.DownOpened {
+			c.reopenedLocked(f.Bytes)
+			return
+		}
 	}
 	c.borrowOut()
 	before := len(c.out.b)

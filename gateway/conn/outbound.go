@@ -120,7 +120,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		r.Opened = true
 	case link.DownRefused, link.DownClose:
 		r.Close = ended(0, f.Reason, f.Text)
-	case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable, link.DownMoved:
+	case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable, link.DownMoved, link.DownPause:
 		// Those are about the link, or for who chooses the broker.
 	}
 	return dst, r

@@ -89,6 +89,9 @@ func (l *Link[T]) Receive(b *link.Down) {
 // Flush implements link.Gateway.
 func (l *Link[T]) Flush() { l.pool.handler.Flush() }
 
+// Features implements link.Featured.
+func (l *Link[T]) Features() uint32 { return link.Features }
+
 // FlushEarly implements link.EarlyFlusher.
 func (l *Link[T]) FlushEarly() { l.pool.handler.FlushEarly() }
 

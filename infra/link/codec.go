@@ -25,6 +25,7 @@ const (
 	wireClose       = 0x08
 	wireQuery       = 0x09
 	wireLimits      = 0x0A
+	wirePaused      = 0x0B
 
 	wireOpened   = 0x41
 	wireRefused  = 0x42
@@ -40,6 +41,7 @@ const (
 	wireLoad     = 0x4C
 	wireTable    = 0x4D
 	wireMoved    = 0x4E
+	wirePause    = 0x4F
 )
 
 // The flags of frames and Deliver entries: the first four bits describe a
@@ -48,7 +50,7 @@ const (
 	flagQoS    = 0b0000_0011
 	flagRetain = 0b0000_0100
 	flagDup    = 0b0000_1000
-	flagExpiry = 0b0001_0000 // a message has an expiry; a Close has a session expiry
+	flagExpiry = 0b0001_0000 // a message has an expiry; a Close has a session expiry; an Open resumes
 	flagIDs    = 0b0010_0000 // a Deliver entry has Subscription Identifiers
 	flagYes    = 0b0100_0000 // clean start, session present, found, purge
 	flagWill   = 0b1000_0000 // an Open has a will

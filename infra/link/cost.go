@@ -39,7 +39,7 @@ func (f *UpFrame) Cost() int {
 		return n
 	case UpAck:
 		return DeliverOverhead
-	case UpOpen, UpCredit, UpTooLarge, UpClose, UpQuery, UpLimits:
+	case UpOpen, UpCredit, UpTooLarge, UpClose, UpQuery, UpLimits, UpPaused:
 	}
 	return 0
 }

@@ -30,7 +30,7 @@ const ping = 2 * time.Second
 // the channels, plus the frames that need no window; past wire.Config's
 // MaxPending the link ends.
 func Dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string, gw Gateway) (Broker, error) {
-	conn, err := dial(ctx, addr, tlsConf, nodeName)
+	conn, err := dial(ctx, addr, tlsConf, nodeName, gw)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func DialBroker(ctx context.Context, b TableBroker, tlsConf *tls.Config, nodeNam
 		tlsConf = tlsConf.Clone()
 		tlsConf.ServerName = b.Name
 	}
-	conn, err := dial(ctx, b.Address, tlsConf, nodeName)
+	conn, err := dial(ctx, b.Address, tlsConf, nodeName, gw)
 	if err != nil {
 		return nil, err
 	}
@@ -55,14 +55,14 @@ func DialBroker(ctx context.Context, b TableBroker, tlsConf *tls.Config, nodeNam
 	return Connect(conn, gw), nil
 }
 
-// dial opens a connection to the broker at addr.
-func dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string) (*wire.Conn, error) {
+// dial opens a connection to the broker at addr, with the features that gw has.
+func dial(ctx context.Context, addr string, tlsConf *tls.Config, nodeName string, gw Gateway) (*wire.Conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("dial broker: %w", err)
 	}
-	config := wire.Config{Node: nodeName, Features: Features, KeepAlive: ping}
+	config := wire.Config{Node: nodeName, Features: FeaturesOf(gw), KeepAlive: ping}
 	nc = socket(nc, &config)
 	if tlsConf != nil {
 		if tlsConf.ServerName == "" {

@@ -41,6 +41,14 @@ func TestDocument(t *testing.T) {
 			}},
 			{Kind: link.DownMoved, Channel: 1, Moved: &link.Moved{Partition: 1, Epoch: 2, Broker: "b2"}},
 		}}, 0)),
+		"pause": batch(new(link.DownEncoder).Append(nil, &link.Down{Frames: []link.DownFrame{
+			{Kind: link.DownPause, Channel: 1, Bytes: 77},
+			{Kind: link.DownMoved, Channel: 1, Moved: &link.Moved{Partition: 1, Epoch: 2}},
+		}}, 0)),
+		"resume": batch(link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{
+			{Kind: link.UpPaused, Channel: 1},
+			{Kind: link.UpOpen, Channel: 9, Open: &link.Open{Tenant: "acme", ClientID: "pump-7", Credit: 1 << 19, Resume: 77}},
+		}}, 0)),
 	}
 	wiretest.Document(t, file, golden, *rewrite)
 }

@@ -142,6 +142,9 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 		dst = binary.BigEndian.AppendUint16(dst, f.Moved.Partition)
 		dst = binary.BigEndian.AppendUint64(dst, f.Moved.Epoch)
 		dst = append(dst, f.Moved.Broker...)
+	case DownPause:
+		dst, body = open(dst, wirePause, 0, f.Channel)
+		dst = binary.BigEndian.AppendUint64(dst, f.Bytes)
 	case DownDeliver, DownAck, DownWindow: // vectors: Append's
 		return dst
 	}
@@ -222,6 +225,9 @@ func (b *Down) decode(f wire.Frame) error {
 		out.Kind, out.Table, channelless = DownTable, r.table(), true
 	case wireMoved:
 		out.Kind, out.Moved = DownMoved, &Moved{Partition: r.U16(), Epoch: r.U64(), Broker: string(r.Rest())}
+	case wirePause:
+		out.Kind, out.Bytes = DownPause, r.U64()
+		r.Bad = r.Bad || out.Bytes == 0
 	default:
 		return f.Malformed("a broker sends no such frame")
 	}

@@ -13,10 +13,29 @@ const (
 	// FeatureOwners is of a gateway that takes DownTable and DownMoved, and of a
 	// broker that sends them.
 	FeatureOwners uint32 = 1 << iota
+	// FeatureMoves is of a gateway that takes DownPause, after which DownMoved is for a
+	// client that has had CONNACK, and of a broker that takes what such a client is
+	// opened again with (Open.Resume).
+	FeatureMoves
 
 	// Features are all that this package knows.
-	Features = FeatureOwners
+	Features = FeatureOwners | FeatureMoves
 )
+
+// Featured is a Gateway that says which features it has. One that does not has those
+// that any Gateway in the broker's process has: FeatureOwners.
+type Featured interface {
+	Gateway
+	Features() uint32
+}
+
+// FeaturesOf are the features of gw.
+func FeaturesOf(gw Gateway) uint32 {
+	if f, ok := gw.(Featured); ok {
+		return f.Features()
+	}
+	return FeatureOwners
+}
 
 // forOld returns b as a gateway understands it that does not know FeatureOwners: it
 // hears nothing of the table, and a client of another broker's is refused, to try

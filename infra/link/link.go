@@ -74,6 +74,8 @@ const (
 	UpQuery
 	// UpLimits replaces the Limits of an Open, because the tenant has changed.
 	UpLimits
+	// UpPaused answers a DownPause: nothing more comes on the channel but its UpClose.
+	UpPaused
 )
 
 // Up is a batch from gateway to broker.
@@ -135,6 +137,11 @@ type Open struct {
 	GrantRevision uint64
 	// Labels are for show only; nothing is decided by them.
 	Labels Labels
+	// Resume, if it is not 0, is the token of the DownPause of the channel that this one
+	// is to go on from, at another broker: the session knows all but Tenant, ClientID
+	// and Credit, and the client is told nothing. If the session does not wait for that
+	// token, the Open is refused.
+	Resume uint64
 }
 
 // Limits are the tenant's limits and settings that the broker enforces on the
@@ -368,8 +375,15 @@ const (
 	// of the link.
 	DownTable
 	// DownMoved answers an UpOpen: this broker does not serve the partition of the
-	// client, and the channel is not open.
+	// client, and the channel is not open. On a channel that was paused it says that
+	// the partition has gone: the channel ends without a word to the client, and is
+	// opened at the new owner with the token of the pause.
 	DownMoved
+	// DownPause says that the partition of a client is about to move. The gateway sends
+	// what it has begun to, then UpPaused, and takes nothing more of the client until
+	// the channel was opened again. The broker goes on sending until DownMoved. It goes
+	// to gateways with FeatureMoves only.
+	DownPause
 )
 
 // Down is a batch from broker to gateway. A message that many channels of the
@@ -404,7 +418,8 @@ type DownFrame struct {
 	PacketID uint16
 	Slot     uint16 // DownDeliver: index into Messages
 	// Bytes is of DownWindow and DownOpened: the total of UpFrame.Cost that the
-	// gateway may send on this channel since it was opened.
+	// gateway may send on this channel since it was opened. Of DownPause it is the
+	// token to open the channel again with, never 0.
 	Bytes           uint64
 	SubscriptionIDs []uint32          // DownDeliver
 	Reasons         []mqtt.ReasonCode // DownSuback, DownUnsuback

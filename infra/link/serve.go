@@ -161,6 +161,9 @@ func (d *downlink) Receive(b *Down) {
 	}
 }
 
+// Features implements Featured.
+func (d *downlink) Features() uint32 { return d.conn.Features() }
+
 // Flush implements Gateway.
 func (d *downlink) Flush() { d.conn.Flush() }
 

@@ -94,6 +94,8 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 		dst, body = open(dst, wireLimits, 0, f.Channel)
 		dst = binary.BigEndian.AppendUint32(dst, f.Limits.SessionExpiry)
 		dst = appendLimits(dst, &f.Limits.Limits)
+	case UpPaused:
+		dst, body = open(dst, wirePaused, 0, f.Channel)
 	case UpQuery:
 		return appendQuery(dst, f.Query)
 	case UpAck, UpCredit: // vectors: AppendUp's
@@ -105,7 +107,7 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 // appendOpen appends
 //
 //	session expiry u32 | receive maximum u16 | credit u64 | grant revision u64 |
-//	limits | tenant | ClientID | labels | [will delay u32 | will flags u8 | will]
+//	limits | tenant | ClientID | labels | [token u64] | [will delay u32 | will flags u8 | will]
 func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	var flags byte
 	if o.CleanStart {
@@ -113,6 +115,9 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	}
 	if o.Will != nil {
 		flags |= flagWill
+	}
+	if o.Resume != 0 {
+		flags |= flagExpiry
 	}
 	dst, body := open(dst, wireOpen, flags, ch)
 	dst = binary.BigEndian.AppendUint32(dst, o.SessionExpiry)
@@ -123,6 +128,9 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	dst = wire.AppendBytes(dst, o.Tenant)
 	dst = wire.AppendBytes(dst, string(o.ClientID))
 	dst = appendLabels(dst, &o.Labels)
+	if o.Resume != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, o.Resume)
+	}
 	if o.Will != nil {
 		dst = binary.BigEndian.AppendUint32(dst, o.Will.Delay)
 		dst = append(dst, MessageFlags(&o.Will.Message))
@@ -180,6 +188,10 @@ func (r *reader) open(flags byte) *Open {
 		CleanStart: flags&flagYes != 0, SessionExpiry: r.U32(), ReceiveMaximum: r.U16(), Credit: r.U64(), GrantRevision: r.U64(),
 		Limits: r.limits(),
 		Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Labels: r.labels(),
+	}
+	if flags&flagExpiry != 0 {
+		o.Resume = r.U64()
+		r.Bad = r.Bad || o.Resume == 0
 	}
 	if flags&flagWill != 0 {
 		delay, flags := r.U32(), r.U8()
@@ -270,6 +282,8 @@ func (b *Up) decode(f wire.Frame) error {
 		r.Bad = r.Bad || out.Close.Cause < CloseNormal || out.Close.Cause > CloseRevoked
 	case wireLimits:
 		out.Kind, out.Limits = UpLimits, &NewLimits{SessionExpiry: r.U32(), Limits: r.limits()}
+	case wirePaused:
+		out.Kind = UpPaused
 	case wireQuery:
 		q := &Query{Purge: f.Flags&flagYes != 0, ID: r.U64(), Kind: QueryKind(r.U8()), Limit: int(r.U32()), Tenant: r.String()}
 		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.String()), r.String(), r.String()
@@ -287,7 +301,7 @@ func (b *Up) decode(f wire.Frame) error {
 
 // upFlags are the flags that each frame of a gateway may have.
 var upFlags = map[byte]byte{
-	wireOpen:    flagYes | flagWill,
+	wireOpen:    flagYes | flagWill | flagExpiry,
 	wirePublish: flagQoS | flagRetain | flagDup | flagExpiry,
 	wireClose:   flagExpiry,
 	wireQuery:   flagYes,

@@ -19,6 +19,7 @@ var (
 	descRefused  = prometheus.NewDesc("mqtt_broker_refused_total", "Connections and subscriptions refused by quota.", []string{"what"}, nil)
 	descRedeliv  = prometheus.NewDesc("mqtt_broker_shared_redelivered_total", "Messages of shared subscriptions given to another member.", nil, nil)
 	descStuck    = prometheus.NewDesc("mqtt_broker_shared_stuck_total", "Members of shared subscriptions disconnected because they did not acknowledge within shared_member_timeout.", nil, nil)
+	descMoved    = prometheus.NewDesc("mqtt_broker_moved_connections_total", "Connections of clients whose partition has moved as planned, by outcome: resumed here, refused here since the session did not wait for them, unquiet: closed by the broker that it moved from, since they could not go on elsewhere.", []string{"outcome"}, nil)
 	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were over before they had to be written.", nil, nil)
 	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
 	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
@@ -40,7 +41,7 @@ func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPa
 // ownDescriptions are those that every broker has, of a cluster or alone.
 func ownDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
-		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descUnwrit, descGroups,
+		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
 		descLoad, descTenant,
 	}
@@ -75,7 +76,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten uint64
+	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten, resumed, unresumed, unquiet uint64
 	drops := map[string]uint64{}
 	c.set.Stats(func(s *shard.Stats) {
 		in += s.QueueIn.Load()
@@ -88,6 +89,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		moved += s.Redelivered.Load()
 		stuck += s.Stuck.Load()
 		unwritten += s.Unwritten.Load()
+		resumed += s.Resumed.Load()
+		unresumed += s.Unresumed.Load()
+		unquiet += s.Unquiet.Load()
 		s.Drops(func(reason string, n uint64) { drops[reason] += n })
 	})
 	counter(descIn, in)
@@ -100,6 +104,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descRedeliv, moved)
 	counter(descStuck, stuck)
 	counter(descUnwrit, unwritten)
+	counter(descMoved, resumed, "resumed")
+	counter(descMoved, unresumed, "refused")
+	counter(descMoved, unquiet, "unquiet")
 	for reason, n := range drops {
 		counter(descDropped, n, reason)
 	}

@@ -113,6 +113,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
+		Cede:     func(p partition.ID, done func()) { r.shards.Cede(p, done) },
 		Changed:  r.changed, Seen: r.seen, Log: log,
 		PowerLost: powerLost, Started: func() {
 			if err := noteBoot(store, boot()); err != nil {

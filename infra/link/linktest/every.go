@@ -28,6 +28,8 @@ func EveryUp() *link.Up {
 			Labels:        link.Labels{Protocol: "5", Listener: "mqtts", Username: "default", Peer: "192.0.2.1:4711", Gateway: "gateway-1"},
 		}},
 		{Kind: link.UpOpen, Channel: 0xFFFFFFFF, Open: &link.Open{}},
+		{Kind: link.UpOpen, Channel: 4, Open: &link.Open{Tenant: "acme", ClientID: "moved", Credit: 1 << 19, Resume: 1 << 40}},
+		{Kind: link.UpPaused, Channel: 4},
 		{Kind: link.UpPublish, Channel: 1, PacketID: 7, Dup: true, Message: mqtt.Message{
 			Topic: []byte("a/b"), Properties: []byte{0x26, 0, 1, 'k', 0, 1, 'v'}, Payload: []byte("payload"),
 			Expiry: 60, HasExpiry: true, QoS: mqtt.AtLeastOnce, Retain: true,
@@ -105,6 +107,7 @@ func EveryDown() *link.Down {
 			{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: link.MaxPartitions}},
 			{Kind: link.DownMoved, Channel: 5, Moved: &link.Moved{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2"}},
 			{Kind: link.DownMoved, Channel: 6, Moved: &link.Moved{}},
+			{Kind: link.DownPause, Channel: 7, Bytes: 1 << 40},
 		},
 	}
 }

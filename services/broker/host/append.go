@@ -73,6 +73,9 @@ func (h *Host) roleChanged(r *replica, planned bool) {
 	h.log.Debug("role in a partition", slog.Int("partition", int(r.id)), slog.Int("role", int(role)), slog.Uint64("epoch", r.Table().Epoch))
 	switch role {
 	case partition.Serving:
+		if r.cede.ended { // it was Handing, and stays
+			h.keepPlan(r)
+		}
 		if r.lost {
 			r.lost, r.since = false, r.Table().Epoch
 		}
@@ -82,6 +85,7 @@ func (h *Host) roleChanged(r *replica, planned bool) {
 	case partition.Handing:
 	case partition.Following, partition.Claiming, partition.Alarmed:
 		r.lose(ErrLost)
+		h.cedeOver(r)
 	}
 	if h.config.Changed != nil {
 		h.config.Changed(Change{Partition: r.id, Role: role, Epoch: r.Table().Epoch, Planned: planned})

@@ -96,6 +96,12 @@ type Config struct {
 	// second: 64 MiB by default.
 	CatchUp int
 
+	// Cede is called before a partition is handed over as planned: the caller stops
+	// serving it and calls done, at most some seconds later. Until then appends are
+	// taken, and none is expected afterwards. If the hand-over comes to nothing, Changed
+	// is called with Serving. It is called by the loop and must not wait; nil is nothing
+	// to do.
+	Cede func(p partition.ID, done func())
 	// Changed hears of other roles, and Seen of entries of the table that are new. They
 	// are called by the loop and must not wait; they may be nil.
 	Changed func(Change)
@@ -133,6 +139,7 @@ type Host struct {
 	fx        partition.Effects
 	ops       []op
 	ended     bool
+	cedes     int  // partitions that are being ceded, or were and are not elsewhere yet
 	tableSeen bool // the watch of the table has told what there is
 	aroundAt  int64
 	decideAt  int64

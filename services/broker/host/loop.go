@@ -39,6 +39,7 @@ type replica struct {
 	shownRole partition.Role
 	// broken says that what it wanted written cannot be: it does nothing any more.
 	broken bool
+	cede   cede
 }
 
 // now is in milliseconds, and never 0.
@@ -183,6 +184,7 @@ func (h *Host) ticked() {
 			h.step(r, &partition.Event{Kind: partition.Tick})
 		}
 	}
+	h.cedeTicked(now)
 	if now >= h.pingAt {
 		h.pingAt = now + pingEvery
 		for _, to := range h.config.Transport.Peers() {
@@ -209,7 +211,7 @@ func (h *Host) decide() {
 			h.calls.create(d.ID, *d.Create)
 			continue
 		}
-		h.step(h.replicas[d.ID], &partition.Event{Kind: partition.Plan, Wanted: d.Wanted, Draining: d.Draining})
+		h.plan(h.replicas[d.ID], d)
 	}
 }
 
@@ -222,6 +224,7 @@ func (h *Host) fail(r *replica, err error) {
 	h.counted.alarms.Add(1)
 	h.log.Error("a replica has ended: what it wants written cannot be", slog.Int("partition", int(r.id)), slog.Any("error", err))
 	r.lose(ErrLost)
+	h.cedeOver(r)
 	h.show(r)
 	if h.config.Changed != nil {
 		h.config.Changed(Change{Partition: r.id, Role: partition.Alarmed, Epoch: r.Table().Epoch})

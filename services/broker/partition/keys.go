@@ -43,6 +43,8 @@ const (
 	// KindNumber (shard): -> the newest number that the partition gave, to a session,
 	// a body or an exact publish.
 	KindNumber Kind = 'x'
+	// KindMoving (shard): token -> a connection that goes on at the next owner.
+	KindMoving Kind = 'm'
 	// KindLog (partition): n -> epoch, the newest batches again, for followers
 	// that lack them.
 	KindLog Kind = 'l'

@@ -160,6 +160,21 @@ func (r *Replica) joins(b Broker) bool {
 	return p != nil && p.mode == sending && p.copy == Whole && p.match >= r.need() && r.peers.Silence(b) < peerOut/2 && !r.stuck(p)
 }
 
+// MayHand reports whether the owner would hand over to a broker now, if the plan were so,
+// and propose it at once.
+func (r *Replica) MayHand(now int64, to Broker) bool {
+	r.clock = max(r.clock, now)
+	t := &r.table
+	return r.role == Serving && to != r.self && t.IsInSync(to) && r.stays(to) && r.ready(r.peer(to)) &&
+		t.fresh && !t.inFlight && !t.reading && (t.proposedAt == 0 || r.clock-t.proposedAt >= repropose)
+}
+
+// ready reports whether a hand-over to a member of the ISR may begin.
+func (r *Replica) ready(to *peer) bool {
+	return to.mode == sending && to.copy == Whole && r.clock >= r.owner.notBefore && len(r.table.pending) == 0 &&
+		r.peers.BusUp() >= 0 && !to.loading && to.inFlight < window/4 && r.mayCommit()
+}
+
 // hand moves the ownership to where the plan has it, once that replica has
 // everything. Appends stand still meanwhile.
 func (r *Replica) hand(next *Entry) {
@@ -171,8 +186,7 @@ func (r *Replica) hand(next *Entry) {
 		}
 	}
 	switch {
-	case r.role == Serving && to != nil && r.clock >= o.notBefore && len(r.table.pending) == 0 && r.peers.BusUp() >= 0 &&
-		!to.loading && to.inFlight < window/4 && r.mayCommit():
+	case r.role == Serving && to != nil && r.ready(to):
 		r.role, o.handingAt = Handing, r.clock
 	case r.role == Handing && (to == nil || r.clock-o.handingAt >= handOver):
 		to = nil

@@ -46,6 +46,12 @@ func TestScripts(t *testing.T) {
 				if d.HasArg("will") {
 					e.Open.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("will")}, Delay: uint32(arg("will", 0))}
 				}
+			case "resume":
+				e.Kind = Resume
+				e.Carried = &Carried{ReceiveMaximum: uint16(arg("window", 20)), InboundMaximum: 20}
+				if d.HasArg("resend") {
+					e.Carried.Resend = []uint16{uint16(arg("resend", 0))}
+				}
 			case "detach":
 				e.Kind, e.Cause = Detach, Lost
 				if d.HasArg("normal") {

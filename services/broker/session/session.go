@@ -77,24 +77,28 @@ const (
 	Discard
 	// Adjust: the tenant has changed what holds for the session.
 	Adjust
+	// Resume: the connection that the session has goes on, at another broker. It
+	// comes instead of an Attach, and nothing is sent again.
+	Resume
 )
 
 // Event is one event. Which fields are read depends on Kind.
 type Event struct {
-	Kind   EventKind
-	Open   *Opening            // Attach
-	Cause  Cause               // Detach
-	Ack    mqtt.AckKind        // Ack
-	Reason mqtt.ReasonCode     // Ack, Routed
-	QoS    mqtt.QoS            // Publish, Enqueued
-	Packet uint16              // Publish, Ack, TooLarge, Subscribe, Unsubscribe
-	Token  Token               // Routed
-	Seq    uint64              // Enqueued
-	Size   int                 // Enqueued: bytes that count against credit
-	Bytes  uint64              // Credit: total granted since Attach
-	Expiry *uint32             // Detach: a new Session Expiry Interval, or nil
-	Subs   []mqtt.Subscription // Subscribe
-	Filter []string            // Unsubscribe
+	Kind    EventKind
+	Open    *Opening            // Attach
+	Carried *Carried            // Resume
+	Cause   Cause               // Detach
+	Ack     mqtt.AckKind        // Ack
+	Reason  mqtt.ReasonCode     // Ack, Routed
+	QoS     mqtt.QoS            // Publish, Enqueued
+	Packet  uint16              // Publish, Ack, TooLarge, Subscribe, Unsubscribe
+	Token   Token               // Routed
+	Seq     uint64              // Enqueued
+	Size    int                 // Enqueued: bytes that count against credit
+	Bytes   uint64              // Credit: total granted since Attach
+	Expiry  *uint32             // Detach: a new Session Expiry Interval, or nil
+	Subs    []mqtt.Subscription // Subscribe
+	Filter  []string            // Unsubscribe
 	// Limit is the most subscriptions that the session may hold, negative for
 	// no limit.
 	Limit int64 // Subscribe
@@ -163,6 +167,8 @@ func (s *Session) Step(now int64, e *Event, fx *Effects) {
 		s.discard(fx)
 	case Adjust:
 		s.adjust(now, e, fx)
+	case Resume:
+		s.resume(now, e.Carried, fx)
 	}
 }
 

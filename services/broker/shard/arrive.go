@@ -90,12 +90,16 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 	defer clear(parcels)
 	goods := newFreight(&e.Message)
 	again, n := false, int32(0)
+	partly := false
+	st.arriving.RLock() // until all is in the mailboxes
+	defer st.arriving.RUnlock()
 	of := func(p partition.ID) *parcel {
 		// What somebody waits for is refused by the turn, in the order of its stream.
 		if answer == nil && !st.Serves(p) || int(p) >= len(st.serving) {
 			again = true
 			return nil
 		}
+		partly = partly || answer != nil && (st.closing[p] || !st.Serves(p))
 		i := st.shardOf(p).index
 		if parcels[i] == nil {
 			n++
@@ -164,7 +168,7 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 				pc.done()
 				continue
 			}
-			pc.gather = g
+			pc.gather, pc.partly = g, partly
 			size := goods.msg.Size() + itemOverhead
 			st.shards[i].post(item{kind: itemParcel, parcel: pc, size: size}, r)
 		}
@@ -183,9 +187,13 @@ func (st *Set) parcel(t *Tenant, from string, e *cluster.Enqueue, goods *freight
 }
 
 // resolve finds the members that a parcel of another broker is for. It reports
-// false if a partition of the parcel is not served here, or not any more as when it was
+// false if a partition of the Enqueue is known not to be served when it comes, so that
+// what comes again was not there in part; or if a partition of the parcel is not served here, or not any more as when it was
 // matched, or has refused what came before.
 func (s *Shard) resolve(p *parcel) bool {
+	if p.partly {
+		return false
+	}
 	for i, id := range p.parts {
 		if s.set.tenure(id) != p.tenures[i] {
 			return false

@@ -14,11 +14,18 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	if ch.link.closed() {
 		return // its close has been here already
 	}
-	if s.spaces[ch.part] == nil {
+	if p := s.spaces[ch.part]; p == nil || p.ceding != nil {
 		s.moved(ch)
 		return
 	}
+	if o.Resume != 0 {
+		s.goOn(ch, o)
+		return
+	}
 	se := s.session(ch.tenant, o.ClientID)
+	if se != nil && se.awaited != nil {
+		s.overtaken(se, o.Limits.Settings.QuietTakeover)
+	}
 	if se != nil && o.Limits.Settings.Multiple && se.offline() == nil {
 		s.openAnother(se, ch, o)
 		return
@@ -56,12 +63,7 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 	se.ch, ch.sess = ch, se
 	s.introduce(se, o)
 	ch.tenant.connections.Add(1)
-	if se.groups > 0 {
-		s.eachGroup(se, func(g *share.Group[*sess], key string) {
-			g.SetOnline(se, true)
-			s.tellGroup(se, key)
-		})
-	}
+	s.setOnline(se, true)
 	will := o.Will
 	if will != nil {
 		will = &mqtt.Will{Message: will.Message.Clone(), Delay: will.Delay}
@@ -159,15 +161,23 @@ func (s *Shard) unbind(se *sess) {
 	if se.member != nil {
 		se.member.busy.Store(false) // who has no connection is not asked for room
 	}
+	s.setOnline(se, false)
+}
+
+// setOnline has the groups of a session know whether it has a connection.
+func (s *Shard) setOnline(se *sess, on bool) {
 	if se.groups > 0 {
 		s.eachGroup(se, func(g *share.Group[*sess], key string) {
-			g.SetOnline(se, false)
+			g.SetOnline(se, on)
 			s.tellGroup(se, key)
 		})
 	}
 }
 
 func (s *Shard) closeChannel(se *sess, c *link.Close) {
+	if se.ch != nil {
+		s.uncarry(se.ch)
+	}
 	ev := session.Event{Kind: session.Detach, Cause: session.Lost}
 	if c.Cause == link.CloseNormal {
 		ev.Cause = session.Normal

@@ -28,6 +28,9 @@ type Channel struct {
 	active         int64
 	window         uint32
 	due            bool // stands in the shard's list of windows
+	// asked is how many SUBSCRIBE and UNSUBSCRIBE are not answered.
+	asked int32
+	pause
 }
 
 // lane is where what the gateway says about ch waits.
@@ -36,8 +39,9 @@ func (ch *Channel) lane() *lane { return &ch.tenant.lanes[ch.shard.index] }
 // Link is the broker's end of a link to one gateway, or to the API. It
 // implements link.Broker.
 type Link struct {
-	set *Set
-	gw  link.Gateway
+	set      *Set
+	gw       link.Gateway
+	features uint32 // of the gateway
 
 	mu struct {
 		sync.RWMutex
@@ -51,7 +55,7 @@ var ErrClosed = errors.New("shard: link is closed")
 
 // Attach makes the broker's end of a link whose other end is gw.
 func (st *Set) Attach(gw link.Gateway) *Link {
-	l := &Link{set: st, gw: gw}
+	l := &Link{set: st, gw: gw, features: link.FeaturesOf(gw)}
 	l.mu.channels = make(map[link.Channel]*Channel)
 	st.links.Add(1)
 	st.mu.Lock()

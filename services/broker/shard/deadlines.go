@@ -49,6 +49,9 @@ func (s *Shard) due(se *sess) {
 	if m := se.member; m != nil && m.checkAt != 0 && (at == 0 || m.checkAt < at) {
 		at = m.checkAt
 	}
+	if a := se.awaited; a != nil && (at == 0 || a.until < at) {
+		at = a.until
+	}
 	if se.gone {
 		at = 0
 	}
@@ -82,6 +85,10 @@ func (s *Shard) tick() {
 		if m := se.member; m != nil && m.checkAt != 0 && m.checkAt <= s.now {
 			s.checkMember(se)
 			s.due(se)
+			continue
+		}
+		if se.awaited != nil && se.awaited.until <= s.now {
+			s.unresumed(se)
 			continue
 		}
 		s.step(se, &session.Event{Kind: session.Tick}, nil)

@@ -21,7 +21,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.deliverNow(se, v, retain, ids)
 		return
 	}
-	if se.ch == nil && !se.Durable() {
+	if se.ch == nil && !se.Durable() && se.awaited == nil {
 		count(&se.tenant.flows[s.index].unhandled)
 		return
 	}
@@ -78,6 +78,10 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 
 // deliverNow sends at QoS 0, or drops and counts: nothing waits at QoS 0.
 func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
+	if se.awaited != nil {
+		s.keepLate(se, v, retain, ids)
+		return
+	}
 	if se.ch == nil {
 		s.stats.Unhandled.Add(1)
 		count(&se.tenant.flows[s.index].unhandled)
@@ -93,7 +97,7 @@ func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 // pump sends what waits for a session as far as its windows allow: its queue,
 // then the retained messages that it asked for.
 func (s *Shard) pump(se *sess) {
-	if se.gone {
+	if se.gone || se.space.ceding != nil && se.space.ceding.sealed {
 		return
 	}
 	if se.queue != nil {

@@ -52,11 +52,15 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		ev.Kind, ev.Bytes = session.Credit, f.Bytes
 		s.step(se, &ev, nil)
 		s.pump(se)
+	case link.UpPaused:
+		s.paused(ch)
 	case link.UpSubscribe:
+		ch.asked++
 		ev.Kind, ev.Packet, ev.Subs, ev.Limit = session.Subscribe, f.PacketID, f.Subscribe, se.limits.Subscriptions
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpUnsubscribe:
+		ch.asked++
 		ev.Kind, ev.Packet, ev.Filter = session.Unsubscribe, f.PacketID, f.Unsubscribe
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
@@ -153,6 +157,7 @@ func (s *Shard) emit(se *sess, o *session.Out, e *queue.Entry) {
 		if o.Packet == 0 {
 			return // another connection of the client id has asked, and is told
 		}
+		ch.asked--
 		if o.Kind == session.OutUnsuback {
 			s.tell(ch, link.DownFrame{Kind: link.DownUnsuback, PacketID: o.Packet, Reasons: o.Reasons})
 			return

@@ -55,7 +55,7 @@ func (s *Shard) checkMember(se *sess) {
 	if se.gone || se.groups == 0 || se.queue == nil || after == 0 {
 		return
 	}
-	if se.ch == nil {
+	if se.ch == nil && se.awaited == nil {
 		s.regroup(se)
 		if se.Inflight() > 0 || se.waiting() > 0 { // somebody may come
 			m.checkAt = s.now + after/memberLooks

@@ -46,6 +46,8 @@ type parcel struct {
 	// tenures are those of parts when lists were found.
 	parts   []partition.ID
 	tenures []uint64
+	// partly: something of the Enqueue cannot be taken, so that nothing of it is.
+	partly  bool
 	members []cluster.Member
 	gather  *gather
 	// again says that a partition is not served here any more, or lacks what comes

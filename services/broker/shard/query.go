@@ -91,10 +91,13 @@ func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
 		return
 	}
 	for _, m := range se.all() {
+		if m.awaited != nil {
+			s.unresumed(m)
+		}
 		if ch := m.ch; ch != nil {
 			s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.AdministrativeAction, Text: "disconnected through the API"})
 		}
-		if q.Purge {
+		if q.Purge && !m.gone {
 			s.step(m, &session.Event{Kind: session.Discard}, nil)
 		}
 	}
@@ -102,7 +105,7 @@ func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
 
 func (se *sess) info() link.ClientInfo {
 	i := link.ClientInfo{
-		ClientID: string(se.ClientID), Connected: se.ch != nil, Labels: *se.origin,
+		ClientID: string(se.ClientID), Connected: se.ch != nil || se.awaited != nil, Labels: *se.origin,
 		ConnectedAt: se.connectedAt, DisconnectedAt: se.disconnectedAt,
 		SessionExpiry: se.Expiry(), Inflight: se.Inflight(), Dropped: se.dropped,
 	}

@@ -29,6 +29,8 @@ func (st *Set) Lose(p partition.ID) {
 	s.call(func() {
 		if sp := s.spaces[p]; sp != nil {
 			s.lose(sp)
+		} else if sp := s.ceded[p]; sp != nil {
+			s.lose(sp)
 		}
 	})
 }
@@ -79,10 +81,16 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		p.epoch = epoch
 		return
 	}
+	if p := s.ceded[id]; p != nil {
+		s.lose(p) // it has not been left in time
+	}
 	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch
 	bySid, err := s.restoreSpace(p)
+	if err == nil {
+		err = s.restoreMoving(p, bySid)
+	}
 	if err == nil {
 		err = s.resendOutbox(p)
 	}
@@ -93,7 +101,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 	}
 	s.restoreRetained(p)
 	for _, se := range bySid {
-		if !se.gone && se.head() {
+		if !se.gone && se.head() && se.awaited == nil {
 			s.loseConnection(se)
 		}
 	}
@@ -119,12 +127,16 @@ func (st *Set) has(tenant, filter string, p partition.ID) bool {
 // lose forgets all that is in memory of a partition, and has its clients come back
 // at the owner.
 func (s *Shard) lose(p *space) {
-	if s.spaces[p.id] != p {
+	switch p {
+	case s.spaces[p.id]:
+		delete(s.spaces, p.id)
+		if s.set.Serves(p.id) { // else it could not be restored
+			s.set.serving[p.id].Add(1)
+		}
+	case s.ceded[p.id]: // it is sealed
+		delete(s.ceded, p.id)
+	default:
 		return
-	}
-	delete(s.spaces, p.id)
-	if s.set.Serves(p.id) { // else it could not be restored
-		s.set.serving[p.id].Add(1)
 	}
 	s.set.cluster.Lost(p.id, p.epoch)
 	l := p.ledger
@@ -140,7 +152,8 @@ func (s *Shard) lose(p *space) {
 	left := make(map[groupOf]int) // stored members
 	for _, se := range gone {
 		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
-			if g := (groupOf{se.tenant, key}); se.Durable() {
+			// A connection that goes on takes its session with it.
+			if g := (groupOf{se.tenant, key}); se.Durable() || se.awaited != nil || se.ch != nil && se.ch.carried {
 				left[g]++
 			}
 		})
@@ -173,6 +186,14 @@ func (s *Shard) lose(p *space) {
 			s.free = append(s.free, uint32(slot))
 		}
 	}
+	if c := p.ceding; c != nil {
+		s.set.arriving.Lock()
+		delete(s.set.closing, p.id)
+		s.set.arriving.Unlock()
+		for _, done := range c.done {
+			done()
+		}
+	}
 }
 
 // groupOf is a shared subscription of a tenant.
@@ -183,8 +204,8 @@ type groupOf struct {
 
 // abandon forgets a session that lives on at another broker.
 func (s *Shard) abandon(se *sess) {
-	if ch := se.ch; ch != nil {
-		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session has changed; connect again"})
+	if se.ch != nil {
+		s.farewell(se)
 		s.unbind(se)
 	}
 	for _, u := range se.unwritten {

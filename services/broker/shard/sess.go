@@ -56,6 +56,8 @@ type sess struct {
 	groups  int32
 	nth     uint32
 	replays []*replay
+	// awaited is set after a planned move, until the connection of then goes on here.
+	awaited *awaited
 	// ending says that the session is over and gives away what it can; gone,
 	// that it is forgotten.
 	ending, gone bool
@@ -93,8 +95,12 @@ type space struct {
 	number   uint64
 	epoch    uint64 // under which it is served
 	numbered bool
-	queues   *queue.Space
-	retain   *retain.Space
+	// ceding is set while it is about to move as planned; left: its clients go on
+	// elsewhere.
+	ceding *ceding
+	left   bool
+	queues *queue.Space
+	retain *retain.Space
 	// applied is, for each origin partition, the highest n whose exact
 	// publish was delivered here.
 	applied map[partition.ID]uint64

@@ -57,7 +57,11 @@ type Set struct {
 	// the partitions, and held says that a shard has flights to send again.
 	cluster Cluster
 	serving []atomic.Uint64
-	held    atomic.Bool
+	// closing, guarded by arriving, are the partitions that take nothing more from
+	// others, because they are about to move.
+	arriving sync.RWMutex
+	closing  map[partition.ID]bool
+	held     atomic.Bool
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
@@ -104,7 +108,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
-		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions),
+		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
@@ -115,7 +119,7 @@ func New(c Config) (*Set, error) {
 		s := &Shard{
 			set: st, index: i,
 			wake: make(chan struct{}, 1), handover: make(chan struct{}, 1),
-			spaces: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
+			spaces: make(map[partition.ID]*space), ceded: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			now:  c.Now(),
 			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), refused: make(map[arrival]bool),

@@ -76,7 +76,9 @@ type Shard struct {
 	handover chan struct{}
 	stats    Stats
 
-	spaces   map[partition.ID]*space
+	spaces map[partition.ID]*space
+	// ceded are partitions that are sealed and not yet left; they are in no other list.
+	ceded    map[partition.ID]*space
 	sessions map[*Tenant]map[mqtt.ClientID]*sess
 	limits   map[link.Limits]*link.Limits
 	origins  map[link.Labels]*link.Labels

@@ -42,6 +42,10 @@ type Stats struct {
 	QueueIn, QueueOut, Matches, Unhandled atomic.Uint64
 	TakeOvers, Refused, SubscribeRefused  atomic.Uint64
 	Redelivered, Stuck, Unwritten         atomic.Uint64
+	// Resumed are the connections that have come here because their partition has moved
+	// as planned, Unresumed those that came in vain; Unquiet could not go on elsewhere
+	// and were closed.
+	Resumed, Unresumed, Unquiet atomic.Uint64
 	// Held were not taken by the broker of their partition and wait to be sent again.
 	Held  atomic.Uint64
 	drops [dropReasons]atomic.Uint64

@@ -5,6 +5,7 @@ package shard
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
@@ -33,7 +34,12 @@ func (w *wide) chaos() {
 		if owner != "" {
 			w.mu.Lock()
 			n = w.nodeLocked(owner)
+			pause := time.Duration(w.rand.IntN(4)) * time.Millisecond
 			w.mu.Unlock()
+			if planned { // while it is about to move
+				n.set.Cede(p, func() {})
+				time.Sleep(pause)
+			}
 			w.give(p, n, false)
 		}
 	case dice < 18:

@@ -30,6 +30,9 @@ type wideConn struct {
 	gw     *wideGateway
 	id     link.Channel
 	frames *wideInbox
+	// token is that of its pause, 0 without; kept is what the client has said since.
+	token uint64
+	kept  []link.UpFrame
 }
 
 type wideInbox struct {
@@ -76,6 +79,9 @@ func (g *wideGateway) Receive(b *link.Down) {
 // Flush implements link.Gateway.
 func (g *wideGateway) Flush() {}
 
+// Features implements link.Featured.
+func (g *wideGateway) Features() uint32 { return link.Features }
+
 // Lost implements link.Gateway.
 func (g *wideGateway) Lost(error) {}
 
@@ -93,6 +99,10 @@ func (g *wideGateway) lose() {
 
 func (c *wideConn) send(f link.UpFrame) {
 	f.Channel = c.id
+	if c.token != 0 && f.Kind != link.UpClose && f.Kind != link.UpPaused {
+		c.kept = append(c.kept, f)
+		return
+	}
 	_ = c.link.Send(&link.Up{Frames: []link.UpFrame{f}}) // of a broker that has died
 }
 
@@ -112,6 +122,11 @@ type wideClient struct {
 	// What it subscribes to, at QoS 2; and how many messages it publishes, to topics.
 	filters []string
 	total   int
+	// clean: its session has no expiry. will is its will's topic, if any.
+	clean bool
+	will  string
+	// moving is the connection that goes on elsewhere, until it does.
+	moving *wideConn
 
 	conn     *wideConn
 	present  bool // something of its session was acknowledged
@@ -128,6 +143,9 @@ type wideClient struct {
 	got  []wideGot
 	drop bool // lose the connection
 	quit bool
+	// opened counts the connections that were opened, moved how often one went on
+	// elsewhere.
+	opened, moved int
 }
 
 type widePublish struct {
@@ -160,6 +178,7 @@ func (c *wideClient) live() {
 		c.drop = false
 		c.mu.Unlock()
 		if quit || drop {
+			c.moving = nil
 			if c.conn != nil {
 				c.conn.close()
 				c.conn = nil
@@ -179,6 +198,7 @@ func (c *wideClient) live() {
 			}
 		}
 		if lost && c.conn != nil {
+			c.moving = nil
 			c.conn = nil
 		}
 		if c.conn == nil {
@@ -227,9 +247,17 @@ func (c *wideClient) connect() bool {
 	c.mu.Lock()
 	c.ready = false
 	c.mu.Unlock()
-	conn.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: unlimited,
-	}})
+	open := &link.Open{Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: unlimited}
+	if c.clean {
+		open.SessionExpiry = 0
+	}
+	if c.will != "" {
+		open.Will = &mqtt.Will{Message: message(c.will, string(c.id), 1, false)}
+	}
+	if m := c.moving; m != nil {
+		open = &link.Open{Tenant: "acme", ClientID: c.id, Credit: 1 << 40, Resume: m.token}
+	}
+	conn.send(link.UpFrame{Kind: link.UpOpen, Open: open})
 	return true
 }
 
@@ -252,7 +280,30 @@ func (c *wideClient) ack(k mqtt.AckKind, packet uint16) {
 
 func (c *wideClient) frame(r *record) {
 	switch r.Kind {
+	case link.DownPause:
+		c.conn.send(link.UpFrame{Kind: link.UpPaused})
+		c.conn.token = r.Bytes
 	case link.DownOpened:
+		c.mu.Lock()
+		if c.moving == nil {
+			c.opened++
+		} else {
+			c.moved++
+		}
+		c.mu.Unlock()
+		if m := c.moving; m != nil { // the client knows nothing of it
+			c.moving = nil
+			if c.suback >= len(c.filters) {
+				c.setReady()
+			}
+			for _, f := range m.kept {
+				c.conn.send(f)
+			}
+			return
+		}
+		if c.clean {
+			c.suback = 0
+		}
 		if c.present && !r.SessionPresent {
 			c.w.t.Errorf("%s has lost its session", c.id)
 		}
@@ -297,9 +348,21 @@ func (c *wideClient) frame(r *record) {
 	case link.DownAck:
 		c.acked(r)
 	case link.DownMoved, link.DownClose:
+		switch {
+		case r.Kind == link.DownClose:
+			c.moving = nil
+		case c.conn.token != 0:
+			c.moving = c.conn
+		}
 		c.conn.close()
 		c.conn = nil
 	case link.DownRefused:
+		if c.moving != nil { // its partition was lost meanwhile
+			c.moving = nil
+			c.conn.close()
+			c.conn = nil
+			return
+		}
 		c.w.t.Errorf("%s is refused: %s", c.id, r.Text)
 	default:
 		c.w.t.Errorf("%s got %+v", c.id, r.DownFrame)

@@ -210,8 +210,8 @@ func (n *wideNode) deadLocked() bool {
 	}
 }
 
-// give has a partition belong to a broker: planned with everything committed, else
-// with a part of it. Who had it and lives hears of the loss before.
+// give has a partition belong to a broker: planned, which its owner is asked for, with
+// everything committed, else with a part of it. Who had it and lives hears of the loss before.
 func (w *wide) give(p partition.ID, to *wideNode, planned bool) {
 	w.mu.Lock()
 	if to.deadLocked() {
@@ -222,6 +222,11 @@ func (w *wide) give(p partition.ID, to *wideNode, planned bool) {
 	var from *wideNode
 	if x.owner != "" {
 		from = w.nodeLocked(x.owner)
+	}
+	if planned && from != nil {
+		w.mu.Unlock()
+		w.cede(from, p)
+		w.mu.Lock()
 	}
 	if planned {
 		w.commitLocked(p, len(x.log), nil, true)
@@ -238,6 +243,17 @@ func (w *wide) give(p partition.ID, to *wideNode, planned bool) {
 		from.set.Lose(p)
 	}
 	set.Serve(p, epoch)
+}
+
+// cede has the owner of a partition let go of it as planned.
+func (w *wide) cede(from *wideNode, p partition.ID) {
+	done := make(chan struct{})
+	from.set.Cede(p, func() { close(done) })
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		w.t.Errorf("%s does not let go of partition %d", from.name, p)
+	}
 }
 
 func (w *wide) nodeLocked(name string) *wideNode {

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"encoding/binary"
+	"log/slog"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/queue"
+	"github.com/manormq/manor/services/broker/session"
+)
+
+// The record of a connection that goes on at the next owner of its partition: an Open as
+// it would be sent now, what an Open does not say, and of a session whose records are
+// not in the store all that these would have.
+
+const carryWhole = 1 << 0
+
+// carry writes the record of a connection into the open batch. It reports false if the
+// connection has more than a record may hold, or something that cannot be read.
+func (s *Shard) carry(se *sess, token uint64, c session.Carried) bool {
+	labels := *se.origin
+	labels.Username, labels.Peer = se.user, se.peer
+	open, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpOpen, Open: &link.Open{
+		Tenant: se.tenant.id, ClientID: se.ClientID, SessionExpiry: se.Expiry(), ReceiveMaximum: c.ReceiveMaximum,
+		Limits: *se.limits, Labels: labels, Resume: token,
+	}}}}, 0)
+	var flags byte
+	if !se.Durable() {
+		flags = carryWhole
+	}
+	b := append([]byte(nil), recordVersion, flags)
+	b = binary.BigEndian.AppendUint64(b, se.ID)
+	b = binary.BigEndian.AppendUint16(b, se.Stored().NextID)
+	b = binary.BigEndian.AppendUint64(b, uint64(se.connectedAt))
+	b = binary.BigEndian.AppendUint64(b, se.dropped)
+	b = binary.AppendUvarint(b, uint64(len(c.Resend)))
+	for _, id := range c.Resend {
+		b = binary.BigEndian.AppendUint16(b, id)
+	}
+	b = wire.AppendBytes(b, open)
+	if !se.Durable() {
+		var ok bool
+		if b, ok = s.carryWhole(b, se); !ok {
+			return false
+		}
+	}
+	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
+	return true
+}
+
+// carryOn has connections go on to the next owner that have not come here from the last
+// one. Of those of stored sessions there is a record still.
+func (s *Shard) carryOn(p *space) {
+	for _, of := range s.sessions {
+		for _, se := range of {
+			if a := se.awaited; se.space == p && a != nil && !se.Durable() {
+				s.carry(se, a.token, a.carried)
+			}
+		}
+	}
+}
+
+// carryWhole appends the parts of a session that is in memory alone. Its queue is empty
+// afterwards.
+func (s *Shard) carryWhole(b []byte, se *sess) (out []byte, ok bool) {
+	if se.queue != nil && se.queue.Bytes() > queue.MemoryLimit {
+		return nil, false
+	}
+	subs := se.Subscriptions()
+	b = binary.AppendUvarint(b, uint64(len(subs)))
+	for i := range subs {
+		b = wire.AppendBytes(b, subs[i].Filter)
+		b = wire.AppendBytes(b, appendOptions(nil, &subs[i]))
+	}
+	var ids []byte
+	se.Inbounds(func(id uint16) { ids = binary.BigEndian.AppendUint16(ids, id) })
+	b = wire.AppendBytes(b, ids)
+	flying := se.Flying()
+	b = binary.AppendUvarint(b, uint64(len(flying)))
+	var entry []byte
+	for _, f := range flying {
+		b = append(b, byte(f.State))
+		b = binary.BigEndian.AppendUint16(b, f.Packet)
+		b = binary.BigEndian.AppendUint32(b, f.Size)
+		entry = entry[:0]
+		if se.queue != nil {
+			if e := se.queue.Held(f.Seq); e != nil {
+				entry = queue.AppendEntry(entry, e)
+			}
+		}
+		b = wire.AppendBytes(b, entry)
+	}
+	n := int64(0)
+	if se.queue != nil {
+		n = se.queue.Len()
+	}
+	b = binary.AppendUvarint(b, uint64(n))
+	for ; n > 0; n-- {
+		e := s.head(se)
+		if e == nil || se.queue.Len() != n {
+			return nil, false
+		}
+		b = wire.AppendBytes(b, queue.AppendEntry(entry[:0], e))
+		size := int64(e.Size())
+		se.queue.Take(false, s.batch(se.space))
+		s.left(se, size)
+	}
+	return b, true
+}
+
+// restoreMoving has the sessions of a partition that was gained wait for the connections
+// that were open at its former owner. bySid are those that the store has.
+func (s *Shard) restoreMoving(p *space, bySid map[uint64]*sess) error {
+	return s.scan(p, partition.KindMoving, func(key, value []byte) error {
+		token, _, err := partition.SplitU64(key)
+		if err != nil {
+			return err
+		}
+		whole, ok := s.restoreConnection(p, token, value, bySid)
+		if !ok {
+			s.set.log.Warn("a connection that moved cannot go on: its record is not readable, or is of a session that has ended", slog.Int("partition", int(p.id)))
+		}
+		if !ok || whole { // what the session gets from now on is not in the record
+			s.batch(p).Delete(key)
+		}
+		return nil
+	})
+}
+
+func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid map[uint64]*sess) (whole, ok bool) {
+	r := wire.Reader{Data: value}
+	version, flags, sid, nextID := r.U8(), r.U8(), r.U64(), r.U16()
+	connectedAt, dropped := r.I64(), r.U64()
+	resend := make([]uint16, r.Length(2))
+	for i := range resend {
+		resend[i] = r.U16()
+	}
+	var up link.Up
+	if err := link.DecodeUp(r.Bytes(), 1, &up); err != nil || r.Bad || version != recordVersion || len(up.Frames) != 1 || up.Frames[0].Open == nil {
+		return false, false
+	}
+	whole = flags&carryWhole != 0
+	o := up.Frames[0].Open
+	t := s.set.Tenant(o.Tenant)
+	se := bySid[sid]
+	switch {
+	case se != nil && (se.ClientID != o.ClientID || se.Durable() == whole), se == nil && !whole:
+		return whole, false
+	case se == nil:
+		if s.session(t, o.ClientID) != nil {
+			return whole, false
+		}
+		s.passing++
+		se = &sess{tenant: t, space: p}
+		se.Session = *session.New(passing|s.passing, o.ClientID)
+		s.put(se)
+		t.all.Add(1)
+	}
+	inMax := o.Limits.ReceiveMaximum
+	if inMax == 0 {
+		inMax = 65535
+	}
+	se.awaited = &awaited{token: token, until: s.now + resumeWait, carried: session.Carried{
+		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry, Resend: resend,
+	}}
+	se.Connect(nextID)
+	s.introduce(se, o)
+	se.connectedAt, se.dropped = connectedAt, dropped
+	if whole && !s.restoreWhole(se, &r) {
+		s.drop(se, dropUnreadable)
+	}
+	s.setOnline(se, true) // groups choose it as one that has its connection
+	s.due(se)
+	return whole, true
+}
+
+// restoreWhole gives a session back what carryWhole wrote.
+func (s *Shard) restoreWhole(se *sess, r *wire.Reader) bool {
+	for range r.Length(3) {
+		filter := r.String()
+		sub, err := parseOptions(r.Bytes(), filter)
+		if err != nil {
+			return false
+		}
+		se.RestoreSubscription(sub)
+		s.addRoute(se, &sub, true)
+	}
+	ids := wire.Reader{Data: r.Bytes()}
+	for len(ids.Data) > 0 {
+		se.RestoreInbound(ids.U16(), true)
+	}
+	b := s.batch(se.space)
+	for i := range r.Length(8) {
+		f := session.Record{State: session.State(r.U8()), Packet: r.U16(), Size: r.U32(), Order: uint64(i)}
+		if entry := r.Bytes(); len(entry) > 0 {
+			e, err := queue.ParseEntry(entry)
+			if err != nil {
+				return false
+			}
+			se.queueOf().Append(e, 0, b)
+			se.queueOf().Take(true, b)
+			f.Seq = e.Seq
+		}
+		se.RestoreInflight(f.Packet, f)
+	}
+	for range r.Length(12) {
+		e, err := queue.ParseEntry(r.Bytes())
+		if err != nil {
+			return false
+		}
+		se.queueOf().Append(e, 0, b)
+		se.tenant.queueMessages.Add(1)
+		se.tenant.queueBytes.Add(int64(e.Size()))
+		s.touch(se)
+	}
+	return !r.Bad
+}
