@@ -23,7 +23,7 @@ func TestBenchMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{`1 +1 +session `, `1 +1 +subscription `, `1 +1 +retained message `, `2 +2 +session `, ` its follower `} {
-		if !regexp.MustCompile(`(?m)^ *`+line+`.*\d$`).MatchString(out.String()) {
+		if !regexp.MustCompile(`(?m)^ *` + line + `.*\d$`).MatchString(out.String()) {
 			t.Errorf("no line like %q in\n%s", line, out.String())
 		}
 	}

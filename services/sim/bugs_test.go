@@ -118,7 +118,11 @@ func TestBugs(t *testing.T) {
 			if strings.Contains(b.why, "(many seeds)") && !*allBugs {
 				t.Skip("takes more seeds than CI runs: make sim-bugs")
 			}
-			cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=10m", "-overlay", overlay, "-run", "^TestSeeds$",
+			world := "^TestSeeds$"
+			if strings.Contains(b.why, "(sessions)") {
+				world = "^TestSessions$"
+			}
+			cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=10m", "-overlay", overlay, "-run", world,
 				".", "-runs", fmt.Sprint(*bugSeeds))
 			out, err := cmd.CombinedOutput()
 			if bytes.Contains(out, []byte("[build failed]")) {

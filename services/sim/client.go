@@ -16,8 +16,13 @@ type client struct {
 	seqs []uint64
 }
 
-// appended is an append that waits for its commit.
-type appended struct{ *check.Append }
+// appended is an append that waits for its commit: a client's, or that of sessions,
+// which is record n and has somebody to tell.
+type appended struct {
+	*check.Append
+	n    uint64
+	done func(error)
+}
 
 // keys of what a client writes: one for each tag, and one with its newest seq.
 func tagKey(id partition.ID, tag uint64) []byte {
@@ -70,7 +75,7 @@ func (c *client) append(w *World, n *node, id partition.ID) {
 	b.Put(seqKey(id, c.id), binary.BigEndian.AppendUint64(nil, a.Seq))
 	a.At = partition.Last{Epoch: r.Table().Epoch, N: r.Last().N + 1}
 	w.History.Submit(a)
-	r.waiting = append(r.waiting, &appended{a})
+	r.waiting = append(r.waiting, &appended{Append: a, n: a.At.N})
 	n.step(r, &partition.Event{Kind: partition.Append, Batch: b.Encoded()})
 }
 

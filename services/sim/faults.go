@@ -121,6 +121,9 @@ func diskLoss(w *World) func() { return w.lose(w.pick()) }
 
 // lose has a node lose its disk.
 func (w *World) lose(n *node) func() {
+	if w.sessions {
+		return w.stop(n, "kill") // a disk may be the last with something that was acknowledged
+	}
 	end := w.stop(n, "disk loss")
 	n.store, n.powerCut = mem.New(), false
 	w.History.Damaged(n.name)

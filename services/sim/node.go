@@ -37,6 +37,8 @@ type node struct {
 	// tableSeen is the revision up to which its watch has told.
 	tableSeen uint64
 	fx        partition.Effects
+	// station has the sessions; it is nil in worlds without.
+	station *station
 }
 
 // replica is a partition on a node.
@@ -93,6 +95,9 @@ func (n *node) start() {
 	n.watch.At(n.clock())
 	n.watch.Bus(w.bus.reaches(n))
 	n.replicas = nil
+	if w.sessions {
+		n.station = newStation(n)
+	}
 	for p := range partition.ID(w.partitions) {
 		stored, err := partition.Restore(n.store, p)
 		if err != nil {
@@ -122,7 +127,7 @@ func (n *node) stop() {
 	}
 	n.w.note("stop", n.name)
 	n.up = false
-	n.replicas = nil
+	n.replicas, n.station = nil, nil
 }
 
 // step steps a replica and does what follows.
@@ -184,6 +189,10 @@ func (n *node) wake(r *replica, in int64) {
 func (n *node) roleChanged(r *replica, was partition.Role) {
 	w := n.w
 	w.note("role", n.name, uint64(r.id), uint64(r.Role()), r.Table().Epoch)
+	if n.station != nil {
+		n.station.roleChanged(r)
+		return
+	}
 	switch r.Role() {
 	case partition.Serving:
 		if was != partition.Handing {
@@ -198,9 +207,14 @@ func (n *node) roleChanged(r *replica, was partition.Role) {
 
 // committed acknowledges.
 func (n *node) committed(r *replica, upTo uint64) {
-	for len(r.waiting) > 0 && r.waiting[0].At.N <= upTo {
-		n.w.History.Ack(r.waiting[0].Append, n.name, r.Table().Epoch)
+	for len(r.waiting) > 0 && r.waiting[0].n <= upTo {
+		a := r.waiting[0]
 		r.waiting = r.waiting[1:]
+		if a.done != nil {
+			a.done(nil)
+			continue
+		}
+		n.w.History.Ack(a.Append, n.name, r.Table().Epoch)
 	}
 }
 
@@ -216,6 +230,11 @@ func (n *node) ping() {
 	for _, to := range n.w.nodes {
 		if to != n {
 			n.w.net.ping(n, to)
+		}
+	}
+	if n.station != nil {
+		for _, l := range n.station.lines {
+			l.watch()
 		}
 	}
 	n.w.after(700*ms, n.during(n.ping))

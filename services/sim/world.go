@@ -50,8 +50,14 @@ type World struct {
 	busy  int64
 	// prey is the partition whose entry changed when the newest trap closed.
 	prey partition.ID
+	// sessions says that brokers have sessions, of devices, and what they write is what
+	// the clients append in other worlds.
+	sessions bool
+	devices  []*device
+	keys     keys
 
-	History *check.History
+	History  *check.History
+	Messages check.Messages
 }
 
 type event struct {
@@ -87,12 +93,14 @@ type Result struct {
 	// Appends, Acked and Lost count what the clients appended, what was
 	// acknowledged, and what of that no replica in sync had any more.
 	Appends, Acked, Lost int
-	Broken               []string
+	// Delivered is how many messages devices got.
+	Delivered int
+	Broken    []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
 func Run(seed uint64, trace io.Writer) Result {
-	w := newWorld(seed, trace)
+	w := newWorld(seed, false, trace)
 	length := int64(20+w.rand.IntN(25)) * second
 	if w.chance(10) {
 		length += 70 * second // long enough for a dead broker's replicas to be made anew
@@ -127,8 +135,8 @@ func (w *World) settle() {
 	}
 }
 
-func newWorld(seed uint64, trace io.Writer) *World {
-	w := &World{rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true}
+func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
+	w := &World{sessions: sessions, rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true}
 	w.partitions = 2 + w.rand.IntN(3)
 	w.commit = w.chance(30)
 	w.traps = []int{0, 10, 30}[w.rand.IntN(3)]
@@ -153,6 +161,11 @@ func newWorld(seed uint64, trace io.Writer) *World {
 		} else {
 			w.after(w.between(0, 500*ms), w.nodes[i].start)
 		}
+	}
+	if sessions {
+		w.commit = true
+		w.keys = keys{w: w, all: map[key]keyValue{}}
+		return w
 	}
 	for i := range 3 {
 		w.clients = append(w.clients, client{id: i, seqs: make([]uint64, w.partitions)})

@@ -149,6 +149,7 @@ func (s *Shard) lose(p *space) {
 			}
 		}
 	}
+	s.orderSessions(gone)
 	left := make(map[groupOf]int) // stored members
 	for _, se := range gone {
 		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
@@ -159,8 +160,8 @@ func (s *Shard) lose(p *space) {
 		})
 		s.abandon(se)
 	}
-	for g, durable := range left { // until the next owner tells more
-		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, durable)
+	for _, g := range s.orderedGroups(left) { // until the next owner tells more
+		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, left[g])
 		s.set.cluster.Recheck(g.tenant.id, g.key, p.id)
 	}
 	s.cedeRetained(p)

@@ -45,6 +45,8 @@ type Config struct {
 	// Cluster is what a broker that is not alone has of the others. The Set then
 	// serves no partition before it is told to, and its Store is written by Cluster.
 	Cluster Cluster
+	// Stepped says that Step is called, and not Run.
+	Stepped bool
 	Log     *slog.Logger
 }
 
@@ -73,9 +75,13 @@ type Set struct {
 	now       func() int64
 	// writeDelay is Config.WriteDelay.
 	writeDelay time.Duration
-	log        *slog.Logger
-	cell       []partition.ID
-	links      atomic.Int64
+	// stepped is Config.Stepped; turnTime is from what time on, in nanoseconds, a turn
+	// leaves the rest to another.
+	stepped  bool
+	turnTime int64
+	log      *slog.Logger
+	cell     []partition.ID
+	links    atomic.Int64
 
 	mu struct {
 		sync.RWMutex
@@ -107,7 +113,7 @@ func New(c Config) (*Set, error) {
 		c.Now = func() int64 { return time.Now().UnixMilli() }
 	}
 	st := &Set{
-		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, log: c.Log,
+		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, stepped: c.Stepped, turnTime: turnBound(c.Stepped), log: c.Log,
 		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
@@ -206,17 +212,7 @@ func (st *Set) ticks(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
-		now := st.now()
-		if st.held.Load() && st.held.Swap(false) {
-			for _, s := range st.shards {
-				s.call(s.resend)
-			}
-		}
-		for _, s := range st.shards {
-			if due := s.nextDue.Load(); due != 0 && due <= now || s.stalled.Load() {
-				s.call(s.tick)
-			}
-		}
+		st.Tick()
 	}
 }
 

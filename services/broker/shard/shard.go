@@ -279,7 +279,7 @@ func (s *Shard) turn(chs []*Channel, frames []link.UpFrame, r *run) {
 			return
 		}
 		s.state.Store(running)
-		if n > turnItems || time.Since(start) > turnTime {
+		if n > turnItems || int64(time.Since(start)) > s.set.turnTime {
 			s.rest()
 			return
 		}

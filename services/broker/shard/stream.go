@@ -238,7 +238,7 @@ func (s *Shard) holdBack(f *flight) {
 // resend sends what is held of streams of which nothing is under way any more.
 func (s *Shard) resend() {
 	left := false
-	for _, st := range s.streams {
+	for _, st := range s.orderedStreams() {
 		if len(st.held) == 0 {
 			continue
 		}

@@ -28,6 +28,8 @@ type Append struct {
 // one goroutine.
 type History struct {
 	Appends []*Append
+	// Appended counts the batches of sessions, which no Append stands for.
+	Appended int
 	// Acked and Lost count appends.
 	Acked, Lost int
 

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/topic"
+)
+
+// Messages is what devices published, and what came of it. Deliveries are told in the
+// order in which a subscriber gets them, without the repetitions that a packet
+// identifier in flight tells from the first. The zero value is ready; one goroutine
+// uses it.
+type Messages struct {
+	all       []*Publish
+	byPayload map[string]*Publish
+	devices   map[string]*receiver
+	order     []string // names of devices, in the order in which they came up
+}
+
+// Publish is one message of a device.
+type Publish struct {
+	From, Topic, Payload string
+	Seq                  int // per device, counted from 1
+	QoS                  mqtt.QoS
+	Acked                bool
+	// seen are those who had subscribed to it, and had that acknowledged, before it was
+	// sent: a device, or $share/NAME/FILTER.
+	seen []string
+}
+
+// receiver is what a device subscribed to and got.
+type receiver struct {
+	filters []string
+	got     []delivery
+}
+
+type delivery struct {
+	*Publish
+	dup bool
+}
+
+func (m *Messages) device(id string) *receiver {
+	if m.devices == nil {
+		m.devices, m.byPayload = map[string]*receiver{}, map[string]*Publish{}
+	}
+	r := m.devices[id]
+	if r == nil {
+		r = &receiver{}
+		m.devices[id] = r
+		m.order = append(m.order, id)
+	}
+	return r
+}
+
+// Publish is called before a device sends its seq-th message for the first time.
+func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
+	m.device(from)
+	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq), Seq: seq, QoS: qos}
+	for _, id := range m.order {
+		for _, f := range m.devices[id].filters {
+			who, filter := id, f
+			if _, of, ok := topic.CutShare(f); ok {
+				who, filter = f, of
+			}
+			if topic.Match(filter, []byte(p.Topic)) && !slices.Contains(p.seen, who) {
+				p.seen = append(p.seen, who)
+			}
+		}
+	}
+	m.all, m.byPayload[p.Payload] = append(m.all, p), p
+	return p
+}
+
+// Acked is called when a publisher has its PUBACK or PUBREC.
+func (m *Messages) Acked(p *Publish) { p.Acked = true }
+
+// Subscribed is called when a device has its SUBACK.
+func (m *Messages) Subscribed(id, filter string) {
+	r := m.device(id)
+	r.filters = append(r.filters, filter)
+}
+
+// Delivered is called when a device gets a message.
+func (m *Messages) Delivered(id, payload string, _ mqtt.QoS, dup bool) {
+	r := m.device(id)
+	r.got = append(r.got, delivery{m.byPayload[payload], dup})
+}
+
+// Counts are how many were published and acknowledged, and how many were delivered.
+func (m *Messages) Counts() (published, acked, delivered int) {
+	for _, p := range m.all {
+		if published++; p.Acked {
+			acked++
+		}
+	}
+	for _, r := range m.devices {
+		delivered += len(r.got)
+	}
+	return published, acked, delivered
+}
+
+// Missing is a message that was acknowledged and that somebody who had subscribed to
+// it does not have yet; empty if there is none.
+func (m *Messages) Missing() string {
+	have := map[string]map[*Publish]bool{}
+	for id, r := range m.devices {
+		of := map[*Publish]bool{}
+		for _, d := range r.got {
+			of[d.Publish] = true
+		}
+		have[id] = of
+		for _, f := range r.filters {
+			if !strings.HasPrefix(f, topic.SharePrefix) {
+				continue
+			}
+			if have[f] == nil {
+				have[f] = map[*Publish]bool{}
+			}
+			for p := range of {
+				have[f][p] = true
+			}
+		}
+	}
+	for _, p := range m.all {
+		for _, who := range p.seen {
+			if p.Acked && !have[who][p] {
+				return fmt.Sprintf("%q at QoS %d, which was acknowledged, has not come to %s", p.Payload, p.QoS, who)
+			}
+		}
+	}
+	return ""
+}
+
+// Judge calls broken with every promise that was not kept.
+func (m *Messages) Judge(broken func(format string, args ...any)) {
+	if s := m.Missing(); s != "" {
+		broken("%s", s)
+	}
+	shared := map[string]map[*Publish]int{} // by group
+	for _, id := range m.order {
+		r := m.devices[id]
+		times := map[*Publish]int{}
+		newest := map[string]int{} // by publisher and QoS
+		for _, d := range r.got {
+			if d.Publish == nil {
+				broken("%s got a message that nobody sent", id)
+				continue
+			}
+			of := fmt.Sprint(d.From, d.QoS)
+			if times[d.Publish]++; times[d.Publish] == 1 {
+				if d.Seq < newest[of] && !r.shares() {
+					broken("%s got %q after %d of the same publisher and QoS", id, d.Payload, newest[of])
+				}
+				newest[of] = max(newest[of], d.Seq)
+			}
+		}
+		for _, f := range r.filters {
+			if strings.HasPrefix(f, topic.SharePrefix) {
+				if shared[f] == nil {
+					shared[f] = map[*Publish]int{}
+				}
+				for p, n := range times {
+					shared[f][p] += n
+				}
+			}
+		}
+		if !r.shares() {
+			m.twice(id, times, broken)
+		}
+	}
+	for _, f := range m.groups() {
+		m.twice(f, shared[f], broken)
+	}
+}
+
+// shares reports whether a device is a member of groups, and gets what others leave.
+func (r *receiver) shares() bool {
+	return slices.ContainsFunc(r.filters, func(f string) bool { return strings.HasPrefix(f, topic.SharePrefix) })
+}
+
+func (m *Messages) groups() (out []string) {
+	for _, id := range m.order {
+		for _, f := range m.devices[id].filters {
+			if strings.HasPrefix(f, topic.SharePrefix) && !slices.Contains(out, f) {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+func (m *Messages) twice(who string, times map[*Publish]int, broken func(string, ...any)) {
+	for _, p := range m.all {
+		if n := times[p]; p.QoS == mqtt.ExactlyOnce && n > 1 {
+			broken("%q, which is exact, came %d times to %s", p.Payload, n, who)
+		}
+	}
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/sim/check"
+)
+
+// tenant is whose all devices are.
+const tenant = "acme"
+
+// device is an MQTT client with a session that is stored. It does what MQTT wants of a
+// client, and comes back whatever happens to its connection.
+type device struct {
+	w    *World
+	id   string
+	part partition.ID
+	// filters are what it subscribes to, at QoS 2, and total is how many messages it
+	// publishes.
+	filters []string
+	total   int
+
+	at      *station // nil without a connection
+	run     uint64   // of its node
+	channel link.Channel
+	// gen counts the connections: what was on its way on an earlier one is gone.
+	gen     uint64
+	arrives int64 // when the last frame from the broker arrives
+	opened  bool
+	suback  int // how many of filters are acknowledged
+	// kept says that something of its session was acknowledged, so that it must be
+	// there when the device comes back.
+	kept     bool
+	next     int
+	inflight []*published // in their order
+	received map[uint16]bool
+}
+
+type published struct {
+	*check.Publish
+	packet   uint16
+	released bool // PUBREC has come
+}
+
+// window is how many publishes a device has under way, and lag the longest that a
+// frame takes between it and the broker, in microseconds.
+const (
+	window = 6
+	lag    = 5 * ms
+)
+
+func (w *World) newDevice(id string, total int, filters ...string) *device {
+	var cell []partition.ID
+	for p := range partition.ID(w.partitions) {
+		cell = append(cell, p)
+	}
+	d := &device{w: w, id: id, part: partition.Choose(cell, id), total: total, filters: filters, received: map[uint16]bool{}}
+	w.devices = append(w.devices, d)
+	w.after(w.between(0, second), d.turn)
+	return d
+}
+
+// turn is one thing that the device does by itself; it goes on until the world ends.
+func (d *device) turn() {
+	w := d.w
+	switch {
+	case d.at == nil:
+		d.connect()
+	case !d.at.n.up || d.at.n.run != d.run:
+		d.gone()
+	case w.faults && w.chance(2):
+		d.leave(link.CloseLost)
+	case w.chance(1):
+		d.leave(link.CloseNormal)
+	case d.ready() && d.next < d.total && len(d.inflight) < window:
+		d.publish()
+	}
+	next := w.between(20*ms, 400*ms)
+	if w.now < w.busy {
+		next = w.between(2*ms, 30*ms)
+	}
+	w.after(next, d.turn)
+}
+
+func (d *device) ready() bool { return d.opened && d.suback == len(d.filters) }
+
+// idle reports whether the device has done all that it wanted to.
+func (d *device) idle() bool {
+	return d.at != nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
+}
+
+// connect opens a channel at whoever serves the device's partition, or somewhere.
+func (d *device) connect() {
+	w := d.w
+	var at *node
+	for i, start := 0, w.rand.IntN(len(w.nodes)); i < len(w.nodes); i++ {
+		n := w.nodes[(start+i)%len(w.nodes)]
+		if n.up && (w.chance(10) || n.replicas[d.part].Role() == partition.Serving) {
+			at = n
+			break
+		}
+	}
+	if at == nil {
+		return
+	}
+	d.at, d.run, d.opened = at.station, at.run, false
+	d.gen++
+	d.arrives = 0
+	d.at.last++
+	d.channel = d.at.last
+	d.at.devices[d.channel] = d
+	w.note(d.id+" connects", at.name, uint64(d.channel))
+	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
+		Tenant: tenant, ClientID: mqtt.ClientID(d.id), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
+		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
+	}})
+}
+
+// leave ends the connection.
+func (d *device) leave(why link.CloseCause) {
+	d.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: why}})
+	d.gone()
+}
+
+// gone is the end of the connection, as the device sees it.
+func (d *device) gone() {
+	delete(d.at.devices, d.channel)
+	d.at = nil
+	d.gen++
+}
+
+// send has a frame arrive at the broker. The order on a channel is kept, since the
+// device's own turns are at their own times and no frame is late.
+func (d *device) send(f link.UpFrame) {
+	f.Channel = d.channel
+	if err := d.at.link.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
+		d.w.History.Break("%s: %v", d.id, err)
+	}
+	d.at.step()
+}
+
+func (d *device) publish() {
+	d.next++
+	p := &published{packet: uint16(d.next), Publish: d.w.Messages.Publish(d.id, d.next, mqtt.QoS(1+d.next%2))}
+	d.inflight = append(d.inflight, p)
+	d.w.note(d.id+" publishes", d.at.n.name, uint64(d.next))
+	d.send(p.frame(false))
+}
+
+func (p *published) frame(dup bool) link.UpFrame {
+	return link.UpFrame{Kind: link.UpPublish, PacketID: p.packet, Dup: dup, Message: mqtt.Message{
+		Topic: []byte(p.Topic), QoS: p.QoS, Payload: p.bytes(),
+	}}
+}
+
+// bytes is the payload on the wire: some are so large that a partition keeps them once
+// for all of its sessions.
+func (p *published) bytes() []byte {
+	b := append([]byte(p.Payload), 0)
+	if p.Seq%5 < 2 {
+		b = append(b, make([]byte, 1500)...)
+	}
+	return b
+}
+
+func (d *device) ack(k mqtt.AckKind, packet uint16) {
+	d.send(link.UpFrame{Kind: link.UpAck, Ack: k, PacketID: packet})
+}
+
+// gateway is a station as the gateway of the node's devices.
+type gateway station
+
+// Receive implements link.Gateway: frames reach their devices a little later.
+func (s *gateway) Receive(b *link.Down) {
+	w := s.n.w
+	for i := range b.Frames {
+		f := b.Frames[i]
+		d := s.devices[f.Channel]
+		if d == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
+			continue
+		}
+		payload := ""
+		if f.Kind == link.DownDeliver {
+			payload, _, _ = strings.Cut(string(b.Messages[f.Slot].Payload), "\x00")
+		}
+		f.Reasons = slices.Clone(f.Reasons)
+		gen := d.gen
+		d.arrives = max(d.arrives, w.now+w.between(100, lag))
+		w.after(d.arrives-w.now, func() {
+			if d.gen == gen && d.at.n.up && d.at.n.run == d.run {
+				d.receive(&f, payload)
+			}
+		})
+	}
+}
+
+// Flush implements link.Gateway.
+func (s *gateway) Flush() {}
+
+// Lost implements link.Gateway.
+func (s *gateway) Lost(error) {}
+
+func (d *device) receive(f *link.DownFrame, payload string) {
+	h := d.w.History
+	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
+	switch f.Kind {
+	case link.DownOpened:
+		d.open(f.SessionPresent)
+	case link.DownSuback:
+		if f.Reasons[0].Failed() {
+			h.Break("%s cannot subscribe: %s", d.id, f.Reasons[0])
+		}
+		d.kept = true
+		d.w.Messages.Subscribed(d.id, d.filters[d.suback])
+		d.suback++
+		d.subscribe()
+	case link.DownDeliver:
+		d.deliver(f, payload)
+	case link.DownAck:
+		d.acked(f)
+	case link.DownMoved:
+		d.gone()
+	case link.DownClose:
+		d.leave(link.CloseLost)
+	case link.DownRefused:
+		h.Break("%s is refused: %s", d.id, f.Text)
+	default:
+		h.Break("%s got frame %d", d.id, f.Kind)
+	}
+}
+
+func (d *device) open(present bool) {
+	if d.kept && !present {
+		d.w.History.Break("%s has lost its session", d.id)
+	}
+	d.opened = true
+	for _, p := range d.inflight {
+		if p.released {
+			d.ack(mqtt.Pubrel, p.packet)
+		} else {
+			d.send(p.frame(true))
+		}
+	}
+	d.subscribe()
+}
+
+// subscribe subscribes to the next filter that is not acknowledged.
+func (d *device) subscribe() {
+	if d.suback < len(d.filters) {
+		d.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 60001, Subscribe: []mqtt.Subscription{{
+			Filter: d.filters[d.suback], QoS: mqtt.ExactlyOnce, RetainHandling: mqtt.RetainDontSend,
+		}}})
+	}
+}
+
+func (d *device) deliver(f *link.DownFrame, payload string) {
+	if f.QoS == mqtt.ExactlyOnce && d.received[f.PacketID] {
+		d.ack(mqtt.Pubrec, f.PacketID)
+		return
+	}
+	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
+	d.w.Messages.Delivered(d.id, payload, f.QoS, f.Dup)
+	switch f.QoS {
+	case mqtt.ExactlyOnce:
+		d.received[f.PacketID] = true
+		d.ack(mqtt.Pubrec, f.PacketID)
+	case mqtt.AtLeastOnce:
+		d.ack(mqtt.Puback, f.PacketID)
+	case mqtt.AtMostOnce:
+		d.w.History.Break("%s got %q at QoS 0", d.id, payload)
+	}
+}
+
+func (d *device) acked(f *link.DownFrame) {
+	if f.Ack == mqtt.Pubrel {
+		delete(d.received, f.PacketID)
+		d.ack(mqtt.Pubcomp, f.PacketID)
+		return
+	}
+	at := slices.IndexFunc(d.inflight, func(p *published) bool { return p.packet == f.PacketID })
+	if at < 0 {
+		if f.Ack == mqtt.Pubrec {
+			d.ack(mqtt.Pubrel, f.PacketID)
+		}
+		return
+	}
+	p := d.inflight[at]
+	if f.Reason.Failed() && (f.Ack != mqtt.Pubcomp || f.Reason != mqtt.PacketIdentifierNotFound) { // it had been there
+		d.w.History.Break("%s: publish %d is answered %s", d.id, f.PacketID, f.Reason)
+	}
+	switch f.Ack {
+	case mqtt.Pubrec:
+		p.released = true
+		d.w.Messages.Acked(p.Publish)
+		d.ack(mqtt.Pubrel, f.PacketID)
+		return
+	case mqtt.Puback, mqtt.Pubcomp:
+		d.w.Messages.Acked(p.Publish)
+	default:
+		d.w.History.Break("%s got %s", d.id, f.Ack)
+	}
+	d.kept = true
+	d.inflight = slices.Delete(d.inflight, at, at+1)
+}
+
+func (d *device) String() string {
+	s := fmt.Sprintf("%s of partition %d: connected %t, opened %t, %d of %d filters, %d of %d published", d.id, d.part, d.at != nil, d.opened, d.suback, len(d.filters), d.next, d.total)
+	for _, p := range d.inflight {
+		s += fmt.Sprintf(", %d under way (released %t)", p.packet, p.released)
+	}
+	return s
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// station is the sessions of a node in one run of it: a real shard.Set, whose
+// partitions are the node's replicas. It is the shard.Cluster of the Set, and the
+// shell that a host is around the replicas.
+type station struct {
+	n       *node
+	set     *shard.Set
+	link    *shard.Link
+	inlets  map[partition.Broker]*shard.Inlet
+	owned   []ownership // by partition
+	lines   []*line     // by node
+	stepped bool        // a step is planned
+	// told is until when keys are on their way to it: each arrives behind the one before.
+	told int64
+
+	devices map[link.Channel]*device
+	last    link.Channel
+}
+
+// ownership is what a host knows of a replica besides its own state: the appends that
+// wait for it to serve again, whether it was lost and since which epoch it serves.
+type ownership struct {
+	held  []held
+	lost  bool
+	since uint64
+}
+
+type held struct {
+	epoch uint64
+	batch []byte
+	done  func(error)
+}
+
+// errLost is for appends whose partition was lost before the commit, errNotOwner for
+// those that come when it is.
+var (
+	errLost     = errors.New("the partition was lost before the commit")
+	errNotOwner = errors.New("this broker does not own the partition")
+)
+
+func newStation(n *node) *station {
+	w := n.w
+	s := &station{
+		n: n, inlets: map[partition.Broker]*shard.Inlet{}, owned: make([]ownership, w.partitions),
+		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{},
+	}
+	for i, to := range w.nodes {
+		s.lines[i] = &line{from: s, to: to}
+	}
+	var err error
+	if s.set, err = shard.New(shard.Config{
+		Store: n.store, Partitions: w.partitions, Shards: 1 + n.at%2, Stepped: true,
+		Now: n.clock, Cluster: s, Log: slog.New(slog.DiscardHandler),
+	}); err != nil {
+		w.History.Break("%s: %v", n.name, err)
+	}
+	s.link = s.set.Attach((*gateway)(s))
+	w.keys.begin(s)
+	w.after(50*ms, n.during(s.tick))
+	return s
+}
+
+func (s *station) tick() {
+	s.set.Tick()
+	s.step()
+	s.n.w.after(50*ms, s.n.during(s.tick))
+}
+
+// step has the shards do what there is to do, soon.
+func (s *station) step() {
+	if s.stepped {
+		return
+	}
+	s.stepped = true
+	s.n.w.after(0, s.n.during(func() {
+		s.stepped = false
+		s.set.Step()
+	}))
+}
+
+// roleChanged is what a host does and says then.
+func (s *station) roleChanged(r *replica) {
+	o := &s.owned[r.id]
+	switch r.Role() {
+	case partition.Serving:
+		if o.lost {
+			o.lost, o.since = false, r.Table().Epoch
+		}
+		waiting := o.held
+		o.held = nil
+		for _, h := range waiting {
+			s.n.w.after(0, s.n.during(func() { s.append(r.id, h) }))
+		}
+		s.set.Serve(r.id, r.Table().Epoch)
+	case partition.Handing:
+		return
+	case partition.Following, partition.Claiming, partition.Alarmed:
+		o.lost = true
+		for _, a := range r.waiting {
+			a.done(errLost)
+		}
+		r.waiting = nil
+		waiting := o.held
+		o.held = nil
+		for _, h := range waiting {
+			h.done(errNotOwner)
+		}
+		s.set.Lose(r.id)
+	}
+	s.step()
+}
+
+// Self implements shard.Cluster.
+func (s *station) Self() string { return string(s.n.name) }
+
+// Owner implements shard.Cluster.
+func (s *station) Owner(p partition.ID) (name string, epoch uint64) {
+	t := s.n.replicas[p].Table()
+	return string(t.Owner), t.Epoch
+}
+
+// Brokers implements shard.Cluster.
+func (s *station) Brokers() (names []string) {
+	for p := range s.n.replicas {
+		name, _ := s.Owner(partition.ID(p))
+		if name != "" && name != s.Self() && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Table implements shard.Cluster.
+func (s *station) Table() *link.TableUpdate {
+	return &link.TableUpdate{Partitions: len(s.n.replicas)}
+}
+
+// Append implements shard.Cluster.
+func (s *station) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
+	h := held{epoch, batch, func(err error) { done(err); s.step() }}
+	s.n.w.after(0, s.n.during(func() { s.append(p, h) }))
+}
+
+func (s *station) append(p partition.ID, h held) {
+	r, o := s.n.replicas[p], &s.owned[p]
+	switch {
+	case h.epoch < o.since:
+		h.done(errNotOwner)
+	case r.Role() == partition.Handing:
+		o.held = append(o.held, h)
+	case r.Role() != partition.Serving:
+		h.done(errNotOwner)
+	default:
+		s.n.w.History.Appended++
+		r.waiting = append(r.waiting, &appended{n: r.Last().N + 1, done: h.done})
+		s.n.step(r, &partition.Event{Kind: partition.Append, Batch: h.batch})
+	}
+}
+
+// Send implements shard.Cluster.
+func (s *station) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
+	return s.lines[s.n.w.node(partition.Broker(to)).at].send(e, done)
+}
+
+// Ask implements shard.Cluster: nothing here asks.
+func (s *station) Ask(string, *link.Query, func(*link.Answer, error)) error { return cluster.ErrDown }
+
+// inlet is where what a peer sends comes in.
+func (s *station) inlet(from partition.Broker) *shard.Inlet {
+	in := s.inlets[from]
+	if in == nil {
+		in = s.set.Inlet(string(from))
+		s.inlets[from] = in
+	}
+	return in
+}
