@@ -5,6 +5,7 @@ package shard
 import (
 	"log/slog"
 
+	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/topic"
@@ -27,6 +28,7 @@ func (st *Set) Serve(p partition.ID, epoch uint64) {
 func (st *Set) Lose(p partition.ID) {
 	s := st.shardOf(p)
 	s.call(func() {
+		delete(s.taking, p)
 		if sp := s.spaces[p]; sp != nil {
 			s.lose(sp)
 		} else if sp := s.ceded[p]; sp != nil {
@@ -84,6 +86,23 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 	if p := s.ceded[id]; p != nil {
 		s.lose(p) // it has not been left in time
 	}
+	// The end of what the last owner wrote may stand here and not be committed: it may
+	// still be lost, and its numbers given again. Nothing may come of it before it is
+	// certain, and it is when a record of this epoch is committed behind it.
+	s.taking[id] = epoch
+	s.set.cluster.Append(id, epoch, new(kv.Batch).Encoded(), func(err error) {
+		if err == nil {
+			s.call(func() { s.takeUp(id, epoch) })
+		}
+	})
+}
+
+// takeUp restores a partition whose records are all committed.
+func (s *Shard) takeUp(id partition.ID, epoch uint64) {
+	if s.taking[id] != epoch {
+		return // it was lost meanwhile
+	}
+	delete(s.taking, id)
 	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch

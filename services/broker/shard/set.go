@@ -128,7 +128,7 @@ func New(c Config) (*Set, error) {
 			spaces: make(map[partition.ID]*space), ceded: make(map[partition.ID]*space), sessions: make(map[*Tenant]map[mqtt.ClientID]*sess),
 			limits: make(map[link.Limits]*link.Limits), origins: make(map[link.Labels]*link.Labels),
 			now:  c.Now(),
-			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), refused: make(map[arrival]bool),
+			fans: make([]fan, c.Shards), packing: make([]int, c.Shards), streams: make(map[streamKey]*stream), taking: make(map[partition.ID]uint64), refused: make(map[arrival]bool),
 		}
 		s.mail.lanes.Quantum = laneQuantum
 		s.ledger = newLedger(s, nil)

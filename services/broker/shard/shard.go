@@ -108,6 +108,9 @@ type Shard struct {
 
 	unwritten unwrittens
 
+	// taking are the epochs of partitions that are served as soon as all that the last
+	// owner left of them is committed.
+	taking map[partition.ID]uint64
 	// aims are what the publish that is being routed has for other partitions, of a
 	// cluster; streams and flights are those of this shard's partitions. refused are
 	// the streams to them of which something was refused, until the next first.
