@@ -3,6 +3,8 @@
 package sim
 
 import (
+	"fmt"
+
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/placement"
 )
@@ -84,7 +86,7 @@ func (b *bucket) put(id partition.ID, at uint64, e *partition.Entry) (partition.
 	}
 	b.revision++
 	*s = stored{b.revision, e.Append(nil)}
-	b.w.note("table", e.Owner, uint64(id), b.revision, e.Epoch, uint64(len(e.InSync)), uint64(len(e.Others)))
+	b.w.note(fmt.Sprint("table ", e.InSync, e.Others, e.Abandoned), e.Owner, uint64(id), b.revision, e.Epoch, uint64(len(e.InSync)), uint64(len(e.Others)))
 	b.w.History.Changed(id, *e)
 	b.w.trap(id)
 	b.changed()

@@ -306,7 +306,8 @@ func (d *device) acked(f *link.DownFrame) {
 	default:
 		d.w.History.Break("%s got %s", d.id, f.Ack)
 	}
-	d.kept = true
+	// At QoS 1 nothing is written of the publisher's own session.
+	d.kept = d.kept || p.QoS == mqtt.ExactlyOnce
 	d.inflight = slices.Delete(d.inflight, at, at+1)
 }
 

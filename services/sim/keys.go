@@ -59,7 +59,7 @@ func (k *keys) tell(s *station, x key, reached func()) {
 	done := func() {
 		if left--; left == 0 && !called && reached != nil {
 			called = true
-			s.n.during(func() { reached(); s.step() })()
+			s.during(func() { reached(); s.step() })()
 		}
 	}
 	for _, n := range w.nodes {
@@ -71,7 +71,7 @@ func (k *keys) tell(s *station, x key, reached func()) {
 	}
 	w.after(w.between(100, w.net.delay), done)
 	if reached != nil {
-		w.after(250*ms, s.n.during(func() {
+		w.after(250*ms, s.during(func() {
 			if !called {
 				called = true
 				reached()
@@ -161,5 +161,5 @@ func (s *station) Lost(partition.ID, uint64) {}
 // Recheck implements shard.Cluster.
 func (s *station) Recheck(tenant, filter string, p partition.ID) {
 	k, x := &s.n.w.keys, key{tenant, filter, p}
-	s.n.w.after(0, s.n.during(func() { k.apply(s, x) }))
+	s.n.w.after(0, s.during(func() { k.apply(s, x) }))
 }

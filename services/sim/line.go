@@ -118,7 +118,7 @@ func (l *line) lose() {
 	if !l.to.up || l.to.run != l.run {
 		after = w.between(ms, 50*ms)
 	}
-	w.after(after, l.from.n.during(func() {
+	w.after(after, l.from.during(func() {
 		l.gen++
 		waiting := l.waiting
 		l.waiting = nil
@@ -132,7 +132,7 @@ func (l *line) lose() {
 }
 
 func (l *line) redial() {
-	l.from.n.w.after(redial, l.from.n.during(func() {
+	l.from.n.w.after(redial, l.from.during(func() {
 		if !l.open() {
 			l.redial()
 			return

@@ -70,14 +70,23 @@ func newStation(n *node) *station {
 	}
 	s.link = s.set.Attach((*gateway)(s))
 	w.keys.begin(s)
-	w.after(50*ms, n.during(s.tick))
+	w.after(50*ms, s.during(s.tick))
 	return s
+}
+
+// during returns do for as long as the node runs that the station is of.
+func (s *station) during(do func()) func() {
+	return func() {
+		if s.n.up && s.n.station == s {
+			do()
+		}
+	}
 }
 
 func (s *station) tick() {
 	s.set.Tick()
 	s.step()
-	s.n.w.after(50*ms, s.n.during(s.tick))
+	s.n.w.after(50*ms, s.during(s.tick))
 }
 
 // step has the shards do what there is to do, soon.
@@ -86,7 +95,7 @@ func (s *station) step() {
 		return
 	}
 	s.stepped = true
-	s.n.w.after(0, s.n.during(func() {
+	s.n.w.after(0, s.during(func() {
 		s.stepped = false
 		s.set.Step()
 	}))
@@ -103,7 +112,7 @@ func (s *station) roleChanged(r *replica) {
 		waiting := o.held
 		o.held = nil
 		for _, h := range waiting {
-			s.n.w.after(0, s.n.during(func() { s.append(r.id, h) }))
+			s.n.w.after(0, s.during(func() { s.append(r.id, h) }))
 		}
 		s.set.Serve(r.id, r.Table().Epoch)
 	case partition.Handing:
@@ -152,7 +161,7 @@ func (s *station) Table() *link.TableUpdate {
 // Append implements shard.Cluster.
 func (s *station) Append(p partition.ID, epoch uint64, batch []byte, done func(error)) {
 	h := held{epoch, batch, func(err error) { done(err); s.step() }}
-	s.n.w.after(0, s.n.during(func() { s.append(p, h) }))
+	s.n.w.after(0, s.during(func() { s.append(p, h) }))
 }
 
 func (s *station) append(p partition.ID, h held) {
