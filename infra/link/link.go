@@ -122,6 +122,10 @@ type Open struct {
 	Tenant     string
 	ClientID   mqtt.ClientID
 	CleanStart bool
+	// Guest asks for a session in any partition that the broker serves, beside the
+	// client's own: it is clean and ends with the channel. At most one of a client id
+	// is at a broker.
+	Guest bool
 	// SessionExpiry is in seconds, after the tenant's cap; 3.x clients with
 	// clean session 0 have the tenant's persistent client expiration here.
 	SessionExpiry uint32
@@ -178,6 +182,9 @@ type Settings struct {
 	// Multiple lets several connections share the session; Balance says that one
 	// of them gets each message, and not each of them.
 	Multiple, Balance bool
+	// HandOff acknowledges a publish that a partition cannot be given now when it is
+	// kept at the publisher's. Subscribe and Unsubscribe let a guest do that.
+	HandOff, Subscribe, Unsubscribe bool
 	// Share chooses for this client's publishes.
 	Share SharePolicy
 }

@@ -85,6 +85,8 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 		p := &fx.Route[i]
 		if p.Will != nil {
 			count(&se.tenant.flows[s.index].own)
+			// It is forgotten in the batch in which it is kept for other partitions.
+			p.Exact = s.set.cluster != nil && p.Will.QoS > mqtt.AtMostOnce && se.Recorded()
 			s.publish(se, p.Will, p)
 		} else {
 			s.publish(se, m, p)

@@ -163,8 +163,7 @@ func (s *Shard) lose(p *space) {
 	l.waiters, l.first, l.commits, l.touched = nil, 0, nil, nil
 	for key, st := range s.streams {
 		if key.origin == p.id {
-			st.ended, st.held = true, nil
-			delete(s.streams, key)
+			s.endStream(st)
 		}
 	}
 	for slot := range s.pending {

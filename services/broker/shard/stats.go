@@ -43,8 +43,11 @@ type Stats struct {
 	TakeOvers, Refused, SubscribeRefused  atomic.Uint64
 	Redelivered, Stuck, Unwritten         atomic.Uint64
 	// Held were not taken by the broker of their partition and wait to be sent again.
-	Held  atomic.Uint64
-	drops [dropReasons]atomic.Uint64
+	Held atomic.Uint64
+	// HandedOff were acknowledged although a partition could not be given them yet;
+	// HandOffFull were not, since as much was as may be.
+	HandedOff, HandOffFull atomic.Uint64
+	drops                  [dropReasons]atomic.Uint64
 }
 
 func (s *Stats) dropped(r dropReason) { s.drops[r].Add(1) }

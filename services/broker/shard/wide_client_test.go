@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -112,6 +113,9 @@ type wideClient struct {
 	// What it subscribes to, at QoS 2; and how many messages it publishes, to topics.
 	filters []string
 	total   int
+	// limits are those of its session; the zero Limits stand for unlimited.
+	limits link.Limits
+	will   *mqtt.Will
 
 	conn     *wideConn
 	present  bool // something of its session was acknowledged
@@ -228,7 +232,7 @@ func (c *wideClient) connect() bool {
 	c.ready = false
 	c.mu.Unlock()
 	conn.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: unlimited,
+		Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: cmp.Or(c.limits, unlimited), Will: c.will,
 	}})
 	return true
 }

@@ -37,6 +37,8 @@ type wide struct {
 	nodes []*wideNode
 	parts [wideParts]widePart
 	keys  map[wideKey]wideValue
+	// split: no broker reaches another.
+	split bool
 	stats struct{ appended, unowned, lost, moves, crashes, cuts int }
 }
 
