@@ -103,6 +103,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		}
 		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text, limit)
 	case link.DownUnsuback:
+		if c.version != packet.V5 && slices.ContainsFunc(f.Reasons, mqtt.ReasonCode.Failed) {
+			break // which its UNSUBACK cannot say
+		}
 		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, "", "")
 	case link.DownWindow:
 		c.window.Store(f.Bytes)

@@ -53,10 +53,16 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		s.step(se, &ev, nil)
 		s.pump(se)
 	case link.UpSubscribe:
+		if s.guestMayNot(se, f) {
+			return
+		}
 		ev.Kind, ev.Packet, ev.Subs, ev.Limit = session.Subscribe, f.PacketID, f.Subscribe, se.limits.Subscriptions
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpUnsubscribe:
+		if s.guestMayNot(se, f) {
+			return
+		}
 		ev.Kind, ev.Packet, ev.Filter = session.Unsubscribe, f.PacketID, f.Unsubscribe
 		s.step(se, &ev, nil)
 		s.follow(se, ev)

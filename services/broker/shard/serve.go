@@ -49,6 +49,9 @@ func (st *Set) tenure(p partition.ID) uint64 {
 // partOf is the partition of a client. One of the API, whose session ends with its
 // channel, is taken by any that is served here.
 func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
+	if o.Guest && st.cluster != nil {
+		return st.guestPart(t, o.ClientID)
+	}
 	part := partition.Choose(t.cell, string(o.ClientID))
 	if st.cluster == nil || o.Labels.Listener != link.ListenerAPI || o.SessionExpiry > 0 || st.Serves(part) {
 		return part
@@ -79,6 +82,7 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 		p.epoch = epoch
 		return
 	}
+	s.endGuests(id)
 	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch

@@ -62,6 +62,7 @@ type Set struct {
 	// may be, of one and of all, and handOffAfter.
 	handedOff atomic.Int64
 	handOffs  struct{ tenant, all, after int64 }
+	guests    guests
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.

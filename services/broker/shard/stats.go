@@ -47,7 +47,9 @@ type Stats struct {
 	// HandedOff were acknowledged although a partition could not be given them yet;
 	// HandOffFull were not, since as much was as may be.
 	HandedOff, HandOffFull atomic.Uint64
-	drops                  [dropReasons]atomic.Uint64
+	// Guests are guest sessions that were opened.
+	Guests atomic.Uint64
+	drops  [dropReasons]atomic.Uint64
 }
 
 func (s *Stats) dropped(r dropReason) { s.drops[r].Add(1) }
