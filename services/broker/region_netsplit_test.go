@@ -63,7 +63,8 @@ func ownPartition(id string) partition.ID {
 func (w *town) foreign(h *house, name string) string {
 	for i := 0; ; i++ {
 		id := fmt.Sprint(name, "-", i)
-		if p := ownPartition(id); !h.shards.Serves(p) && h.region.host.Entry(p).Table.IsInSync(partition.Broker(h.name)) {
+		p := ownPartition(id)
+		if table := h.region.host.Entry(p).Table; !h.shards.Serves(p) && table.IsInSync(partition.Broker(h.name)) {
 			return id
 		}
 	}
