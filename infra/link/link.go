@@ -293,6 +293,9 @@ const (
 	QueryRetained
 	// QueryUsage counts what the tenant holds at this broker.
 	QueryUsage
+	// QueryKept is answered when what the broker had matched before, of all tenants, and
+	// is to be retained, is; or after 250 ms. Brokers ask it.
+	QueryKept
 )
 
 // Query is a question of the API to a broker. It needs no channel.

@@ -77,6 +77,7 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 		return
 	}
 	d := &dispatch{tenant: se.tenant, from: se.ClientID, expireAt: v.expireAt}
+	s.keeping(d, se.space.id, s.aims)
 	if p.Token == 0 {
 		d.msg = v.keep()
 		if p.Exact {
@@ -221,6 +222,7 @@ func (s *Shard) restoreOutbox(p *space, n uint64, r *outboxRecord) {
 	if r.packet != 0 || r.handed {
 		d.from = r.client
 	}
+	s.keeping(d, p.id, r.aims())
 	if r.plain {
 		d.n, d.pending = 0, false
 		for _, a := range r.aims() {

@@ -165,6 +165,7 @@ func (s *Shard) lose(p *space) {
 		s.forfeit(&w)
 	}
 	l.waiters, l.first, l.commits, l.touched = nil, 0, nil, nil
+	s.forgetKeeps(p.id)
 	for key, st := range s.streams {
 		if key.origin == p.id {
 			s.endStream(st)

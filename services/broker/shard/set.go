@@ -63,6 +63,7 @@ type Set struct {
 	handedOff atomic.Int64
 	handOffs  struct{ tenant, all, after int64 }
 	guests    guests
+	settling  settling
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.

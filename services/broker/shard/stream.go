@@ -30,6 +30,9 @@ type dispatch struct {
 	// slot is what waits for the flights, if pending is set.
 	pending   bool
 	slot, gen uint32
+	// keeps: one of its flights is counted under keepOf, until it has arrived.
+	keeps  bool
+	keepOf keepOf
 }
 
 // flight is a dispatch on its way to one partition.
@@ -232,6 +235,7 @@ func (s *Shard) landed(x *sent) {
 
 func (s *Shard) arrivedAt(f *flight, reason mqtt.ReasonCode, hit bool) {
 	s.arrivedHanded(f)
+	s.keptThere(f)
 	if f.pending && !f.told {
 		s.answered(f.slot, f.gen, reason, hit)
 	}
