@@ -38,7 +38,7 @@ func TestRetained_NeverNeither(t *testing.T) {
 	for qos := mqtt.AtLeastOnce; qos <= mqtt.ExactlyOnce; qos++ {
 		for _, at := range []int{2, 1, 0} { // where it is retained
 			pub, sub := w.nodes[0].own(t, w.nodes[0].idAt("pub", int(qos))), w.nodes[1].own(t, w.nodes[1].idAt("sub", int(qos)))
-			for i := range 60 {
+			for i := range 40 {
 				topic := w.nodes[at].idAt(fmt.Sprintf("%d-%d-%d-", qos, at, i), 0)
 				go pub.send(link.UpFrame{Kind: link.UpPublish, PacketID: uint16(i + 1), Message: message(topic, "there", qos, true)})
 				if i%2 == 0 {

@@ -71,6 +71,8 @@ type stream struct {
 	// heldAt is since when some are held and none arrives, in Unix milliseconds; 0 is
 	// not.
 	heldAt int64
+	// rounds is how often what is held was sent again since something arrived.
+	rounds int
 	// fresh: some of held may be handed off.
 	fresh bool
 	// ended says that the origin is not served here any more.
@@ -226,7 +228,7 @@ func (s *Shard) landed(x *sent) {
 		if again {
 			s.holdBack(f)
 		} else {
-			st.heldAt = 0
+			st.heldAt, st.rounds = 0, 0
 			s.arrivedAt(f, x.answer.Reason, x.answer.Hit)
 		}
 		s.settle(st)
@@ -261,6 +263,10 @@ func (s *Shard) holdBack(f *flight) {
 	s.set.held.Store(true)
 }
 
+// resendRounds is how often all that is held is sent again in vain. After that only the
+// first is, until it arrives: much may be held for a partition that is not served.
+const resendRounds = 3
+
 // resend sends what is held of streams of which nothing is under way any more.
 func (s *Shard) resend() {
 	left := false
@@ -274,15 +280,19 @@ func (s *Shard) resend() {
 			left = true
 			continue
 		}
-		held := st.held
-		st.held = nil
-		for i, f := range held {
+		held, most := st.held, len(st.held)
+		if st.rounds++; st.rounds > resendRounds {
+			most = 1
+		}
+		st.held = held[most:]
+		for i, f := range held[:most] {
 			first := s.depart(f, owner)
 			if !s.send(owner, &sent{flights: []*flight{f}, first: first}) {
 				st.held = held[i+1:] // it comes back in front of them
 				break
 			}
 		}
+		left = left || len(st.held) > 0
 	}
 	if left {
 		s.set.held.Store(true)
