@@ -2,6 +2,12 @@
 
 package conn
 
+import (
+	"slices"
+
+	"github.com/manormq/manor/infra/mqtt"
+)
+
 // guestText is what a guest of MQTT 5 is told.
 const guestText = "guest session: the session of this client cannot be reached now; this one is empty and ends when it can"
 
@@ -13,4 +19,13 @@ func (c *Conn) Guest() {
 		k.ReasonString = guestText
 		k.SessionExpiry, k.HasSessionExpiry = 0, true // §3.2.2.3.2
 	}
+}
+
+// guestMayNot is what a guest is told whose tenant has not the setting for what it asked,
+// and that setting; limit for all others.
+func guestMayNot(reasons []mqtt.ReasonCode, setting, limit string) (text, is string) {
+	if !slices.Contains(reasons, mqtt.ImplementationSpecificError) {
+		return "", limit
+	}
+	return "a guest session may not do that: the setting " + setting + " is off", setting
 }
