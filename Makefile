@@ -21,7 +21,7 @@ MOCHI          = v2.7.9
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -93,15 +93,19 @@ chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline 
 drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE (50000) sessions, and print what they notice; take-overs between gateways too
 	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -spread=false -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
 
+chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant that goes on in a netsplit and one that waits
+	$(GO) test -count=1 -timeout 10m -run '^TestNetsplit$$' -v ./services/conform/chaos -netsplit $(ARGS)
+
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, every check taken out, simulated clusters, planted bugs
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 	$(MAKE) storm
 	$(MAKE) chaos MINUTES=30
 	$(MAKE) chaos-loss
+	$(MAKE) chaos-netsplit
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs

@@ -39,6 +39,9 @@ type Config struct {
 	// OwnerWait is for how long a client waits for its partition to have a broker;
 	// 0 means 10 s.
 	OwnerWait time.Duration
+	// GuestWait is after how long, since it came, a client whose tenant allows it is
+	// given a guest session; 0 means 5 s.
+	GuestWait time.Duration
 	// Anonymous is the id of the tenant of clients that name none, on the
 	// listeners without TLS; empty is none.
 	Anonymous string
@@ -88,6 +91,9 @@ func (c *Config) validate() error {
 	}
 	if c.OwnerWait == 0 {
 		c.OwnerWait = defaultOwnerWait
+	}
+	if c.GuestWait == 0 {
+		c.GuestWait = defaultGuestWait
 	}
 	if c.Links == 0 {
 		c.Links = defaultLinks

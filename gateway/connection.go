@@ -77,6 +77,8 @@ type connection struct {
 	// opening is from when a broker is to be asked for a channel until it has
 	// answered; nil otherwise.
 	opening *opening
+	// guest: its session is one; see guests.
+	guest bool
 	// opened: CONNACK with success was appended.
 	opened bool
 	// moving is set while the client's partition moves to another broker.
@@ -366,7 +368,11 @@ func (c *connection) finish() {
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
 	}
+	guest := c.guest
 	c.mu.Unlock()
+	if guest {
+		c.gw.guests.remove(c)
+	}
 	if c.tenant != "" {
 		if c.gw.registry.leave(c.state, c) {
 			c.gw.rules.forget(c.tenant)

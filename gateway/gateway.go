@@ -34,6 +34,7 @@ type Gateway struct {
 	listeners []*listener.Listener
 	brokers   *uplink.Brokers[connection]
 	waiting   waiting
+	guests    guests
 	registry  registry
 	rules     rules
 	turns     sync.Pool // *turn

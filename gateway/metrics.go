@@ -41,6 +41,8 @@ const (
 	mTenantRefused
 	mOpens
 	mWaiting
+	mGuests
+	mGuestSessions
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -70,6 +72,8 @@ var Metrics = []telemetry.Metric{
 	mTenantRefused:        {Name: "mqtt_gateway_tenant_connects_refused_total", Kind: telemetry.Counter, Labels: []string{"tenant"}, Help: "CONNECTs of a tenant's clients that were refused by a quota, or because the node is overloaded."},
 	mOpens:                {Name: "mqtt_gateway_opens_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "CONNECTs that did not find the broker of their client's partition at once: answered by a broker that does not have it (moved, each time), made to wait (waited), refused after waiting (timed_out). resumed are clients whose partition has moved to another broker without their connection being closed."},
 	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
+	mGuests:               {Name: "mqtt_gateway_guests", Kind: telemetry.Gauge, Help: "Clients that have a guest session (allow_register_during_netsplit)."},
+	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -82,6 +86,7 @@ type metrics struct {
 	slow                                                       prometheus.Gauge
 	throttled                                                  [quotas]prometheus.Counter
 	opens                                                      [len(openEvents)]prometheus.Counter
+	guests                                                     [len(guestEvents)]prometheus.Counter
 }
 
 // What happens to CONNECTs that do not find their broker at once.
@@ -129,6 +134,11 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	for i, event := range openEvents {
 		m.opens[i] = opens.WithLabelValues(event)
 	}
+	guests := Metrics[mGuestSessions].CounterVec(r)
+	for i, event := range guestEvents {
+		m.guests[i] = guests.WithLabelValues(event)
+	}
+	Metrics[mGuests].GaugeFunc(r, func() float64 { return float64(g.guests.len()) })
 	Metrics[mWaiting].GaugeFunc(r, func() float64 { return float64(g.waiting.len()) })
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.wheel.len()) })
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))

@@ -62,6 +62,11 @@ func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 func (c *connection) channelLocked() (*uplink.Link[connection], error) {
 	l, partition := c.gw.brokers.Pick(c.tenant, c.clientID)
 	c.opening.partition = partition
+	return c.channelAtLocked(l)
+}
+
+// channelAtLocked is channelLocked for a link, which may be nil.
+func (c *connection) channelAtLocked(l *uplink.Link[connection]) (*uplink.Link[connection], error) {
 	if l == nil {
 		return nil, nil
 	}
@@ -112,9 +117,16 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 		c.link, c.channel = nil, 0
 	}
 	again := o.until != 0
+	if o.guest {
+		o.guest = false
+		g.metrics.guests[guestRefused].Inc()
+	}
 	if !again {
 		now := time.Now().UnixMilli()
 		o.until = now + g.cfg.OwnerWait.Milliseconds()
+		if c.m.Rules().Settings.AllowRegisterDuringNetsplit && !c.opened {
+			o.guestAt = c.started + g.cfg.GuestWait.Milliseconds()
+		}
 		if !c.opened {
 			c.waitsFromLocked(now)
 		}
@@ -167,13 +179,23 @@ func (c *connection) moved(l *uplink.Link[connection], ch link.Channel, m *link.
 	g.waiting.kick()
 }
 
-// openedLocked is called when a broker has answered an Open, however.
-func (c *connection) openedLocked() {
+// openedLocked is called when a broker has answered an Open; in says that it lets the
+// client in.
+func (c *connection) openedLocked(in bool) {
 	o := c.opening
 	c.opening = nil
 	if o.until != 0 {
 		c.awaits.Store(false)
+	}
+	switch {
+	case o.guest && in:
+		c.becomeGuestLocked(o.partition)
+	case o.guest:
+	case o.until != 0:
 		c.gw.waiting.served(o.partition)
+		fallthrough
+	default:
+		c.gw.guests.served(o.partition)
 	}
 }
 

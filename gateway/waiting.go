@@ -39,6 +39,10 @@ type opening struct {
 	open *link.Open // may be sent several times: it owns its memory
 	// until is for how long it may wait, in Unix milliseconds; 0 before it had to.
 	until int64
+	// guestAt is from when a broker may be asked for a guest session, in Unix
+	// milliseconds, 0 for never; guest, that one is.
+	guestAt int64
+	guest   bool
 
 	partition uint16
 	in        *waitingPart // nil while a broker is asked
@@ -171,7 +175,12 @@ func (g *Gateway) reopen(ctx context.Context) {
 			clear(asked)
 		}
 		clear(due)
-		if !armed && w.len() > 0 {
+		if probe {
+			asked = g.askForGuests(asked[:0])
+			clear(asked)
+			g.endGuests(time.Now().UnixMilli())
+		}
+		if !armed && (w.len() > 0 || g.guests.any()) {
 			armed = true
 			again.Reset(ownerRetry)
 		}
@@ -235,14 +244,26 @@ type request struct {
 // ask asks the owners for channels for those clients, which are in no list. dst is
 // memory to use again.
 func (g *Gateway) ask(dst []request, due []*opening) []request {
+	return g.askBy(dst, due, func(c *connection) (*uplink.Link[connection], *link.Open) {
+		l, err := c.channelLocked()
+		if err != nil {
+			l = nil
+		}
+		return l, c.opening.open
+	})
+}
+
+// askBy is ask with channels that channel makes, which is called under the mutex of the
+// connection.
+func (g *Gateway) askBy(dst []request, due []*opening, channel func(c *connection) (*uplink.Link[connection], *link.Open)) []request {
 	fl, _ := g.flushers.Get().(*flusher)
 	for _, o := range due {
 		c := o.c
 		c.mu.Lock()
 		if c.opening == o { // else it has ended
-			if l, err := c.channelLocked(); l != nil && err == nil {
+			if l, open := channel(c); l != nil {
 				up := fl.frames(l)
-				up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: c.channel, Open: o.open})
+				up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: c.channel, Open: open})
 				dst = append(dst, request{c, l, c.channel})
 			} else {
 				c.parkLocked(nil)

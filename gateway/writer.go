@@ -70,7 +70,7 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 			deliveries++
 		default:
 		}
-		c.receive(b, f)
+		c.receive(l, b, f)
 	}
 	if deliveries > 0 {
 		g.metrics.deliveries.Add(float64(deliveries))
@@ -114,10 +114,13 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 	g.flush()
 }
 
-// receive takes one frame.
-func (c *connection) receive(b *link.Down, f *link.DownFrame) {
+// receive takes one frame of its channel at l.
+func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.DownFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.link != l || c.channel != f.Channel {
+		return // it has left that channel meanwhile, to wait for a broker
+	}
 	if c.ending {
 		if f.Kind == link.DownClose {
 			c.answeredLocked()
@@ -129,7 +132,7 @@ func (c *connection) receive(b *link.Down, f *link.DownFrame) {
 		return
 	}
 	if o := c.opening; o != nil {
-		c.openedLocked()
+		c.openedLocked(f.Kind == link.DownOpened)
 		if o.open.Resume != 0 && f.Kind == link.DownOpened {
 			c.reopenedLocked(f.Bytes)
 			return

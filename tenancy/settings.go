@@ -39,6 +39,11 @@ type Settings struct {
 	SharedMemberTimeout          int64
 	AllowMultipleSessions        bool
 	QueueDeliverMode             string
+
+	AllowRegisterDuringNetsplit    bool
+	AllowPublishDuringNetsplit     bool
+	AllowSubscribeDuringNetsplit   bool
+	AllowUnsubscribeDuringNetsplit bool
 }
 
 // defaultSettings are those of a tenant that has set nothing.
@@ -84,6 +89,11 @@ type SettingsOverride struct {
 	SharedMemberTimeout          *int64  `json:"shared_member_timeout,omitempty" minimum:"0" maximum:"65535" doc:"Seconds that a message of QoS 1 stays with one member of a group at most, while another can take it: what a busy member has no room for goes to one that has after a quarter, and who has not acknowledged what it was sent in the other three is disconnected. 0 is as long as the connection." vernemq:"" told:"DISCONNECT 0x98; 3.x: closed" live:"messages that are there"`
 	AllowMultipleSessions        *bool   `json:"allow_multiple_sessions,omitempty" doc:"Whether several connections may have one client id, and share its session." vernemq:"allow_multiple_sessions" vdefault:"off" told:"no take over; Session Present" live:"the next CONNECT"`
 	QueueDeliverMode             *string `json:"queue_deliver_mode,omitempty" enum:"fanout,balance" doc:"Whether each of the connections of one client id gets every message, or one of them." vernemq:"queue_deliver_mode" vdefault:"fanout" told:"nothing" live:"the next CONNECT"`
+
+	AllowRegisterDuringNetsplit    *bool `json:"allow_register_during_netsplit,omitempty" doc:"Whether a client whose partition cannot be reached is given a guest session: a clean one elsewhere, until the partition is back." vernemq:"allow_register_during_netsplit" vdefault:"off" told:"CONNACK with Session Expiry Interval 0 and a Reason String, at the end DISCONNECT 0x9C; else CONNACK 0x88 (3.x: 0x03)" live:"the next CONNECT"`
+	AllowPublishDuringNetsplit     *bool `json:"allow_publish_during_netsplit,omitempty" doc:"Whether a message above QoS 0 is acknowledged when it is kept at the broker of its publisher, if a partition that it is for cannot be reached; it goes there later." vernemq:"allow_publish_during_netsplit" vdefault:"off" told:"PUBACK, PUBREC; else none until the partition has the message" live:"messages that wait, and the next"`
+	AllowSubscribeDuringNetsplit   *bool `json:"allow_subscribe_during_netsplit,omitempty" doc:"Whether a guest session may subscribe. Other sessions may always: SUBACK comes when the subscription is stored." vernemq:"allow_subscribe_during_netsplit" vdefault:"off" told:"SUBACK 0x83 (3.x: 0x80)" live:"the next SUBSCRIBE"`
+	AllowUnsubscribeDuringNetsplit *bool `json:"allow_unsubscribe_during_netsplit,omitempty" doc:"Whether a guest session may unsubscribe. Other sessions may always: UNSUBACK comes when that is stored." vernemq:"allow_unsubscribe_during_netsplit" vdefault:"off" told:"UNSUBACK 0x83 (3.x: none)" live:"the next UNSUBSCRIBE"`
 }
 
 // field is one row of the table of settings.

@@ -101,9 +101,16 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 			limit = "subscriptions_client"
 			text = fmt.Sprintf("the session has as many subscriptions as its quota %s allows: %d", limit, c.rules.Load().SubscriptionsClient)
 		}
+		if text == "" {
+			text, limit = guestMayNot(reasons, "allow_subscribe_during_netsplit", limit)
+		}
 		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text, limit)
 	case link.DownUnsuback:
-		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, "", "")
+		if c.version != packet.V5 && slices.ContainsFunc(f.Reasons, mqtt.ReasonCode.Failed) {
+			break // which its UNSUBACK cannot say
+		}
+		text, limit := guestMayNot(f.Reasons, "allow_unsubscribe_during_netsplit", "")
+		dst = c.appendSuback(dst, packet.UNSUBACK, f.PacketID, f.Reasons, text, limit)
 	case link.DownWindow:
 		c.window.Store(f.Bytes)
 		r.Resume = true

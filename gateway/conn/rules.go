@@ -34,6 +34,7 @@ func NewRules(t *tenancy.Tenant, o *tenancy.SessionOverride) *Rules {
 		OnlineMessages: s.MaxOnlineMessages, KeepOffline: s.OverrideMaxOnlineMessages, Inflight: uint16(s.MaxInflightMessages),
 		Retry: uint16(s.RetryInterval), Member: uint16(s.SharedMemberTimeout), LIFO: s.QueueType == "lifo", UpgradeQoS: s.UpgradeOutgoingQoS,
 		QuietTakeover: s.SuppressLWTOnSessionTakeover, Multiple: s.AllowMultipleSessions, Balance: s.QueueDeliverMode == "balance",
+		HandOff: s.AllowPublishDuringNetsplit, Subscribe: s.AllowSubscribeDuringNetsplit, Unsubscribe: s.AllowUnsubscribeDuringNetsplit,
 		Share: link.ParseSharePolicy(s.SharedSubscriptionPolicy),
 	}
 	return r

@@ -124,6 +124,10 @@ type Open struct {
 	Tenant     string
 	ClientID   mqtt.ClientID
 	CleanStart bool
+	// Guest asks for a session in any partition that the broker serves, beside the
+	// client's own: it is clean and ends with the channel. At most one of a client id
+	// is at a broker.
+	Guest bool
 	// SessionExpiry is in seconds, after the tenant's cap; 3.x clients with
 	// clean session 0 have the tenant's persistent client expiration here.
 	SessionExpiry uint32
@@ -185,6 +189,9 @@ type Settings struct {
 	// Multiple lets several connections share the session; Balance says that one
 	// of them gets each message, and not each of them.
 	Multiple, Balance bool
+	// HandOff acknowledges a publish that a partition cannot be given now when it is
+	// kept at the publisher's. Subscribe and Unsubscribe let a guest do that.
+	HandOff, Subscribe, Unsubscribe bool
 	// Share chooses for this client's publishes.
 	Share SharePolicy
 }
@@ -293,6 +300,9 @@ const (
 	QueryRetained
 	// QueryUsage counts what the tenant holds at this broker.
 	QueryUsage
+	// QueryKept is answered when what the broker had matched before, of all tenants, and
+	// is to be retained, is; or after 250 ms. Brokers ask it.
+	QueryKept
 )
 
 // Query is a question of the API to a broker. It needs no channel.

@@ -113,6 +113,9 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	if o.CleanStart {
 		flags |= flagYes
 	}
+	if o.Guest {
+		flags |= flagGuest
+	}
 	if o.Will != nil {
 		flags |= flagWill
 	}
@@ -147,11 +150,14 @@ const (
 	settingQuietTakeover
 	settingMultiple
 	settingBalance
+	settingHandOff
+	settingSubscribe
+	settingUnsubscribe
 )
 
 // appendLimits appends
 //
-//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | member u16 | share policy u8 | settings u8
+//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | member u16 | share policy u8 | settings u16
 func appendLimits(dst []byte, l *Limits) []byte {
 	s := &l.Settings
 	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
@@ -162,13 +168,13 @@ func appendLimits(dst []byte, l *Limits) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, s.Inflight)
 	dst = binary.BigEndian.AppendUint16(dst, s.Retry)
 	dst = binary.BigEndian.AppendUint16(dst, s.Member)
-	var flags byte
-	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance} {
+	var flags uint16
+	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance, s.HandOff, s.Subscribe, s.Unsubscribe} {
 		if on {
 			flags |= 1 << i
 		}
 	}
-	return append(dst, byte(s.Share), flags)
+	return binary.BigEndian.AppendUint16(append(dst, byte(s.Share)), flags)
 }
 
 func (r *reader) limits() Limits {
@@ -176,16 +182,17 @@ func (r *reader) limits() Limits {
 		QueueMessages: r.I64(), QueueBytes: r.I64(), Subscriptions: r.I64(), Retained: r.I64(), RetainedBytes: r.I64(), Sessions: r.I64(),
 		ReceiveMaximum: r.U16(), Settings: Settings{OnlineMessages: r.I64(), Inflight: r.U16(), Retry: r.U16(), Member: r.U16(), Share: SharePolicy(r.U8())},
 	}
-	flags, s := r.U8(), &l.Settings
+	flags, s := r.U16(), &l.Settings
 	s.KeepOffline, s.LIFO, s.UpgradeQoS = flags&settingKeepOffline != 0, flags&settingLIFO != 0, flags&settingUpgradeQoS != 0
 	s.QuietTakeover, s.Multiple, s.Balance = flags&settingQuietTakeover != 0, flags&settingMultiple != 0, flags&settingBalance != 0
-	r.Bad = r.Bad || flags >= settingBalance<<1 || s.Share > ShareStickyTopic
+	s.HandOff, s.Subscribe, s.Unsubscribe = flags&settingHandOff != 0, flags&settingSubscribe != 0, flags&settingUnsubscribe != 0
+	r.Bad = r.Bad || flags >= settingUnsubscribe<<1 || s.Share > ShareStickyTopic
 	return l
 }
 
 func (r *reader) open(flags byte) *Open {
 	o := &Open{
-		CleanStart: flags&flagYes != 0, SessionExpiry: r.U32(), ReceiveMaximum: r.U16(), Credit: r.U64(), GrantRevision: r.U64(),
+		CleanStart: flags&flagYes != 0, Guest: flags&flagGuest != 0, SessionExpiry: r.U32(), ReceiveMaximum: r.U16(), Credit: r.U64(), GrantRevision: r.U64(),
 		Limits: r.limits(),
 		Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Labels: r.labels(),
 	}
@@ -288,7 +295,7 @@ func (b *Up) decode(f wire.Frame) error {
 		q := &Query{Purge: f.Flags&flagYes != 0, ID: r.U64(), Kind: QueryKind(r.U8()), Limit: int(r.U32()), Tenant: r.String()}
 		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.String()), r.String(), r.String()
 		out.Kind, out.Query = UpQuery, q
-		r.Bad = r.Bad || q.Kind < QueryClients || q.Kind > QueryUsage
+		r.Bad = r.Bad || q.Kind < QueryClients || q.Kind > QueryKept
 	default:
 		return f.Malformed("a gateway sends no such frame")
 	}
@@ -301,7 +308,7 @@ func (b *Up) decode(f wire.Frame) error {
 
 // upFlags are the flags that each frame of a gateway may have.
 var upFlags = map[byte]byte{
-	wireOpen:    flagYes | flagWill | flagExpiry,
+	wireOpen:    flagYes | flagWill | flagExpiry | flagGuest,
 	wirePublish: flagQoS | flagRetain | flagDup | flagExpiry,
 	wireClose:   flagExpiry,
 	wireQuery:   flagYes,

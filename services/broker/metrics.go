@@ -40,11 +40,11 @@ func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPa
 
 // ownDescriptions are those that every broker has, of a cluster or alone.
 func ownDescriptions() []*prometheus.Desc {
-	return []*prometheus.Desc{
+	return append([]*prometheus.Desc{
 		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
 		descLoad, descTenant,
-	}
+	}, netsplitDescriptions()...)
 }
 
 // collector reads the shards' counters when it is asked: the data path counts
@@ -119,6 +119,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descFailing, failing)
 	gauge(descLoad, int64(c.set.Load()))
+	c.collectNetsplit(ch)
 	c.set.Tenants(func(id string, t *shard.Tenant) {
 		u := t.Usage()
 		n := t.Counts()

@@ -17,6 +17,7 @@ func EveryUp() *link.Up {
 	}
 	settings := link.Settings{
 		OnlineMessages: 8, KeepOffline: true, Inflight: 9, Retry: 10, Member: 11, LIFO: true, UpgradeQoS: true, QuietTakeover: true, Multiple: true, Balance: true,
+		HandOff: true, Subscribe: true, Unsubscribe: true,
 		Share: link.ShareStickyTopic,
 	}
 	return &link.Up{Frames: []link.UpFrame{
@@ -27,7 +28,7 @@ func EveryUp() *link.Up {
 			GrantRevision: 42,
 			Labels:        link.Labels{Protocol: "5", Listener: "mqtts", Username: "default", Peer: "192.0.2.1:4711", Gateway: "gateway-1"},
 		}},
-		{Kind: link.UpOpen, Channel: 0xFFFFFFFF, Open: &link.Open{}},
+		{Kind: link.UpOpen, Channel: 0xFFFFFFFF, Open: &link.Open{Guest: true}},
 		{Kind: link.UpOpen, Channel: 4, Open: &link.Open{Tenant: "acme", ClientID: "moved", Credit: 1 << 19, Resume: 1 << 40}},
 		{Kind: link.UpPaused, Channel: 4},
 		{Kind: link.UpPublish, Channel: 1, PacketID: 7, Dup: true, Message: mqtt.Message{

@@ -77,9 +77,14 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 		return
 	}
 	d := &dispatch{tenant: se.tenant, from: se.ClientID, expireAt: v.expireAt}
+	s.keeping(d, se.space.id, s.aims)
 	if p.Token == 0 {
 		d.msg = v.keep()
-		s.launch(se.space.id, d, s.aims)
+		if p.Exact {
+			s.launchKept(se.space, d, slices.Clone(s.aims), recordOf(d, 0, s.aims))
+		} else {
+			s.launch(se.space.id, d, s.aims)
+		}
 		return
 	}
 	if len(s.stored)+len(deferred)+len(s.aims) == 0 {
@@ -121,7 +126,8 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 	}
 	// Its number must not be given twice, so that it leaves when that is committed.
 	aims := slices.Clone(s.aims)
-	d.n = s.writeOutbox(se.space, recordOf(d, p.Packet, aims))
+	q.record = recordOf(d, p.Packet, aims)
+	d.n = s.writeOutbox(se.space, q.record)
 	q.exact = d.n
 	s.wait(se.space.ledger, waiter{after: func() { s.launch(se.space.id, d, aims) }})
 }
@@ -192,14 +198,20 @@ func (s *Shard) handOn(se *sess, m share.Member[*sess], v *view, key string) {
 	}
 	// The record stands in the batch that takes the message out of se's queue, so a
 	// crash leaves it in exactly one place.
-	d.from = se.ClientID
-	d.n = s.writeOutbox(se.space, recordOf(d, 0, aims))
-	d.from, d.pending = "", true
+	r := recordOf(d, 0, aims)
+	r.client = se.ClientID
+	s.launchKept(se.space, d, aims, r)
+	s.storedIn(se.space.ledger)
+}
+
+// launchKept launches a dispatch that nobody waits for when its record r is committed,
+// under the number of that.
+func (s *Shard) launchKept(origin *space, d *dispatch, aims []aim, r *outboxRecord) {
+	d.n = s.writeOutbox(origin, r)
+	d.pending = true
 	d.slot, d.gen = s.newPending()
 	q := &s.pending[d.slot]
-	q.waits, q.exact, q.part = 1, d.n, se.space
-	s.storedIn(se.space.ledger)
-	origin := se.space
+	q.waits, q.exact, q.part = int32(len(aims)), d.n, origin
 	s.wait(origin.ledger, waiter{after: func() { s.launch(origin.id, d, aims) }})
 }
 
@@ -207,16 +219,34 @@ func (s *Shard) handOn(se *sess, m share.Member[*sess], v *view, key string) {
 // others as soon as that is possible.
 func (s *Shard) restoreOutbox(p *space, n uint64, r *outboxRecord) {
 	d := &dispatch{tenant: s.set.Tenant(r.tenant), msg: r.msg, expireAt: r.expireAt, n: n, pending: true}
-	if r.packet != 0 {
+	if r.packet != 0 || r.handed {
 		d.from = r.client
+	}
+	s.keeping(d, p.id, r.aims())
+	if r.plain {
+		d.n, d.pending = 0, false
+		for _, a := range r.aims() {
+			f := s.flight(p.id, d, a)
+			f.record = n
+			s.countHandOff(f)
+			s.holdBack(f)
+		}
+		return
 	}
 	d.slot, d.gen = s.newPending()
 	aims := r.aims()
 	q := &s.pending[d.slot]
 	q.waits, q.exact, q.part, q.packet, q.hit = int32(len(aims)), n, p, r.packet, true
-	q.se, q.token = s.session(d.tenant, r.client), session.Restored
+	q.record = r
+	if !r.handed {
+		q.se, q.token = s.session(d.tenant, r.client), session.Restored
+	}
 	for _, a := range aims {
-		s.holdBack(s.flight(p.id, d, a))
+		f := s.flight(p.id, d, a)
+		if r.handed {
+			s.countHandOff(f)
+		}
+		s.holdBack(f)
 	}
 	if len(aims) == 0 {
 		s.finishPending(d.slot)

@@ -136,7 +136,7 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 	}
 	if e.Keep {
 		if pc := of(e.Retain); pc != nil {
-			pc.keep, pc.retain, pc.mark = true, e.Retain, st.retains.Add(1)
+			pc.keep, pc.retain = true, e.Retain // without a mark: it was matched long ago
 			t.mayRetain.Store(true)
 		}
 	}

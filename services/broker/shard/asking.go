@@ -31,7 +31,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 			return &link.Answer{Error: "the partition of this client has no broker now"}
 		}
 		return st.askAll(q, []string{owner}, &link.Answer{})
-	case link.QueryClients, link.QueryRetained, link.QueryUsage:
+	case link.QueryClients, link.QueryRetained, link.QueryUsage, link.QueryKept:
 	}
 	return st.askAll(q, st.cluster.Brokers(), st.AskHere(q))
 }

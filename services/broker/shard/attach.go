@@ -14,6 +14,10 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	if ch.link.closed() {
 		return // its close has been here already
 	}
+	if o.Guest && s.set.cluster != nil {
+		s.openGuest(ch, o)
+		return
+	}
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil {
 		s.moved(ch)
 		return

@@ -15,7 +15,8 @@
 // keep in memory until then.
 //
 // Goroutines: one worker for each shard, for work that nobody stands ready to
-// run, and one ticker, all started by Set.Run. The committer posts what is
+// run, and one ticker, all started by Set.Run; in a cluster one more while
+// subscriptions wait for retained messages of other brokers. The committer posts what is
 // committed to the mailboxes and runs nothing.
 //
 // The package owns the key kinds s, f, n, i, o and a.

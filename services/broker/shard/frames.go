@@ -55,11 +55,17 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 	case link.UpPaused:
 		s.paused(ch)
 	case link.UpSubscribe:
+		if s.guestMayNot(se, f) {
+			return
+		}
 		ch.asked++
 		ev.Kind, ev.Packet, ev.Subs, ev.Limit = session.Subscribe, f.PacketID, f.Subscribe, se.limits.Subscriptions
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpUnsubscribe:
+		if s.guestMayNot(se, f) {
+			return
+		}
 		ch.asked++
 		ev.Kind, ev.Packet, ev.Filter = session.Unsubscribe, f.PacketID, f.Unsubscribe
 		s.step(se, &ev, nil)
@@ -89,6 +95,8 @@ func (s *Shard) stepEntry(se *sess, ev *session.Event, m *mqtt.Message, e *queue
 		p := &fx.Route[i]
 		if p.Will != nil {
 			count(&se.tenant.flows[s.index].own)
+			// It is forgotten in the batch in which it is kept for other partitions.
+			p.Exact = s.set.cluster != nil && p.Will.QoS > mqtt.AtMostOnce && se.Recorded()
 			s.publish(se, p.Will, p)
 		} else {
 			s.publish(se, m, p)

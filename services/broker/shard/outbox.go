@@ -30,7 +30,17 @@ type outboxRecord struct {
 	keep     bool
 	retain   partition.ID
 	msg      *mqtt.Message
+	// handed says that the publisher has its acknowledgement, plain that it is not
+	// exact: it may have arrived, and what arrives of it has no number.
+	handed, plain bool
 }
+
+// The flags of an outbox record.
+const (
+	outboxKeep = 1 << iota
+	outboxHanded
+	outboxPlain
+)
 
 // directRecord names the member of a shared subscription that was chosen.
 type directRecord struct {
@@ -62,9 +72,13 @@ func (s *Shard) putOutbox(se *sess, p *session.Publication, v *view, m *mqtt.Mes
 
 func (s *Shard) writeOutbox(p *space, r *outboxRecord) uint64 {
 	n := s.next(p)
+	s.putOutboxRecord(p, n, r)
+	return n
+}
+
+func (s *Shard) putOutboxRecord(p *space, n uint64, r *outboxRecord) {
 	s.valueBuf = r.append(s.valueBuf[:0])
 	s.batch(p).Put(partition.KeyU64(nil, p.id, partition.KindOutbox, n), s.valueBuf)
-	return n
 }
 
 func (s *Shard) deleteOutbox(p *space, n uint64) {
@@ -78,7 +92,13 @@ func appendString[T ~string](dst []byte, v T) []byte {
 func (r *outboxRecord) append(dst []byte) []byte {
 	var flags byte
 	if r.keep {
-		flags = 1
+		flags = outboxKeep
+	}
+	if r.handed {
+		flags |= outboxHanded
+	}
+	if r.plain {
+		flags |= outboxPlain
 	}
 	dst = append(dst, recordVersion, flags)
 	dst = binary.BigEndian.AppendUint16(dst, r.packet)
@@ -139,7 +159,7 @@ func parseOutbox(b []byte) (outboxRecord, error) {
 		return outboxRecord{}, errRecord
 	}
 	var o outboxRecord
-	o.keep = b[1]&1 != 0
+	o.keep, o.handed, o.plain = b[1]&outboxKeep != 0, b[1]&outboxHanded != 0, b[1]&outboxPlain != 0
 	o.packet = binary.BigEndian.Uint16(b[2:])
 	o.retain = partition.ID(binary.BigEndian.Uint16(b[4:]))
 	o.expireAt = int64(binary.BigEndian.Uint64(b[6:]))

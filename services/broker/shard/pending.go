@@ -20,6 +20,10 @@ type pending struct {
 	// exact is the number of the outbox record, or 0.
 	exact uint64
 	part  *space
+	// kept counts those of waits that are handed off: where there are no others the
+	// publisher is told, and the record stays.
+	kept   int32
+	record *outboxRecord // exact's
 }
 
 func (s *Shard) newPending() (slot, gen uint32) {
@@ -46,6 +50,8 @@ func (s *Shard) answered(slot, gen uint32, reason mqtt.ReasonCode, hit bool) {
 	q.waits--
 	if q.waits == 0 {
 		s.finishPending(slot)
+	} else {
+		s.settleKept(slot)
 	}
 }
 

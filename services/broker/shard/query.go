@@ -34,6 +34,10 @@ func (st *Set) query(l *Link, q *link.Query) {
 // AskHere answers q for what is served here. It waits for turns of the shards that
 // the answer needs.
 func (st *Set) AskHere(q *link.Query) *link.Answer {
+	if q.Kind == link.QueryKept {
+		st.awaitKeeps()
+		return &link.Answer{Found: true}
+	}
 	t := st.Tenant(q.Tenant)
 	limit := q.Limit
 	if limit <= 0 || limit > maxPage {

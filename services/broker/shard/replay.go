@@ -65,8 +65,8 @@ func (s *Shard) cedeRetained(p *space) {
 }
 
 // narrow has a replay ask those only that have retained messages of the tenant, and
-// for one topic only who has its partition. It reports false if there are none.
-func (s *Shard) narrow(r *replay, t *Tenant) bool {
+// for one topic only who has its partition.
+func (s *Shard) narrow(r *replay, t *Tenant) {
 	lone := !topic.HasWildcard(r.sub.Filter)
 	if lone {
 		r.of = partition.Choose(t.cell, r.sub.Filter)
@@ -90,7 +90,6 @@ func (s *Shard) narrow(r *replay, t *Tenant) bool {
 			r.brokers = append(r.brokers, owner)
 		}
 	}
-	return len(r.shards)+len(r.brokers) > 0
 }
 
 // askPage asks another broker for the next page of a replay.

@@ -138,9 +138,12 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
 		id, nth := splitName(client)
 		se.Session = *session.Restore(r.sid, id, r.Stored)
-		if head := s.session(t, id); head != nil {
+		switch head := s.session(t, id); {
+		case partition.Choose(t.cell, string(id)) != p.id:
+			se.guest = true // it died with its broker, and its will goes out
+		case head != nil:
 			s.enkin(head, se, r.balance)
-		} else {
+		default:
 			s.put(se)
 		}
 		se.nth = nth

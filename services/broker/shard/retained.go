@@ -142,7 +142,8 @@ type replay struct {
 	topic   string
 	// lone is a replay of one topic, of partition of; tries counts failures to ask,
 	// rounds how often it began anew.
-	lone          bool
+	// wide: it is not known yet who has to be asked.
+	lone, wide    bool
 	of            partition.ID
 	tries, rounds int
 	page          []*retain.Retained
@@ -174,9 +175,7 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 		}
 		r := &replay{sub: *sub, epoch: se.Epoch(), mark: o.Mark}
 		switch {
-		case s.set.cluster != nil && !s.narrow(r, se.tenant):
-			continue
-		case s.set.cluster != nil:
+		case s.set.cluster != nil: // narrow says whom to ask, later
 		case topic.HasWildcard(sub.Filter):
 			r.shards = append(r.shards, s.set.shards...)
 		default:
@@ -200,6 +199,16 @@ func (s *Shard) begin(se *sess, r *replay) {
 		se.replays = append(se.replays, r)
 	} else {
 		se.replays[at] = r
+	}
+	if s.set.cluster != nil {
+		r.behind, r.wide = 1, true
+		s.set.settle(func() {
+			s.call(func() {
+				r.behind = 0
+				s.replay(se)
+			})
+		})
+		return
 	}
 	r.behind = len(s.set.shards)
 	for _, from := range s.set.shards {
@@ -225,6 +234,10 @@ func (s *Shard) replay(se *sess) {
 		r := se.replays[0]
 		if r.busy || r.behind > 0 || se.ch == nil || r.epoch != se.Epoch() {
 			return
+		}
+		if r.wide {
+			r.wide = false
+			s.narrow(r, se.tenant)
 		}
 		for len(r.page) > 0 {
 			if !s.replayOne(se, r, r.page[0]) {

@@ -53,6 +53,9 @@ func (st *Set) tenure(p partition.ID) uint64 {
 // partOf is the partition of a client. One of the API, whose session ends with its
 // channel, is taken by any that is served here.
 func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
+	if o.Guest && st.cluster != nil {
+		return st.guestPart(t, o.ClientID)
+	}
 	part := partition.Choose(t.cell, string(o.ClientID))
 	if st.cluster == nil || o.Labels.Listener != link.ListenerAPI || o.SessionExpiry > 0 || st.Serves(part) {
 		return part
@@ -103,6 +106,7 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64) {
 		return // it was lost meanwhile
 	}
 	delete(s.taking, id)
+	s.endGuests(id)
 	s.set.cluster.Gaining(id, epoch)
 	p := s.newSpace(id, nil)
 	p.epoch = epoch
@@ -194,10 +198,10 @@ func (s *Shard) lose(p *space) {
 		s.forfeit(&w)
 	}
 	l.waiters, l.first, l.commits, l.touched = nil, 0, nil, nil
+	s.forgetKeeps(p.id)
 	for key, st := range s.streams {
 		if key.origin == p.id {
-			st.ended, st.held = true, nil
-			delete(s.streams, key)
+			s.endStream(st)
 		}
 	}
 	for slot := range s.pending {

@@ -61,6 +61,8 @@ type sess struct {
 	// ending says that the session is over and gives away what it can; gone,
 	// that it is forgotten.
 	ending, gone bool
+	// guest: it is in another partition than its client id's.
+	guest bool
 }
 
 // session is the tenant's session of that client id, or nil.
@@ -77,6 +79,9 @@ func (s *Shard) put(se *sess) {
 
 // remove forgets the session, unless another one has its client id by now.
 func (s *Shard) remove(se *sess) {
+	if se.guest {
+		s.set.guests.remove(se)
+	}
 	of := s.sessions[se.tenant]
 	if of[se.ClientID] != se {
 		return

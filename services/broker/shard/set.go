@@ -64,6 +64,12 @@ type Set struct {
 	arriving sync.RWMutex
 	closing  map[partition.ID]bool
 	held     atomic.Bool
+	// handedOff are the bytes that are handed off, of all tenants; handOffs are how many
+	// may be, of one and of all, and handOffAfter.
+	handedOff atomic.Int64
+	handOffs  struct{ tenant, all, after int64 }
+	guests    guests
+	settling  settling
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
@@ -117,6 +123,7 @@ func New(c Config) (*Set, error) {
 		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
+	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions {
 		st.cell = append(st.cell, partition.ID(i))

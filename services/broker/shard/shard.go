@@ -121,6 +121,9 @@ type Shard struct {
 	enqueue1 cluster.Enqueue
 	sorter   sorter
 	holding  *hold
+	keeps    keeps
+	// handOffSaid is when the log was told last that no more may be handed off.
+	handOffSaid int64
 
 	fans    []fan
 	pending []pending

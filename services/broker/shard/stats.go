@@ -47,8 +47,13 @@ type Stats struct {
 	// and were closed.
 	Resumed, Unresumed, Unquiet atomic.Uint64
 	// Held were not taken by the broker of their partition and wait to be sent again.
-	Held  atomic.Uint64
-	drops [dropReasons]atomic.Uint64
+	Held atomic.Uint64
+	// HandedOff were acknowledged although a partition could not be given them yet;
+	// HandOffFull were not, since as much was as may be.
+	HandedOff, HandOffFull atomic.Uint64
+	// Guests are guest sessions that were opened.
+	Guests atomic.Uint64
+	drops  [dropReasons]atomic.Uint64
 }
 
 func (s *Stats) dropped(r dropReason) { s.drops[r].Add(1) }

@@ -30,6 +30,9 @@ type dispatch struct {
 	// slot is what waits for the flights, if pending is set.
 	pending   bool
 	slot, gen uint32
+	// keeps: one of its flights is counted under keepOf, until it has arrived.
+	keeps  bool
+	keepOf keepOf
 }
 
 // flight is a dispatch on its way to one partition.
@@ -42,6 +45,12 @@ type flight struct {
 	seq uint64
 	// after is the exact one that the partition must have before this one.
 	after uint64
+
+	// handed: it counts as handed off; record is the outbox record that is of it alone,
+	// 0 without one; kept: it is counted in the pending's kept; told: nobody waits for it
+	// any more. waits: it could not be handed off.
+	handed, kept, told, waits bool
+	record                    uint64
 }
 
 type streamKey struct{ origin, target partition.ID }
@@ -59,6 +68,13 @@ type stream struct {
 	last       uint64
 	// held wait to be sent again, in their order.
 	held []*flight
+	// heldAt is since when some are held and none arrives, in Unix milliseconds; 0 is
+	// not.
+	heldAt int64
+	// rounds is how often what is held was sent again since something arrived.
+	rounds int
+	// fresh: some of held may be handed off.
+	fresh bool
 	// ended says that the origin is not served here any more.
 	ended bool
 }
@@ -86,6 +102,7 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 		owner, _ := s.set.cluster.Owner(st.target)
 		if len(st.held) > 0 || owner == "" || st.out > 0 && (st.owner != owner || st.links != s.set.lostLinks.Load()) {
 			s.holdBack(f)
+			s.handOffAll(st)
 			continue
 		}
 		first := s.depart(f, owner)
@@ -141,8 +158,9 @@ func (s *Shard) depart(f *flight, owner string) (first bool) {
 	return first
 }
 
-// send sends flights of one dispatch to a broker, which may be this one.
-func (s *Shard) send(to string, x *sent) {
+// send sends flights of one dispatch to a broker, which may be this one. It reports
+// false if there is no link.
+func (s *Shard) send(to string, x *sent) bool {
 	d := x.flights[0].dispatch
 	e := &s.enqueue1
 	*e = cluster.Enqueue{
@@ -166,7 +184,7 @@ func (s *Shard) send(to string, x *sent) {
 		s.dropped(d.tenant, dropExpired)
 		x.answer = cluster.Answer{Hit: true}
 		s.leave(s, item{kind: itemSent, sent: x})
-		return
+		return true
 	}
 	done := func(a cluster.Answer) {
 		x.answer = a
@@ -174,12 +192,14 @@ func (s *Shard) send(to string, x *sent) {
 	}
 	if to == s.set.cluster.Self() {
 		s.sorter.enqueue(s.set, to, e, done, s.run)
-		return
+		return true
 	}
-	if err := s.set.cluster.Send(to, e, done); err != nil {
+	err := s.set.cluster.Send(to, e, done)
+	if err != nil {
 		x.answer = cluster.Answer{Err: err}
 		s.leave(s, item{kind: itemSent, sent: x})
 	}
+	return err == nil
 }
 
 // expiry sets what is left of a message's life, and reports false if it is over.
@@ -202,11 +222,13 @@ func (s *Shard) landed(x *sent) {
 			st.exact--
 		}
 		if st.ended {
+			s.uncountHandOff(f)
 			continue
 		}
 		if again {
 			s.holdBack(f)
 		} else {
+			st.heldAt, st.rounds = 0, 0
 			s.arrivedAt(f, x.answer.Reason, x.answer.Hit)
 		}
 		s.settle(st)
@@ -214,7 +236,9 @@ func (s *Shard) landed(x *sent) {
 }
 
 func (s *Shard) arrivedAt(f *flight, reason mqtt.ReasonCode, hit bool) {
-	if f.pending {
+	s.arrivedHanded(f)
+	s.keptThere(f)
+	if f.pending && !f.told {
 		s.answered(f.slot, f.gen, reason, hit)
 	}
 }
@@ -231,9 +255,17 @@ func (s *Shard) holdBack(f *flight) {
 	st := s.streamOf(f)
 	at, _ := slices.BinarySearchFunc(st.held, f, func(a, b *flight) int { return cmp.Compare(a.seq, b.seq) })
 	st.held = slices.Insert(st.held, at, f)
+	st.fresh = st.fresh || f.pending && !f.handed
+	if st.heldAt == 0 {
+		st.heldAt = s.now
+	}
 	s.stats.Held.Add(1)
 	s.set.held.Store(true)
 }
+
+// resendRounds is how often all that is held is sent again in vain. After that only the
+// first is, until it arrives: much may be held for a partition that is not served.
+const resendRounds = 3
 
 // resend sends what is held of streams of which nothing is under way any more.
 func (s *Shard) resend() {
@@ -242,17 +274,25 @@ func (s *Shard) resend() {
 		if len(st.held) == 0 {
 			continue
 		}
+		s.handOffAll(st)
 		owner, _ := s.set.cluster.Owner(st.target)
 		if st.out > 0 || owner == "" {
 			left = true
 			continue
 		}
-		held := st.held
-		st.held = nil
-		for _, f := range held {
-			first := s.depart(f, owner)
-			s.send(owner, &sent{flights: []*flight{f}, first: first})
+		held, most := st.held, len(st.held)
+		if st.rounds++; st.rounds > resendRounds {
+			most = 1
 		}
+		st.held = held[most:]
+		for i, f := range held[:most] {
+			first := s.depart(f, owner)
+			if !s.send(owner, &sent{flights: []*flight{f}, first: first}) {
+				st.held = held[i+1:] // it comes back in front of them
+				break
+			}
+		}
+		left = left || len(st.held) > 0
 	}
 	if left {
 		s.set.held.Store(true)

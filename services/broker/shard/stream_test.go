@@ -189,3 +189,55 @@ func TestStream_LostUnwritten(t *testing.T) {
 		t.Errorf("held (-want +got):\n%s", diff)
 	}
 }
+
+// What is held for long is not sent again and again: the first of it is, and all the rest
+// when that has arrived.
+func TestStream_FirstGoesAhead(t *testing.T) {
+	c := &oneOther{epoch: 1}
+	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := set.shards[0]
+	turn := func(f func()) {
+		r := runs.Get().(*run)
+		s.post(item{kind: itemCall, call: f}, r)
+		set.finish(r)
+	}
+	answer := func(a cluster.Answer) {
+		done := c.done
+		c.sent, c.done = nil, nil
+		for _, f := range done {
+			f(a)
+		}
+		turn(func() {})
+	}
+	for _, p := range []string{"1", "2", "3"} {
+		turn(func() {
+			m := &mqtt.Message{Topic: []byte("t"), Payload: []byte(p), QoS: 1}
+			s.launch(0, &dispatch{tenant: set.Tenant("acme"), msg: m}, []aim{{part: 1, plain: true}})
+		})
+	}
+	for range resendRounds {
+		answer(cluster.Answer{Again: true})
+		turn(s.resend)
+		if got := strings.Join(c.sent, " "); got != "1! 2 3" {
+			t.Fatalf("sent: %s", got)
+		}
+	}
+	for range 2 {
+		answer(cluster.Answer{Again: true})
+		turn(s.resend)
+		if got := strings.Join(c.sent, " "); got != "1!" {
+			t.Fatalf("sent after many times: %s", got)
+		}
+	}
+	answer(cluster.Answer{Hit: true})
+	if !set.held.Load() {
+		t.Error("nothing is sent after it")
+	}
+	turn(s.resend)
+	if got := strings.Join(c.sent, " "); got != "2! 3" {
+		t.Errorf("sent when it had arrived: %s", got)
+	}
+}

@@ -31,6 +31,8 @@ type Tenant struct {
 	all                       atomic.Int64
 	queueMessages, queueBytes atomic.Int64
 	retained, retainedBytes   atomic.Int64
+	// handedOff are bytes, counted as handOffSize does.
+	handedOff atomic.Int64
 	// flows count for each shard, whose turn alone writes them.
 	flows []flow
 	// lanes are what waits for each shard.
@@ -128,6 +130,10 @@ func (t *Tenant) Usage() link.Usage {
 		RetainedBytes:      t.retainedBytes.Load(),
 	}
 }
+
+// HandedOff is how many bytes of messages wait here for partitions that could not be
+// reached, and were acknowledged.
+func (t *Tenant) HandedOff() int64 { return t.handedOff.Load() }
 
 // Offline is how many of the tenant's sessions here have no connection.
 func (t *Tenant) Offline() int64 { return max(t.all.Load()-t.connections.Load(), 0) }

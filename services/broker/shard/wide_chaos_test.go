@@ -29,7 +29,7 @@ func (w *wide) chaos() {
 	w.mu.Unlock()
 	switch {
 	case dice < 9:
-		w.give(p, n, planned)
+		w.begins(p, n, planned)
 	case dice < 12: // it is lost and won back
 		if owner != "" {
 			w.mu.Lock()
@@ -40,7 +40,7 @@ func (w *wide) chaos() {
 				n.set.Cede(p, func() {})
 				time.Sleep(pause)
 			}
-			w.give(p, n, false)
+			w.begins(p, n, false)
 		}
 	case dice < 18:
 		for _, r := range lost {
@@ -71,7 +71,7 @@ func (w *wide) heal() {
 		free := w.parts[p].owner == ""
 		w.mu.Unlock()
 		if free {
-			w.give(p, n, false)
+			w.begins(p, n, false)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -122,9 +123,13 @@ type wideClient struct {
 	// What it subscribes to, at QoS 2; and how many messages it publishes, to topics.
 	filters []string
 	total   int
-	// clean: its session has no expiry. will is its will's topic, if any.
-	clean bool
-	will  string
+	// limits are those of its session; the zero Limits stand for unlimited.
+	limits link.Limits
+	// clean: its session has no expiry. will is its will's topic, if any; testament is
+	// another will.
+	clean     bool
+	will      string
+	testament *mqtt.Will
 	// moving is the connection that goes on elsewhere, until it does.
 	moving *wideConn
 
@@ -247,7 +252,9 @@ func (c *wideClient) connect() bool {
 	c.mu.Lock()
 	c.ready = false
 	c.mu.Unlock()
-	open := &link.Open{Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: unlimited}
+	open := &link.Open{
+		Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: cmp.Or(c.limits, unlimited), Will: c.testament,
+	}
 	if c.clean {
 		open.SessionExpiry = 0
 	}

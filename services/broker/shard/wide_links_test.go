@@ -25,7 +25,7 @@ func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)
 		l.queue = newWideQueue(func(r *wideRequest) { w.deliver(n, to, l, r) })
 		n.links[to] = l
 	}
-	if l.down {
+	if l.down || w.split {
 		return cluster.ErrDown
 	}
 	r := &wideRequest{e: *e, done: done}

@@ -37,6 +37,8 @@ type wide struct {
 	nodes []*wideNode
 	parts [wideParts]widePart
 	keys  map[wideKey]wideValue
+	// split: no broker reaches another.
+	split bool
 	stats struct{ appended, unowned, lost, moves, crashes, cuts int }
 }
 
@@ -116,9 +118,12 @@ func newWide(t *testing.T, seed uint64, nodes int) *wide {
 		w.begin(fmt.Sprint("b", i+1))
 	}
 	for p := range partition.ID(wideParts) {
-		w.give(p, w.nodes[int(p)%nodes], true)
+		w.begins(p, w.nodes[int(p)%nodes], true)
 	}
 	go w.disk(ctx, ended)
+	for p := range partition.ID(wideParts) {
+		w.served(p)
+	}
 	t.Cleanup(func() {
 		for _, n := range w.nodes {
 			n.die()
@@ -210,9 +215,35 @@ func (n *wideNode) deadLocked() bool {
 	}
 }
 
+// served waits until the owner of a partition serves it.
+func (w *wide) served(p partition.ID) {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+		w.mu.Lock()
+		set := w.nodeLocked(w.parts[p].owner).set
+		w.mu.Unlock()
+		if set.Serves(p) {
+			return
+		}
+	}
+	w.t.Errorf("partition %d is not served", p)
+}
+
 // give has a partition belong to a broker: planned, which its owner is asked for, with
 // everything committed, else with a part of it. Who had it and lives hears of the loss before.
 func (w *wide) give(p partition.ID, to *wideNode, planned bool) {
+	w.begins(p, to, planned)
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && !to.set.Serves(p); time.Sleep(100 * time.Microsecond) {
+		w.mu.Lock()
+		other := to.deadLocked() || w.parts[p].owner != to.name
+		w.mu.Unlock()
+		if other {
+			return
+		}
+	}
+}
+
+// begins is give that does not wait until the partition is served.
+func (w *wide) begins(p partition.ID, to *wideNode, planned bool) {
 	w.mu.Lock()
 	if to.deadLocked() {
 		w.mu.Unlock()

@@ -30,6 +30,7 @@ type brokerConfig struct {
 	Address   string        `yaml:"address" doc:"host:port of a broker's listener for links; the others are told by it"`
 	Addresses []string      `yaml:"addresses" doc:"instead of address: several of them, any one will do"`
 	OwnerWait time.Duration `yaml:"owner_wait" doc:"how long a client waits for its partition to have a broker, as while one takes the place of another; then it is refused with 0x88"`
+	GuestWait time.Duration `yaml:"guest_wait" doc:"after how long a client whose partition has no broker is given a guest session, if its tenant has allow_register_during_netsplit; from owner_wait on there are none"`
 	Links     int           `yaml:"links" doc:"links kept to each broker"`
 	Cert      string        `yaml:"cert" doc:"PEM file with this node's certificate"`
 	Key       string        `yaml:"key" doc:"PEM file with its key"`
@@ -47,7 +48,7 @@ func (c *brokerConfig) seeds() []string {
 func defaults() *config {
 	return &config{
 		Config: node.DefaultConfig("127.0.0.1:8889"), Data: "data/gateway", Domain: "localhost", ConnectTimeout: 10 * time.Second,
-		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2, OwnerWait: 10 * time.Second},
+		Broker:    brokerConfig{Address: "127.0.0.1:44054", Links: 2, OwnerWait: 10 * time.Second, GuestWait: 5 * time.Second},
 		NATS:      nats.DefaultSection(),
 		Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:1883"}},
 	}
@@ -70,6 +71,7 @@ func (c *config) Validate() error {
 		p.Expect(err == nil, "%s: expected host:port, found %q", name, address)
 	}
 	p.Expect(c.Broker.OwnerWait > 0 && c.Broker.OwnerWait <= time.Minute, "broker.owner_wait: expected a duration up to 1m such as 10s, found %v", c.Broker.OwnerWait)
+	p.Expect(c.Broker.GuestWait > 0 && c.Broker.GuestWait <= time.Minute, "broker.guest_wait: expected a duration up to 1m such as 5s, found %v", c.Broker.GuestWait)
 	p.Expect(c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "", "broker: expected cert, key and ca, which links need")
 	p.Expect(c.Broker.Links >= 1 && c.Broker.Links <= 16, "broker.links: expected 1 to 16, found %d", c.Broker.Links)
 	p.Add("nats.", c.NATS.Validate())

@@ -90,7 +90,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	edge, err := gateway.New(gateway.Config{
 		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Tickets: directory.TicketSecrets, Domain: c.Domain, Anonymous: c.Anonymous,
 		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Log: log, Registerer: registry,
-		OwnerWait: c.Broker.OwnerWait, Seeds: seeds,
+		OwnerWait: c.Broker.OwnerWait, GuestWait: c.Broker.GuestWait, Seeds: seeds,
 		Dial: func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error) {
 			return link.DialBroker(ctx, b, mutual, c.NodeName(), gw)
 		},

@@ -15,6 +15,21 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
+// whole holds that the settings for netsplits change nothing for those whose partition
+// is reached. What they do in one is tested where one can be made: TestGuest of the
+// gateway and the shards, TestWideSplit, TestRegion_Netsplit.
+func whole(x *tenant) {
+	x.set(`{"allow_register_during_netsplit":true,"allow_publish_during_netsplit":true,"allow_subscribe_during_netsplit":true,"allow_unsubscribe_during_netsplit":true}`)
+	d, k := x.connect(stored)
+	if k.ReasonString != "" || k.HasSessionExpiry {
+		x.Errorf("CONNACK %+v: a guest?", k)
+	}
+	d.subscribe("t", 1, 0)
+	d.publish("t", "x", 1, false)
+	d.want(packet.PUBLISH)
+	d.want(packet.PUBACK)
+}
+
 // settingRows has a test for each setting, and for each quota that is one of
 // VerneMQ's settings: that it is enforced, that a change reaches live sessions
 // within 2 s, and what the client is told. Each has a tenant of its own.
@@ -466,6 +481,11 @@ var settingRows = map[string]func(x *tenant){
 			return ""
 		})
 	},
+
+	"allow_register_during_netsplit":    whole,
+	"allow_publish_during_netsplit":     whole,
+	"allow_subscribe_during_netsplit":   whole,
+	"allow_unsubscribe_during_netsplit": whole,
 
 	// The quotas that are settings of VerneMQ's.
 	"queue_messages": func(x *tenant) { // max_offline_messages
