@@ -158,6 +158,13 @@ func TestMoving_Fails(t *testing.T) {
 			r.leave(0)
 			r.own(0, 1, 2, 0)
 		},
+		"the new owner is older": func(r *region) {
+			r.brokers[1].mu.Lock()
+			r.brokers[1].older = true
+			r.brokers[1].mu.Unlock()
+			r.leave(0)
+			r.own(0, 1, 2, 0)
+		},
 		"the new owner has not waited": func(r *region) {
 			r.brokers[1].mu.Lock()
 			r.brokers[1].quiet = true

@@ -240,11 +240,15 @@ func (g *Gateway) ask(dst []request, due []*opening) []request {
 		c := o.c
 		c.mu.Lock()
 		if c.opening == o { // else it has ended
-			if l, err := c.channelLocked(); l != nil && err == nil {
+			l, err := c.channelLocked()
+			switch {
+			case l != nil && err == nil && o.open.Resume != 0 && !l.Moves():
+				c.olderLocked(l)
+			case l != nil && err == nil:
 				up := fl.frames(l)
 				up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: c.channel, Open: o.open})
 				dst = append(dst, request{c, l, c.channel})
-			} else {
+			default:
 				c.parkLocked(nil)
 			}
 		}
