@@ -81,6 +81,9 @@ func TestMoving_GoesOn(t *testing.T) {
 			got := map[packet.Type]uint16{} // PINGRESP is the gateway's own, and may come first
 			for range 2 {
 				p := c.next()
+				if p == nil {
+					t.Fatal("the connection has ended")
+				}
 				got[p.Type] = p.Ack.PacketID
 			}
 			if id, pinged := got[packet.PUBACK], len(got) == 2; id != 2 || !pinged {
