@@ -167,6 +167,8 @@ type fakeBroker struct {
 	away  bool
 	lives int // of its link: a former one takes nothing
 	moved func(id mqtt.ClientID) *link.Moved
+	// older: it does not know how connections go on.
+	older bool
 	// paused counts the channels that are, late what came on them afterwards.
 	paused, late int
 }
@@ -224,6 +226,15 @@ func (e *fakeEnd) Post(up *link.Up) error {
 func (*fakeEnd) Close() error { return nil }
 
 func (*fakeEnd) Flush() {}
+
+func (e *fakeEnd) Features() uint32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.older {
+		return link.FeatureOwners
+	}
+	return link.Features
+}
 
 func (b *fakeBroker) turn(up *link.Up, life int) (link.Gateway, *link.Down, error) {
 	b.mu.Lock()

@@ -52,6 +52,14 @@ func (c *connection) goneLocked(l *uplink.Link[connection], partition uint16) {
 	c.parkLocked(refused)
 }
 
+// olderLocked ends a client whose new owner does not know how connections go on.
+func (c *connection) olderLocked(l *uplink.Link[connection]) {
+	l.Channels.Remove(c.channel)
+	c.link, c.channel = nil, 0
+	c.sending--
+	c.endLocked(unreachable)
+}
+
 // reopenedLocked goes on with a client whose channel is open at the new owner.
 func (c *connection) reopenedLocked(window uint64) {
 	c.moving = nil

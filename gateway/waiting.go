@@ -261,11 +261,15 @@ func (g *Gateway) askBy(dst []request, due []*opening, channel func(c *connectio
 		c := o.c
 		c.mu.Lock()
 		if c.opening == o { // else it has ended
-			if l, open := channel(c); l != nil {
+			l, open := channel(c)
+			switch {
+			case l != nil && open.Resume != 0 && !l.Moves():
+				c.olderLocked(l)
+			case l != nil:
 				up := fl.frames(l)
 				up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpOpen, Channel: c.channel, Open: open})
 				dst = append(dst, request{c, l, c.channel})
-			} else {
+			default:
 				c.parkLocked(nil)
 			}
 		}

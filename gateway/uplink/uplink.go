@@ -67,6 +67,9 @@ func (l *Link[T]) FlushUp() { l.broker.Flush() }
 // Pool is what the link belongs to.
 func (l *Link[T]) Pool() *Pool[T] { return l.pool }
 
+// Moves reports whether a connection can go on at the broker that has begun at another.
+func (l *Link[T]) Moves() bool { return link.Takes(l.broker, link.FeatureMoves) }
+
 // To is the name of the broker, empty if no table has it.
 func (l *Link[T]) To() string { return l.pool.broker.Name }
 

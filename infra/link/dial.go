@@ -142,6 +142,9 @@ func (u *uplink) Send(b *Up) error {
 // Post implements Broker: nothing of Send runs work of the broker here.
 func (u *uplink) Post(b *Up) error { return u.Send(b) }
 
+// Features are those that both ends of the link have.
+func (u *uplink) Features() uint32 { return u.conn.Features() }
+
 // Flush implements Broker.
 func (u *uplink) Flush() { u.conn.Flush() }
 

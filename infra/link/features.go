@@ -29,6 +29,13 @@ type Featured interface {
 	Features() uint32
 }
 
+// Takes reports whether the broker at the other end of a link takes what a feature is of.
+// One in the gateway's process does.
+func Takes(b Broker, feature uint32) bool {
+	f, ok := b.(interface{ Features() uint32 })
+	return !ok || f.Features()&feature != 0
+}
+
 // FeaturesOf are the features of gw.
 func FeaturesOf(gw Gateway) uint32 {
 	if f, ok := gw.(Featured); ok {

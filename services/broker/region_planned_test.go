@@ -215,7 +215,6 @@ func TestRegion_DrainConnected(t *testing.T) {
 		t.Skip("a quarter of a minute")
 	}
 	w := newTown(t, 3)
-	time.Sleep(10 * time.Second) // a partition that has just come stays for so long
 	wills := w.settle("wills", 3600)
 	wills.subscribe("wills/#")
 	all := []*settler{wills}

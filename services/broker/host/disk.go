@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 const (
 	// groupMost is how many bytes are applied at once.
 	groupMost = 4 << 20
+	// slowAfter is after how many groups a replica is wiped though more waits.
+	slowAfter = 32
 	// retryWrite is the pause after a failed write, such as on a full disk.
 	retryWrite = time.Second
 )
@@ -28,7 +31,10 @@ type op struct {
 	started bool // the mark behind what was written at the start
 }
 
-// disk writes in groups: what comes while a group is written makes the next one.
+// disk writes in groups: what comes while a group is written makes the next one. What is
+// behind a wipe of its replica, which may take long, is written in groups of its own, one
+// replica at a time, when nothing else is left or slowAfter groups have passed: others
+// wait for their commits.
 type disk struct {
 	host *Host
 	wake chan struct{}
@@ -44,6 +50,10 @@ type disk struct {
 	// writes of a group that are to be told, by their replica.
 	broken map[*replica]bool
 	newest map[*replica]uint64
+	// slow are ops of replicas that are to be wiped, in their order; passed counts the
+	// groups since some of them were written.
+	slow   []op
+	passed int
 }
 
 // give queues a turn's ops. It copies them.
@@ -88,15 +98,62 @@ func (d *disk) run(ctx context.Context) error {
 			d.mu.Lock()
 			group, d.queued = d.queued, group[:0]
 			d.mu.Unlock()
-			if err := d.group(ctx, group); err != nil {
+			err := d.group(ctx, d.first(group))
+			if d.passed++; err == nil && len(d.slow) > 0 && (len(group) == 0 || d.passed >= slowAfter) {
+				d.passed = 0
+				err = d.group(ctx, d.oneSlow())
+			}
+			if err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
 				return err
 			}
 			clear(group)
+			if len(d.slow) > 0 {
+				signal(d.wake)
+			}
 		}
 	}
+}
+
+// first puts aside what is behind a wipe of its replica, and returns the rest of a group,
+// in its memory.
+func (d *disk) first(group []op) []op {
+	wiped := make(map[*replica]bool)
+	for i := range d.slow {
+		wiped[d.slow[i].r] = true
+	}
+	rest := group[:0]
+	for i := range group {
+		o := group[i]
+		switch {
+		case o.started: // it is behind all that was written before
+			rest = slices.Concat(rest, d.slow, group[i:i+1])
+			d.slow = nil
+			clear(wiped)
+		case wiped[o.r] || o.write.Kind == partition.Wipe:
+			wiped[o.r] = true
+			d.slow = append(d.slow, o)
+		default:
+			rest = append(rest, o)
+		}
+	}
+	return rest
+}
+
+// oneSlow takes the ops of one replica that were put aside.
+func (d *disk) oneSlow() (ops []op) {
+	var left []op
+	for _, o := range d.slow {
+		if o.r == d.slow[0].r {
+			ops = append(ops, o)
+		} else {
+			left = append(left, o)
+		}
+	}
+	d.slow = left
+	return ops
 }
 
 // group carries out ops, then tells who asked.

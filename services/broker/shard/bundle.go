@@ -60,7 +60,7 @@ func (b *bundle) add(ch *Channel, f *link.UpFrame) int {
 	case link.UpLimits:
 		l := *f.Limits
 		c.Limits = &l
-	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery:
+	case link.UpAck, link.UpCredit, link.UpTooLarge, link.UpQuery, link.UpPaused:
 		// nothing but numbers, or answered by the link
 	}
 	b.chs, b.frames = append(b.chs, ch), append(b.frames, c)

@@ -148,7 +148,7 @@ func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid ma
 	t := s.set.Tenant(o.Tenant)
 	se := bySid[sid]
 	switch {
-	case se != nil && (se.ClientID != o.ClientID || se.Durable() == whole), se == nil && !whole:
+	case se != nil && (se.ClientID != o.ClientID || se.Durable() == whole || !se.Attached()), se == nil && !whole:
 		return whole, false
 	case se == nil:
 		if s.session(t, o.ClientID) != nil {

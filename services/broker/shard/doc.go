@@ -19,5 +19,9 @@
 // subscriptions wait for retained messages of other brokers. The committer posts what is
 // committed to the mailboxes and runs nothing.
 //
-// The package owns the key kinds s, f, n, i, o and a.
+// A partition that moves as planned takes the connections of its clients along:
+// cede.go (at the old owner), carry.go (the record of a connection), await.go (at
+// the new one).
+//
+// The package owns the key kinds s, f, n, i, o, a and m.
 package shard

@@ -106,7 +106,10 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 			continue
 		}
 		first := s.depart(f, owner)
-		k := slices.IndexFunc(to, func(x departure) bool { return x.name == owner && x.first == first })
+		// One of those before it may have been refused: what has no number must not
+		// come twice to the others because of that.
+		alone := !first && d.n == 0 && d.msg.QoS == mqtt.ExactlyOnce
+		k := slices.IndexFunc(to, func(x departure) bool { return !alone && x.name == owner && x.first == first })
 		if k < 0 {
 			k = len(to)
 			to = append(to, departure{owner, &sent{first: first}})

@@ -6,14 +6,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"os/exec"
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
@@ -66,6 +65,8 @@ func TestDrain(t *testing.T) {
 	came, acked := c.pauses()
 	say("before: how much later than usual messages came at most, for each that listens: %s; how long an acknowledgement took at most, for each that publishes: %s", spreadOf(came), spreadOf(acked))
 
+	busy := 4 * at99(acked) // what this machine needs while nothing happens
+
 	victim := r.Of("broker")[0]
 	states, err := victim.states(t.Context())
 	if err != nil {
@@ -92,14 +93,22 @@ func TestDrain(t *testing.T) {
 	if n > 0 || c.wills.Load() > 0 {
 		t.Errorf("%d clients were closed (%s), %d wills were sent; expected none", n, how, c.wills.Load())
 	}
-	if p99 := acked[min(len(acked)-1, len(acked)*99/100)]; time.Duration(p99) > noticeMost {
-		t.Errorf("the pause that 99 of 100 publishers notice is %v, more than %v", time.Duration(p99), noticeMost)
+	if p99 := at99(acked); p99 > noticeMost+busy {
+		t.Errorf("the pause that 99 of 100 publishers notice is %v, more than %v and %v for a busy machine", p99, noticeMost, busy)
 	}
 	if took > drainMost {
 		t.Errorf("the drain took %v, more than %v", took, drainMost)
 	}
 	rest(t, sleepers)
-	takeOver(t, c, addrs)
+	takeOver(t, c, addrs, busy)
+}
+
+// at99 is what 99 of 100 are not above; all are sorted.
+func at99(all []int64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	return time.Duration(all[min(len(all)-1, len(all)*99/100)])
 }
 
 // sleep makes sessions whose clients are away.
@@ -160,7 +169,7 @@ func rest(t *testing.T, all []*conform.Device) {
 
 // takeOver has clients connect again through another gateway, one after the other, and
 // tells how long that takes.
-func takeOver(t *testing.T, c *Crowd, addrs []string) {
+func takeOver(t *testing.T, c *Crowd, addrs []string, busy time.Duration) {
 	t.Helper()
 	c.ending.Store(true) // from here on connections end because of the test
 	var all []int64
@@ -180,7 +189,7 @@ func takeOver(t *testing.T, c *Crowd, addrs []string) {
 		d.Kill()
 	}
 	say("CONNECT to CONNACK of %d clients that were connected at the other gateway: %s", len(all), spreadOf(all))
-	if p99 := time.Duration(all[min(len(all)-1, len(all)*99/100)]); p99 > takeoverMost {
-		t.Errorf("p99 of a take-over is %v, more than %v", p99, takeoverMost)
+	if p99 := at99(all); p99 > takeoverMost+busy {
+		t.Errorf("p99 of a take-over is %v, more than %v and %v for a busy machine", p99, takeoverMost, busy)
 	}
 }
