@@ -56,7 +56,7 @@ const (
 	lag    = 5 * ms
 )
 
-func (w *World) newDevice(id string, total int, filters ...string) *device {
+func (w *World) newDevice(id string, total int, filters ...string) {
 	var cell []partition.ID
 	for p := range partition.ID(w.partitions) {
 		cell = append(cell, p)
@@ -64,7 +64,6 @@ func (w *World) newDevice(id string, total int, filters ...string) *device {
 	d := &device{w: w, id: id, part: partition.Choose(cell, id), total: total, filters: filters, received: map[uint16]bool{}}
 	w.devices = append(w.devices, d)
 	w.after(w.between(0, second), d.turn)
-	return d
 }
 
 // turn is one thing that the device does by itself; it goes on until the world ends.
@@ -312,9 +311,10 @@ func (d *device) acked(f *link.DownFrame) {
 }
 
 func (d *device) String() string {
-	s := fmt.Sprintf("%s of partition %d: connected %t, opened %t, %d of %d filters, %d of %d published", d.id, d.part, d.at != nil, d.opened, d.suback, len(d.filters), d.next, d.total)
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s of partition %d: connected %t, opened %t, %d of %d filters, %d of %d published", d.id, d.part, d.at != nil, d.opened, d.suback, len(d.filters), d.next, d.total)
 	for _, p := range d.inflight {
-		s += fmt.Sprintf(", %d under way (released %t)", p.packet, p.released)
+		fmt.Fprintf(&s, ", %d under way (released %t)", p.packet, p.released)
 	}
-	return s
+	return s.String()
 }
