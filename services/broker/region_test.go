@@ -38,6 +38,8 @@ type house struct {
 	stop   func()
 	up     bool
 	bus    bus.Bus
+	// gate, if it is set, stands between the broker and the bus.
+	gate func(bus.Bus) bus.Bus
 	// gone is closed when the broker has ended, as a lost link would tell; ended when
 	// its Run has returned.
 	gone, ended chan struct{}
@@ -84,6 +86,9 @@ func (h *house) start() {
 	}
 	c := h.config
 	c.Bus = h.bus
+	if h.gate != nil {
+		c.Bus = h.gate(h.bus)
+	}
 	if h.Broker, err = New(c, h.name, h.town.log.With("node", h.name), nil); err != nil {
 		t.Fatal(err)
 	}

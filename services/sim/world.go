@@ -50,6 +50,9 @@ type World struct {
 	busy  int64
 	// prey is the partition whose entry changed when the newest trap closed.
 	prey partition.ID
+	// dark counts the appends acknowledged by owners that began to serve while the bus
+	// was down, as long as it was.
+	dark int
 
 	History *check.History
 }
@@ -87,7 +90,10 @@ type Result struct {
 	// Appends, Acked and Lost count what the clients appended, what was
 	// acknowledged, and what of that no replica in sync had any more.
 	Appends, Acked, Lost int
-	Broken               []string
+	// Dark counts the appends that owners acknowledged which had begun to serve while
+	// the bus was down, and still was.
+	Dark   int
+	Broken []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
@@ -112,7 +118,7 @@ func Run(seed uint64, trace io.Writer) Result {
 	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Broken: w.History.Broken(),
+		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Dark: w.dark, Broken: w.History.Broken(),
 	}
 }
 
