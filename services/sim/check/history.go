@@ -37,11 +37,17 @@ type History struct {
 	entries map[partition.ID][]partition.Entry
 	// ackedUnder is the newest epoch under which a partition acknowledged.
 	ackedUnder map[partition.ID]uint64
+	// acks is when a partition acknowledged last.
+	acks map[partition.ID]int64
 	// intact are the copies that joined the ISR and were not lost or thrown away
 	// since. That one was caught up again in its place is not counted.
 	intact map[copyOf]bool
 	broken []string
 }
+
+// unsynced is for how long a power cut may take, in microseconds, what only one replica
+// was to have.
+const unsynced = 300_000
 
 // stale is in microseconds; what confirmed the epoch of an owner may have been on its way
 // for a part of it.
@@ -61,7 +67,7 @@ type epochOf struct {
 func New() *History {
 	return &History{
 		owners: map[epochOf]partition.Broker{}, entries: map[partition.ID][]partition.Entry{},
-		ackedUnder: map[partition.ID]uint64{}, intact: map[copyOf]bool{},
+		ackedUnder: map[partition.ID]uint64{}, acks: map[partition.ID]int64{}, intact: map[copyOf]bool{},
 	}
 }
 
@@ -86,6 +92,7 @@ func (h *History) Ack(a *Append, b partition.Broker, epoch uint64, now int64) {
 		return
 	}
 	a.Acked, a.AckedAt = true, now
+	h.acks[a.Partition] = now
 	h.Acked++
 	h.serves(a.Partition, b, epoch)
 	h.ackedUnder[a.Partition] = max(h.ackedUnder[a.Partition], epoch)
@@ -147,7 +154,7 @@ func (h *History) epoch(id partition.ID) uint64 {
 // higher epoch for as long as stale.
 func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, now int64, has func(partition.Broker, *Append) bool) {
 	h.serves(id, b, epoch)
-	found, lost := 0, h.Lost
+	found, lost := 0, 0
 	for _, a := range h.Appends {
 		if a.Partition != id || !a.Acked || a.Lost {
 			continue
@@ -180,8 +187,11 @@ func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, now i
 		}
 		a.Lost = true
 		h.Lost++
+		if h.acks[id]-a.AckedAt > unsynced {
+			lost++
+		}
 	}
-	if found == 0 && h.Lost > lost+20 && !h.abandoned(id) {
+	if found == 0 && lost > 20 && !h.abandoned(id) {
 		h.Break("%s begins to serve partition %d under epoch %d with nothing of what was acknowledged, which nobody gave up", b, id, epoch)
 	}
 }
