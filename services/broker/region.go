@@ -49,6 +49,8 @@ type region struct {
 	// beats is the bucket of heartbeats and tombstones.
 	beats  bus.Bucket
 	splits netsplits
+	// joins admits new brokers; nil where there is no key of the CA.
+	joins *joins
 	// desk answers what other brokers' operators ask; before Run.
 	desk *desk
 
@@ -90,7 +92,11 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	}
 	r.routes = routes.New(routes.Config{Store: r.meta, Sink: r, Log: log})
 	replicas := c.Cluster.Replicas
+	if r.joins, err = newJoins(c, r, tlsConf); err != nil {
+		return nil, err
+	}
 	if r.listener, err = node.Listen(context.Background(), c.Cluster.Listen, "broker.cluster.listen", node.PortPatience); err != nil {
+		r.close()
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
 	beats := later(c.Bus, beatsBucket)
@@ -159,6 +165,7 @@ func (r *region) Run(ctx context.Context) error {
 		end()
 		return <-done
 	})
+	g.Go(func() error { return r.joins.run(ctx) })
 	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error {
@@ -183,7 +190,12 @@ func (r *region) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (r *region) close() { _ = r.listener.Close() }
+func (r *region) close() {
+	if r.listener != nil {
+		_ = r.listener.Close()
+	}
+	r.joins.close()
+}
 
 // changed takes another role of this broker in a partition.
 func (r *region) changed(c host.Change) {

@@ -68,6 +68,7 @@ func newTown(t *testing.T, n int) *town {
 		c.Data, c.Partitions, c.Listen = filepath.Join(t.TempDir(), name), 16, "127.0.0.1:0"
 		c.Cert, c.Key, c.CA = f.Cert, f.Key, f.CA
 		c.Cluster.Listen, c.Cluster.Replicas = "127.0.0.1:0", 2
+		c.Cluster.JoinListen, c.Cluster.CAKey = "127.0.0.1:0", f.CAKey
 		w.brokers = append(w.brokers, &house{town: w, name: name, config: c})
 	}
 	for _, h := range w.brokers {

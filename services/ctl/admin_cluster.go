@@ -19,10 +19,34 @@ func adminCluster() *cobra.Command {
 	join := shows("join", "say how a broker joins: by being started", "cluster/join")
 	join.Args = cobra.ArbitraryArgs // VerneMQ's discovery-node=
 	c.AddCommand(
-		shows("show", "list the brokers and how they do", "cluster/show"), join, drain(), leave(),
+		shows("show", "list the brokers and how they do", "cluster/show"), join, token(), drain(), leave(),
 		shows("rebalance", "say what is left to move, which the brokers do by themselves", "cluster/rebalance"),
 		shows("upgrade-check", "compare the versions of the brokers", "cluster/upgrade-check"),
 	)
+	return c
+}
+
+func token() *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "make join tokens"}
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "make a token with which one new broker joins, once",
+		Long: "Make a token with which one new broker joins, once: brokerd --name NAME --join HOST:PORT --token TOKEN. Who has it may\n" +
+			"become a broker of the cluster and read everything, so it is a secret. It is made by a broker that has the CA's key.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			values := url.Values{}
+			for _, name := range []string{"ttl", "node"} {
+				if v, _ := cmd.Flags().GetString(name); v != "" {
+					values.Set(name, v)
+				}
+			}
+			return request{http.MethodPost, "cluster/token/create", values}.show(cmd)
+		},
+	}
+	create.Flags().String("ttl", "1h", "for how long it is good, 1s to 168h")
+	create.Flags().String("node", "", "the only name that it is good for; empty is any that no broker has")
+	c.AddCommand(create)
 	return c
 }
 

@@ -36,6 +36,9 @@ type Cluster interface {
 	// becomes its owner with the copy that it has. The error is Conflict if the partition
 	// is served, or may be again without that.
 	Abandon(ctx context.Context, id int) (Copy, error)
+	// Token makes a join token that is good for ttl, for a broker of that name, or of any
+	// if it is empty.
+	Token(ctx context.Context, ttl time.Duration, node string) (string, error)
 }
 
 // Member is a broker as the one that was asked sees it.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/manormq/manor/infra/errs"
 )
@@ -21,6 +22,7 @@ func commands() map[string]*command {
 		"cluster/join":          {run: clusterJoin},
 		"cluster/drain":         {changes: true, args: []string{"node", "undo"}, run: clusterDrain},
 		"cluster/leave":         {changes: true, args: []string{"node", "force"}, run: clusterLeave},
+		"cluster/token/create":  {changes: true, args: []string{"ttl", "node"}, run: tokenCreate},
 		"cluster/rebalance":     {run: clusterRebalance},
 		"cluster/upgrade-check": {run: clusterUpgradeCheck},
 		"node/status":           {args: []string{"node"}, run: nodeStatus},
@@ -69,10 +71,25 @@ func stateOf(m *Member) string {
 }
 
 func clusterJoin(context.Context, Cluster, url.Values) ([]Element, error) {
-	return []Element{Text(`A broker joins by being started: with an empty data folder, a name of its own, cluster.listen set, the nats.urls of the
-cluster, and a certificate of the region's CA that has its name. It is in "cluster show" a second later, and gets its
-share of the partitions by itself ("cluster rebalance" says what is left). There are no join tokens yet: who can
-reach the cluster's NATS and has such a certificate is let in.`)}, nil
+	return []Element{Text(`A broker joins by being started: with an empty data folder, a name of its own, cluster.listen set, and a join token
+("cluster token create"): brokerd --name NAME --join HOST:PORT --token TOKEN, where HOST:PORT is the join listener of a
+broker. Or with the nats.urls of the cluster and a certificate of the region's CA that has its name. It is in
+"cluster show" a second later, and gets its share of the partitions by itself ("cluster rebalance" says what is left).`)}, nil
+}
+
+func tokenCreate(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
+	ttl := time.Hour
+	if args.Has("ttl") {
+		var err error
+		if ttl, err = time.ParseDuration(args.Get("ttl")); err != nil {
+			return nil, errs.New(errs.Invalid, "expected a ttl such as 1h, found %q", args.Get("ttl"))
+		}
+	}
+	token, err := c.Token(ctx, ttl, args.Get("node"))
+	if err != nil {
+		return nil, err
+	}
+	return []Element{Text(token)}, nil
 }
 
 // oneNode is the member that the argument node names; Invalid or NotFound.

@@ -5,6 +5,7 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -39,6 +40,10 @@ func (s *scene) Drain(_ context.Context, node string, undo bool) error {
 func (s *scene) Leave(_ context.Context, node string, force bool) ([]int, error) {
 	s.did = append(s.did, "leave "+node+map[bool]string{true: " force"}[force])
 	return []int{1, 2, 3, 7}, nil
+}
+
+func (s *scene) Token(_ context.Context, ttl time.Duration, node string) (string, error) {
+	return fmt.Sprint("token for ", node, " for ", ttl), nil
 }
 
 func (s *scene) Abandon(context.Context, int) (Copy, error) {
