@@ -44,7 +44,10 @@ var (
 type Config struct {
 	// Node is this node's name, 1 to 255 bytes.
 	Node string
-	// Features are bits of what this node can do; both ends use those that
+	// Versions are those of the frames that this node speaks; both ends use the highest
+	// that both do. 1 by default.
+	Versions Versions
+	// Features are bits of what this node can do, of 24; both ends use those that
 	// both have.
 	Features uint32
 	// MaxBatch is the largest batch that is accepted or sent, in bytes with its
@@ -77,6 +80,7 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.MaxBatch, 257<<20)
 	set(&c.MaxPending, 1<<30)
+	c.Versions = c.Versions.withDefaults()
 	if c.KeepAlive == 0 {
 		c.KeepAlive = 5 * time.Second
 	}
@@ -93,6 +97,7 @@ type Conn struct {
 	r        *bufio.Reader
 	peer     string
 	features uint32
+	version  uint8
 
 	wake    chan struct{} // capacity 1: the writer has something to do
 	direct  bool          // writes do not wait: Flush writes
@@ -116,7 +121,7 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	r := bufio.NewReaderSize(nc, 64<<10)
-	peer, features, err := introduce(nc, r, config)
+	peer, version, features, err := introduce(nc, r, config)
 	if err != nil {
 		_ = nc.Close()
 		return nil, errors.Join(ctx.Err(), err)
@@ -125,7 +130,7 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 		config.Direct()
 	}
 	return &Conn{
-		config: config, nc: nc, r: r, peer: peer, features: features, direct: config.Direct != nil,
+		config: config, nc: nc, r: r, peer: peer, version: version, features: features, direct: config.Direct != nil,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), started: time.Now(),
 	}, nil
 }
@@ -133,6 +138,9 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 // Peer is the name of the node at the other end, as its certificate says if
 // there is TLS.
 func (c *Conn) Peer() string { return c.peer }
+
+// Version is the version of the frames that both ends speak.
+func (c *Conn) Version() uint8 { return c.version }
 
 // Features are the bits that both ends have.
 func (c *Conn) Features() uint32 { return c.features }

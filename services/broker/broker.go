@@ -80,6 +80,9 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	if err := checkStore(b.store, &b.config); err != nil {
 		return err
 	}
+	if err := upgradeStore(b.store, b.log); err != nil {
+		return err
+	}
 	if b.config.Listen != "" {
 		if b.listener, err = node.Listen(context.Background(), b.config.Listen, "broker.listen", node.PortPatience); err != nil {
 			return fmt.Errorf("listen for links: %w", err)
@@ -119,6 +122,7 @@ func checkStore(store kv.Store, c *Config) error {
 	if errors.Is(err, kv.ErrNotFound) {
 		var b kv.Batch
 		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(c.Partitions)))
+		b.Put(versionKey, binary.BigEndian.AppendUint16(nil, storeVersion))
 		if c.Cluster.On() {
 			b.Put(clusterKey, nil)
 			b.Put(newKey, nil)

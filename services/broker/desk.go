@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -86,6 +87,7 @@ func (d *desk) Members() []operate.Member {
 func (d *desk) figures() operate.Node {
 	n := operate.Node{
 		Version: node.Version(), Zone: d.config.Cluster.Zone, StartedAt: d.started.UTC(), BusUp: true,
+		Speaks: [2]uint8{cluster.Versions.Min, cluster.Versions.Max}, StoreVersion: storeVersion,
 		MyStatus: []map[string]bool{}, Listeners: d.listeners(), Problems: []string{}, Load: d.shards.Load().String(),
 	}
 	d.shards.Tenants(func(_ string, t *shard.Tenant) {

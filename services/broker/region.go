@@ -116,7 +116,10 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	r.host, err = host.New(host.Config{
 		Self: partition.Broker(name), Partitions: c.Partitions, Store: store, Sync: sync,
 		Transport: cluster.Voice{Mesh: r.mesh, Stream: cluster.Replication},
-		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
+		Knows: func(to string, k partition.MessageKind) bool {
+			return k <= partition.Answer || r.mesh.Version(to) >= cluster.VersionTail
+		},
+		Table: host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
 		Changed:  r.changed, Seen: r.seen, Log: log,

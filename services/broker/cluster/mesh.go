@@ -47,7 +47,18 @@ type Config struct {
 	Log      *slog.Logger
 	// KeepAlive is as in wire.Config.
 	KeepAlive time.Duration
+	// Versions are those that this broker speaks: Versions of the package by default.
+	Versions wire.Versions
 }
+
+// VersionTail is the version from which on replicas know partition.Fetch and
+// partition.Tail.
+const VersionTail = 2
+
+// Versions are the versions of what brokers say to each other that this software speaks:
+// of the frames here, and of what is in them for metadata and replicas. A release speaks
+// what the one before it does, so that brokers can be updated one at a time.
+var Versions = wire.Versions{Min: 1, Max: VersionTail}
 
 // Stats are counted for ever.
 type Stats struct {
@@ -89,6 +100,9 @@ type dialed struct {
 func New(c Config) *Mesh {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Versions == (wire.Versions{}) {
+		c.Versions = Versions
 	}
 	return &Mesh{config: c, peers: make(map[string]*dialed), leaving: make(map[string]chan struct{}), accepted: make(map[*wire.Conn]struct{})}
 }
@@ -191,6 +205,18 @@ func (v Voice) Peers() (names []string) {
 // Send sends b, or drops it if that is not possible at once.
 func (v Voice) Send(to string, b []byte) { _ = v.Mesh.Tell(to, v.Stream, b) }
 
+// Version is the version that this broker speaks with another, 0 without a link.
+func (m *Mesh) Version(to string) uint8 {
+	p, err := m.peer(to)
+	if err != nil {
+		return 0
+	}
+	if conn := p.link(); conn != nil {
+		return conn.Version()
+	}
+	return 0
+}
+
 // Backlog is how many bytes wait for a broker.
 func (m *Mesh) Backlog(to string) int {
 	p, err := m.peer(to)
@@ -284,7 +310,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 		_ = conn.Close()
 		return fmt.Errorf("the broker at %s is %q, expected %q", d.addr, conn.Peer(), name)
 	}
-	m.config.Log.Info("link to a broker is up", slog.String("broker", name), slog.String("address", d.addr))
+	m.config.Log.Info("link to a broker is up", slog.String("broker", name), slog.String("address", d.addr), slog.Int("version", int(conn.Version())))
 	d.up(conn)
 	m.config.Receiver.Linked(name, true)
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
@@ -309,7 +335,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 }
 
 func (m *Mesh) wire() wire.Config {
-	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive}
+	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive, Versions: m.config.Versions}
 }
 
 // serve accepts links until ctx is done.

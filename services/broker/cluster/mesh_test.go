@@ -34,8 +34,15 @@ type node struct {
 
 func start(t *testing.T, name string) *node {
 	t.Helper()
+	return startOf(t, name, Config{})
+}
+
+// startOf is start with more of a Config.
+func startOf(t *testing.T, name string, c Config) *node {
+	t.Helper()
 	n := &node{t: t, name: name, up: map[string]bool{}}
-	n.mesh = New(Config{Node: name, Receiver: n})
+	c.Node, c.Receiver = name, n
+	n.mesh = New(c)
 	n.run("127.0.0.1:0")
 	t.Cleanup(func() { n.stop() })
 	return n

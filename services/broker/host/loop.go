@@ -110,6 +110,9 @@ func (h *Host) step(r *replica, e *partition.Event) {
 		h.ops = append(h.ops, op{r: r, load: fx.Load[i]})
 	}
 	for i := range fx.Send {
+		if h.config.Knows != nil && !h.config.Knows(string(fx.Send[i].To), fx.Send[i].Message.Kind) {
+			continue // it may be updated later, and is asked again
+		}
 		h.config.Transport.Send(string(fx.Send[i].To), fx.Send[i].Message.Append(nil))
 	}
 	if fx.Propose != nil {

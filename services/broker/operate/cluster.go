@@ -151,6 +151,10 @@ type Node struct {
 	NumQueued int64     `json:"num_queued"`
 	Zone      string    `json:"zone,omitempty"`
 	StartedAt time.Time `json:"started_at"`
+	// Speaks are the versions that this broker speaks with others, and StoreVersion that
+	// of its store; 0 of one of before there were versions.
+	Speaks       [2]uint8 `json:"speaks"`
+	StoreVersion int      `json:"store_version"`
 	// BusUp says that the control plane is reached.
 	BusUp    bool `json:"bus_up"`
 	Draining bool `json:"draining"`

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -222,27 +223,43 @@ func clusterRebalance(ctx context.Context, c Cluster, _ url.Values) ([]Element, 
 	return out, nil
 }
 
-func clusterUpgradeCheck(_ context.Context, c Cluster, _ url.Values) ([]Element, error) {
+func clusterUpgradeCheck(ctx context.Context, c Cluster, _ url.Values) ([]Element, error) {
 	var rows []Row
 	versions := map[string]bool{}
+	nodes := c.Nodes(ctx)
 	var away []string
+	least, most := uint8(1), uint8(math.MaxUint8) // what all speak
 	for _, m := range c.Members() {
-		rows = append(rows, Row{{"Node", m.Name}, {"State", stateOf(&m)}, {"Version", m.Version}})
+		row := Row{{"Node", m.Name}, {"State", stateOf(&m)}, {"Version", m.Version}}
+		n, answers := nodes[m.Name]
+		if answers {
+			low, high := max(n.Speaks[0], 1), max(n.Speaks[1], 1)
+			least, most = max(least, low), min(most, high)
+			row = append(row, Row{{"Speaks", fmt.Sprintf("%d to %d", low, high)}, {"Store", max(n.StoreVersion, 1)}}...)
+		} else {
+			row = append(row, Row{{"Speaks", ""}, {"Store", ""}}...)
+		}
+		rows = append(rows, row)
 		versions[m.Version] = true
 		if m.State != "alive" {
 			away = append(away, m.Name)
 		}
 	}
-	var text string
+	text := "all brokers run the same version"
 	switch {
 	case len(away) > 0:
 		text = "not all brokers are alive (" + strings.Join(away, ", ") + "): upgrade no other before they are"
+	case least > most:
+		text = "some brokers have no version in common and no links to each other: update the older ones, one at a time"
 	case len(versions) > 1:
 		text = "brokers run different versions: go on until all run the same, one at a time, each when all partitions are in sync"
-	default:
-		text = "all brokers run the same version"
 	}
-	return []Element{Table(rows), Text(text)}, nil
+	out := []Element{Table(rows), Text(text)}
+	if most < math.MaxUint8 && least <= most {
+		out = append(out, Text(fmt.Sprintf("brokers speak version %d with each other; software that speaks it, too, can join. "+
+			"A store of an older version is upgraded when newer software starts with it, and older software refuses it from then on", most)))
+	}
+	return out, nil
 }
 
 func partitionShow(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
