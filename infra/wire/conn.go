@@ -22,10 +22,12 @@ import (
 // length counts the bytes behind the header.
 const HeaderSize = 8
 
-// The flags of a batch. A batch with one of them has no frames.
+// The flags of a batch. A batch with one of the first two has no frames.
 const (
 	flagPing uint16 = 1 << iota // body: 8 bytes, which the pong repeats
 	flagPong
+	// flagS2 is of a batch that has frames, compressed (compress.go).
+	flagS2
 )
 
 // The ways in which a Conn ends.
@@ -50,6 +52,9 @@ type Config struct {
 	// Features are bits of what this node can do, of 24; both ends use those that
 	// both have.
 	Features uint32
+	// Compress, if set, says that this node takes compressed batches, and for a node that
+	// does so too whether it is sent some. It is called once, with the node's name.
+	Compress func(node string) bool
 	// MaxBatch is the largest batch that is accepted or sent, in bytes with its
 	// header: 257 MiB by default, so that any MQTT packet fits.
 	MaxBatch int
@@ -81,6 +86,10 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxBatch, 257<<20)
 	set(&c.MaxPending, 1<<30)
 	c.Versions = c.Versions.withDefaults()
+	c.Features &^= featureS2
+	if c.Compress != nil {
+		c.Features |= featureS2
+	}
 	if c.KeepAlive == 0 {
 		c.KeepAlive = 5 * time.Second
 	}
@@ -101,6 +110,7 @@ type Conn struct {
 
 	wake    chan struct{} // capacity 1: the writer has something to do
 	direct  bool          // writes do not wait: Flush writes
+	shrinks *shrinker     // nil if batches go as they are; guarded by writing
 	writing sync.Mutex    // held from taking what is pending until it is written; before mu
 	done    chan struct{} // closed with the first error
 	rtt     atomic.Int64  // nanoseconds; 0 before the first pong
@@ -129,10 +139,14 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 	if config.Direct != nil {
 		config.Direct()
 	}
-	return &Conn{
-		config: config, nc: nc, r: r, peer: peer, version: version, features: features, direct: config.Direct != nil,
+	c := &Conn{
+		config: config, nc: nc, r: r, peer: peer, version: version, features: features &^ featureS2, direct: config.Direct != nil,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), started: time.Now(),
-	}, nil
+	}
+	if features&featureS2 != 0 && config.Compress(peer) {
+		c.shrinks = &shrinker{}
+	}
+	return c, nil
 }
 
 // Peer is the name of the node at the other end, as its certificate says if
@@ -264,6 +278,7 @@ func (c *Conn) Run(ctx context.Context, receive Receiver) error {
 // read hands over batches until one cannot be read.
 func (c *Conn) read(receive Receiver) error {
 	in := inbox{r: c.r}
+	var plain []byte
 	called := false
 	for {
 		if called && !in.ready() && receive.Idle != nil {
@@ -279,6 +294,14 @@ func (c *Conn) read(receive Receiver) error {
 		switch {
 		case flags == 0:
 			if err := receive.Batch(body, count); err != nil {
+				return fmt.Errorf("batch from %s: %w", c.peer, err)
+			}
+			called = true
+		case flags == flagS2 && c.config.Compress != nil:
+			if plain, err = expand(plain, body); err != nil {
+				return fmt.Errorf("batch from %s: %w", c.peer, err)
+			}
+			if err := receive.Batch(plain, count); err != nil {
 				return fmt.Errorf("batch from %s: %w", c.peer, err)
 			}
 			called = true
@@ -346,7 +369,11 @@ func (c *Conn) writePending() {
 	if len(out) == 0 {
 		return
 	}
-	n, err := c.nc.Write(out)
+	send := out
+	if c.shrinks != nil {
+		send = c.shrinks.shrink(out)
+	}
+	n, err := c.nc.Write(send)
 	c.sent.Add(uint64(n))
 	if err != nil {
 		c.fail(fmt.Errorf("write to %s: %w", c.peer, err))

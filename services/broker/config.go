@@ -51,6 +51,7 @@ type ClusterConfig struct {
 	Token          string   `yaml:"token" doc:"join token, of manor admin cluster token create; not needed once the broker has joined"`
 	JoinListen     string   `yaml:"join_listen" doc:"address at which new brokers with a join token get their certificates, such as 0.0.0.0:44055; needs ca_key; empty admits none here"`
 	CAKey          string   `yaml:"ca_key" doc:"PEM file of the key of the region's CA, on brokers that make join tokens and certificates; empty on the others"`
+	CompressLinks  string   `yaml:"compress_links" doc:"whether what goes to other brokers is compressed where it gets smaller: auto is to those of another zone, on to all, off to none"`
 	Replicas       int      `yaml:"replicas" doc:"brokers that keep each partition without a label, 1 to 5; 2 survives the loss of any one with its disk"`
 }
 
@@ -95,6 +96,9 @@ func (c *ClusterConfig) validate(links string) error {
 			return fmt.Errorf("labels: expected 1 to 255 bytes each, found %q", l)
 		}
 	}
+	if c.CompressLinks != "auto" && c.CompressLinks != "on" && c.CompressLinks != "off" {
+		return fmt.Errorf("compress_links: expected auto, on or off, found %q", c.CompressLinks)
+	}
 	if c.JoinListen != "" {
 		if _, _, err := splitAddress(c.JoinListen); err != nil {
 			return fmt.Errorf("join_listen: %w", err)
@@ -133,7 +137,7 @@ func (c *Config) JoinDir() string { return filepath.Join(c.Data, "pki") }
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second, Cluster: ClusterConfig{Replicas: 2}}
+	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second, Cluster: ClusterConfig{CompressLinks: "auto", Replicas: 2}}
 }
 
 // Validate says what is wrong with c.

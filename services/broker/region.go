@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +87,7 @@ type owner struct {
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
 	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
-	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing})
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing, Compress: r.compress(&c.Cluster)})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
@@ -260,6 +261,23 @@ func (r *region) retired() {
 	select {
 	case r.out <- struct{}{}:
 	default:
+	}
+}
+
+// compress is cluster.Config.Compress as the configuration has it. Between zones bytes cost
+// more than what it takes of the processors (docs/adr/0029).
+func (r *region) compress(c *ClusterConfig) func(string) bool {
+	return func(name string) bool {
+		switch c.CompressLinks {
+		case "on":
+			return true
+		case "auto":
+			return slices.ContainsFunc(r.members.Snapshot().Members, func(m member.Member) bool {
+				return m.Name == name && m.Zone != "" && c.Zone != "" && m.Zone != c.Zone
+			})
+		default:
+			return false
+		}
 	}
 }
 

@@ -47,6 +47,9 @@ type Config struct {
 	Log      *slog.Logger
 	// KeepAlive is as in wire.Config.
 	KeepAlive time.Duration
+	// Compress says whether what is sent to a broker is compressed where it gets smaller,
+	// when a link to or from it begins; nil is never.
+	Compress func(name string) bool
 	// Versions are those that this broker speaks: Versions of the package by default.
 	Versions wire.Versions
 }
@@ -100,6 +103,9 @@ type dialed struct {
 func New(c Config) *Mesh {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Compress == nil {
+		c.Compress = func(string) bool { return false } // but it takes what others compress
 	}
 	if c.Versions == (wire.Versions{}) {
 		c.Versions = Versions
@@ -335,7 +341,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 }
 
 func (m *Mesh) wire() wire.Config {
-	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive, Versions: m.config.Versions}
+	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive, Versions: m.config.Versions, Compress: m.config.Compress}
 }
 
 // serve accepts links until ctx is done.

@@ -142,7 +142,7 @@ func TestConfigure_ThreeBrokers(t *testing.T) {
 		}
 		want := broker.ClusterConfig{
 			Listen: fmt.Sprintf("127.0.0.1:%d", 44053+10*k), JoinListen: fmt.Sprintf("127.0.0.1:%d", 44055+10*k), CAKey: r.ca.keyFile("ca"),
-			Zone: zone, Labels: []string{}, Replicas: 2,
+			CompressLinks: "auto", Zone: zone, Labels: []string{}, Replicas: 2,
 		}
 		if diff := cmp.Diff(want, section.Cluster); diff != "" || section.Listen != links[k] || !section.Cluster.On() {
 			t.Errorf("listens at %s; cluster (-want +got):\n%s", section.Listen, diff)

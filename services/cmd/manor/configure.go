@@ -86,7 +86,7 @@ func (r *region) broker(config section, p *process, identity section) {
 		identity["cluster"] = section{
 			"listen": p.local("cluster"), "advertise": "", "advertise_links": "",
 			"join": "", "token": "", "join_listen": p.local("join"), "ca_key": r.ca.keyFile("ca"),
-			"zone": p.zone, "labels": []string{}, "replicas": cmp.Or(r.replicas, 2),
+			"compress_links": "auto", "zone": p.zone, "labels": []string{}, "replicas": cmp.Or(r.replicas, 2),
 		}
 		config["nats"] = r.natsSection()
 	}
