@@ -39,6 +39,7 @@ type Broker struct {
 	tls      *tls.Config
 	region   *region // nil for a broker that is alone
 	desk     *desk
+	gates    gates
 }
 
 // New opens the store and restores what it holds. The metrics are registered
@@ -180,7 +181,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.listener != nil {
 		s := &link.Server{
 			Node: b.name, TLS: b.tls, Logger: b.log,
-			Attach: func(gw link.Gateway, _ string) link.Broker { return b.Attach(gw) },
+			Attach: func(gw link.Gateway, name string) link.Broker { return b.gates.enter(name, b.Attach(gw)) },
 		}
 		g.Go(func() error { return s.Serve(gctx, b.listener) })
 	}

@@ -46,6 +46,9 @@ type region struct {
 	// owners are the entries of the table that the shards ask for, by partition.
 	owners []atomic.Pointer[owner]
 
+	// gaining are the partitions that a shard is about to restore.
+	gaining []atomic.Bool
+
 	members *member.Members
 	// beats is the bucket of heartbeats and tombstones.
 	beats  bus.Bucket
@@ -85,7 +88,7 @@ type owner struct {
 // newRegion makes a broker's part of a cluster; links is where it listens for
 // gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
-	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), gaining: make([]atomic.Bool, c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
 	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
 	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing, Compress: r.compress(&c.Cluster)})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {

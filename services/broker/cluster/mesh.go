@@ -81,8 +81,9 @@ type Mesh struct {
 	peers map[string]*dialed
 	// leaving are the links that end, by name.
 	leaving map[string]chan struct{}
-	// accepted are the links that others opened.
-	accepted map[*wire.Conn]struct{}
+	// accepted are the links that others opened, with what is closed when their last frame
+	// was handed over.
+	accepted map[*wire.Conn]chan struct{}
 	// past is the traffic of links that have ended, told what Traffic returned last.
 	past, told traffic
 	ctx        context.Context // of Run, nil before
@@ -110,7 +111,7 @@ func New(c Config) *Mesh {
 	if c.Versions == (wire.Versions{}) {
 		c.Versions = Versions
 	}
-	return &Mesh{config: c, peers: make(map[string]*dialed), leaving: make(map[string]chan struct{}), accepted: make(map[*wire.Conn]struct{})}
+	return &Mesh{config: c, peers: make(map[string]*dialed), leaving: make(map[string]chan struct{}), accepted: make(map[*wire.Conn]chan struct{})}
 }
 
 // Stats are the counters.
@@ -380,12 +381,17 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 		return
 	}
 	from := conn.Peer()
-	if !m.admit(conn) {
+	before, ok := m.admit(conn)
+	if !ok {
 		_ = conn.Close()
 		m.config.Log.Warn("a broker's link is refused", slog.Any("peer", remote), slog.String("broker", from), slog.String("error", "it is no member of this cluster"))
 		return
 	}
 	defer m.forget(conn)
+	// A broker has one link to another: what comes over a new one is behind all of the old.
+	for _, ended := range before {
+		<-ended
+	}
 	m.config.Log.Info("a broker's link is open", slog.String("broker", from), slog.Any("peer", remote))
 	var e Enqueue
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
@@ -416,20 +422,28 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	m.config.Log.Info("a broker's link has ended", slog.String("broker", from), slog.Any("error", err))
 }
 
-// admit notes a link, if it is of a broker that there is.
-func (m *Mesh) admit(conn *wire.Conn) bool {
+// admit notes a link, if it is of a broker that there is, and closes the earlier ones of
+// that: their ends are returned.
+func (m *Mesh) admit(conn *wire.Conn) (before []chan struct{}, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.peers[conn.Peer()] == nil {
-		return false
+		return nil, false
 	}
-	m.accepted[conn] = struct{}{}
-	return true
+	for old, ended := range m.accepted {
+		if old.Peer() == conn.Peer() {
+			_ = old.Close()
+			before = append(before, ended)
+		}
+	}
+	m.accepted[conn] = make(chan struct{})
+	return before, true
 }
 
 func (m *Mesh) forget(conn *wire.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	close(m.accepted[conn])
 	delete(m.accepted, conn)
 	m.past.add(conn)
 }

@@ -161,11 +161,21 @@ type Node struct {
 	Stopping bool `json:"stopping"`
 	// Load is the level of overload: calm, slow, refuse or shed.
 	Load string `json:"load"`
+	// Gateways are those that have links to this broker.
+	Gateways []Gateway `json:"gateways"`
 	// Problems are what an operator must act on here, in words.
 	Problems []string `json:"problems"`
 	// Partitions counts them by what this broker has of them: serving, in_sync (of
 	// those), followed, claiming, handing, alarmed, unowned; total is all of the region.
 	Partitions map[string]int `json:"partitions"`
+}
+
+// Gateway is a gateway as a broker sees it.
+type Gateway struct {
+	Name string `json:"name"`
+	// Links are how many it has to the broker, Since when the first of them began.
+	Links int       `json:"links"`
+	Since time.Time `json:"since"`
 }
 
 // Listener is a listener of a broker.

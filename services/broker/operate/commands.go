@@ -20,6 +20,7 @@ import (
 func commands() map[string]*command {
 	all := map[string]*command{
 		"cluster/show":          {run: clusterShow},
+		"cluster/gateways":      {run: clusterGateways},
 		"cluster/join":          {run: clusterJoin},
 		"cluster/drain":         {changes: true, args: []string{"node", "undo"}, run: clusterDrain},
 		"cluster/leave":         {changes: true, args: []string{"node", "force"}, run: clusterLeave},
@@ -50,6 +51,44 @@ func clusterShow(_ context.Context, c Cluster, _ url.Values) ([]Element, error) 
 			{"Followed", m.Followed},
 			{"Address", m.Cluster},
 			{"Version", m.Version},
+		})
+	}
+	return []Element{Table(rows)}, nil
+}
+
+// clusterGateways lists the gateways that have links to any broker that answers. A gateway
+// that a broker lacks has no client there, or cannot reach it.
+func clusterGateways(ctx context.Context, c Cluster, _ url.Values) ([]Element, error) {
+	nodes := c.Nodes(ctx)
+	type gateway struct {
+		links   int
+		since   time.Time
+		brokers []string
+	}
+	all := map[string]*gateway{}
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		for _, g := range nodes[node].Gateways {
+			x := all[g.Name]
+			if x == nil {
+				x = &gateway{since: g.Since}
+				all[g.Name] = x
+			}
+			if g.Since.Before(x.since) {
+				x.since = g.Since
+			}
+			x.links += g.Links
+			x.brokers = append(x.brokers, node)
+		}
+	}
+	var rows []Row
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		x := all[name]
+		rows = append(rows, Row{
+			{"Gateway", name},
+			{"Brokers", strings.Join(x.brokers, " ")},
+			{"Of", len(nodes)},
+			{"Links", x.links},
+			{"Since", x.since.UTC().Format("2006-01-02T15:04:05Z")},
 		})
 	}
 	return []Element{Table(rows)}, nil
