@@ -28,12 +28,19 @@ import (
 // Files are where a broker that joined keeps what makes it a member, in one folder.
 type Files struct{ Dir string }
 
-// Cert, Key, CA and NATSToken are PEM files, and the one with the control plane's secret.
-func (f Files) Cert() string      { return filepath.Join(f.Dir, "node.pem") }
-func (f Files) Key() string       { return filepath.Join(f.Dir, "node.key") }
-func (f Files) CA() string        { return filepath.Join(f.Dir, "ca.pem") }
+// Cert is the PEM file of the broker's certificate.
+func (f Files) Cert() string { return filepath.Join(f.Dir, "node.pem") }
+
+// Key is that of its key.
+func (f Files) Key() string { return filepath.Join(f.Dir, "node.key") }
+
+// CA is that of the region's CA.
+func (f Files) CA() string { return filepath.Join(f.Dir, "ca.pem") }
+
+// NATSToken is the file with the secret of the control plane.
 func (f Files) NATSToken() string { return filepath.Join(f.Dir, "nats.token") }
-func (f Files) cluster() string   { return filepath.Join(f.Dir, "cluster.json") }
+
+func (f Files) cluster() string { return filepath.Join(f.Dir, "cluster.json") }
 
 // Cluster is what the broker was told when it joined; nil if it has not.
 func (f Files) Cluster() (*Cluster, error) {
@@ -112,7 +119,9 @@ func Join(ctx context.Context, f Files, address, tokenText, node string, log *sl
 		text []byte
 	}{
 		{f.CA(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})},
-		{f.Cert(), []byte(got.Certificate)}, {f.NATSToken(), []byte(got.Cluster.NATSToken)}, {f.cluster(), told},
+		{f.Cert(), []byte(got.Certificate)},
+		{f.NATSToken(), []byte(got.Cluster.NATSToken)},
+		{f.cluster(), told},
 	} {
 		if err := replace(x.file, x.text); err != nil {
 			return nil, err
