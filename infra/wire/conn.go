@@ -22,10 +22,12 @@ import (
 // length counts the bytes behind the header.
 const HeaderSize = 8
 
-// The flags of a batch. A batch with one of them has no frames.
+// The flags of a batch. A batch with one of the first two has no frames.
 const (
 	flagPing uint16 = 1 << iota // body: 8 bytes, which the pong repeats
 	flagPong
+	// flagS2 is of a batch that has frames, compressed (compress.go).
+	flagS2
 )
 
 // The ways in which a Conn ends.
@@ -44,9 +46,15 @@ var (
 type Config struct {
 	// Node is this node's name, 1 to 255 bytes.
 	Node string
-	// Features are bits of what this node can do; both ends use those that
+	// Versions are those of the frames that this node speaks; both ends use the highest
+	// that both do. 1 by default.
+	Versions Versions
+	// Features are bits of what this node can do, of 24; both ends use those that
 	// both have.
 	Features uint32
+	// Compress, if set, says that this node takes compressed batches, and for a node that
+	// does so too whether it is sent some. It is called once, with the node's name.
+	Compress func(node string) bool
 	// MaxBatch is the largest batch that is accepted or sent, in bytes with its
 	// header: 257 MiB by default, so that any MQTT packet fits.
 	MaxBatch int
@@ -77,6 +85,11 @@ func (c Config) withDefaults() Config {
 	}
 	set(&c.MaxBatch, 257<<20)
 	set(&c.MaxPending, 1<<30)
+	c.Versions = c.Versions.withDefaults()
+	c.Features &^= featureS2
+	if c.Compress != nil {
+		c.Features |= featureS2
+	}
 	if c.KeepAlive == 0 {
 		c.KeepAlive = 5 * time.Second
 	}
@@ -93,9 +106,11 @@ type Conn struct {
 	r        *bufio.Reader
 	peer     string
 	features uint32
+	version  uint8
 
 	wake    chan struct{} // capacity 1: the writer has something to do
 	direct  bool          // writes do not wait: Flush writes
+	shrinks *shrinker     // nil if batches go as they are; guarded by writing
 	writing sync.Mutex    // held from taking what is pending until it is written; before mu
 	done    chan struct{} // closed with the first error
 	rtt     atomic.Int64  // nanoseconds; 0 before the first pong
@@ -116,7 +131,7 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	r := bufio.NewReaderSize(nc, 64<<10)
-	peer, features, err := introduce(nc, r, config)
+	peer, version, features, err := introduce(nc, r, config)
 	if err != nil {
 		_ = nc.Close()
 		return nil, errors.Join(ctx.Err(), err)
@@ -124,15 +139,22 @@ func New(ctx context.Context, nc net.Conn, config Config) (*Conn, error) {
 	if config.Direct != nil {
 		config.Direct()
 	}
-	return &Conn{
-		config: config, nc: nc, r: r, peer: peer, features: features, direct: config.Direct != nil,
+	c := &Conn{
+		config: config, nc: nc, r: r, peer: peer, version: version, features: features &^ featureS2, direct: config.Direct != nil,
 		wake: make(chan struct{}, 1), done: make(chan struct{}), started: time.Now(),
-	}, nil
+	}
+	if features&featureS2 != 0 && config.Compress(peer) {
+		c.shrinks = &shrinker{}
+	}
+	return c, nil
 }
 
 // Peer is the name of the node at the other end, as its certificate says if
 // there is TLS.
 func (c *Conn) Peer() string { return c.peer }
+
+// Version is the version of the frames that both ends speak.
+func (c *Conn) Version() uint8 { return c.version }
 
 // Features are the bits that both ends have.
 func (c *Conn) Features() uint32 { return c.features }
@@ -256,6 +278,7 @@ func (c *Conn) Run(ctx context.Context, receive Receiver) error {
 // read hands over batches until one cannot be read.
 func (c *Conn) read(receive Receiver) error {
 	in := inbox{r: c.r}
+	var plain []byte
 	called := false
 	for {
 		if called && !in.ready() && receive.Idle != nil {
@@ -271,6 +294,14 @@ func (c *Conn) read(receive Receiver) error {
 		switch {
 		case flags == 0:
 			if err := receive.Batch(body, count); err != nil {
+				return fmt.Errorf("batch from %s: %w", c.peer, err)
+			}
+			called = true
+		case flags == flagS2 && c.config.Compress != nil:
+			if plain, err = expand(plain, body); err != nil {
+				return fmt.Errorf("batch from %s: %w", c.peer, err)
+			}
+			if err := receive.Batch(plain, count); err != nil {
 				return fmt.Errorf("batch from %s: %w", c.peer, err)
 			}
 			called = true
@@ -338,7 +369,11 @@ func (c *Conn) writePending() {
 	if len(out) == 0 {
 		return
 	}
-	n, err := c.nc.Write(out)
+	send := out
+	if c.shrinks != nil {
+		send = c.shrinks.shrink(out)
+	}
+	n, err := c.nc.Write(send)
 	c.sent.Add(uint64(n))
 	if err != nil {
 		c.fail(fmt.Errorf("write to %s: %w", c.peer, err))

@@ -170,7 +170,7 @@ func TestConn_MalformedBatchesEndTheConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			na, nb := Pipe()
 			go func() {
-				_, _ = nb.Write(preface("b", 0))
+				_, _ = nb.Write(preface("b", Versions{}, 0))
 				_, _ = nb.Write(raw)
 			}()
 			go func() { _, _ = io.Copy(io.Discard, nb) }()
@@ -198,7 +198,7 @@ func TestConn_AnnouncedSizeIsNotAllocated(t *testing.T) {
 		for b.Loop() {
 			na, nb := Pipe()
 			go func() {
-				_, _ = nb.Write(preface("b", 0))
+				_, _ = nb.Write(preface("b", Versions{}, 0))
 				_, _ = nb.Write([]byte{0x0f, 0xff, 0xff, 0xff, 0, 1, 0, 0, 'x'})
 				_ = nb.Close()
 			}()
@@ -271,7 +271,7 @@ func TestConn_KeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the other end is there and says nothing
 		na, nb := Pipe()
 		go func() {
-			_, _ = nb.Write(preface("b", 0))
+			_, _ = nb.Write(preface("b", Versions{}, 0))
 			_, _ = io.Copy(io.Discard, nb)
 		}()
 		a, err := New(t.Context(), na, Config{Node: "a"})
@@ -317,4 +317,45 @@ func TestConn_ConcurrentAppendsAreWhole(t *testing.T) {
 		next[w]++
 	}
 	wg.Wait()
+}
+
+// Both ends speak the highest version that both know, also with a node that says none,
+// and both find that there is none.
+func TestConn_Versions(t *testing.T) {
+	for _, c := range []struct {
+		a, b Versions
+		want uint8
+	}{
+		{Versions{}, Versions{}, 1},
+		{Versions{1, 3}, Versions{}, 1},
+		{Versions{1, 3}, Versions{2, 5}, 3},
+		{Versions{1, MostVersion}, Versions{MostVersion, MostVersion}, MostVersion},
+		{Versions{1, 2}, Versions{3, 4}, 0},
+		{Versions{2, 3}, Versions{}, 0},
+	} {
+		na, nb := Pipe()
+		found := make(chan error, 1)
+		version := make(chan uint8, 1)
+		go func() {
+			b, err := New(context.Background(), nb, Config{Node: "b", Versions: c.b, Features: 5})
+			if err == nil {
+				version <- b.Version()
+			}
+			found <- err
+		}()
+		a, err := New(t.Context(), na, Config{Node: "a", Versions: c.a, Features: 6})
+		other := <-found
+		if c.want == 0 {
+			if !errors.Is(err, ErrVersion) || !errors.Is(other, ErrVersion) {
+				t.Errorf("%v with %v: %v, and %v", c.a, c.b, err, other)
+			}
+			continue
+		}
+		if err != nil || other != nil {
+			t.Fatalf("%v with %v: %v, and %v", c.a, c.b, err, other)
+		}
+		if v := <-version; a.Version() != c.want || v != c.want || a.Features() != 4 {
+			t.Errorf("%v with %v: %d and %d, features %#x; expected version %d, features 4", c.a, c.b, a.Version(), v, a.Features(), c.want)
+		}
+	}
 }

@@ -39,6 +39,7 @@ type Broker struct {
 	tls      *tls.Config
 	region   *region // nil for a broker that is alone
 	desk     *desk
+	gates    gates
 }
 
 // New opens the store and restores what it holds. The metrics are registered
@@ -80,6 +81,9 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	if err := checkStore(b.store, &b.config); err != nil {
 		return err
 	}
+	if err := upgradeStore(b.store, b.log); err != nil {
+		return err
+	}
 	if b.config.Listen != "" {
 		if b.listener, err = node.Listen(context.Background(), b.config.Listen, "broker.listen", node.PortPatience); err != nil {
 			return fmt.Errorf("listen for links: %w", err)
@@ -119,6 +123,7 @@ func checkStore(store kv.Store, c *Config) error {
 	if errors.Is(err, kv.ErrNotFound) {
 		var b kv.Batch
 		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(c.Partitions)))
+		b.Put(versionKey, binary.BigEndian.AppendUint16(nil, storeVersion))
 		if c.Cluster.On() {
 			b.Put(clusterKey, nil)
 			b.Put(newKey, nil)
@@ -176,7 +181,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	if b.listener != nil {
 		s := &link.Server{
 			Node: b.name, TLS: b.tls, Logger: b.log,
-			Attach: func(gw link.Gateway, _ string) link.Broker { return b.Attach(gw) },
+			Attach: func(gw link.Gateway, name string) link.Broker { return b.gates.enter(name, b.Attach(gw)) },
 		}
 		g.Go(func() error { return s.Serve(gctx, b.listener) })
 	}

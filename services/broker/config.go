@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/services/broker/join"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -30,6 +32,8 @@ type Config struct {
 	CA         string        `yaml:"ca" doc:"PEM file of the region's CA: gateways and other brokers must have a certificate of it"`
 	Cluster    ClusterConfig `yaml:"cluster"`
 
+	// Joins tells brokers that join of the control plane; empty without one.
+	Joins join.Cluster `yaml:"-"`
 	// Bus is the control plane of a cluster; nil without one. Who runs the broker sets
 	// and closes it.
 	Bus bus.Bus `yaml:"-"`
@@ -43,6 +47,11 @@ type ClusterConfig struct {
 	AdvertiseLinks string   `yaml:"advertise_links" doc:"host:port at which gateways reach broker.listen; empty is the same, which must then name one address"`
 	Zone           string   `yaml:"zone" doc:"where this broker runs, such as an availability zone: the replicas of a partition are in different zones, where there are enough; empty is nowhere in particular"`
 	Labels         []string `yaml:"labels" doc:"labels of the partitions that this broker takes; none takes those without a label"`
+	Join           string   `yaml:"join" doc:"host:port of the join listener of a broker of the cluster: with an empty data folder this broker gets its certificate there, with token, and later has it renewed there; cert, key and ca are then not needed"`
+	Token          string   `yaml:"token" doc:"join token, of manor admin cluster token create; not needed once the broker has joined"`
+	JoinListen     string   `yaml:"join_listen" doc:"address at which new brokers with a join token get their certificates, such as 0.0.0.0:44055; needs ca_key; empty admits none here"`
+	CAKey          string   `yaml:"ca_key" doc:"PEM file of the key of the region's CA, on brokers that make join tokens and certificates; empty on the others"`
+	CompressLinks  string   `yaml:"compress_links" doc:"whether what goes to other brokers is compressed where it gets smaller: auto is to those of another zone, on to all, off to none"`
 	Replicas       int      `yaml:"replicas" doc:"brokers that keep each partition without a label, 1 to 5; 2 survives the loss of any one with its disk"`
 }
 
@@ -87,6 +96,22 @@ func (c *ClusterConfig) validate(links string) error {
 			return fmt.Errorf("labels: expected 1 to 255 bytes each, found %q", l)
 		}
 	}
+	if c.CompressLinks != "auto" && c.CompressLinks != "on" && c.CompressLinks != "off" {
+		return fmt.Errorf("compress_links: expected auto, on or off, found %q", c.CompressLinks)
+	}
+	if c.JoinListen != "" {
+		if _, _, err := splitAddress(c.JoinListen); err != nil {
+			return fmt.Errorf("join_listen: %w", err)
+		}
+		if c.CAKey == "" {
+			return errors.New("join_listen: certificates need ca_key")
+		}
+	}
+	if c.Join != "" {
+		if _, _, err := splitAddress(c.Join); err != nil {
+			return fmt.Errorf("join: %w", err)
+		}
+	}
 	if c.Replicas < 1 || c.Replicas > 5 {
 		return fmt.Errorf("replicas: %d is not between 1 and 5", c.Replicas)
 	}
@@ -107,9 +132,12 @@ func splitAddress(address string) (host string, port uint16, err error) {
 	return host, port, nil
 }
 
+// JoinDir is the folder, in that of the store, of what a broker has from joining.
+func (c *Config) JoinDir() string { return filepath.Join(c.Data, "pki") }
+
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second, Cluster: ClusterConfig{Replicas: 2}}
+	return Config{Data: "data/broker", Partitions: 64, Sync: "20ms", WriteDelay: 4 * time.Millisecond, Systree: 20 * time.Second, Cluster: ClusterConfig{CompressLinks: "auto", Replicas: 2}}
 }
 
 // Validate says what is wrong with c.

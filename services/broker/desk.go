@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -86,7 +87,8 @@ func (d *desk) Members() []operate.Member {
 func (d *desk) figures() operate.Node {
 	n := operate.Node{
 		Version: node.Version(), Zone: d.config.Cluster.Zone, StartedAt: d.started.UTC(), BusUp: true,
-		MyStatus: []map[string]bool{}, Listeners: d.listeners(), Problems: []string{}, Load: d.shards.Load().String(),
+		Speaks: [2]uint8{cluster.Versions.Min, cluster.Versions.Max}, StoreVersion: storeVersion,
+		MyStatus: []map[string]bool{}, Listeners: d.listeners(), Gateways: d.gates.list(), Problems: []string{}, Load: d.shards.Load().String(),
 	}
 	d.shards.Tenants(func(_ string, t *shard.Tenant) {
 		u := t.Usage()
@@ -136,7 +138,7 @@ func (r *region) figures(n *operate.Node) {
 		"alarmed": s.Alarmed, "unowned": s.Unowned, "total": len(r.owners),
 	}
 	if s.Alarmed > 0 {
-		n.Problems = append(n.Problems, "partitions stand still until an operator decides: partition show --state=alarmed has them")
+		n.Problems = append(n.Problems, "partitions stand still until an operator decides, or could not be read and are elsewhere: partition show, and the log, have them")
 	}
 	if s.Failing {
 		n.Problems = append(n.Problems, "replicas cannot be written: the log says why")

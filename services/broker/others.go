@@ -93,15 +93,25 @@ func (r *region) SetGroup(tenant, key string, p partition.ID, epoch uint64, memb
 }
 
 // Gaining implements shard.Cluster.
-func (r *region) Gaining(p partition.ID, epoch uint64) { r.routes.Gaining(p, epoch) }
+func (r *region) Gaining(p partition.ID, epoch uint64) {
+	r.gaining[p].Store(true)
+	r.routes.Gaining(p, epoch)
+}
 
 // Gained implements shard.Cluster.
 func (r *region) Gained(p partition.ID, epoch uint64, has func(tenant, filter string) bool) {
+	r.gaining[p].Store(false)
 	r.routes.Gained(p, epoch, has)
 }
 
-// Lost implements shard.Cluster.
-func (r *region) Lost(p partition.ID, epoch uint64) { r.routes.Lost(p, epoch) }
+// Lost implements shard.Cluster. What is lost before it was gained could not be restored
+// from the store: another broker is to have it.
+func (r *region) Lost(p partition.ID, epoch uint64) {
+	r.routes.Lost(p, epoch)
+	if r.gaining[p].Swap(false) {
+		r.host.Refuse(p, epoch)
+	}
+}
 
 // Recheck implements shard.Cluster.
 func (r *region) Recheck(tenant, filter string, p partition.ID) { r.routes.Recheck(tenant, filter, p) }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,10 +46,15 @@ type region struct {
 	// owners are the entries of the table that the shards ask for, by partition.
 	owners []atomic.Pointer[owner]
 
+	// gaining are the partitions that a shard is about to restore.
+	gaining []atomic.Bool
+
 	members *member.Members
 	// beats is the bucket of heartbeats and tombstones.
 	beats  bus.Bucket
 	splits netsplits
+	// joins admits new brokers; nil where there is no key of the CA.
+	joins *joins
 	// desk answers what other brokers' operators ask; before Run.
 	desk *desk
 
@@ -82,15 +88,19 @@ type owner struct {
 // newRegion makes a broker's part of a cluster; links is where it listens for
 // gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
-	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), gaining: make([]atomic.Bool, c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
 	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
-	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing})
+	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing, Compress: r.compress(&c.Cluster)})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
 	r.routes = routes.New(routes.Config{Store: r.meta, Sink: r, Log: log})
 	replicas := c.Cluster.Replicas
+	if r.joins, err = newJoins(c, r, tlsConf); err != nil {
+		return nil, err
+	}
 	if r.listener, err = node.Listen(context.Background(), c.Cluster.Listen, "broker.cluster.listen", node.PortPatience); err != nil {
+		r.close()
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
 	beats := later(c.Bus, beatsBucket)
@@ -110,7 +120,10 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	r.host, err = host.New(host.Config{
 		Self: partition.Broker(name), Partitions: c.Partitions, Store: store, Sync: sync,
 		Transport: cluster.Voice{Mesh: r.mesh, Stream: cluster.Replication},
-		Table:     host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
+		Knows: func(to string, k partition.MessageKind) bool {
+			return k <= partition.Answer || r.mesh.Version(to) >= cluster.VersionTail
+		},
+		Table: host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: func(partition.ID) int { return replicas },
 		Cede:     func(p partition.ID, done func()) { r.shards.Cede(p, done) },
@@ -160,6 +173,7 @@ func (r *region) Run(ctx context.Context) error {
 		end()
 		return <-done
 	})
+	g.Go(func() error { return r.joins.run(ctx) })
 	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error {
@@ -184,7 +198,12 @@ func (r *region) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-func (r *region) close() { _ = r.listener.Close() }
+func (r *region) close() {
+	if r.listener != nil {
+		_ = r.listener.Close()
+	}
+	r.joins.close()
+}
 
 // changed takes another role of this broker in a partition.
 func (r *region) changed(c host.Change) {
@@ -246,6 +265,23 @@ func (r *region) retired() {
 	select {
 	case r.out <- struct{}{}:
 	default:
+	}
+}
+
+// compress is cluster.Config.Compress as the configuration has it. Between zones bytes cost
+// more than what it takes of the processors (docs/adr/0029).
+func (r *region) compress(c *ClusterConfig) func(string) bool {
+	return func(name string) bool {
+		switch c.CompressLinks {
+		case "on":
+			return true
+		case "auto":
+			return slices.ContainsFunc(r.members.Snapshot().Members, func(m member.Member) bool {
+				return m.Name == name && m.Zone != "" && c.Zone != "" && m.Zone != c.Zone
+			})
+		default:
+			return false
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ type house struct {
 	stop   func()
 	up     bool
 	bus    bus.Bus
+	// gate, if it is set, stands between the broker and the bus.
+	gate func(bus.Bus) bus.Bus
 	// gone is closed when the broker has ended, as a lost link would tell; ended when
 	// its Run has returned.
 	gone, ended chan struct{}
@@ -66,6 +68,7 @@ func newTown(t *testing.T, n int) *town {
 		c.Data, c.Partitions, c.Listen = filepath.Join(t.TempDir(), name), 16, "127.0.0.1:0"
 		c.Cert, c.Key, c.CA = f.Cert, f.Key, f.CA
 		c.Cluster.Listen, c.Cluster.Replicas = "127.0.0.1:0", 2
+		c.Cluster.JoinListen, c.Cluster.CAKey = "127.0.0.1:0", f.CAKey
 		w.brokers = append(w.brokers, &house{town: w, name: name, config: c})
 	}
 	for _, h := range w.brokers {
@@ -84,6 +87,9 @@ func (h *house) start() {
 	}
 	c := h.config
 	c.Bus = h.bus
+	if h.gate != nil {
+		c.Bus = h.gate(h.bus)
+	}
 	if h.Broker, err = New(c, h.name, h.town.log.With("node", h.name), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -123,12 +123,22 @@ func (p *Product) Of(role string) (found []*Process) {
 	return found
 }
 
-// Offset returns a --listen-offset whose ports are free.
+// offsetBases are the first ports of each kind that manor dev may use, for up to nine
+// processes of a role, ten ports apart.
+var offsetBases = [...]int{1883, 8080, 8083, 8084, 8883, 8888, 8889, 8890, 4222, 6222, 44053, 44054, 44055}
+
+// Offset returns a --listen-offset whose ports are free, however many processes there are
+// to be.
 func Offset(t testing.TB) string {
 	t.Helper()
+	var ports []int
+	for _, base := range offsetBases {
+		for k := range 9 {
+			ports = append(ports, base+10*k)
+		}
+	}
 	for offset := 1000 + os.Getpid()%50*100; offset < 20_000; offset += 100 {
-		if free(1883+offset, 1893+offset, 8883+offset, 8893+offset, 8080+offset, 8083+offset, 8084+offset, 8093+offset, 8094+offset,
-			8888+offset, 8889+offset, 8890+offset, 8899+offset, 4222+offset, 44054+offset) {
+		if free(offset, ports) {
 			return strconv.Itoa(offset)
 		}
 	}
@@ -136,9 +146,9 @@ func Offset(t testing.TB) string {
 	return ""
 }
 
-func free(ports ...int) bool {
+func free(offset int, ports []int) bool {
 	for _, port := range ports {
-		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+offset)))
 		if err != nil {
 			return false
 		}

@@ -19,10 +19,55 @@ func adminCluster() *cobra.Command {
 	join := shows("join", "say how a broker joins: by being started", "cluster/join")
 	join.Args = cobra.ArbitraryArgs // VerneMQ's discovery-node=
 	c.AddCommand(
-		shows("show", "list the brokers and how they do", "cluster/show"), join, drain(), leave(),
+		showCluster(), shows("gateways", "list the gateways and the brokers that they have links to", "cluster/gateways"), join, token(), drain(), leave(),
 		shows("rebalance", "say what is left to move, which the brokers do by themselves", "cluster/rebalance"),
 		shows("upgrade-check", "compare the versions of the brokers", "cluster/upgrade-check"),
 	)
+	return c
+}
+
+// showCluster is cluster show: VerneMQ's answer in JSON, and for people the gateways below.
+func showCluster() *cobra.Command {
+	return &cobra.Command{
+		Use: "show", Short: "list the brokers, how they do, and the gateways", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := (request{http.MethodGet, "cluster/show", url.Values{}}).show(cmd); err != nil {
+				return err
+			}
+			if asJSON, err := adminJSON(cmd); err != nil || asJSON {
+				return err
+			}
+			_, all, err := request{http.MethodGet, "cluster/gateways", url.Values{}}.ask(cmd)
+			if err != nil || len(all) == 0 || len(all[0].Table) == 0 {
+				return nil // an older broker does not know them, one on its own has none
+			}
+			_, _ = fmt.Fprintln(cmd.OutOrStdout())
+			return writeElements(cmd.OutOrStdout(), all)
+		},
+	}
+}
+
+func token() *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "make join tokens"}
+	create := &cobra.Command{
+		Use:   "create",
+		Short: "make a token with which one new broker joins, once",
+		Long: "Make a token with which one new broker joins, once: brokerd --name NAME --join HOST:PORT --token TOKEN. Who has it may\n" +
+			"become a broker of the cluster and read everything, so it is a secret. It is made by a broker that has the CA's key.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			values := url.Values{}
+			for _, name := range []string{"ttl", "node"} {
+				if v, _ := cmd.Flags().GetString(name); v != "" {
+					values.Set(name, v)
+				}
+			}
+			return request{http.MethodPost, "cluster/token/create", values}.show(cmd)
+		},
+	}
+	create.Flags().String("ttl", "1h", "for how long it is good, 1s to 168h")
+	create.Flags().String("node", "", "the only name that it is good for; empty is any that no broker has")
+	c.AddCommand(create)
 	return c
 }
 

@@ -4,6 +4,7 @@ package ctl
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -68,6 +69,10 @@ func (s *stage) Leave(_ context.Context, node string, _ bool) ([]int, error) {
 	defer s.mu.Unlock()
 	s.left = append(s.left, node)
 	return nil, nil
+}
+
+func (s *stage) Token(_ context.Context, ttl time.Duration, node string) (string, error) {
+	return fmt.Sprint("token for ", node, " for ", ttl), nil
 }
 
 func (s *stage) Abandon(context.Context, int) (operate.Copy, error) {

@@ -14,7 +14,7 @@ type fault func(w *World) (end func())
 func (w *World) schedule(length int64) {
 	kinds := []fault{
 		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
-		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege,
+		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege, dark, dark,
 	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
@@ -53,7 +53,7 @@ func (w *World) trap(id partition.ID) {
 	if !w.faults || !w.chance(w.traps) {
 		return
 	}
-	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown, pair, ambush, ambush, ambush}
+	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown, pair, ambush, ambush, ambush, dark}
 	// At once, so before who proposed it hears of it, or a little later.
 	w.after(max(w.between(-20*ms, 30*ms), 0), func() {
 		if w.faults {
@@ -237,6 +237,42 @@ func busDown(w *World) func() {
 		w.bus.down = false
 		w.bus.noticed()
 	}
+}
+
+// dark has the bus go down and brokers, mostly all, be started anew meanwhile: killed, or
+// by a power cut, one of them perhaps for longer. What they find of the table is what they
+// kept. Then the bus comes back.
+func dark(w *World) func() {
+	w.note("dark", "")
+	w.bus.down = true
+	w.bus.noticed()
+	some, cut := w.chance(30), w.chance(20)
+	for _, n := range w.nodes {
+		if some && w.chance(50) {
+			continue
+		}
+		start := n.start
+		w.after(w.between(0, second), func() {
+			if !w.faults || !n.up {
+				return
+			}
+			if cut {
+				n.cutPower()
+			} else {
+				w.stop(n, "kill")
+			}
+			down := w.between(10*ms, second)
+			if w.chance(15) {
+				down = w.between(2*second, 12*second)
+			}
+			w.after(down, start)
+		})
+	}
+	w.after(w.between(4*second, 14*second), func() {
+		w.bus.down = false
+		w.bus.noticed()
+	})
+	return func() {}
 }
 
 func busFlaky(w *World) func() {

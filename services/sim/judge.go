@@ -33,6 +33,8 @@ func (w *World) unsettled() string {
 			r := n.replicas[id]
 			last := w.node(t.Owner).replicas[id].Last()
 			switch {
+			case n.disk.busy:
+				return string(n.name) + " writes what it has"
 			case r.Table().Epoch != t.Epoch:
 				return fmt.Sprintf("%s has epoch %d of partition %d, the table %d", n.name, r.Table().Epoch, id, t.Epoch)
 			case (r.Role() == partition.Serving) != (n.name == t.Owner) || len(r.waiting) > 0:

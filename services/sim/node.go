@@ -50,6 +50,7 @@ type replica struct {
 	waiting  []*appended
 	epoch    uint64
 	snapshot []snapshot
+	dark     bool // the bus was down when it began to serve
 }
 
 type snapshot struct {
@@ -197,7 +198,8 @@ func (n *node) roleChanged(r *replica, was partition.Role) {
 	case partition.Serving:
 		if was != partition.Handing {
 			r.waiting = nil
-			w.History.Serve(r.id, n.name, r.Table().Epoch, w.has)
+			r.dark = w.bus.down
+			w.History.Serve(r.id, n.name, r.Table().Epoch, w.now, w.has)
 		}
 	case partition.Handing:
 	case partition.Following, partition.Claiming, partition.Alarmed:
@@ -209,12 +211,15 @@ func (n *node) roleChanged(r *replica, was partition.Role) {
 func (n *node) committed(r *replica, upTo uint64) {
 	for len(r.waiting) > 0 && r.waiting[0].n <= upTo {
 		a := r.waiting[0]
+		if r.dark && n.w.bus.down {
+			n.w.dark++
+		}
 		r.waiting = r.waiting[1:]
 		if a.done != nil {
 			a.done(nil)
 			continue
 		}
-		n.w.History.Ack(a.Append, n.name, r.Table().Epoch)
+		n.w.History.Ack(a.Append, n.name, r.Table().Epoch, n.w.now)
 	}
 }
 

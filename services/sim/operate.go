@@ -34,6 +34,9 @@ func (w *World) operate() {
 // restored from a backup. Nobody may serve the partition then, until an operator
 // says under a higher epoch who holds it.
 func (w *World) rollBack() {
+	// By then all have read the table, also those that were started without it.
+	w.runUntil(w.now + 5*second)
+	w.settle()
 	id := partition.ID(w.rand.IntN(w.partitions))
 	now, all := w.bus.table(id), w.History.Entries(id)
 	if len(all) < 3 {

@@ -39,13 +39,17 @@ func TestSeeds(t *testing.T) {
 		sum.Appends += r.Appends
 		sum.Acked += r.Acked
 		sum.Lost += r.Lost
+		sum.Dark += r.Dark
 		sum.Simulated += r.Simulated
 	}
 	took := time.Since(start)
 	n := max(*runs, 1)
-	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d appends, %d acknowledged, %d of them lost with every copy in sync",
+	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d appends, %d acknowledged, %d of them lost with every copy in sync, %d after starts without the bus",
 		*runs, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
-		sum.Appends, sum.Acked, sum.Lost)
+		sum.Appends, sum.Acked, sum.Lost, sum.Dark)
+	if *runs >= 100 && sum.Dark == 0 {
+		t.Error("no broker that was started without the bus has acknowledged anything")
+	}
 }
 
 // TestSameSeedSameWorld holds that a seed replays to the last event.

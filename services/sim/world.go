@@ -55,6 +55,9 @@ type World struct {
 	sessions bool
 	devices  []*device
 	keys     keys
+	// dark counts the appends acknowledged by owners that began to serve while the bus
+	// was down, as long as it was.
+	dark int
 
 	History  *check.History
 	Messages check.Messages
@@ -95,7 +98,10 @@ type Result struct {
 	Appends, Acked, Lost int
 	// Delivered is how many messages devices got.
 	Delivered int
-	Broken    []string
+	// Dark counts the appends that owners acknowledged which had begun to serve while
+	// the bus was down, and still was.
+	Dark   int
+	Broken []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
@@ -120,7 +126,7 @@ func Run(seed uint64, trace io.Writer) Result {
 	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Broken: w.History.Broken(),
+		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Dark: w.dark, Broken: w.History.Broken(),
 	}
 }
 

@@ -200,7 +200,9 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	if err != nil {
 		return err
 	}
-	defer func() { _ = w.Stop() }() // the connection may be gone
+	// It asks the servers to forget the watch, and waits for their answer for up to 5 s,
+	// also when they are about to end. They forget it anyway when nobody listens.
+	defer func() { go func() { _ = w.Stop() }() }()
 	behind, stop := b.watchBehind()
 	defer stop()
 	told, stuck := s.last, false

@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// Files are the PEM files of a node: its certificate, the key of that, and the CA of
-// its region.
-type Files struct{ Cert, Key, CA string }
+// Files are the PEM files of a node: its certificate, the key of that, the CA of its
+// region, and the CA's key.
+type Files struct{ Cert, Key, CA, CAKey string }
 
 // Nodes makes the CA of a region, and a certificate for each node, in a folder of the
 // test.
@@ -50,6 +50,8 @@ func Nodes(t testing.TB, names ...string) map[string]Files {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	caFile := write("ca.pem", "CERTIFICATE", der, err)
+	der, err = x509.MarshalPKCS8PrivateKey(caKey)
+	caKeyFile := write("ca.key", "PRIVATE KEY", der, err)
 	files := make(map[string]Files)
 	for i, name := range names {
 		k := key()
@@ -61,7 +63,7 @@ func Nodes(t testing.TB, names ...string) map[string]Files {
 		der, err := x509.CreateCertificate(rand.Reader, cert, ca, k.Public(), caKey)
 		certFile := write(name+".pem", "CERTIFICATE", der, err)
 		der, err = x509.MarshalPKCS8PrivateKey(k)
-		files[name] = Files{certFile, write(name+".key", "PRIVATE KEY", der, err), caFile}
+		files[name] = Files{certFile, write(name+".key", "PRIVATE KEY", der, err), caFile, caKeyFile}
 	}
 	return files
 }

@@ -47,7 +47,21 @@ type Config struct {
 	Log      *slog.Logger
 	// KeepAlive is as in wire.Config.
 	KeepAlive time.Duration
+	// Compress says whether what is sent to a broker is compressed where it gets smaller,
+	// when a link to or from it begins; nil is never.
+	Compress func(name string) bool
+	// Versions are those that this broker speaks: Versions of the package by default.
+	Versions wire.Versions
 }
+
+// VersionTail is the version from which on replicas know partition.Fetch and
+// partition.Tail.
+const VersionTail = 2
+
+// Versions are the versions of what brokers say to each other that this software speaks:
+// of the frames here, and of what is in them for metadata and replicas. A release speaks
+// what the one before it does, so that brokers can be updated one at a time.
+var Versions = wire.Versions{Min: 1, Max: VersionTail}
 
 // Stats are counted for ever.
 type Stats struct {
@@ -67,8 +81,9 @@ type Mesh struct {
 	peers map[string]*dialed
 	// leaving are the links that end, by name.
 	leaving map[string]chan struct{}
-	// accepted are the links that others opened.
-	accepted map[*wire.Conn]struct{}
+	// accepted are the links that others opened, with what is closed when their last frame
+	// was handed over.
+	accepted map[*wire.Conn]chan struct{}
 	// past is the traffic of links that have ended, told what Traffic returned last.
 	past, told traffic
 	ctx        context.Context // of Run, nil before
@@ -90,7 +105,13 @@ func New(c Config) *Mesh {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Mesh{config: c, peers: make(map[string]*dialed), leaving: make(map[string]chan struct{}), accepted: make(map[*wire.Conn]struct{})}
+	if c.Compress == nil {
+		c.Compress = func(string) bool { return false } // but it takes what others compress
+	}
+	if c.Versions == (wire.Versions{}) {
+		c.Versions = Versions
+	}
+	return &Mesh{config: c, peers: make(map[string]*dialed), leaving: make(map[string]chan struct{}), accepted: make(map[*wire.Conn]chan struct{})}
 }
 
 // Stats are the counters.
@@ -191,6 +212,18 @@ func (v Voice) Peers() (names []string) {
 // Send sends b, or drops it if that is not possible at once.
 func (v Voice) Send(to string, b []byte) { _ = v.Mesh.Tell(to, v.Stream, b) }
 
+// Version is the version that this broker speaks with another, 0 without a link.
+func (m *Mesh) Version(to string) uint8 {
+	p, err := m.peer(to)
+	if err != nil {
+		return 0
+	}
+	if conn := p.link(); conn != nil {
+		return conn.Version()
+	}
+	return 0
+}
+
 // Backlog is how many bytes wait for a broker.
 func (m *Mesh) Backlog(to string) int {
 	p, err := m.peer(to)
@@ -284,7 +317,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 		_ = conn.Close()
 		return fmt.Errorf("the broker at %s is %q, expected %q", d.addr, conn.Peer(), name)
 	}
-	m.config.Log.Info("link to a broker is up", slog.String("broker", name), slog.String("address", d.addr))
+	m.config.Log.Info("link to a broker is up", slog.String("broker", name), slog.String("address", d.addr), slog.Int("version", int(conn.Version())))
 	d.up(conn)
 	m.config.Receiver.Linked(name, true)
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
@@ -309,7 +342,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 }
 
 func (m *Mesh) wire() wire.Config {
-	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive}
+	return wire.Config{Node: m.config.Node, KeepAlive: m.config.KeepAlive, Versions: m.config.Versions, Compress: m.config.Compress}
 }
 
 // serve accepts links until ctx is done.
@@ -348,12 +381,17 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 		return
 	}
 	from := conn.Peer()
-	if !m.admit(conn) {
+	before, ok := m.admit(conn)
+	if !ok {
 		_ = conn.Close()
 		m.config.Log.Warn("a broker's link is refused", slog.Any("peer", remote), slog.String("broker", from), slog.String("error", "it is no member of this cluster"))
 		return
 	}
 	defer m.forget(conn)
+	// A broker has one link to another: what comes over a new one is behind all of the old.
+	for _, ended := range before {
+		<-ended
+	}
 	m.config.Log.Info("a broker's link is open", slog.String("broker", from), slog.Any("peer", remote))
 	var e Enqueue
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
@@ -384,20 +422,28 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	m.config.Log.Info("a broker's link has ended", slog.String("broker", from), slog.Any("error", err))
 }
 
-// admit notes a link, if it is of a broker that there is.
-func (m *Mesh) admit(conn *wire.Conn) bool {
+// admit notes a link, if it is of a broker that there is, and closes the earlier ones of
+// that: their ends are returned.
+func (m *Mesh) admit(conn *wire.Conn) (before []chan struct{}, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.peers[conn.Peer()] == nil {
-		return false
+		return nil, false
 	}
-	m.accepted[conn] = struct{}{}
-	return true
+	for old, ended := range m.accepted {
+		if old.Peer() == conn.Peer() {
+			_ = old.Close()
+			before = append(before, ended)
+		}
+	}
+	m.accepted[conn] = make(chan struct{})
+	return before, true
 }
 
 func (m *Mesh) forget(conn *wire.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	close(m.accepted[conn])
 	delete(m.accepted, conn)
 	m.past.add(conn)
 }

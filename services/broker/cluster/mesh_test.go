@@ -34,8 +34,15 @@ type node struct {
 
 func start(t *testing.T, name string) *node {
 	t.Helper()
+	return startOf(t, name, Config{})
+}
+
+// startOf is start with more of a Config.
+func startOf(t *testing.T, name string, c Config) *node {
+	t.Helper()
 	n := &node{t: t, name: name, up: map[string]bool{}}
-	n.mesh = New(Config{Node: name, Receiver: n})
+	c.Node, c.Receiver = name, n
+	n.mesh = New(c)
 	n.run("127.0.0.1:0")
 	t.Cleanup(func() { n.stop() })
 	return n
@@ -304,11 +311,9 @@ func TestMesh_Strangers(t *testing.T) {
 	if len(a.came) != 0 {
 		t.Errorf("%v came", a.came)
 	}
-	// The true b is not hurt.
-	if err := b.mesh.Tell("a", Metadata, []byte("still here")); err != nil {
-		t.Fatal(err)
-	}
-	a.eventually("what b told", func() bool { return len(a.came) == 1 })
+	// The true b, whose link was taken for an old one, is back.
+	b.eventually("a link again", func() bool { return b.mesh.Tell("a", Metadata, []byte("still here")) == nil })
+	a.eventually("what b told", func() bool { return len(a.came) > 0 && a.came[0] == "b 1 still here" })
 }
 
 // Asked answers with what was asked, twice.
@@ -332,4 +337,48 @@ func TestAsk(t *testing.T) {
 	if x := <-got; x.Body != "xyxy" || x.Err != nil {
 		t.Errorf("the answer is %+v", x)
 	}
+}
+
+// What comes over a new link of a broker is handed over when all of its old one is, though
+// the old one was never seen to end.
+func TestMesh_LinksOfOnePeer(t *testing.T) {
+	n := start(t, "a")
+	n.mesh.SetPeers(map[string]string{"b": "127.0.0.1:1"})
+	n.held = make(chan struct{})
+	open := func(payload string) *wire.Conn {
+		nc, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := wire.New(t.Context(), nc, wire.Config{Node: "b", Versions: Versions})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Enqueue{Tenant: "acme", From: "x", Message: mqtt.Message{Topic: []byte("t"), Payload: []byte(payload)}}
+		if err := c.Append(func(dst []byte) ([]byte, int) { return appendEnqueue(dst, 0, e), 1 }); err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = c.Run(t.Context(), wire.Receiver{Batch: func([]byte, int) error { return nil }}) }()
+		c.Flush()
+		return c
+	}
+	first := open("old")
+	n.eventually("the old link's", func() bool { return len(n.came) == 1 })
+	second := open("new")
+	defer func() { _ = second.Close() }()
+	// The old link ends at its other end too: it was closed here, and not waited for.
+	for end := time.Now().Add(10 * time.Second); first.Append(func(dst []byte) ([]byte, int) { return dst, 0 }) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the old link lives on")
+		}
+	}
+	n.mu.Lock()
+	if len(n.came) != 1 {
+		t.Errorf("the new link is heard while the old one is: %q", n.came)
+	}
+	held := n.held
+	n.held = nil
+	n.mu.Unlock()
+	close(held)
+	n.eventually("the new link's", func() bool { return len(n.came) == 2 && n.came[1] == "b acme new" })
 }

@@ -41,7 +41,7 @@ func (h *Host) append(r *replica, epoch uint64, batch []byte, done func(error)) 
 	switch {
 	case h.ended:
 		done(ErrClosed)
-	case r.broken, epoch < r.since:
+	case r.broken, r.refused, epoch < r.since:
 		done(ErrNotOwner)
 	case r.Role() == partition.Handing:
 		r.held = append(r.held, held{epoch, batch, done})

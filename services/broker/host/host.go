@@ -71,7 +71,10 @@ type Config struct {
 	Run uint64
 
 	Transport Transport
-	Table     Table
+	// Knows reports whether a broker that runs other software knows a kind of message;
+	// one that it does not know is not sent. nil is always.
+	Knows func(to string, k partition.MessageKind) bool
+	Table Table
 	// Beats holds the heartbeats.
 	Beats bus.Bucket
 

@@ -37,6 +37,8 @@ type replica struct {
 	// shown is what rows has of it.
 	shown     placement.Row
 	shownRole partition.Role
+	// refused says that the broker cannot read what it serves: it is to go to another.
+	refused bool
 	// broken says that what it wanted written cannot be: it does nothing any more.
 	broken bool
 	cede   cede
@@ -111,6 +113,9 @@ func (h *Host) step(r *replica, e *partition.Event) {
 		h.ops = append(h.ops, op{r: r, load: fx.Load[i]})
 	}
 	for i := range fx.Send {
+		if h.config.Knows != nil && !h.config.Knows(string(fx.Send[i].To), fx.Send[i].Message.Kind) {
+			continue // it may be updated later, and is asked again
+		}
 		h.config.Transport.Send(string(fx.Send[i].To), fx.Send[i].Message.Append(nil))
 	}
 	if fx.Propose != nil {
@@ -130,6 +135,10 @@ func (h *Host) step(r *replica, e *partition.Event) {
 		h.log.Error("a partition needs an operator", slog.Int("partition", int(r.id)), slog.String("alarm", fx.Alarm))
 	}
 	h.show(r)
+	if r.refused && r.Table().Owner != h.config.Self {
+		h.fail(r, errUnreadable)
+		return
+	}
 	changed, planned, committed := fx.RoleChanged, fx.Planned, fx.Committed
 	if changed {
 		h.roleChanged(r, planned)
@@ -142,7 +151,7 @@ func (h *Host) step(r *replica, e *partition.Event) {
 // show lets others see what the replica is.
 func (h *Host) show(r *replica) {
 	role, table := r.Role(), r.Table()
-	if r.broken {
+	if r.broken || r.refused {
 		role = partition.Alarmed
 	}
 	row := placement.Row{ID: r.id, Table: table, Serving: role == partition.Serving}
@@ -204,7 +213,7 @@ func (h *Host) decide() {
 	}
 	rows := make([]placement.Row, 0, len(h.replicas))
 	for _, r := range h.replicas {
-		rows = append(rows, placement.Row{ID: r.id, Table: r.Table(), Serving: r.Role() == partition.Serving && !r.broken})
+		rows = append(rows, placement.Row{ID: r.id, Table: r.Table(), Serving: r.Role() == partition.Serving && !r.broken && !r.refused})
 	}
 	for _, d := range h.control.Decide(&h.watch, rows) {
 		if d.Create != nil {
@@ -212,6 +221,11 @@ func (h *Host) decide() {
 			continue
 		}
 		h.plan(h.replicas[d.ID], d)
+	}
+	for _, r := range h.replicas {
+		if r.refused && !r.broken {
+			h.handOn(r)
+		}
 	}
 }
 

@@ -36,6 +36,9 @@ type Cluster interface {
 	// becomes its owner with the copy that it has. The error is Conflict if the partition
 	// is served, or may be again without that.
 	Abandon(ctx context.Context, id int) (Copy, error)
+	// Token makes a join token that is good for ttl, for a broker of that name, or of any
+	// if it is empty.
+	Token(ctx context.Context, ttl time.Duration, node string) (string, error)
 }
 
 // Member is a broker as the one that was asked sees it.
@@ -148,17 +151,31 @@ type Node struct {
 	NumQueued int64     `json:"num_queued"`
 	Zone      string    `json:"zone,omitempty"`
 	StartedAt time.Time `json:"started_at"`
+	// Speaks are the versions that this broker speaks with others, and StoreVersion that
+	// of its store; 0 of one of before there were versions.
+	Speaks       [2]uint8 `json:"speaks"`
+	StoreVersion int      `json:"store_version"`
 	// BusUp says that the control plane is reached.
 	BusUp    bool `json:"bus_up"`
 	Draining bool `json:"draining"`
 	Stopping bool `json:"stopping"`
 	// Load is the level of overload: calm, slow, refuse or shed.
 	Load string `json:"load"`
+	// Gateways are those that have links to this broker.
+	Gateways []Gateway `json:"gateways"`
 	// Problems are what an operator must act on here, in words.
 	Problems []string `json:"problems"`
 	// Partitions counts them by what this broker has of them: serving, in_sync (of
 	// those), followed, claiming, handing, alarmed, unowned; total is all of the region.
 	Partitions map[string]int `json:"partitions"`
+}
+
+// Gateway is a gateway as a broker sees it.
+type Gateway struct {
+	Name string `json:"name"`
+	// Links are how many it has to the broker, Since when the first of them began.
+	Links int       `json:"links"`
+	Since time.Time `json:"since"`
 }
 
 // Listener is a listener of a broker.

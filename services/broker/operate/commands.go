@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/manormq/manor/infra/errs"
 )
@@ -18,9 +20,11 @@ import (
 func commands() map[string]*command {
 	all := map[string]*command{
 		"cluster/show":          {run: clusterShow},
+		"cluster/gateways":      {run: clusterGateways},
 		"cluster/join":          {run: clusterJoin},
 		"cluster/drain":         {changes: true, args: []string{"node", "undo"}, run: clusterDrain},
 		"cluster/leave":         {changes: true, args: []string{"node", "force"}, run: clusterLeave},
+		"cluster/token/create":  {changes: true, args: []string{"ttl", "node"}, run: tokenCreate},
 		"cluster/rebalance":     {run: clusterRebalance},
 		"cluster/upgrade-check": {run: clusterUpgradeCheck},
 		"node/status":           {args: []string{"node"}, run: nodeStatus},
@@ -52,6 +56,44 @@ func clusterShow(_ context.Context, c Cluster, _ url.Values) ([]Element, error) 
 	return []Element{Table(rows)}, nil
 }
 
+// clusterGateways lists the gateways that have links to any broker that answers. A gateway
+// that a broker lacks has no client there, or cannot reach it.
+func clusterGateways(ctx context.Context, c Cluster, _ url.Values) ([]Element, error) {
+	nodes := c.Nodes(ctx)
+	type gateway struct {
+		links   int
+		since   time.Time
+		brokers []string
+	}
+	all := map[string]*gateway{}
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		for _, g := range nodes[node].Gateways {
+			x := all[g.Name]
+			if x == nil {
+				x = &gateway{since: g.Since}
+				all[g.Name] = x
+			}
+			if g.Since.Before(x.since) {
+				x.since = g.Since
+			}
+			x.links += g.Links
+			x.brokers = append(x.brokers, node)
+		}
+	}
+	var rows []Row
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		x := all[name]
+		rows = append(rows, Row{
+			{"Gateway", name},
+			{"Brokers", strings.Join(x.brokers, " ")},
+			{"Of", len(nodes)},
+			{"Links", x.links},
+			{"Since", x.since.UTC().Format("2006-01-02T15:04:05Z")},
+		})
+	}
+	return []Element{Table(rows)}, nil
+}
+
 // stateOf is the word for how a member does.
 func stateOf(m *Member) string {
 	switch {
@@ -69,10 +111,25 @@ func stateOf(m *Member) string {
 }
 
 func clusterJoin(context.Context, Cluster, url.Values) ([]Element, error) {
-	return []Element{Text(`A broker joins by being started: with an empty data folder, a name of its own, cluster.listen set, the nats.urls of the
-cluster, and a certificate of the region's CA that has its name. It is in "cluster show" a second later, and gets its
-share of the partitions by itself ("cluster rebalance" says what is left). There are no join tokens yet: who can
-reach the cluster's NATS and has such a certificate is let in.`)}, nil
+	return []Element{Text(`A broker joins by being started: with an empty data folder, a name of its own, cluster.listen set, and a join token
+("cluster token create"): brokerd --name NAME --join HOST:PORT --token TOKEN, where HOST:PORT is the join listener of a
+broker. Or with the nats.urls of the cluster and a certificate of the region's CA that has its name. It is in
+"cluster show" a second later, and gets its share of the partitions by itself ("cluster rebalance" says what is left).`)}, nil
+}
+
+func tokenCreate(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
+	ttl := time.Hour
+	if args.Has("ttl") {
+		var err error
+		if ttl, err = time.ParseDuration(args.Get("ttl")); err != nil {
+			return nil, errs.New(errs.Invalid, "expected a ttl such as 1h, found %q", args.Get("ttl"))
+		}
+	}
+	token, err := c.Token(ctx, ttl, args.Get("node"))
+	if err != nil {
+		return nil, err
+	}
+	return []Element{Text(token)}, nil
 }
 
 // oneNode is the member that the argument node names; Invalid or NotFound.
@@ -205,27 +262,43 @@ func clusterRebalance(ctx context.Context, c Cluster, _ url.Values) ([]Element, 
 	return out, nil
 }
 
-func clusterUpgradeCheck(_ context.Context, c Cluster, _ url.Values) ([]Element, error) {
+func clusterUpgradeCheck(ctx context.Context, c Cluster, _ url.Values) ([]Element, error) {
 	var rows []Row
 	versions := map[string]bool{}
+	nodes := c.Nodes(ctx)
 	var away []string
+	least, most := uint8(1), uint8(math.MaxUint8) // what all speak
 	for _, m := range c.Members() {
-		rows = append(rows, Row{{"Node", m.Name}, {"State", stateOf(&m)}, {"Version", m.Version}})
+		row := Row{{"Node", m.Name}, {"State", stateOf(&m)}, {"Version", m.Version}}
+		n, answers := nodes[m.Name]
+		if answers {
+			low, high := max(n.Speaks[0], 1), max(n.Speaks[1], 1)
+			least, most = max(least, low), min(most, high)
+			row = append(row, Row{{"Speaks", fmt.Sprintf("%d to %d", low, high)}, {"Store", max(n.StoreVersion, 1)}}...)
+		} else {
+			row = append(row, Row{{"Speaks", ""}, {"Store", ""}}...)
+		}
+		rows = append(rows, row)
 		versions[m.Version] = true
 		if m.State != "alive" {
 			away = append(away, m.Name)
 		}
 	}
-	var text string
+	text := "all brokers run the same version"
 	switch {
 	case len(away) > 0:
 		text = "not all brokers are alive (" + strings.Join(away, ", ") + "): upgrade no other before they are"
+	case least > most:
+		text = "some brokers have no version in common and no links to each other: update the older ones, one at a time"
 	case len(versions) > 1:
 		text = "brokers run different versions: go on until all run the same, one at a time, each when all partitions are in sync"
-	default:
-		text = "all brokers run the same version"
 	}
-	return []Element{Table(rows), Text(text)}, nil
+	out := []Element{Table(rows), Text(text)}
+	if most < math.MaxUint8 && least <= most {
+		out = append(out, Text(fmt.Sprintf("brokers speak version %d with each other; software that speaks it, too, can join. "+
+			"A store of an older version is upgraded when newer software starts with it, and older software refuses it from then on", most)))
+	}
+	return out, nil
 }
 
 func partitionShow(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {

@@ -5,6 +5,7 @@ package operate
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -41,6 +42,10 @@ func (s *scene) Leave(_ context.Context, node string, force bool) ([]int, error)
 	return []int{1, 2, 3, 7}, nil
 }
 
+func (s *scene) Token(_ context.Context, ttl time.Duration, node string) (string, error) {
+	return fmt.Sprint("token for ", node, " for ", ttl), nil
+}
+
 func (s *scene) Abandon(context.Context, int) (Copy, error) {
 	s.did = append(s.did, "abandon")
 	return Copy{Node: "b1", Kind: "whole", Epoch: 4, N: 9}, nil
@@ -61,7 +66,7 @@ func newScene() *scene {
 			{Name: "b2", State: "down", Version: "v2", Owned: 1, Since: time.Unix(0, 0)},
 			{Name: "b3", State: "alive", Version: "v1", Draining: true, Since: time.Unix(0, 0)},
 		},
-		nodes: map[string]Node{"b1": {NumOnline: 5}},
+		nodes: map[string]Node{"b1": {NumOnline: 5, Gateways: []Gateway{{Name: "gateway-1", Links: 2}}}},
 		partitions: []Partition{
 			{ID: 0, Owner: "b1", InSync: []string{"b1", "b3"}, Wanted: []string{"b1", "b3"}, Replicas: 2, State: InSync},
 			{ID: 1, Owner: "b2", InSync: []string{"b2"}, Wanted: []string{"b1", "b3"}, Replicas: 2, State: Unserved},
@@ -128,6 +133,10 @@ func TestHandler_Commands(t *testing.T) {
 		{"cluster/show", 200, `"Node":"b3","Running":true,"State":"drained"`, ""},
 		{"cluster", 200, `"type":"table"`, ""},
 		{"cluster/join", 200, `nats.urls`, ""},
+		{"cluster/gateways", 200, `"Gateway":"gateway-1","Brokers":"b1","Of":1,"Links":2`, ""},
+		{"POST cluster/token/create", 200, `token for  for 1h0m0s`, ""},
+		{"POST cluster/token/create?--ttl=10m&node=b4", 200, `token for b4 for 10m0s`, ""},
+		{"POST cluster/token/create?ttl=soon", 400, `expected a ttl such as 1h`, ""},
 		{"cluster/rebalance", 200, `1 of 2 partitions are where they should be; 1 are to be moved`, ""},
 		{"cluster/upgrade-check", 200, `not all brokers are alive (b2)`, ""},
 		{"POST cluster/drain?node=b1", 409, `no other broker that could take`, ""},

@@ -92,7 +92,7 @@ func section(t *testing.T, dom, id string) string {
 func figuresOf(in, local, remote uint64, reaches map[string]bool) Node {
 	n := Node{
 		NumOnline: 3, NumOffline: 1, MsgIn: in, MatchesLocal: local, MatchesRemote: remote, Version: "v1", Load: "calm", BusUp: true,
-		Listeners: []Listener{{Type: "vmqs", Status: Running, IP: "127.0.0.1", Port: "44053"}}, Problems: []string{},
+		Listeners: []Listener{{Type: "vmqs", Status: Running, IP: "127.0.0.1", Port: "44053"}}, Problems: []string{}, Gateways: []Gateway{{Name: "gateway-1", Links: 2}},
 		Partitions: map[string]int{"serving": 8, "in_sync": 8, "total": 16}, MyStatus: []map[string]bool{},
 	}
 	for _, name := range []string{"b1", "b2"} {
@@ -116,6 +116,7 @@ func TestPage_Well(t *testing.T) {
 		"overview":   "nodes 2 of 2 clients online 6 clients offline 2 publish in",
 		"partitions": "in sync 16 of 16 degraded 0 on the move 0 not served 0",
 		"nodes":      "b1 v1 2 of 2 75 / 25",
+		"gateways":   "gateway-1 links to 2 of 2 nodes",
 	} {
 		if got := section(t, dom, id); !strings.Contains(got, want) {
 			t.Errorf("%s: %q, expected %q", id, got, want)

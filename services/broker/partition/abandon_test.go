@@ -22,7 +22,8 @@ func TestAbandon_StaleFollower(t *testing.T) {
 	if got, err := ParseEntry(e.Append(nil)); err != nil || !got.same(&e) || got.Epoch != 7 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: e, Revision: 21}})
+	b.step(Event{Kind: TableSeen, Table: Table{Entry: e, Revision: 21}})
+	fx := b.written()
 	if fx.Propose == nil || fx.Propose.Entry.Abandoned || !fx.Propose.Entry.Holds("b") {
 		t.Fatalf("expected a proposal that takes the mark away: %+v", fx)
 	}

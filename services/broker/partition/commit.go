@@ -12,7 +12,9 @@ import "slices"
 //   - the ISR of its copy: a leaver until the outcome of its leaving is known;
 //   - the ISR of every change proposed at the copy's revision: a newcomer from
 //     before its proposal, and until the revision has moved, since a proposal
-//     without an answer may yet be carried out.
+//     without an answer may yet be carried out;
+//   - all replicas of the entry, if an earlier run left it: what that proposed is
+//     not known, but nobody joins an ISR who was not a replica before (kept.go).
 //
 // Another owner takes its place only as a member of that ISR, by a change of the
 // same revision, and so has every record that was committed. A member that has
@@ -21,7 +23,7 @@ import "slices"
 
 // requires reports whether a commit needs b.
 func (r *Replica) requires(b Broker) bool {
-	if r.table.IsInSync(b) {
+	if r.table.IsInSync(b) || r.table.asFound && r.table.Holds(b) {
 		return true
 	}
 	return slices.ContainsFunc(r.table.pending, func(e Entry) bool { return e.IsInSync(b) })

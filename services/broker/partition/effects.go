@@ -63,11 +63,13 @@ const (
 	PutState
 	// PutPiece applies a piece of a snapshot; with Done it also sets KindLast.
 	PutPiece
-	// Wipe deletes every key of the partition but KindState. It need not be one
-	// batch.
+	// Wipe deletes every key of the partition but KindState and KindTable. It need
+	// not be one batch.
 	Wipe
 	// TrimLog deletes the records below To from the log.
 	TrimLog
+	// PutTable keeps an entry of the table; one without a Revision deletes what is kept.
+	PutTable
 )
 
 // Write is one change of what is stored. Which fields are set depends on Kind.
@@ -83,6 +85,7 @@ type Write struct {
 	Batch  []byte // PutPiece
 	Done   bool   // PutPiece
 	To     uint64 // TrimLog
+	Table  Table  // PutTable
 }
 
 // Load asks for something to send to a peer.
@@ -99,6 +102,8 @@ type Load struct {
 	Part     uint32
 	// Bytes is how much is wanted.
 	Bytes int
+	// Tail says that a follower reads for its owner, which lacks what it has.
+	Tail bool
 }
 
 // Proposal is a change of the table: Entry, if the entry is at revision At, where

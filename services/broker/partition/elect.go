@@ -65,6 +65,11 @@ func (r *Replica) claim(fx *Effects) {
 			return
 		}
 	}
+	r.serve(fx)
+}
+
+// serve has an owner that is ready begin.
+func (r *Replica) serve(fx *Effects) {
 	r.role, r.owner.claimed, r.owner.notBefore = Serving, r.log.last.N, r.clock+handPause
 	for i := range r.owner.peers {
 		r.place(&r.owner.peers[i], fx)

@@ -10,6 +10,9 @@ type following struct {
 	// it said so to this run, so that it counts on nothing that an earlier run had.
 	need    uint64
 	assured bool
+	// opened says that the session was answered: from then on the owner knows of all
+	// that was taken in earlier ones.
+	opened bool
 	// snapshot and part are what is being fetched, and the last piece of it.
 	snapshot uint64
 	part     uint32
@@ -46,11 +49,16 @@ func (r *Replica) followed(from Broker, m *Message, fx *Effects) {
 	if r.role != Following {
 		return // an owner takes nothing before the table says that it is none
 	}
-	ok := r.from.broker == from && r.from.session == m.Session
-	if ok && m.Kind == Records {
+	// What was sent to an earlier run may be older than what this one was asked.
+	ok := r.from.broker == from && r.from.session == m.Session && m.Run == r.run
+	switch {
+	case !ok:
+	case m.Kind == Records:
 		ok = r.take(m, fx)
-	} else if ok {
+	case m.Kind == Piece:
 		ok = r.takePiece(m, fx)
+	default:
+		r.loadTail(m, fx)
 	}
 	if !ok {
 		r.say(from, m.Session, true, fx)
@@ -74,9 +82,7 @@ func (r *Replica) take(m *Message, fx *Effects) bool {
 			r.put(rec.Epoch, rec.Batch, true, fx)
 		}
 	}
-	if m.Run == r.run {
-		r.from.assured, r.from.need = true, m.Need
-	}
+	r.from.assured, r.from.need = true, m.Need
 	if r.durable.last == r.log.last {
 		r.answer(fx) // nothing is being written that would
 	}
@@ -118,6 +124,10 @@ func (r *Replica) answer(fx *Effects) {
 	if f.session == 0 || r.role != Following || r.durable.state.Epoch < r.state.Epoch {
 		return
 	}
+	if !f.opened && r.durable.last != r.log.last {
+		return // what is being written is older than the session: Written answers
+	}
+	f.opened = true
 	if f.assured && r.state.Copy != Whole && r.state.Copy != Fetching && r.durable.last.N >= f.need {
 		r.setCopy(Whole, fx)
 		return // and say so when it is written

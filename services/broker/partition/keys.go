@@ -50,6 +50,9 @@ const (
 	KindLog Kind = 'l'
 	// KindState (partition): -> what a replica must not forget: State.
 	KindState Kind = 'e'
+	// KindTable (partition): -> the newest entry of the partition table that this
+	// broker has seen, for a start without the table.
+	KindTable Kind = 't'
 	// KindLast (partition): -> epoch, n of the newest batch.
 	KindLast Kind = 'z'
 )

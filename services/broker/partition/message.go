@@ -10,8 +10,8 @@ import (
 // MessageKind is what one replica tells another.
 type MessageKind uint8
 
-// The messages. An owner sends the first three, a follower answers all of them
-// with the fourth.
+// The messages. An owner sends the first three and Fetch, a follower answers the first
+// three with Answer, and Fetch with Tail.
 const (
 	// Probe opens a session: what do you have? It also asks for the epoch to be
 	// stored.
@@ -22,6 +22,10 @@ const (
 	Piece
 	// Answer says what the follower has on its disk.
 	Answer
+	// Fetch asks for what the follower has behind Last.
+	Fetch
+	// Tail carries batches behind Last, as Records does, to an owner that lacks them.
+	Tail
 )
 
 // Record is one batch of the history of a partition.
@@ -44,8 +48,9 @@ type Message struct {
 	// Run is the follower's run: its own in an Answer, else the one that the
 	// owner believes to talk to, 0 if it does not know.
 	Run uint64
-	// Last is the record before the first of Records, the last record of the
-	// snapshot in its last Piece, and what the follower has in an Answer.
+	// Last is the record before the first of Records and Tail, the last record of the
+	// snapshot in its last Piece, what the follower has in an Answer, and what the
+	// owner has in a Fetch.
 	Last Last
 	// Need is up to where a copy must reach to hold all that may have been
 	// acknowledged (Records).
@@ -78,7 +83,7 @@ const (
 
 // Append encodes m: version u8, kind u8, flags u8, copy u8, partition u16, epoch,
 // session, run, last (epoch, n), need, snapshot u64 each, part u32, then the rest:
-// of Records for each its epoch and n u64, length u32 and batch; of a Piece its
+// of Records and Tail for each its epoch and n u64, length u32 and batch; of a Piece its
 // batch. Integers are big endian.
 func (m *Message) Append(dst []byte) []byte {
 	var flags byte
@@ -95,7 +100,7 @@ func (m *Message) Append(dst []byte) []byte {
 	}
 	dst = binary.BigEndian.AppendUint32(dst, m.Part)
 	switch m.Kind {
-	case Records:
+	case Records, Tail:
 		for i := range m.Records {
 			r := &m.Records[i]
 			dst = r.Last.Append(dst)
@@ -104,7 +109,7 @@ func (m *Message) Append(dst []byte) []byte {
 		}
 	case Piece:
 		dst = append(dst, m.Batch...)
-	case Probe, Answer:
+	case Probe, Answer, Fetch:
 	}
 	return dst
 }
@@ -130,7 +135,7 @@ func ParseMessage(b []byte) (Message, error) {
 	}
 	m.Part, b = binary.BigEndian.Uint32(b), b[4:]
 	switch m.Kind {
-	case Records:
+	case Records, Tail:
 		for len(b) > 0 {
 			if len(b) < 20 {
 				return Message{}, ErrBadMessage
@@ -145,7 +150,7 @@ func ParseMessage(b []byte) (Message, error) {
 		}
 	case Piece:
 		m.Batch = b
-	case Probe, Answer:
+	case Probe, Answer, Fetch:
 		if len(b) > 0 {
 			return Message{}, ErrBadMessage
 		}

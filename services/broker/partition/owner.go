@@ -68,15 +68,20 @@ func (r *Replica) own(kind EventKind, fx *Effects) {
 	}
 	if !r.table.fresh || r.table.Epoch < r.state.Epoch {
 		r.readTable(fx)
-		return
+		if r.table.Epoch < r.state.Epoch || !r.table.kept || !r.table.silent {
+			return
+		}
 	}
 	if r.role == Following {
 		r.role, r.owner.claimedAt, r.owner.hopeless = Claiming, r.clock, false
 		r.from = following{}
 		r.setPeers(fx)
 	}
-	if r.role == Claiming {
+	switch {
+	case r.role == Claiming && r.table.fresh:
 		r.claim(fx)
+	case r.role == Claiming:
+		r.claimAsFound(fx)
 	}
 	for i := range r.owner.peers {
 		p := &r.owner.peers[i]
@@ -104,8 +109,9 @@ func (r *Replica) tend(kind EventKind, fx *Effects) {
 	}
 	next := r.next()
 	r.hand(&next)
-	// What is pending without an answer holds up commits until the revision moves.
-	if next.same(&r.table.Entry) && len(r.table.pending) == 0 {
+	// What is pending without an answer holds up commits until the revision moves, and
+	// so does what an earlier run may have proposed.
+	if next.same(&r.table.Entry) && len(r.table.pending) == 0 && !r.table.asFound {
 		return
 	}
 	if r.mayPropose(fx) {

@@ -47,6 +47,10 @@ type peer struct {
 	part     uint32
 	piece    Message
 	held     uint64
+	// heardAt is when it answered last, wantedAt the record behind which it was last
+	// asked for what this replica lacks (kept.go).
+	heardAt  int64
+	wantedAt Last
 }
 
 type sent struct {
@@ -126,6 +130,9 @@ func (r *Replica) answered(from Broker, m *Message, fx *Effects) {
 		// before the table says that it is this broker.
 		r.raise(m.Epoch, fx)
 		r.readTable(fx)
+		if r.table.silent {
+			r.stepDown() // the table, which could say so, is away
+		}
 		return
 	}
 	if p == nil || m.Session != p.session {
@@ -138,7 +145,7 @@ func (r *Replica) answered(from Broker, m *Message, fx *Effects) {
 		r.open(p, fx)
 		return
 	}
-	p.answered, p.copy, p.epoch, p.last = true, m.Copy, m.Epoch, m.Last
+	p.answered, p.copy, p.epoch, p.last, p.heardAt = true, m.Copy, m.Epoch, m.Last, r.clock
 	switch p.mode {
 	case asking:
 		r.place(p, fx)
@@ -235,6 +242,10 @@ func (r *Replica) nextPiece(p *peer, fx *Effects) {
 
 // loaded sends what was loaded.
 func (r *Replica) loaded(e *Event, fx *Effects) {
+	if e.Load.Tail {
+		r.sendTail(e, fx)
+		return
+	}
 	p := r.peer(e.Load.Peer)
 	if p == nil || p.session != e.Load.Session || !p.loading {
 		return

@@ -120,6 +120,8 @@ type Stored struct {
 	// Log is built by Add over the records that are there, from NewLog of the
 	// record before the first.
 	Log Log
+	// Table is the newest entry that was seen before, the zero Table if none is kept.
+	Table Table
 	// PowerLost says that writes that were done may be gone: the machine was
 	// started anew since they were, and Sync allows it. It is said at every start
 	// until the first Written of one that was told so.
@@ -254,6 +256,9 @@ func (r *Replica) start(s *Stored, fx *Effects) {
 	if s.PowerLost && r.state.Copy == Whole {
 		r.setCopy(Suspect, fx)
 	}
+	if s.Table.Revision != 0 {
+		r.startWith(s.Table, fx)
+	}
 	r.readTable(fx)
 }
 
@@ -305,9 +310,12 @@ func (r *Replica) written(ticket uint64, fx *Effects) {
 }
 
 func (r *Replica) received(from Broker, m *Message, fx *Effects) {
-	if m.Kind == Answer {
+	switch m.Kind {
+	case Answer:
 		r.answered(from, m, fx)
-	} else {
+	case Tail:
+		r.takeTail(from, m, fx)
+	case Probe, Records, Piece, Fetch:
 		r.followed(from, m, fx)
 	}
 }

@@ -129,7 +129,10 @@ func TestReplica_DiskLost(t *testing.T) {
 	b.written()
 	b.wantRole(Claiming)
 	given := Entry{Epoch: 5, Owner: "a", InSync: []Broker{"a"}, Abandoned: true}
-	fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: given, Revision: 21}})
+	if fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: given, Revision: 21}}); fx.Propose != nil {
+		t.Fatalf("a proposal before the disk knows of the entry that it follows: %+v", fx)
+	}
+	fx := b.written()
 	if fx.Propose == nil || fx.Propose.Entry.Abandoned || fx.Propose.At != 21 {
 		t.Fatalf("expected a proposal that takes the mark away: %+v", fx)
 	}
@@ -243,7 +246,7 @@ func TestReplica_Follows(t *testing.T) {
 	b.read(theirs, 20)
 	b.written()
 	from := func(m Message) *Effects {
-		m.Epoch = max(m.Epoch, 4)
+		m.Epoch, m.Run = max(m.Epoch, 4), 7
 		return b.step(Event{Kind: Received, Peer: "b", Message: m})
 	}
 	if fx := from(Message{Kind: Probe, Session: 1}); len(fx.Send) != 1 || fx.Send[0].Message.Epoch != 5 || !fx.Send[0].Message.Gap {
@@ -258,6 +261,9 @@ func TestReplica_Follows(t *testing.T) {
 	}
 	if fx := b.written(); len(fx.Send) != 1 || fx.Send[0].Message.Last != rec.Last {
 		t.Fatalf("written: %+v", fx)
+	}
+	if fx := b.step(Event{Kind: Received, Peer: "b", Message: Message{Kind: Records, Epoch: 5, Session: 2, Run: 6, Last: rec.Last, Records: []Record{{Last: Last{5, 12}}}}}); len(fx.Write) != 0 {
+		t.Fatalf("it takes what was sent to an earlier run: %+v", fx)
 	}
 	if fx := from(Message{Kind: Records, Epoch: 5, Session: 2, Last: Last{5, 13}}); !fx.Send[0].Message.Gap {
 		t.Fatalf("a gap: %+v", fx)

@@ -22,6 +22,24 @@ func parseState(b []byte) (State, error) {
 	return State{Epoch: binary.BigEndian.Uint64(b[1:]), Copy: Copy(b[9])}, nil
 }
 
+// append encodes t: revision u64, then the entry.
+func (t *Table) append(dst []byte) []byte {
+	return t.Entry.Append(binary.BigEndian.AppendUint64(dst, t.Revision))
+}
+
+// parseTable decodes what append wrote. What cannot be read, such as an entry that a
+// later version kept, counts as none: the table itself will be read.
+func parseTable(b []byte) Table {
+	if len(b) < 8 {
+		return Table{}
+	}
+	e, err := ParseEntry(b[8:])
+	if err != nil {
+		return Table{}
+	}
+	return Table{Entry: e, Revision: binary.BigEndian.Uint64(b)}
+}
+
 // Stage adds a write of partition p to b, and reports whether b must be synced
 // when it is applied. A Wipe is of its own: it applies b first, then deletes in
 // batches of at most about a megabyte, and leaves b empty. A TrimLog applies b too:
@@ -49,6 +67,13 @@ func Stage(store kv.Store, p ID, w *Write, b *kv.Batch) (sync bool, err error) {
 		}
 	case TrimLog:
 		return false, trimLog(store, p, w.To, b)
+	case PutTable:
+		// An older one, as after a power cut, is told from a newer one by its epoch.
+		if w.Table.Revision == 0 {
+			b.Delete(Key(nil, p, KindTable))
+		} else {
+			b.Put(Key(nil, p, KindTable), w.Table.append(nil))
+		}
 	case Wipe:
 		return false, wipe(store, p, b)
 	}
@@ -89,7 +114,7 @@ func wipe(store kv.Store, p ID, b *kv.Batch) error {
 	it := store.Scan(start, kv.PrefixEnd(nil, start))
 	defer it.Close()
 	for it.Next() {
-		if Kind(it.Key()[2]) == KindState {
+		if k := Kind(it.Key()[2]); k == KindState || k == KindTable {
 			continue
 		}
 		b.Delete(it.Key())
@@ -128,6 +153,12 @@ func Restore(store kv.Store, p ID) (*Stored, error) {
 		return nil, err
 	case last != Last{}:
 		s.State.Copy = Whole // of a store from before there were replicas
+	}
+	switch v, err := store.Get(Key(nil, p, KindTable)); {
+	case err == nil:
+		s.Table = parseTable(v)
+	case !errors.Is(err, kv.ErrNotFound):
+		return nil, err
 	}
 	s.Log, err = restoreLog(store, p, last)
 	return &s, err
@@ -205,7 +236,7 @@ func (s *Snapshot) Next(size int) (batch []byte, last Last, done bool, err error
 			return b.Encoded(), last, true, s.it.Err()
 		}
 		switch Kind(s.it.Key()[2]) {
-		case KindLog, KindState:
+		case KindLog, KindState, KindTable:
 		case KindLast:
 			if last, err = ParseLast(s.it.Value()); err != nil {
 				return nil, last, false, err

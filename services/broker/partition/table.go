@@ -12,6 +12,10 @@ type tableCopy struct {
 	// proposals of an earlier run that are still on their way.
 	fresh bool
 	floor uint64
+	// kept says that the copy is what an earlier run kept on the disk; silent, that
+	// the newest read had no answer; asFound, that this replica serves under an entry
+	// that an earlier run left behind, and whose successor may be on its way (kept.go).
+	kept, silent, asFound bool
 	// pending are the changes proposed at Revision. One stays until the revision
 	// has moved: without an answer it may be carried out at any time.
 	pending    []Entry
@@ -51,7 +55,7 @@ func (r *Replica) seen(t Table, fx *Effects) {
 	switch {
 	case t.Revision == 0 || t.Revision > r.table.Revision && t.Epoch <= r.table.Epoch:
 		r.readTable(fx)
-	case t.Revision > r.table.Revision:
+	case t.Revision > r.table.Revision && !r.table.awaits(t):
 		r.adopt(t, fx)
 	}
 	if t.Epoch < r.state.Epoch {
@@ -66,7 +70,7 @@ func (r *Replica) read(t Table, failed bool, fx *Effects) {
 		return
 	}
 	c.reading = false
-	if failed {
+	if c.silent = failed; failed {
 		r.readTable(fx)
 		return
 	}
@@ -80,9 +84,16 @@ func (r *Replica) read(t Table, failed bool, fx *Effects) {
 	if !c.fresh {
 		c.fresh, c.floor = true, t.Revision
 	}
-	if t.Epoch > c.Epoch {
-		r.adopt(t, fx)
+	if t.Epoch > c.Epoch && !c.awaits(t) || c.kept && t.Epoch < c.Epoch {
+		r.adopt(t, fx) // a broker that is no replica may have kept what was undone since
 	}
+	c.kept = false
+}
+
+// awaits reports whether t may be what was proposed a moment ago, whose outcome says
+// whether it is this run's, or an earlier one's that said the same.
+func (c *tableCopy) awaits(t Table) bool {
+	return c.asFound && c.inFlight && t.Epoch == c.Epoch+1 && slices.ContainsFunc(c.pending, func(e Entry) bool { return e.same(&t.Entry) })
 }
 
 func (r *Replica) alarm(what string, fx *Effects) {
@@ -102,8 +113,15 @@ func (r *Replica) adopt(t Table, fx *Effects) {
 	if r.role != Alarmed && t.Epoch != c.Epoch+1 {
 		r.stepDown() // somebody else may have been the owner in between
 	}
+	if c.asFound {
+		// An earlier run may have written under this epoch too: it takes another.
+		r.stepDown()
+		c.floor = t.Revision
+	}
 	before := c.Replicas()
 	c.Table, c.pending, c.inFlight = t, c.pending[:0], false
+	c.kept, c.asFound = false, false
+	r.write(Write{Kind: PutTable, Table: t}, fx)
 	member := t.Holds(r.self)
 	if member || r.state.Copy != Empty {
 		r.raise(t.Epoch, fx)
@@ -146,6 +164,10 @@ func (r *Replica) mayPropose(fx *Effects) bool {
 		return false
 	case c.inFlight || c.reading:
 		return false
+	case r.durable.state.Epoch < r.state.Epoch:
+		// What follows an entry must not be there before the disk knows of the entry:
+		// a start without the table counts on it (kept.go). Written says when it does.
+		return false
 	case r.peers.BusUp() < 0:
 		fx.wakeIn(reread)
 		return false
@@ -177,6 +199,7 @@ func (r *Replica) proposed(e *Event, fx *Effects) {
 	}
 	c.inFlight = false
 	if e.Outcome == Won {
+		c.asFound = false // it is this run's
 		r.adopt(e.Table, fx)
 		return
 	}

@@ -5,10 +5,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
+
+	"github.com/spf13/pflag"
 
 	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/node"
@@ -24,6 +27,9 @@ type config struct {
 
 // Validate is called once the configuration is loaded.
 func (c *config) Validate() error {
+	if err := c.joined(); err != nil {
+		return err
+	}
 	var p node.Problems
 	p.Add("", c.Config.Validate())
 	p.Expect(c.Broker.Listen != "", "broker.listen: expected an address for the gateways' links, such as 127.0.0.1:44054")
@@ -40,6 +46,11 @@ func main() {
 		Config: c, Common: &c.Config,
 		Run: func(ctx context.Context, log *slog.Logger) error { return run(ctx, c, log) },
 	})
+	// The two that people type.
+	short := map[string]string{"join": "broker-cluster-join", "token": "broker-cluster-token"}
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(cmp.Or(short[name], name))
+	})
 	if err := cmd.ExecuteContext(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "brokerd:", err)
 		os.Exit(node.ExitCode(err))
@@ -48,6 +59,9 @@ func main() {
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if c.Broker.Cluster.On() {
+		if err := c.join(ctx, log); err != nil {
+			return err
+		}
 		control, err := c.NATS.Connect(c.NodeName(), log)
 		if err != nil {
 			return err

@@ -63,9 +63,9 @@ func TestLayout_ThreeBrokers(t *testing.T) {
 	want := `{"role":"nats","name":"nats-1","pid":0,"data":"d/nats-1","ports":{"cluster":6222,"nats":4222}}
 {"role":"nats","name":"nats-2","pid":0,"data":"d/nats-2","ports":{"cluster":6232,"nats":4232}}
 {"role":"nats","name":"nats-3","pid":0,"data":"d/nats-3","ports":{"cluster":6242,"nats":4242}}
-{"role":"broker","name":"broker-1","pid":0,"data":"d/broker-1","ports":{"cluster":44053,"link":44054,"operator":8888}}a
-{"role":"broker","name":"broker-2","pid":0,"data":"d/broker-2","ports":{"cluster":44063,"link":44064,"operator":8898}}b
-{"role":"broker","name":"broker-3","pid":0,"data":"d/broker-3","ports":{"cluster":44073,"link":44074,"operator":8908}}c
+{"role":"broker","name":"broker-1","pid":0,"data":"d/broker-1","ports":{"cluster":44053,"join":44055,"link":44054,"operator":8888}}a
+{"role":"broker","name":"broker-2","pid":0,"data":"d/broker-2","ports":{"cluster":44063,"join":44065,"link":44064,"operator":8898}}b
+{"role":"broker","name":"broker-3","pid":0,"data":"d/broker-3","ports":{"cluster":44073,"join":44075,"link":44074,"operator":8908}}c
 {"role":"tenancy","name":"tenancy-1","pid":0,"data":"d/tenancy-1","ports":{"api":8080,"operator":8890}}
 {"role":"gateway","name":"gateway-1","pid":0,"data":"d/gateway-1","ports":{"mqtt":1883,"mqtts":8883,"operator":8889,"ws":8083,"wss":8084}}
 {"role":"gateway","name":"gateway-2","pid":0,"data":"d/gateway-2","ports":{"mqtt":1893,"mqtts":8893,"operator":8899,"ws":8093,"wss":8094}}
@@ -140,7 +140,10 @@ func TestConfigure_ThreeBrokers(t *testing.T) {
 		if err := yaml.Unmarshal(text, &section); err != nil {
 			t.Fatal(err)
 		}
-		want := broker.ClusterConfig{Listen: fmt.Sprintf("127.0.0.1:%d", 44053+10*k), Zone: zone, Labels: []string{}, Replicas: 2}
+		want := broker.ClusterConfig{
+			Listen: fmt.Sprintf("127.0.0.1:%d", 44053+10*k), JoinListen: fmt.Sprintf("127.0.0.1:%d", 44055+10*k), CAKey: r.ca.keyFile("ca"),
+			CompressLinks: "auto", Zone: zone, Labels: []string{}, Replicas: 2,
+		}
 		if diff := cmp.Diff(want, section.Cluster); diff != "" || section.Listen != links[k] || !section.Cluster.On() {
 			t.Errorf("listens at %s; cluster (-want +got):\n%s", section.Listen, diff)
 		}

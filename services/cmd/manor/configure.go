@@ -85,7 +85,8 @@ func (r *region) broker(config section, p *process, identity section) {
 	if r.clustered() {
 		identity["cluster"] = section{
 			"listen": p.local("cluster"), "advertise": "", "advertise_links": "",
-			"zone": p.zone, "labels": []string{}, "replicas": cmp.Or(r.replicas, 2),
+			"join": "", "token": "", "join_listen": p.local("join"), "ca_key": r.ca.keyFile("ca"),
+			"compress_links": "auto", "zone": p.zone, "labels": []string{}, "replicas": cmp.Or(r.replicas, 2),
 		}
 		config["nats"] = r.natsSection()
 	}

@@ -102,12 +102,13 @@ const (
 	portTenancy  = 8890 // operator's
 	portLink     = 44054
 	portCluster  = 44053 // of brokers
+	portJoin     = 44055 // where brokers admit new ones
 	portNATS     = 4222
 	portRoutes   = 6222 // between NATS servers
 	portStep     = 10   // between two processes of a role
 
 	mostOfRole = 9 // processes
-	mostOffset = 65535 - (portLink + portStep*(mostOfRole-1))
+	mostOffset = 65535 - (portJoin + portStep*(mostOfRole-1))
 )
 
 // layout is the product as processes, in the order of their start.
@@ -134,7 +135,7 @@ func (o *options) layout() []process {
 		name := fmt.Sprintf("broker-%d", k)
 		ports := map[string]int{"link": at(portLink, k), "operator": at(portOperator, k)}
 		if o.clustered() {
-			ports["cluster"] = at(portCluster, k)
+			ports["cluster"], ports["join"] = at(portCluster, k), at(portJoin, k)
 		}
 		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: ports, zone: o.zone(k)})
 	}

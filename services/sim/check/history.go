@@ -19,6 +19,8 @@ type Append struct {
 	// At is where the owner put it.
 	At    partition.Last
 	Acked bool
+	// AckedAt is when it was, in microseconds of the world's time.
+	AckedAt int64
 	// Lost says that it was acknowledged, and that no replica in sync had it any
 	// more when a new owner began.
 	Lost bool
@@ -37,11 +39,21 @@ type History struct {
 	entries map[partition.ID][]partition.Entry
 	// ackedUnder is the newest epoch under which a partition acknowledged.
 	ackedUnder map[partition.ID]uint64
+	// acks is when a partition acknowledged last.
+	acks map[partition.ID]int64
 	// intact are the copies that joined the ISR and were not lost or thrown away
 	// since. That one was caught up again in its place is not counted.
 	intact map[copyOf]bool
 	broken []string
 }
+
+// unsynced is for how long a power cut may take, in microseconds, what only one replica
+// was to have.
+const unsynced = 300_000
+
+// stale is in microseconds; what confirmed the epoch of an owner may have been on its way
+// for a part of it.
+const stale = 5_000_000
 
 type copyOf struct {
 	id partition.ID
@@ -57,7 +69,7 @@ type epochOf struct {
 func New() *History {
 	return &History{
 		owners: map[epochOf]partition.Broker{}, entries: map[partition.ID][]partition.Entry{},
-		ackedUnder: map[partition.ID]uint64{}, intact: map[copyOf]bool{},
+		ackedUnder: map[partition.ID]uint64{}, acks: map[partition.ID]int64{}, intact: map[copyOf]bool{},
 	}
 }
 
@@ -74,14 +86,15 @@ func (h *History) Break(format string, args ...any) {
 // Submit notes that a client appended at an owner.
 func (h *History) Submit(a *Append) { h.Appends = append(h.Appends, a) }
 
-// Ack notes that broker b acknowledged a, as the owner of epoch: no other may have
-// under that epoch.
-func (h *History) Ack(a *Append, b partition.Broker, epoch uint64) {
+// Ack notes that broker b acknowledged a, as the owner of epoch, at the time now: no
+// other may have under that epoch.
+func (h *History) Ack(a *Append, b partition.Broker, epoch uint64, now int64) {
 	if a.Acked {
 		h.Break("append %d of partition %d is acknowledged twice", a.Tag, a.Partition)
 		return
 	}
-	a.Acked = true
+	a.Acked, a.AckedAt = true, now
+	h.acks[a.Partition] = now
 	h.Acked++
 	h.serves(a.Partition, b, epoch)
 	h.ackedUnder[a.Partition] = max(h.ackedUnder[a.Partition], epoch)
@@ -138,12 +151,21 @@ func (h *History) epoch(id partition.ID) uint64 {
 
 // Serve notes that b begins to serve a partition under epoch. has reports whether a
 // broker's disk has an append. Whatever was acknowledged must be there, unless none
-// of the ISR has it from which this owner comes.
-func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, has func(partition.Broker, *Append) bool) {
+// of the ISR has it from which this owner comes. An owner that was deposed a moment ago
+// may not know it; but it may not begin to serve when another has acknowledged under a
+// higher epoch for as long as stale.
+func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, now int64, has func(partition.Broker, *Append) bool) {
 	h.serves(id, b, epoch)
-	found, lost := 0, h.Lost
+	found, lost := 0, 0
 	for _, a := range h.Appends {
 		if a.Partition != id || !a.Acked || a.Lost {
+			continue
+		}
+		if a.At.Epoch > epoch {
+			if now-a.AckedAt > stale {
+				h.Break("%s begins to serve partition %d under epoch %d, %d ms after append %d was acknowledged under epoch %d",
+					b, id, epoch, (now-a.AckedAt)/1000, a.Tag, a.At.Epoch)
+			}
 			continue
 		}
 		if has(b, a) {
@@ -167,8 +189,11 @@ func (h *History) Serve(id partition.ID, b partition.Broker, epoch uint64, has f
 		}
 		a.Lost = true
 		h.Lost++
+		if h.acks[id]-a.AckedAt > unsynced {
+			lost++
+		}
 	}
-	if found == 0 && h.Lost > lost+20 && !h.abandoned(id) {
+	if found == 0 && lost > 20 && !h.abandoned(id) {
 		h.Break("%s begins to serve partition %d under epoch %d with nothing of what was acknowledged, which nobody gave up", b, id, epoch)
 	}
 }
