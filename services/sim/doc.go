@@ -3,11 +3,14 @@
 // Package sim is a seeded world: whole clusters of brokers made of the pure machines
 // that production runs (partition.Replica, placement.Controller, placement.Watch),
 // on simulated disks, links, clocks and a simulated bucket, under faults that the
-// seed chooses. Package check judges what the clients saw.
+// seed chooses. In worlds with sessions the brokers have real shards (shard.Set) too,
+// whose commits are appends to the replicas, and devices speak MQTT to them. Package
+// check judges what the clients and devices saw.
 //
 // A world is one goroutine and one queue of events. Everything that happens is
 // decided by the seed, so a seed that fails can be run again, with a trace, as often
-// as it takes: go test ./services/sim -run TestSeeds -runs 1 -seed N -print.
+// as it takes: go test ./services/sim -run TestSeeds -runs 1 -seed N -print,
+// or TestSessions.
 //
 // The package must not decide anything that a broker decides.
 package sim
