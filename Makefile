@@ -91,7 +91,7 @@ chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline 
 	$(GO) test -count=1 -timeout 30m -run '^TestLoss$$' -v ./services/conform/chaos -sessions $(SESSIONS) $(ARGS)
 
 drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE (50000) sessions, and print what they notice; take-overs between gateways too
-	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -spread=false -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
+	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
 
 chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant that goes on in a netsplit and one that waits
 	$(GO) test -count=1 -timeout 10m -run '^TestNetsplit$$' -v ./services/conform/chaos -netsplit $(ARGS)

@@ -31,12 +31,14 @@ func TestMain(m *testing.M) {
 }
 
 // region is 3 brokers, each in a zone, 2 gateways and 3 NATS servers.
-func region(t *testing.T) *Region {
+func region(t *testing.T) *Region { return regionOf(t, *spread) }
+
+func regionOf(t *testing.T, spread bool) *Region {
 	t.Helper()
 	if err := conform.Build(folder); err != nil {
 		t.Fatal(err)
 	}
-	return New(t, folder, Layout{Spread: *spread, Offset: *offset},
+	return New(t, folder, Layout{Spread: spread, Offset: *offset},
 		"--anonymous", "chaos", "--brokers", "3", "--gateways", "2", "--nats", "3", "--zones", "3")
 }
 

@@ -44,7 +44,7 @@ func TestDrain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a region of processes")
 	}
-	r := region(t)
+	r := regionOf(t, false) // the command has to come from the broker's own machine
 	r.Settled(time.Minute)
 	time.Sleep(11 * time.Second) // a partition that has just moved stays for 10 s
 	addrs := r.Addrs()
