@@ -27,14 +27,18 @@ type device struct {
 	filters []string
 	total   int
 
-	at      *station // nil without a connection
+	// moving is the connection that is to go on elsewhere, or nil.
+	moving  *moving
+	at      *station // nil without a channel
 	run     uint64   // of its node
 	channel link.Channel
 	// gen counts the connections: what was on its way on an earlier one is gone.
-	gen     uint64
-	arrives int64 // when the last frame from the broker arrives
-	opened  bool
-	suback  int // how many of filters are acknowledged
+	gen uint64
+	// connection counts those that the client knows of.
+	connection int
+	arrives    int64 // when the last frame from the broker arrives
+	opened     bool
+	suback     int // how many of filters are acknowledged
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
 	kept     bool
@@ -72,12 +76,13 @@ func (d *device) turn() {
 	w := d.w
 	switch {
 	case d.at == nil:
+		d.impatient()
 		d.connect()
 	case !d.at.n.up || d.at.n.run != d.run:
 		d.gone()
 	case w.faults && w.chance(2):
 		d.leave(link.CloseLost)
-	case w.chance(1):
+	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
 		d.publish()
@@ -93,7 +98,7 @@ func (d *device) ready() bool { return d.opened && d.suback == len(d.filters) }
 
 // idle reports whether the device has done all that it wanted to.
 func (d *device) idle() bool {
-	return d.at != nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
+	return d.at != nil && d.moving == nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
 }
 
 // connect opens a channel at whoever serves the device's partition, or somewhere.
@@ -110,13 +115,19 @@ func (d *device) connect() {
 	if at == nil {
 		return
 	}
-	d.at, d.run, d.opened = at.station, at.run, false
+	d.at, d.run = at.station, at.run
 	d.gen++
 	d.arrives = 0
 	d.at.last++
 	d.channel = d.at.last
 	d.at.devices[d.channel] = d
 	w.note(d.id+" connects", at.name, uint64(d.channel))
+	if d.moving != nil {
+		d.reopen()
+		return
+	}
+	d.opened = false
+	d.connection++
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
 		Tenant: tenant, ClientID: mqtt.ClientID(d.id), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
@@ -131,6 +142,12 @@ func (d *device) leave(why link.CloseCause) {
 
 // gone is the end of the connection, as the device sees it.
 func (d *device) gone() {
+	d.moving = nil
+	d.closed()
+}
+
+// closed is the end of the channel.
+func (d *device) closed() {
 	delete(d.at.devices, d.channel)
 	d.at = nil
 	d.gen++
@@ -139,6 +156,9 @@ func (d *device) gone() {
 // send has a frame arrive at the broker. The order on a channel is kept, since the
 // device's own turns are at their own times and no frame is late.
 func (d *device) send(f link.UpFrame) {
+	if d.holds(&f) {
+		return
+	}
 	f.Channel = d.channel
 	if err := d.at.link.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
 		d.w.History.Break("%s: %v", d.id, err)
@@ -204,6 +224,9 @@ func (s *gateway) Receive(b *link.Down) {
 // Flush implements link.Gateway.
 func (s *gateway) Flush() {}
 
+// Features implements link.Featured.
+func (s *gateway) Features() uint32 { return link.Features }
+
 // Lost implements link.Gateway.
 func (s *gateway) Lost(error) {}
 
@@ -212,6 +235,10 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
 	switch f.Kind {
 	case link.DownOpened:
+		if d.moving != nil {
+			d.resumed()
+			return
+		}
 		d.open(f.SessionPresent)
 	case link.DownSuback:
 		if f.Reasons[0].Failed() {
@@ -225,11 +252,17 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		d.deliver(f, payload)
 	case link.DownAck:
 		d.acked(f)
+	case link.DownPause:
+		d.pause(f.Bytes)
 	case link.DownMoved:
-		d.gone()
+		d.moved()
 	case link.DownClose:
 		d.leave(link.CloseLost)
 	case link.DownRefused:
+		if d.moving != nil {
+			d.refused(f.Text)
+			return
+		}
 		h.Break("%s is refused: %s", d.id, f.Text)
 	default:
 		h.Break("%s got frame %d", d.id, f.Kind)
@@ -266,7 +299,7 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 		return
 	}
 	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.w.Messages.Delivered(d.id, payload, f.QoS, f.Dup)
+	d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection)
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true

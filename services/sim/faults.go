@@ -262,6 +262,7 @@ func slowDisk(w *World) func() {
 func clockJump(w *World) func() {
 	n := w.pick()
 	w.note("clock jump", n.name)
+	w.jumps++
 	far := []int64{1000, 5000, 60_000, 3_600_000}[w.rand.IntN(4)]
 	n.skew += w.between(-min(far, 900_000), far)
 	return func() {}

@@ -50,6 +50,7 @@ type replica struct {
 	waiting  []*appended
 	epoch    uint64
 	snapshot []snapshot
+	cede     cede
 }
 
 type snapshot struct {
@@ -252,7 +253,7 @@ func (n *node) decide() {
 			n.w.bus.create(n, d.ID, *d.Create)
 			continue
 		}
-		n.step(n.replicas[d.ID], &partition.Event{Kind: partition.Plan, Wanted: d.Wanted, Draining: d.Draining})
+		n.plan(n.replicas[d.ID], d)
 	}
 	n.w.after(n.w.between(900*ms, 1100*ms), n.during(n.decide))
 }

@@ -55,6 +55,10 @@ type World struct {
 	sessions bool
 	devices  []*device
 	keys     keys
+	// serves counts by partition how often somebody began to serve it, jumps how often a
+	// clock was set, and moved the connections that went on at another broker.
+	serves       []int
+	jumps, moved int
 
 	History  *check.History
 	Messages check.Messages
@@ -95,7 +99,9 @@ type Result struct {
 	Appends, Acked, Lost int
 	// Delivered is how many messages devices got.
 	Delivered int
-	Broken    []string
+	// Moved is how many connections went on at another broker without being told.
+	Moved  int
+	Broken []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
@@ -165,6 +171,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	if sessions {
 		w.commit = true
 		w.keys = keys{w: w, all: map[key]keyValue{}}
+		w.serves = make([]int, w.partitions)
 		return w
 	}
 	for i := range 3 {
