@@ -5,7 +5,6 @@ package sim
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -34,6 +33,10 @@ type device struct {
 	channel link.Channel
 	// gen counts the connections: what was on its way on an earlier one is gone.
 	gen uint64
+	// older is the channel of a connection that the present one takes over at older's
+	// broker, or 0.
+	older   link.Channel
+	olderAt *station
 	// connection counts those that the client knows of.
 	connection int
 	arrives    int64 // when the last frame from the broker arrives
@@ -82,6 +85,8 @@ func (d *device) turn() {
 		d.gone()
 	case w.faults && w.chance(2):
 		d.leave(link.CloseLost)
+	case w.faults && w.chance(2) && d.opened && d.moving == nil:
+		d.again()
 	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
@@ -194,42 +199,6 @@ func (d *device) ack(k mqtt.AckKind, packet uint16) {
 	d.send(link.UpFrame{Kind: link.UpAck, Ack: k, PacketID: packet})
 }
 
-// gateway is a station as the gateway of the node's devices.
-type gateway station
-
-// Receive implements link.Gateway: frames reach their devices a little later.
-func (s *gateway) Receive(b *link.Down) {
-	w := s.n.w
-	for i := range b.Frames {
-		f := b.Frames[i]
-		d := s.devices[f.Channel]
-		if d == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
-			continue
-		}
-		payload := ""
-		if f.Kind == link.DownDeliver {
-			payload, _, _ = strings.Cut(string(b.Messages[f.Slot].Payload), "\x00")
-		}
-		f.Reasons = slices.Clone(f.Reasons)
-		gen := d.gen
-		d.arrives = max(d.arrives, w.now+w.between(100, lag))
-		w.after(d.arrives-w.now, func() {
-			if d.gen == gen && d.at.n.up && d.at.n.run == d.run {
-				d.receive(&f, payload)
-			}
-		})
-	}
-}
-
-// Flush implements link.Gateway.
-func (s *gateway) Flush() {}
-
-// Features implements link.Featured.
-func (s *gateway) Features() uint32 { return link.Features }
-
-// Lost implements link.Gateway.
-func (s *gateway) Lost(error) {}
-
 func (d *device) receive(f *link.DownFrame, payload string) {
 	h := d.w.History
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
@@ -239,6 +208,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 			d.resumed()
 			return
 		}
+		d.tookOver()
 		d.open(f.SessionPresent)
 	case link.DownSuback:
 		if f.Reasons[0].Failed() {
@@ -257,6 +227,9 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 	case link.DownMoved:
 		d.moved()
 	case link.DownClose:
+		if f.Reason == mqtt.SessionTakenOver {
+			h.Break("%s is taken over, and has the newest connection", d.id)
+		}
 		d.leave(link.CloseLost)
 	case link.DownRefused:
 		if d.moving != nil {
@@ -299,7 +272,7 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 		return
 	}
 	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection)
+	d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true

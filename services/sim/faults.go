@@ -16,6 +16,9 @@ func (w *World) schedule(length int64) {
 		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
 		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege,
 	}
+	if w.sessions {
+		kinds = append(kinds, gatewayCrash, gatewayCrash)
+	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
 	for at := w.between(2*second, 8*second); at < length; at += w.between(200*ms, 9*second) {

@@ -75,11 +75,11 @@ func (d *device) resumed() {
 }
 
 // refused is that the next owner does not know of the connection. It must, if it is the
-// one that came right behind the former owner, and the session has not waited for too
-// long.
+// one that came right behind the former owner, not one before it that has not heard
+// of either, and the session has not waited for too long.
 func (d *device) refused(why string) {
 	w, m := d.w, d.moving
-	if w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
+	if w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
 		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.id, d.at.n.name, why)
 	}
 	d.gone()

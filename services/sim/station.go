@@ -28,7 +28,9 @@ type station struct {
 	told int64
 
 	devices map[link.Channel]*device
-	last    link.Channel
+	// left are channels whose devices have opened another one, until they are closed.
+	left map[link.Channel]bool
+	last link.Channel
 }
 
 // ownership is what a host knows of a replica besides its own state: the appends that
@@ -56,7 +58,7 @@ func newStation(n *node) *station {
 	w := n.w
 	s := &station{
 		n: n, inlets: map[partition.Broker]*shard.Inlet{}, owned: make([]ownership, w.partitions),
-		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{},
+		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{}, left: map[link.Channel]bool{},
 	}
 	for i, to := range w.nodes {
 		s.lines[i] = &line{from: s, to: to}
