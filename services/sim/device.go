@@ -27,14 +27,22 @@ type device struct {
 	filters []string
 	total   int
 
-	at      *station // nil without a connection
+	// moving is the connection that is to go on elsewhere, or nil.
+	moving  *moving
+	at      *station // nil without a channel
 	run     uint64   // of its node
 	channel link.Channel
 	// gen counts the connections: what was on its way on an earlier one is gone.
-	gen     uint64
-	arrives int64 // when the last frame from the broker arrives
-	opened  bool
-	suback  int // how many of filters are acknowledged
+	gen uint64
+	// older is the channel of a connection that the present one takes over at older's
+	// broker, or 0.
+	older   link.Channel
+	olderAt *station
+	// connection counts those that the client knows of.
+	connection int
+	arrives    int64 // when the last frame from the broker arrives
+	opened     bool
+	suback     int // how many of filters are acknowledged
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
 	kept     bool
@@ -71,12 +79,15 @@ func (d *device) turn() {
 	w := d.w
 	switch {
 	case d.at == nil:
+		d.impatient()
 		d.connect()
 	case !d.at.n.up || d.at.n.run != d.run:
 		d.gone()
 	case w.faults && w.chance(2):
 		d.leave(link.CloseLost)
-	case w.chance(1):
+	case w.faults && w.chance(2) && d.opened && d.moving == nil:
+		d.again()
+	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
 		d.publish()
@@ -92,7 +103,7 @@ func (d *device) ready() bool { return d.opened && d.suback == len(d.filters) }
 
 // idle reports whether the device has done all that it wanted to.
 func (d *device) idle() bool {
-	return d.at != nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
+	return d.at != nil && d.moving == nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
 }
 
 // connect opens a channel at whoever serves the device's partition, or somewhere.
@@ -109,13 +120,19 @@ func (d *device) connect() {
 	if at == nil {
 		return
 	}
-	d.at, d.run, d.opened = at.station, at.run, false
+	d.at, d.run = at.station, at.run
 	d.gen++
 	d.arrives = 0
 	d.at.last++
 	d.channel = d.at.last
 	d.at.devices[d.channel] = d
 	w.note(d.id+" connects", at.name, uint64(d.channel))
+	if d.moving != nil {
+		d.reopen()
+		return
+	}
+	d.opened = false
+	d.connection++
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
 		Tenant: tenant, ClientID: mqtt.ClientID(d.id), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
@@ -130,6 +147,12 @@ func (d *device) leave(why link.CloseCause) {
 
 // gone is the end of the connection, as the device sees it.
 func (d *device) gone() {
+	d.moving = nil
+	d.closed()
+}
+
+// closed is the end of the channel.
+func (d *device) closed() {
 	delete(d.at.devices, d.channel)
 	d.at = nil
 	d.gen++
@@ -138,6 +161,9 @@ func (d *device) gone() {
 // send has a frame arrive at the broker. The order on a channel is kept, since the
 // device's own turns are at their own times and no frame is late.
 func (d *device) send(f link.UpFrame) {
+	if d.holds(&f) {
+		return
+	}
 	f.Channel = d.channel
 	if err := d.at.link.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
 		d.w.History.Break("%s: %v", d.id, err)
@@ -173,44 +199,16 @@ func (d *device) ack(k mqtt.AckKind, packet uint16) {
 	d.send(link.UpFrame{Kind: link.UpAck, Ack: k, PacketID: packet})
 }
 
-// gateway is a station as the gateway of the node's devices.
-type gateway station
-
-// Receive implements link.Gateway: frames reach their devices a little later.
-func (s *gateway) Receive(b *link.Down) {
-	w := s.n.w
-	for i := range b.Frames {
-		f := b.Frames[i]
-		d := s.devices[f.Channel]
-		if d == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
-			continue
-		}
-		payload := ""
-		if f.Kind == link.DownDeliver {
-			payload, _, _ = strings.Cut(string(b.Messages[f.Slot].Payload), "\x00")
-		}
-		f.Reasons = slices.Clone(f.Reasons)
-		gen := d.gen
-		d.arrives = max(d.arrives, w.now+w.between(100, lag))
-		w.after(d.arrives-w.now, func() {
-			if d.gen == gen && d.at.n.up && d.at.n.run == d.run {
-				d.receive(&f, payload)
-			}
-		})
-	}
-}
-
-// Flush implements link.Gateway.
-func (s *gateway) Flush() {}
-
-// Lost implements link.Gateway.
-func (s *gateway) Lost(error) {}
-
 func (d *device) receive(f *link.DownFrame, payload string) {
 	h := d.w.History
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
 	switch f.Kind {
 	case link.DownOpened:
+		if d.moving != nil {
+			d.resumed()
+			return
+		}
+		d.tookOver()
 		d.open(f.SessionPresent)
 	case link.DownSuback:
 		if f.Reasons[0].Failed() {
@@ -224,11 +222,20 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		d.deliver(f, payload)
 	case link.DownAck:
 		d.acked(f)
+	case link.DownPause:
+		d.pause(f.Bytes)
 	case link.DownMoved:
-		d.gone()
+		d.moved()
 	case link.DownClose:
+		if f.Reason == mqtt.SessionTakenOver {
+			h.Break("%s is taken over, and has the newest connection", d.id)
+		}
 		d.leave(link.CloseLost)
 	case link.DownRefused:
+		if d.moving != nil {
+			d.refused(f.Text)
+			return
+		}
 		h.Break("%s is refused: %s", d.id, f.Text)
 	default:
 		h.Break("%s got frame %d", d.id, f.Kind)
@@ -265,7 +272,7 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 		return
 	}
 	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.w.Messages.Delivered(d.id, payload, f.QoS, f.Dup)
+	d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true

@@ -16,6 +16,9 @@ func (w *World) schedule(length int64) {
 		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
 		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege, dark, dark,
 	}
+	if w.sessions {
+		kinds = append(kinds, gatewayCrash, gatewayCrash)
+	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
 	for at := w.between(2*second, 8*second); at < length; at += w.between(200*ms, 9*second) {
@@ -298,6 +301,7 @@ func slowDisk(w *World) func() {
 func clockJump(w *World) func() {
 	n := w.pick()
 	w.note("clock jump", n.name)
+	w.jumps++
 	far := []int64{1000, 5000, 60_000, 3_600_000}[w.rand.IntN(4)]
 	n.skew += w.between(-min(far, 900_000), far)
 	return func() {}

@@ -51,6 +51,7 @@ type replica struct {
 	epoch    uint64
 	snapshot []snapshot
 	dark     bool // the bus was down when it began to serve
+	cede     cede
 }
 
 type snapshot struct {
@@ -257,7 +258,7 @@ func (n *node) decide() {
 			n.w.bus.create(n, d.ID, *d.Create)
 			continue
 		}
-		n.step(n.replicas[d.ID], &partition.Event{Kind: partition.Plan, Wanted: d.Wanted, Draining: d.Draining})
+		n.plan(n.replicas[d.ID], d)
 	}
 	n.w.after(n.w.between(900*ms, 1100*ms), n.during(n.decide))
 }

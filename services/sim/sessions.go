@@ -10,7 +10,7 @@ import (
 // RunSessions runs the world of a seed in which brokers have sessions: devices
 // subscribe, publish at QoS 1 and 2 and come back, while brokers are killed, lose
 // power, are cut off and drained. Disks write at once and are not lost, so that
-// nothing that was acknowledged may be. trace is written to unless it is nil.
+// nothing that was acknowledged may be. Planned moves take connections along. trace is written to unless it is nil.
 func RunSessions(seed uint64, trace io.Writer) Result {
 	w := newWorld(seed, true, trace)
 	w.faults = false // until everybody has subscribed
@@ -46,7 +46,7 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 	published, acked, delivered := w.Messages.Counts()
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Broken: w.History.Broken(),
 	}
 }
 

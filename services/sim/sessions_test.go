@@ -32,13 +32,17 @@ func TestSessions(t *testing.T) {
 		sum.Appends += r.Appends
 		sum.Acked += r.Acked
 		sum.Delivered += r.Delivered
+		sum.Moved += r.Moved
 		sum.Simulated += r.Simulated
+	}
+	if *runs >= 20 && sum.Moved == 0 {
+		t.Error("no connection went on at another broker")
 	}
 	took := time.Since(start)
 	n := max(*runs, 1)
-	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered",
+	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved",
 		*runs, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
-		sum.Appends, sum.Acked, sum.Delivered)
+		sum.Appends, sum.Acked, sum.Delivered, sum.Moved)
 }
 
 // TestSessionsSameSeedSameWorld holds that a seed with sessions replays to the last event.

@@ -28,7 +28,9 @@ type station struct {
 	told int64
 
 	devices map[link.Channel]*device
-	last    link.Channel
+	// left are channels whose devices have opened another one, until they are closed.
+	left map[link.Channel]bool
+	last link.Channel
 }
 
 // ownership is what a host knows of a replica besides its own state: the appends that
@@ -56,7 +58,7 @@ func newStation(n *node) *station {
 	w := n.w
 	s := &station{
 		n: n, inlets: map[partition.Broker]*shard.Inlet{}, owned: make([]ownership, w.partitions),
-		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{},
+		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{}, left: map[link.Channel]bool{},
 	}
 	for i, to := range w.nodes {
 		s.lines[i] = &line{from: s, to: to}
@@ -85,8 +87,13 @@ func (s *station) during(do func()) func() {
 
 func (s *station) tick() {
 	s.set.Tick()
+	s.n.cedeTicked()
 	s.step()
-	s.n.w.after(50*ms, s.during(s.tick))
+	every := int64(50 * ms)
+	if s.n.cedes() {
+		every = 10 * ms // as often as a partition that is ceded looks at its clients
+	}
+	s.n.w.after(every, s.during(s.tick))
 }
 
 // step has the shards do what there is to do, soon.
@@ -106,6 +113,9 @@ func (s *station) roleChanged(r *replica) {
 	o := &s.owned[r.id]
 	switch r.Role() {
 	case partition.Serving:
+		if r.cede.ended { // it was Handing, and stays
+			s.n.keepPlan(r)
+		}
 		if o.lost {
 			o.lost, o.since = false, r.Table().Epoch
 		}
@@ -114,7 +124,7 @@ func (s *station) roleChanged(r *replica) {
 		for _, h := range waiting {
 			s.n.w.after(0, s.during(func() { s.append(r.id, h) }))
 		}
-		s.set.Serve(r.id, r.Table().Epoch)
+		s.serve(r)
 	case partition.Handing:
 		return
 	case partition.Following, partition.Claiming, partition.Alarmed:
@@ -128,8 +138,16 @@ func (s *station) roleChanged(r *replica) {
 		for _, h := range waiting {
 			h.done(errNotOwner)
 		}
+		r.cede = cede{notBefore: r.cede.notBefore}
 		s.set.Lose(r.id)
 	}
+	s.step()
+}
+
+// serve has a partition be served here, from now on or again.
+func (s *station) serve(r *replica) {
+	s.n.w.serves[r.id]++
+	s.set.Serve(r.id, r.Table().Epoch)
 	s.step()
 }
 

@@ -58,6 +58,10 @@ type World struct {
 	// dark counts the appends acknowledged by owners that began to serve while the bus
 	// was down, as long as it was.
 	dark int
+	// serves counts by partition how often somebody began to serve it, jumps how often a
+	// clock was set, and moved the connections that went on at another broker.
+	serves       []int
+	jumps, moved int
 
 	History  *check.History
 	Messages check.Messages
@@ -100,7 +104,9 @@ type Result struct {
 	Delivered int
 	// Dark counts the appends that owners acknowledged which had begun to serve while
 	// the bus was down, and still was.
-	Dark   int
+	Dark int
+	// Moved is how many connections went on at another broker without being told.
+	Moved  int
 	Broken []string
 }
 
@@ -171,6 +177,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	if sessions {
 		w.commit = true
 		w.keys = keys{w: w, all: map[key]keyValue{}}
+		w.serves = make([]int, w.partitions)
 		return w
 	}
 	for i := range 3 {

@@ -95,6 +95,7 @@ func (s *Shard) cede(sp *space, done func()) {
 			}
 		}
 	}
+	s.orderChannels(c.channels)
 	s.lookCede(sp)
 }
 
@@ -121,7 +122,7 @@ func (s *Shard) lookCede(sp *space) {
 		return
 	}
 	c.looks += cedeEvery
-	time.AfterFunc(cedeEvery, func() { s.call(func() { s.lookCede(sp) }) })
+	s.after(cedeEvery, func() { s.lookCede(sp) })
 }
 
 // paused notes that nothing comes from a client any more, and seals its partition if

@@ -105,7 +105,7 @@ func (s *Shard) askPage(se *sess, r *replay) {
 			s.call(func() { s.tookPage(se, r, a) })
 			return
 		}
-		time.AfterFunc(replayAgain, func() { s.call(func() { s.failedPage(se, r, to, err) }) })
+		s.after(replayAgain, func() { s.failedPage(se, r, to, err) })
 	}
 	switch to {
 	case "":

@@ -123,7 +123,7 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64) {
 		return
 	}
 	s.restoreRetained(p)
-	for _, se := range bySid {
+	for _, se := range s.orderedSessions(bySid) {
 		if !se.gone && se.head() && se.awaited == nil {
 			s.loseConnection(se)
 		}

@@ -81,6 +81,8 @@ type Set struct {
 	now       func() int64
 	// writeDelay is Config.WriteDelay.
 	writeDelay time.Duration
+	// timers are what Tick does later; only a stepped Set has any.
+	timers []timer
 	// stepped is Config.Stepped; turnTime is from what time on, in nanoseconds, a turn
 	// leaves the rest to another.
 	stepped  bool

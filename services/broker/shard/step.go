@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Step does all that is there to do, on the calling goroutine, until nothing is. It
@@ -39,6 +40,15 @@ func (st *Set) Step() {
 // Tick has the shards do what is due. It is for every 50 ms or so.
 func (st *Set) Tick() {
 	now := st.now()
+	due := st.timers
+	st.timers = nil
+	for _, t := range due {
+		if t.ticks--; t.ticks > 0 {
+			st.timers = append(st.timers, t)
+			continue
+		}
+		t.shard.call(t.do)
+	}
 	if st.held.Load() && st.held.Swap(false) {
 		for _, s := range st.shards {
 			s.call(s.resend)
@@ -49,6 +59,23 @@ func (st *Set) Tick() {
 			s.call(s.tick)
 		}
 	}
+}
+
+// timer is what a stepped Set does in so many Ticks.
+type timer struct {
+	shard *Shard
+	ticks int
+	do    func()
+}
+
+// after has do be done in a turn of the shard, in d: where the Set is stepped, in the
+// Tick by which so much has passed if they are tickEvery apart.
+func (s *Shard) after(d time.Duration, do func()) {
+	if s.set.stepped {
+		s.set.timers = append(s.set.timers, timer{s, int((d + tickEvery - 1) / tickEvery), do})
+		return
+	}
+	time.AfterFunc(d, func() { s.call(do) })
 }
 
 // turnBound is how long a turn may take, in nanoseconds: as long as it likes where
@@ -68,6 +95,18 @@ func (s *Shard) orderSessions(all []*sess) {
 		slices.SortFunc(all, func(a, b *sess) int {
 			return cmp.Or(strings.Compare(a.tenant.id, b.tenant.id), strings.Compare(string(a.ClientID), string(b.ClientID)))
 		})
+	}
+}
+
+func (s *Shard) orderedSessions(of map[uint64]*sess) []*sess {
+	out := slices.AppendSeq(make([]*sess, 0, len(of)), maps.Values(of))
+	s.orderSessions(out)
+	return out
+}
+
+func (s *Shard) orderChannels(all []*Channel) {
+	if s.set.stepped {
+		slices.SortFunc(all, func(a, b *Channel) int { return cmp.Compare(a.id, b.id) })
 	}
 }
 

@@ -41,7 +41,9 @@ type receiver struct {
 
 type delivery struct {
 	*Publish
-	dup bool
+	dup        bool
+	connection int
+	packet     uint16
 }
 
 func (m *Messages) device(id string) *receiver {
@@ -85,10 +87,11 @@ func (m *Messages) Subscribed(id, filter string) {
 	r.filters = append(r.filters, filter)
 }
 
-// Delivered is called when a device gets a message.
-func (m *Messages) Delivered(id, payload string, _ mqtt.QoS, dup bool) {
+// Delivered is called when a device gets a message, on its connection of that number
+// under that packet identifier.
+func (m *Messages) Delivered(id, payload string, dup bool, connection int, packet uint16) {
 	r := m.device(id)
-	r.got = append(r.got, delivery{m.byPayload[payload], dup})
+	r.got = append(r.got, delivery{m.byPayload[payload], dup, connection, packet})
 }
 
 // Counts are how many were published and acknowledged, and how many were delivered.
@@ -146,11 +149,16 @@ func (m *Messages) Judge(broken func(format string, args ...any)) {
 		r := m.devices[id]
 		times := map[*Publish]int{}
 		newest := map[string]int{} // by publisher and QoS
+		last := map[*Publish]delivery{}
 		for _, d := range r.got {
 			if d.Publish == nil {
 				broken("%s got a message that nobody sent", id)
 				continue
 			}
+			if l := last[d.Publish]; d.dup && l.connection == d.connection && l.packet == d.packet {
+				broken("%s got %q again on the same connection [MQTT-4.4.0-1]", id, d.Payload)
+			}
+			last[d.Publish] = d
 			of := fmt.Sprint(d.From, d.QoS)
 			if times[d.Publish]++; times[d.Publish] == 1 {
 				if d.Seq < newest[of] && !r.shares() {
