@@ -83,9 +83,14 @@ func (st *Set) Cede(p partition.ID, done func()) {
 func (s *Shard) cede(sp *space, done func()) {
 	c := &ceding{done: []func(){done}}
 	sp.ceding = c
+	var guests []*sess
 	for _, of := range s.sessions {
 		for _, head := range of {
 			if head.space != sp {
+				continue
+			}
+			if head.guest {
+				guests = append(guests, head)
 				continue
 			}
 			for _, se := range head.all() {
@@ -94,6 +99,11 @@ func (s *Shard) cede(sp *space, done func()) {
 				}
 			}
 		}
+	}
+	// A gateway opens a channel again in the client's own partition, which a guest is
+	// not in.
+	for _, se := range guests {
+		s.endGuest(se, guestMoves)
 	}
 	s.lookCede(sp)
 }
