@@ -70,6 +70,7 @@ func (st *Set) Cede(p partition.ID, done func()) {
 		}
 		switch {
 		case sp == nil:
+			delete(s.taking, p) // else it would be taken up while it is handed over
 			done()
 		case sp.ceding != nil:
 			sp.ceding.done = append(sp.ceding.done, done)

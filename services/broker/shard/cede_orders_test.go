@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"testing"
+
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// A partition that is ceded before it is taken up is not taken up when its first record
+// is committed, and is when it stays after all.
+func TestCede_BeforeTakenUp(t *testing.T) {
+	w, n := lonely(t, 0)
+	const p = partition.ID(2)
+	s := n.set.shardOf(p)
+	w.mu.Lock()
+	x := &w.parts[p]
+	x.owner, x.still = n.name, true
+	x.epoch++
+	epoch := x.epoch
+	w.mu.Unlock()
+	n.set.Serve(p, epoch)
+	s.ask(func() {})
+	w.cede(n, p)
+	w.mu.Lock()
+	if len(x.log) != 1 {
+		t.Errorf("%d records are appended", len(x.log))
+	}
+	w.commitLocked(p, len(x.log), nil, true)
+	x.still = false
+	w.mu.Unlock()
+	s.ask(func() {})
+	if n.set.Serves(p) {
+		t.Error("it is served while it is handed over")
+	}
+	n.set.Serve(p, epoch)
+	w.served(p)
+}
