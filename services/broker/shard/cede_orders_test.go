@@ -3,8 +3,10 @@
 package shard
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -36,4 +38,18 @@ func TestCede_BeforeTakenUp(t *testing.T) {
 	}
 	n.set.Serve(p, epoch)
 	w.served(p)
+}
+
+// A record of a connection that is damaged is refused.
+func TestCarry_Damaged(t *testing.T) {
+	_, n := lonely(t, 0)
+	s := n.set.shardOf(0)
+	s.ask(func() {
+		se := &sess{tenant: n.set.Tenant("acme"), space: s.spaces[0]}
+		for _, damaged := range [][]byte{{}, {0}, {0, 1, 7, 0, 0}, {0, 3, 0, 1, 2, 0, 0}} {
+			if s.restoreWhole(se, &wire.Reader{Data: slices.Clone(damaged)}) {
+				t.Errorf("%v is taken", damaged)
+			}
+		}
+	})
 }
