@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -38,6 +40,41 @@ func TestCede_BeforeTakenUp(t *testing.T) {
 	}
 	n.set.Serve(p, epoch)
 	w.served(p)
+}
+
+// A session that is purged while its partition is sealed is not at the next owner.
+func TestCede_Purged(t *testing.T) {
+	w, n := lonely(t, 0, 1)
+	id := mqtt.ClientID(clientIn(0, "c"))
+	c := n.guest(nil, &link.Open{ClientID: id})
+	c.wants(t, link.DownOpened)
+	w.mu.Lock()
+	w.parts[0].still = true
+	w.mu.Unlock()
+	moved := make(chan struct{})
+	go func() {
+		w.give(0, n, true)
+		close(moved)
+	}()
+	c.wants(t, link.DownPause)
+	c.send(link.UpFrame{Kind: link.UpPaused})
+	s := n.set.shardOf(0)
+	n.eventually(t, "sealed", func() (yes bool) {
+		s.ask(func() { yes = s.ceded[0] != nil })
+		return yes
+	})
+	if a := n.set.AskHere(&link.Query{Kind: link.QueryKick, Tenant: "acme", ClientID: id, Purge: true}); !a.Found {
+		t.Error("it is not found")
+	}
+	w.mu.Lock()
+	w.parts[0].still = false
+	w.mu.Unlock()
+	<-moved
+	s.ask(func() {
+		if s.session(n.set.Tenant("acme"), id) != nil {
+			t.Error("it is there again")
+		}
+	})
 }
 
 // A record of a connection that is damaged is refused.
