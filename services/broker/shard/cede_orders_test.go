@@ -12,6 +12,14 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 )
 
+// drops is how many messages were dropped for a reason, of all shards.
+func (n *wideNode) drops(why dropReason) (sum uint64) {
+	for _, s := range n.set.shards {
+		sum += s.stats.drops[why].Load()
+	}
+	return sum
+}
+
 // A partition that is ceded before it is taken up is not taken up when its first record
 // is committed, and is when it stays after all.
 func TestCede_BeforeTakenUp(t *testing.T) {
@@ -40,6 +48,25 @@ func TestCede_BeforeTakenUp(t *testing.T) {
 	}
 	n.set.Serve(p, epoch)
 	w.served(p)
+}
+
+// Messages at QoS 0 that wait with a session for its connection are counted when the
+// partition moves on before that has come.
+func TestCede_LateMovesOn(t *testing.T) {
+	w, n := lonely(t, 0, 1)
+	c := n.guest(nil, &link.Open{ClientID: mqtt.ClientID(clientIn(0, "c"))})
+	c.wants(t, link.DownOpened)
+	c.send(subscribeTo("t"))
+	c.wants(t, link.DownSuback)
+	c.moved(t, 0)
+	p := n.visitor(clientIn(1, "p"), unlimited)
+	p.send(link.UpFrame{Kind: link.UpPublish, Message: message("t", "late", 0, false)})
+	p.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message("t", "behind it", 1, false)})
+	p.wants(t, link.DownAck)
+	w.give(0, n, true)
+	if got := n.drops(dropSlow); got != 1 {
+		t.Errorf("%d are counted", got)
+	}
 }
 
 // A session that is purged while its partition is sealed is not at the next owner.
