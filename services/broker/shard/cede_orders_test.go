@@ -9,6 +9,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -48,6 +49,17 @@ func TestCede_BeforeTakenUp(t *testing.T) {
 	}
 	n.set.Serve(p, epoch)
 	w.served(p)
+}
+
+// What is lost at QoS 0 because it is for a partition that is not served is counted.
+func TestCede_Unserved(t *testing.T) {
+	_, n := lonely(t, 0)
+	in := n.set.Inlet("another")
+	in.Enqueue(&cluster.Enqueue{Tenant: "acme", Parts: []partition.ID{5}, Message: message("t", "x", 0, false)}, nil)
+	in.Flush()
+	if got := n.drops(dropUnserved); got != 1 {
+		t.Errorf("%d are counted", got)
+	}
 }
 
 // Messages at QoS 0 that wait with a session for its connection are counted when the
