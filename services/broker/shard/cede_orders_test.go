@@ -129,3 +129,36 @@ func TestCarry_Damaged(t *testing.T) {
 		}
 	})
 }
+
+// No guest takes the place of a session that is here still, in a partition that is
+// sealed: it would not be told that it moves.
+func TestCede_GuestOfSealed(t *testing.T) {
+	w, n := lonely(t, 0, 2)
+	if n.set.shardOf(0) != n.set.shardOf(2) {
+		t.Fatal("the partitions are of two shards")
+	}
+	id := mqtt.ClientID(clientIn(0, "c"))
+	c := n.guest(nil, &link.Open{ClientID: id})
+	c.wants(t, link.DownOpened)
+	w.mu.Lock()
+	w.parts[0].still = true
+	w.mu.Unlock()
+	moved := make(chan struct{})
+	go func() {
+		w.give(0, n, true)
+		close(moved)
+	}()
+	c.wants(t, link.DownPause)
+	c.send(link.UpFrame{Kind: link.UpPaused})
+	s := n.set.shardOf(0)
+	n.eventually(t, "sealed", func() (yes bool) {
+		s.ask(func() { yes = s.ceded[0] != nil })
+		return yes
+	})
+	n.visit(t, id, allowed).want(link.DownMoved)
+	w.mu.Lock()
+	w.parts[0].still = false
+	w.mu.Unlock()
+	c.wants(t, link.DownMoved)
+	<-moved
+}

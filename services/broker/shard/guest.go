@@ -93,7 +93,8 @@ func (st *Set) guestPart(t *Tenant, client mqtt.ClientID) partition.ID {
 // client id.
 func (s *Shard) openGuest(ch *Channel, o *link.Open) {
 	own := partition.Choose(ch.tenant.cell, string(o.ClientID))
-	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) {
+	// The sessions of a sealed partition are here still, by their client ids.
+	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) || s.ceded[own] != nil {
 		ch.part = own
 		s.moved(ch)
 		return
