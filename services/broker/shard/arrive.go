@@ -145,6 +145,9 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 			pc.after = append(pc.after, a)
 		}
 	}
+	if answer == nil && again {
+		st.shards[0].stats.dropped(dropUnserved) // it does not come again
+	}
 	if n == 0 {
 		freights.Put(goods)
 		if answer != nil {

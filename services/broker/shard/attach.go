@@ -233,6 +233,9 @@ func (s *Shard) finishSession(se *sess) {
 	if se.gone {
 		return
 	}
+	if se.ch != nil {
+		s.uncarry(se.ch)
+	}
 	s.unbind(se)
 	se.ending = true
 	s.forgetUnwritten(se)

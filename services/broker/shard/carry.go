@@ -190,6 +190,9 @@ func (s *Shard) restoreWhole(se *sess, r *wire.Reader) bool {
 		s.addRoute(se, &sub, true)
 	}
 	ids := wire.Reader{Data: r.Bytes()}
+	if len(ids.Data)%2 != 0 {
+		return false
+	}
 	for len(ids.Data) > 0 {
 		se.RestoreInbound(ids.U16(), true)
 	}

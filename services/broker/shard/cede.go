@@ -70,6 +70,7 @@ func (st *Set) Cede(p partition.ID, done func()) {
 		}
 		switch {
 		case sp == nil:
+			delete(s.taking, p) // else it would be taken up while it is handed over
 			done()
 		case sp.ceding != nil:
 			sp.ceding.done = append(sp.ceding.done, done)
@@ -83,9 +84,14 @@ func (st *Set) Cede(p partition.ID, done func()) {
 func (s *Shard) cede(sp *space, done func()) {
 	c := &ceding{done: []func(){done}}
 	sp.ceding = c
+	var guests []*sess
 	for _, of := range s.sessions {
 		for _, head := range of {
 			if head.space != sp {
+				continue
+			}
+			if head.guest {
+				guests = append(guests, head)
 				continue
 			}
 			for _, se := range head.all() {
@@ -96,6 +102,11 @@ func (s *Shard) cede(sp *space, done func()) {
 		}
 	}
 	s.orderChannels(c.channels)
+	// A gateway opens a channel again in the client's own partition, which a guest is
+	// not in.
+	for _, se := range guests {
+		s.endGuest(se, guestMoves)
+	}
 	s.lookCede(sp)
 }
 

@@ -93,7 +93,8 @@ func (st *Set) guestPart(t *Tenant, client mqtt.ClientID) partition.ID {
 // client id.
 func (s *Shard) openGuest(ch *Channel, o *link.Open) {
 	own := partition.Choose(ch.tenant.cell, string(o.ClientID))
-	if s.spaces[ch.part] == nil || s.set.Serves(own) {
+	// The sessions of a sealed partition are here still, by their client ids.
+	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) || s.ceded[own] != nil {
 		ch.part = own
 		s.moved(ch)
 		return
@@ -126,21 +127,27 @@ func (s *Shard) endGuests(p partition.ID) {
 	for _, se := range s.set.guests.of(p) {
 		at := se.shard()
 		if at == s {
-			s.endGuest(se)
+			s.endGuest(se, guestBack)
 		} else {
-			s.leave(at, item{kind: itemCall, call: func() { at.endGuest(se) }})
+			s.leave(at, item{kind: itemCall, call: func() { at.endGuest(se, guestBack) }})
 		}
 	}
 }
 
-// endGuest sends a guest to its own partition. Its will does not go out, as the client
-// lives and is told to come back.
-func (s *Shard) endGuest(se *sess) {
+// Why guests are ended, for their clients.
+const (
+	guestBack  = "the session of this client can be reached again; connect again"
+	guestMoves = "the partition in which this client is a guest moves; connect again"
+)
+
+// endGuest has the client of a guest come back. Its will does not go out, as the client
+// lives and is told so.
+func (s *Shard) endGuest(se *sess, text string) {
 	if se.gone || !se.guest {
 		return
 	}
 	if ch := se.ch; ch != nil {
-		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.UseAnotherServer, Text: "the session of this client can be reached again; connect again"})
+		s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.UseAnotherServer, Text: text})
 	}
 	s.unbind(se)
 	s.step(se, &session.Event{Kind: session.Detach, Cause: session.Normal}, nil)

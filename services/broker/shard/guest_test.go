@@ -233,3 +233,56 @@ func TestGuest_BrokerDies(t *testing.T) {
 		t.Errorf("it came %d times", c)
 	}
 }
+
+// A guest does not go along when the partition that it is in moves as planned: its
+// gateway would ask its own partition for it. It is sent back, without its will, and
+// nothing of it comes to the next owner.
+func TestGuest_PartitionMoves(t *testing.T) {
+	w := servedWide(t)
+	n, next := w.nodes[0], w.nodes[1]
+	watch := next.visitor(clientInServed(next), unlimited)
+	watch.send(subscribeTo("gone"))
+	watch.wants(t, link.DownSuback)
+	id, own := n.away()
+	guest := n.visit(t, id, func(o *link.Open) {
+		allowed(o)
+		o.Will = &mqtt.Will{Message: message("gone", "will", 1, false)}
+	})
+	guest.want(link.DownOpened)
+	in := n.set.guests.of(own)[0].space.id
+	slow := n.visitor(clientIn(in, "slow"), unlimited)
+	moved := make(chan struct{})
+	go func() {
+		w.give(in, next, true)
+		close(moved)
+	}()
+	slow.wants(t, link.DownPause)
+	n.visit(t, id, allowed).want(link.DownMoved) // none is let in meanwhile
+	slow.send(link.UpFrame{Kind: link.UpPaused})
+	<-moved
+	if c := guest.want(link.DownClose); c.Reason != mqtt.UseAnotherServer {
+		t.Errorf("closed with %v", c.Reason)
+	}
+	w.give(in, n, true)
+	for _, s := range n.set.shards {
+		s.ask(func() {
+			if se := s.session(n.set.Tenant("acme"), id); se != nil {
+				t.Errorf("a session of the guest in partition %d", se.space.id)
+			}
+		})
+	}
+	watch.send(link.UpFrame{Kind: link.UpPublish, PacketID: 2, Message: message("gone", "no will before", 1, false)})
+	if m := watch.wants(t, link.DownDeliver); string(m.msg.Payload) != "no will before" {
+		t.Errorf("got %q", m.msg.Payload)
+	}
+}
+
+// clientInServed is a client id whose partition n serves.
+func clientInServed(n *wideNode) string {
+	for p := range partition.ID(wideParts) {
+		if n.set.Serves(p) {
+			return clientIn(p, "watch")
+		}
+	}
+	return ""
+}

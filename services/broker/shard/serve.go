@@ -232,6 +232,9 @@ func (s *Shard) abandon(se *sess) {
 		s.farewell(se)
 		s.unbind(se)
 	}
+	if a := se.awaited; a != nil {
+		s.dropLate(se, a)
+	}
 	for _, u := range se.unwritten {
 		delete(se.unwritten, u.entry.Seq)
 		s.overtake(u)

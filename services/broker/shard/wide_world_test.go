@@ -47,6 +47,7 @@ type widePart struct {
 	owner string
 	epoch uint64
 	log   []wideRecord
+	still bool // nothing is committed by itself
 }
 
 type wideRecord struct {
@@ -326,7 +327,7 @@ func (w *wide) disk(ctx context.Context, ended chan struct{}) {
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		for p := range w.parts {
-			if n := len(w.parts[p].log); n > 0 && w.rand.IntN(4) == 0 {
+			if n := len(w.parts[p].log); n > 0 && !w.parts[p].still && w.rand.IntN(4) == 0 {
 				w.commitLocked(partition.ID(p), 1+w.rand.IntN(n), nil, true)
 			}
 		}
