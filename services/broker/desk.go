@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/host"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -132,7 +133,7 @@ func (r *region) figures(n *operate.Node) {
 			n.Draining, n.Stopping = m.Draining, m.Stopping
 		}
 	}
-	s := r.host.Stats()
+	s := r.replicas()
 	n.Partitions = map[string]int{
 		"serving": s.Serving, "in_sync": s.InSync, "followed": s.Followed, "claiming": s.Claiming, "handing": s.Handing,
 		"alarmed": s.Alarmed, "unowned": s.Unowned, "total": len(r.owners),
@@ -193,23 +194,23 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 		}
 		return out, nil
 	}
-	host := d.region.host
+	replicas := d.region.host
 	look, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	wanted, err := host.Wanted(look)
+	wanted, err := replicas.Wanted(look)
 	if err != nil {
 		return nil, err
 	}
-	roles := map[string][]partition.Role{d.name: host.Roles()}
+	roles := map[string][]partition.Role{d.name: d.region.roles()}
 	for name, r := range d.askOthers(ctx, &question{What: askRoles}) {
 		roles[name] = rolesOf(r.Roles)
 	}
 	for i := range out {
 		p := partition.ID(i)
-		t := host.Entry(p).Table
+		t := replicas.Entry(p).Table
 		x := operate.Partition{
 			ID: i, Epoch: t.Epoch, Owner: string(t.Owner), InSync: words(t.InSync), Others: words(t.Others), Draining: t.Draining,
-			Replicas: host.Replicas(p), State: operate.Unowned, Wanted: words(wanted[i]),
+			Replicas: replicas.Replicas(p), State: operate.Unowned, Wanted: words(wanted[i]),
 		}
 		if t.Revision != 0 {
 			x.State = stateOf(roles[x.Owner], i, len(x.InSync) >= x.Replicas)
@@ -217,6 +218,31 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 		out[i] = x
 	}
 	return out, nil
+}
+
+// roles are those of the host, but that a partition which this broker owns and whose
+// sessions it does not serve, or not yet, is claimed: what its last owner left waits for
+// its commit, or it is about to move.
+func (r *region) roles() []partition.Role {
+	roles := r.host.Roles()
+	for p, role := range roles {
+		if role == partition.Serving && !r.shards.Serves(partition.ID(p)) {
+			roles[p] = partition.Claiming
+		}
+	}
+	return roles
+}
+
+// replicas are the figures of the host, with the same exception.
+func (r *region) replicas() host.Stats {
+	s := r.host.Stats()
+	for p, role := range r.host.Roles() {
+		if role == partition.Serving && !r.shards.Serves(partition.ID(p)) {
+			s.Serving--
+			s.Claiming++
+		}
+	}
+	return s
 }
 
 // stateOf is what becomes of partition i, of which the owner has these roles, nil if it

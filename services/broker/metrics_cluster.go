@@ -25,7 +25,7 @@ var (
 	descTombs    = prometheus.NewDesc("vernemq_swc_tombstone_count", "Deleted objects of the replicated metadata that must be remembered yet.", []string{"node"}, nil)
 
 	descDots       = prometheus.NewDesc("mqtt_broker_metadata_dots", "Writes to the replicated metadata that not all members are known to have.", nil, nil)
-	descPartitions = prometheus.NewDesc("mqtt_broker_partitions", "Partitions by what this broker has of them: serving; in_sync, those of them with as many replicas in sync as they should have; followed; claiming and handing, on the move; alarmed, an operator must decide; unowned, without an entry.", []string{"state"}, nil)
+	descPartitions = prometheus.NewDesc("mqtt_broker_partitions", "Partitions by what this broker has of them: serving; in_sync, those of them with as many replicas in sync as they should have; followed; claiming, owned and not served yet; handing, on the move; alarmed, an operator must decide; unowned, without an entry.", []string{"state"}, nil)
 	descMembers    = prometheus.NewDesc("mqtt_broker_members", "Brokers of the cluster, this one included, by state as this one sees it.", []string{"state"}, nil)
 	descBus        = prometheus.NewDesc("mqtt_broker_bus_up", "1 while the control plane is reached; without it nothing fails over or moves.", nil, nil)
 	descAppends    = prometheus.NewDesc("mqtt_broker_partition_appends_total", "Batches appended to the logs of partitions that are served here, by outcome: taken, committed.", []string{"outcome"}, nil)
@@ -77,7 +77,7 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	states := map[member.State]int{member.Alive: 1}
 	busUp := true
 	if r := d.region; r != nil {
-		replicas, meta, keys = r.host.Stats(), r.meta.Stats(), r.routes.Stats()
+		replicas, meta, keys = r.replicas(), r.meta.Stats(), r.routes.Stats()
 		s := r.mesh.Stats()
 		enqueued, full, lost, dropped = s.Enqueued.Load(), s.Full.Load(), s.Lost.Load(), s.Dropped.Load()
 		sent, received = r.mesh.Traffic()

@@ -81,7 +81,7 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 		n := d.figures()
 		r.Status = &n
 	case askRoles:
-		for _, role := range d.region.host.Roles() {
+		for _, role := range d.region.roles() {
 			r.Roles = append(r.Roles, byte(role))
 		}
 	case askCopy:
