@@ -116,9 +116,14 @@ func (n *node) eventually(what string, ok func() bool) {
 
 // join has each know the others, and waits for their links.
 func join(nodes ...*node) {
-	addrs := map[string]string{}
+	nowhere, addrs := map[string]string{}, map[string]string{}
 	for _, n := range nodes {
-		addrs[n.name] = n.addr
+		nowhere[n.name], addrs[n.name] = "127.0.0.1:1", n.addr
+	}
+	// All know who is a member before one of them calls: who is not known yet is
+	// refused, after its link was up for a moment.
+	for _, n := range nodes {
+		n.mesh.SetPeers(nowhere)
 	}
 	for _, n := range nodes {
 		n.mesh.SetPeers(addrs)
