@@ -85,23 +85,8 @@ func TestCede_LateMovesOn(t *testing.T) {
 func TestCede_Purged(t *testing.T) {
 	w, n := lonely(t, 0, 1)
 	id := mqtt.ClientID(clientIn(0, "c"))
-	c := n.guest(nil, &link.Open{ClientID: id})
-	c.wants(t, link.DownOpened)
-	w.mu.Lock()
-	w.parts[0].still = true
-	w.mu.Unlock()
-	moved := make(chan struct{})
-	go func() {
-		w.give(0, n, true)
-		close(moved)
-	}()
-	c.wants(t, link.DownPause)
-	c.send(link.UpFrame{Kind: link.UpPaused})
+	_, moved := sealed(t, w, n, id)
 	s := n.set.shardOf(0)
-	n.eventually(t, "sealed", func() (yes bool) {
-		s.ask(func() { yes = s.ceded[0] != nil })
-		return yes
-	})
 	if a := n.set.AskHere(&link.Query{Kind: link.QueryKick, Tenant: "acme", ClientID: id, Purge: true}); !a.Found {
 		t.Error("it is not found")
 	}
@@ -138,12 +123,25 @@ func TestCede_GuestOfSealed(t *testing.T) {
 		t.Fatal("the partitions are of two shards")
 	}
 	id := mqtt.ClientID(clientIn(0, "c"))
-	c := n.guest(nil, &link.Open{ClientID: id})
+	c, moved := sealed(t, w, n, id)
+	n.visit(t, id, allowed).want(link.DownMoved)
+	w.mu.Lock()
+	w.parts[0].still = false
+	w.mu.Unlock()
+	c.wants(t, link.DownMoved)
+	<-moved
+}
+
+// sealed has a client connect and its partition 0 be sealed, whose commits stand still.
+// moved is closed when the move is over.
+func sealed(t *testing.T, w *wide, n *wideNode, id mqtt.ClientID) (c *wideConn, moved chan struct{}) {
+	t.Helper()
+	c = n.guest(nil, &link.Open{ClientID: id})
 	c.wants(t, link.DownOpened)
 	w.mu.Lock()
 	w.parts[0].still = true
 	w.mu.Unlock()
-	moved := make(chan struct{})
+	moved = make(chan struct{})
 	go func() {
 		w.give(0, n, true)
 		close(moved)
@@ -155,10 +153,5 @@ func TestCede_GuestOfSealed(t *testing.T) {
 		s.ask(func() { yes = s.ceded[0] != nil })
 		return yes
 	})
-	n.visit(t, id, allowed).want(link.DownMoved)
-	w.mu.Lock()
-	w.parts[0].still = false
-	w.mu.Unlock()
-	c.wants(t, link.DownMoved)
-	<-moved
+	return c, moved
 }
