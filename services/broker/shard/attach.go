@@ -161,6 +161,9 @@ func (s *Shard) unbind(se *sess) {
 	se.ch = nil
 	se.disconnectedAt = s.now
 	se.replays = nil
+	if se.queue != nil && se.kin == nil {
+		se.queue.Rest()
+	}
 	se.tenant.connections.Add(-1)
 	if se.member != nil {
 		se.member.busy.Store(false) // who has no connection is not asked for room

@@ -235,7 +235,7 @@ func (s *Shard) abandon(se *sess) {
 	if a := se.awaited; a != nil {
 		s.dropLate(se, a)
 	}
-	for _, u := range se.unwritten {
+	for _, u := range se.byOrder() {
 		delete(se.unwritten, u.entry.Seq)
 		s.overtake(u)
 	}
