@@ -13,6 +13,7 @@ import (
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/host"
+	"github.com/manormq/manor/services/broker/layout"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -190,7 +191,7 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 	out := make([]operate.Partition, d.config.Partitions)
 	if d.region == nil {
 		for i := range out {
-			out[i] = operate.Partition{ID: i, Owner: d.name, InSync: []string{d.name}, Wanted: []string{d.name}, Replicas: 1, State: operate.InSync}
+			out[i] = operate.Partition{ID: i, Owner: d.name, InSync: []string{d.name}, Wanted: []string{d.name}, Replicas: 1, Label: layout.Shared, State: operate.InSync}
 		}
 		return out, nil
 	}
@@ -210,7 +211,7 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 		t := replicas.Entry(p).Table
 		x := operate.Partition{
 			ID: i, Epoch: t.Epoch, Owner: string(t.Owner), InSync: words(t.InSync), Others: words(t.Others), Draining: t.Draining,
-			Replicas: replicas.Replicas(p), State: operate.Unowned, Wanted: words(wanted[i]),
+			Replicas: replicas.Replicas(p), Label: layout.Name(replicas.Label(p)), State: operate.Unowned, Wanted: words(wanted[i]),
 		}
 		if t.Revision != 0 {
 			x.State = stateOf(roles[x.Owner], i, len(x.InSync) >= x.Replicas)

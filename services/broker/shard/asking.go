@@ -23,7 +23,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 	}
 	switch q.Kind {
 	case link.QueryClient, link.QueryKick:
-		owner, _ := st.cluster.Owner(partition.Choose(st.cell, string(q.ClientID)))
+		owner, _ := st.cluster.Owner(partition.Choose(st.Tenant(q.Tenant).parts(), string(q.ClientID)))
 		switch owner {
 		case st.cluster.Self():
 			return st.AskHere(q)
