@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -66,6 +67,9 @@ func (d *desk) Members() []operate.Member {
 		x := operate.Member{
 			Name: m.Name, State: m.State.String(), Since: time.UnixMilli(m.Since), Zone: m.Zone, Version: m.Version,
 			Draining: m.Draining, Stopping: m.Stopping, Cluster: m.Cluster, Links: m.Links,
+		}
+		for l := range strings.SplitSeq(m.Labels, ",") {
+			x.Labels = append(x.Labels, layout.Name(l))
 		}
 		x.Owned, x.Followed = d.region.host.Holds(partition.Broker(m.Name))
 		out = append(out, x)

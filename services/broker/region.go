@@ -113,7 +113,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	}
 	beats := later(c.Bus, beatsBucket)
 	r.beats = beats
-	if err = comeBack(store, beats, name, log); err != nil {
+	if err = comeBack(store, beats, name, shapeOf(c), log); err != nil {
 		r.close()
 		return nil, err
 	}

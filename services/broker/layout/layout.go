@@ -280,6 +280,19 @@ func (l *Layout) Place(ctx context.Context, tenant string, list []partition.ID) 
 	return c, l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, list, c.Revision)})
 }
 
+// Count is how many tenants have a record, and of how many of these an operator has said
+// it.
+func (l *Layout) Count() (all, placed int) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, c := range l.mu.cells {
+		if c.Placed() {
+			placed++
+		}
+	}
+	return len(l.mu.cells), placed
+}
+
 // Cells calls f for the record of each tenant, in the order of their names.
 func (l *Layout) Cells(f func(tenant string, c Cell)) {
 	l.mu.RLock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/services/broker/metadata"
@@ -53,8 +54,8 @@ func Normal(label string) (string, error) {
 	if label == Shared {
 		return "", nil
 	}
-	if label == "" || len(label) > MostLabel {
-		return "", errs.New(errs.Invalid, "expected a label of 1 to %d bytes, found %q", MostLabel, label)
+	if label == "" || len(label) > MostLabel || strings.Contains(label, ",") {
+		return "", errs.New(errs.Invalid, "expected a label of 1 to %d bytes without commas, found %q", MostLabel, label)
 	}
 	return label, nil
 }

@@ -61,6 +61,8 @@ type Member struct {
 	State string
 	Since time.Time
 	Zone  string
+	// Labels are those of partitions that it takes.
+	Labels []string
 	// Version is that of its software, empty if it has not said.
 	Version            string
 	Draining, Stopping bool

@@ -52,6 +52,7 @@ func clusterShow(_ context.Context, c Cluster, _ url.Values) ([]Element, error) 
 			{"State", stateOf(&m)},
 			{"Since", m.Since.UTC().Format("2006-01-02T15:04:05Z")},
 			{"Zone", m.Zone},
+			{"Labels", strings.Join(m.Labels, " ")},
 			{"Owned", m.Owned},
 			{"Followed", m.Followed},
 			{"Address", m.Cluster},
