@@ -72,8 +72,9 @@ type Gateway struct {
 	draining atomic.Bool
 	// strangers bounds the lines in the log about those that do not speak MQTT.
 	strangers rate.Sometimes
-	// waiters and timedOut bound those about clients whose partition has no broker.
-	waiters, timedOut rate.Sometimes
+	// waiters, timedOut and olderBrokers bound those about clients whose partition has no
+	// broker, or one that is too old.
+	waiters, timedOut, olderBrokers rate.Sometimes
 
 	// changes counts what the directory told, so that a CONNECT sees whether
 	// something came while it was checked.
@@ -88,6 +89,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, log: cfg.Log, strangers: rate.Sometimes{First: 1, Interval: time.Minute},
 		waiters: rate.Sometimes{First: 1, Interval: 10 * time.Second}, timedOut: rate.Sometimes{First: 1, Interval: 10 * time.Second},
+		olderBrokers: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 	}
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.dirty.fair.Quantum = flushQuantum

@@ -42,8 +42,8 @@ func (c *connection) goneLocked(l *uplink.Link[connection], partition uint16) {
 		c.endLocked(unreachable) // the broker has not waited
 		return
 	}
-	c.opening = &opening{c: c, partition: partition, open: &link.Open{
-		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Credit: c.m.Reopen(c.in.Socket.Backlog()), Resume: c.moving.token,
+	c.opening = &opening{c: c, partition: partition, led: true, open: &link.Open{
+		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog()), Resume: c.moving.token,
 	}}
 	var refused *uplink.Pool[connection]
 	if c.gw.brokers.Owner(partition) == l.Pool() {

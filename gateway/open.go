@@ -60,10 +60,34 @@ func (c *connection) open(t *turn, open *link.Open) conn.Refusal {
 // sent, and asked to be called then. The link is nil if there is none now. An error
 // says that there is no channel left.
 func (c *connection) channelLocked() (*uplink.Link[connection], error) {
-	l, partition := c.gw.brokers.Pick(c.tenant, c.clientID)
-	c.opening.partition = partition
+	o, g := c.opening, c.gw
+	partition, placement := g.brokers.Partition(c.tenant, int(o.open.Partitions), c.clientID)
+	if o.led {
+		partition = o.partition
+	}
+	o.partition, o.open.Placement = partition, placement
+	l := g.brokers.Pick(partition, c.tenant, c.clientID)
+	if l != nil && !l.Cells() && (o.open.Partitions > 0 || placement > 0) {
+		g.olderBrokers.Do(func() {
+			g.log.Warn("a broker is too old for tenants that have partitions of their own, whose clients wait: update it; further ones are counted only, for 10 seconds",
+				slog.String("tenant", c.tenant), slog.Int("partition", int(partition)))
+		})
+		l = nil
+	}
 	return c.channelAtLocked(l)
 }
+
+// strayed takes that a client belongs to another partition than its gateway has chosen,
+// and reports whether that has happened so often that the brokers may not agree yet.
+func (o *opening) strayed(partition uint16) (often bool) {
+	o.led, o.partition = true, partition
+	o.strays++
+	return o.strays > straysMost
+}
+
+// straysMost is how often a client goes at once where a broker has sent it, before it
+// waits each time.
+const straysMost = 2
 
 // channelAtLocked is channelLocked for a link, which may be nil.
 func (c *connection) channelAtLocked(l *uplink.Link[connection]) (*uplink.Link[connection], error) {
@@ -172,8 +196,12 @@ func (c *connection) moved(l *uplink.Link[connection], ch link.Channel, m *link.
 		return // it has ended
 	}
 	var refused *uplink.Pool[connection]
-	if g.brokers.Owner(c.opening.partition) == l.Pool() {
-		refused = l.Pool()
+	often := false
+	if o := c.opening; m.Partition != o.partition && !o.guest && int(m.Partition) < g.brokers.Table().Partitions() {
+		often = o.strayed(m.Partition)
+	}
+	if owner := g.brokers.Owner(c.opening.partition); owner == l.Pool() || often {
+		refused = owner
 	}
 	c.parkLocked(refused)
 	g.waiting.kick()

@@ -44,7 +44,11 @@ type opening struct {
 	guestAt int64
 	guest   bool
 
+	// partition is the client's; led says that a broker has said so, strays how often one
+	// has said another.
 	partition uint16
+	led       bool
+	strays    int
 	in        *waitingPart // nil while a broker is asked
 	prev      *opening
 	next      *opening
@@ -228,7 +232,8 @@ func (w *waiting) regroup(n int, table *link.Table) {
 	for _, l := range old {
 		for o := l.first; o != nil; o = l.first {
 			w.remove(o)
-			_, o.partition, _, _ = table.Owner(string(o.open.ClientID))
+			_, o.partition, _, _ = table.Owner(o.open.Tenant, int(o.open.Partitions), string(o.open.ClientID))
+			o.led = false
 			w.add(o, false)
 		}
 	}

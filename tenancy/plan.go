@@ -12,6 +12,9 @@ import (
 type Plan struct {
 	Name   string
 	Limits Limits
+	// Partitions is among how many partitions of a region a tenant's sessions are spread
+	// that is made with the plan; 0 is all. It stays what it was when the plan changes.
+	Partitions int
 }
 
 const (
@@ -125,7 +128,7 @@ func makePlans() map[string]Plan {
 	}
 	dev.QueueMessages, dev.QueueBytes = 1_000_000, gib
 	m := map[string]Plan{}
-	for _, p := range []Plan{{PlanDev, dev}, {PlanFree, free}, {PlanStarter, starter}, {PlanPro, pro}, {PlanNone, NoLimits()}} {
+	for _, p := range []Plan{{PlanDev, dev, 0}, {PlanFree, free, 1}, {PlanStarter, starter, 4}, {PlanPro, pro, 32}, {PlanNone, NoLimits(), 0}} {
 		m[p.Name] = p
 	}
 	return m

@@ -38,6 +38,9 @@ type TenantRecord struct {
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
+	// Partitions is the plan's when the tenant was made; 0, as of tenants from before
+	// there was that, is all. It never changes: sessions are where it says.
+	Partitions int `json:"partitions,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }
@@ -70,6 +73,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Organization: r.Organization,
 		Region:       r.Region,
 		Plan:         r.Plan,
+		Partitions:   r.Partitions,
 		State:        r.State,
 		Hostname:     r.ID + "." + domain,
 		Limits:       limits,

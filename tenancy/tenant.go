@@ -32,7 +32,9 @@ type Tenant struct {
 	Organization string // the id of the organization that pays
 	Region       string
 	Plan         string // a name of the plan table
-	State        State
+	// Partitions is among how many partitions its sessions are spread; 0 is all.
+	Partitions int
+	State      State
 	// Hostname is where its clients connect, without a port.
 	Hostname string
 	// Limits are those in force: the plan's, with the overrides laid over.

@@ -106,6 +106,7 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 	o := &link.Open{
 		Tenant: a.Identity.Tenant.ID, ClientID: mqtt.ClientID(p.ClientID), CleanStart: p.CleanStart,
 		Will: p.Will, ReceiveMaximum: p.ReceiveMaximum, Credit: c.creditWindow, Limits: c.link(l), Labels: a.Labels,
+		Partitions: l.Partitions(),
 	}
 	o.Labels.Protocol = p.Version.String()
 	if c.grant != nil {

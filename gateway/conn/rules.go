@@ -19,14 +19,18 @@ type Rules struct {
 	tenancy.Limits
 	Settings tenancy.Settings
 
-	packetMax int
-	broker    link.Settings
+	packetMax  int
+	broker     link.Settings
+	partitions uint16
 }
+
+// Partitions is link.Open.Partitions of the tenant.
+func (r *Rules) Partitions() uint16 { return r.partitions }
 
 // NewRules makes the rules of a tenant's connections, of which authentication
 // said o.
 func NewRules(t *tenancy.Tenant, o *tenancy.SessionOverride) *Rules {
-	r := &Rules{}
+	r := &Rules{partitions: uint16(min(max(t.Partitions, 0), link.MaxPartitions))}
 	r.Limits, r.Settings = t.Rules(o)
 	r.packetMax = int(within(r.PacketSize, 0))
 	s := &r.Settings

@@ -132,15 +132,25 @@ func (b *Brokers[T]) linked() {
 // Table is put together from what the brokers told.
 func (b *Brokers[T]) Table() *link.Table { return &b.table }
 
-// Pick returns a link to the owner of a client's partition, for a new channel, and
-// that partition; nil if there is none now: the owner is not known, or has no link.
-// It has the promise of Pool.Pick.
-func (b *Brokers[T]) Pick(tenant, clientID string) (l *Link[T], partition uint16) {
-	_, partition, _, _ = b.table.Owner(clientID)
+// Pick returns a link to the owner of a partition, for a new channel of a client; nil if
+// there is none now: the owner is not known, or has no link. It has the promise of
+// Pool.Pick.
+func (b *Brokers[T]) Pick(partition uint16, tenant, clientID string) *Link[T] {
 	if p := b.Owner(partition); p != nil {
-		l = p.Pick(tenant + "/" + clientID)
+		return p.Pick(tenant + "/" + clientID)
 	}
-	return l, partition
+	return nil
+}
+
+// Partition returns the partition of a client of a tenant whose plan gave it m, and the
+// revision of what is told of the tenant, as Table.Cell does. It is 0 before the first
+// update.
+func (b *Brokers[T]) Partition(tenant string, m int, clientID string) (partition uint16, placement uint64) {
+	list, placement := b.table.Cell(tenant, m)
+	if len(list) == 0 {
+		return 0, placement
+	}
+	return link.Choose(list, clientID), placement
 }
 
 // Owner returns the links to the owner of a partition, nil if none of them takes new

@@ -168,7 +168,7 @@ var in = func() (out [4]string) {
 // owners are the brokers to which clients of each partition get links; "-" is none.
 func owners(b *Brokers[int]) (out [4]string) {
 	for p, id := range in {
-		l, got := b.Pick("acme", id)
+		l, got := pick(b, id)
 		switch {
 		case l == nil:
 			out[p] = "-"
@@ -244,7 +244,7 @@ func TestBrokers_TablesAreMerged(t *testing.T) {
 // A seed's links stay while they have channels, and take no new ones.
 func TestBrokers_LinksEndWithTheirChannels(t *testing.T) {
 	inRegion(t, []string{"lb:1"}, func(t *testing.T, r *region, b *Brokers[int]) {
-		old, _ := b.Pick("acme", in[0])
+		old, _ := pick(b, in[0])
 		v := 0
 		ch, err := old.Channels.Add(&v)
 		if err != nil {
@@ -270,7 +270,7 @@ func TestBrokers_LinksEndWithTheirChannels(t *testing.T) {
 		}
 
 		// A broker leaves the table.
-		leaving, _ := b.Pick("acme", in[1])
+		leaving, _ := pick(b, in[1])
 		if ch, err = leaving.Channels.Add(&v); err != nil {
 			t.Fatal(err)
 		}
@@ -372,4 +372,10 @@ func TestBrokers_TheSeedIsEverybody(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+// pick is Pick for a client of a tenant of all partitions, with its partition.
+func pick(b *Brokers[int], clientID string) (*Link[int], uint16) {
+	partition, _ := b.Partition("acme", 0, clientID)
+	return b.Pick(partition, "acme", clientID), partition
 }

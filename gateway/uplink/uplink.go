@@ -70,6 +70,9 @@ func (l *Link[T]) Pool() *Pool[T] { return l.pool }
 // Moves reports whether a connection can go on at the broker that has begun at another.
 func (l *Link[T]) Moves() bool { return link.Takes(l.broker, link.FeatureMoves) }
 
+// Cells reports whether the broker knows that tenants have partitions of their own.
+func (l *Link[T]) Cells() bool { return link.Takes(l.broker, link.FeatureCells) }
+
 // To is the name of the broker, empty if no table has it.
 func (l *Link[T]) To() string { return l.pool.broker.Name }
 

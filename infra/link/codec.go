@@ -51,6 +51,7 @@ const (
 	flagRetain = 0b0000_0100
 	flagDup    = 0b0000_1000
 	flagExpiry = 0b0001_0000 // a message has an expiry; a Close has a session expiry; an Open resumes
+	flagCell   = 0b0000_1000 // an Open says of the tenant's cell
 	flagIDs    = 0b0010_0000 // a Deliver entry has Subscription Identifiers
 	flagGuest  = 0b0010_0000 // an Open is a guest's
 	flagYes    = 0b0100_0000 // clean start, session present, found, purge

@@ -222,7 +222,8 @@ func (b *Down) decode(f wire.Frame) error {
 		out.Kind, out.Load, channelless = DownLoad, load.Level(r.U8()), true
 		r.Bad = r.Bad || out.Load > load.Shed
 	case wireTable:
-		out.Kind, out.Table, channelless = DownTable, r.table(), true
+		out.Kind, out.Table, channelless = DownTable, r.table(f.Flags), true
+		allowed = flagYes
 	case wireMoved:
 		out.Kind, out.Moved = DownMoved, &Moved{Partition: r.U16(), Epoch: r.U64(), Broker: string(r.Rest())}
 	case wirePause:

@@ -18,8 +18,12 @@ const (
 	// opened again with (Open.Resume).
 	FeatureMoves
 
+	// FeatureCells is of a gateway that takes cells in DownTable and goes where DownMoved
+	// says, and of a broker that takes what an Open says of the tenant's cell.
+	FeatureCells
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves
+	Features = FeatureOwners | FeatureMoves | FeatureCells
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those
@@ -42,6 +46,24 @@ func FeaturesOf(gw Gateway) uint32 {
 		return f.Features()
 	}
 	return FeatureOwners
+}
+
+// withoutCells returns b as a gateway understands it that does not know FeatureCells. It
+// chooses among all partitions then; what it brings to the wrong one, brokers refuse.
+func withoutCells(b *Down) *Down {
+	told := func(f DownFrame) bool { return f.Kind == DownTable && f.Table.Shared > 0 }
+	if !slices.ContainsFunc(b.Frames, told) {
+		return b
+	}
+	out := &Down{Messages: b.Messages, Frames: slices.Clone(b.Frames)}
+	for i := range out.Frames {
+		if f := &out.Frames[i]; told(*f) {
+			table := *f.Table
+			table.Shared, table.Cells = 0, nil
+			f.Table = &table
+		}
+	}
+	return out
 }
 
 // forOld returns b as a gateway understands it that does not know FeatureOwners: it

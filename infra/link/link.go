@@ -137,6 +137,12 @@ type Open struct {
 	// Credit is the first UpCredit of the channel.
 	Credit uint64
 	Limits Limits
+	// Partitions is how many partitions the tenant's cell has if it is drawn, 0 for all:
+	// that which its plan had when the tenant was made. Placement is the revision of the
+	// TableCell that the gateway has chosen by, 0 for none. They go to brokers with
+	// FeatureCells only.
+	Partitions uint16
+	Placement  uint64
 	// GrantRevision is the revision of the grant that the gateway enforces.
 	GrantRevision uint64
 	// Labels are for show only; nothing is decided by them.

@@ -18,6 +18,22 @@ type TableUpdate struct {
 	Brokers []TableBroker
 	// Owners may be those only that have changed.
 	Owners []TableOwner
+	// Shared is how many of the partitions, the first ones, a tenant may have of whom
+	// nothing else is said, 1 to Partitions; 0 is of a broker that knows no cells.
+	Shared int
+	// Cells are those that were not drawn (see Cell): all, or those that have changed.
+	// Without Shared there are none.
+	Cells []TableCell
+}
+
+// TableCell says which partitions a tenant has.
+type TableCell struct {
+	Tenant string
+	// Revision orders what is said of a tenant: the higher one holds.
+	Revision uint64
+	// Partitions are in order, each below that of the update; none has the tenant be drawn
+	// again.
+	Partitions []uint16
 }
 
 // MaxPartitions is the most that a table may have.
@@ -63,12 +79,17 @@ const tableEntry = 2 + 2 + 8
 // appendTable appends
 //
 //	partitions u16 | brokers: count uvarint, (name, address) | others: count uvarint, name |
+//	[shared u16 | cells: count uvarint, (tenant, revision u64, partitions: count uvarint, u16)] |
 //	owners: (partition u16 | owner u16 | epoch u64)
 //
 // where others are the owners that are not among the brokers, and owner is an
 // index into brokers and then others.
 func appendTable(dst []byte, t *TableUpdate) []byte {
-	dst, body := open(dst, wireTable, 0, 0)
+	var flags byte
+	if t.Shared > 0 {
+		flags = flagYes
+	}
+	dst, body := open(dst, wireTable, flags, 0)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(t.Partitions))
 	index := make(map[string]uint16, len(t.Brokers))
 	dst = binary.AppendUvarint(dst, uint64(len(t.Brokers)))
@@ -90,6 +111,9 @@ func appendTable(dst []byte, t *TableUpdate) []byte {
 	for _, name := range others {
 		dst = wire.AppendBytes(dst, name)
 	}
+	if t.Shared > 0 {
+		dst = appendCells(dst, t)
+	}
 	for i := range t.Owners {
 		o := &t.Owners[i]
 		owner := uint16(ownerNobody)
@@ -106,8 +130,41 @@ func appendTable(dst []byte, t *TableUpdate) []byte {
 	return wire.ShutFrame(dst, body)
 }
 
+func appendCells(dst []byte, t *TableUpdate) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, uint16(t.Shared))
+	dst = binary.AppendUvarint(dst, uint64(len(t.Cells)))
+	for i := range t.Cells {
+		c := &t.Cells[i]
+		dst = wire.AppendBytes(dst, c.Tenant)
+		dst = binary.BigEndian.AppendUint64(dst, c.Revision)
+		dst = binary.AppendUvarint(dst, uint64(len(c.Partitions)))
+		for _, p := range c.Partitions {
+			dst = binary.BigEndian.AppendUint16(dst, p)
+		}
+	}
+	return dst
+}
+
+// cells reads what appendCells wrote.
+func (r *reader) cells(t *TableUpdate) {
+	t.Shared = int(r.U16())
+	r.Bad = r.Bad || t.Shared == 0 || t.Shared > t.Partitions
+	for range r.Length(cellLeast) {
+		c := TableCell{Tenant: r.String(), Revision: r.U64()}
+		for range r.Length(2) {
+			p := r.U16()
+			r.Bad = r.Bad || int(p) >= t.Partitions
+			c.Partitions = append(c.Partitions, p)
+		}
+		t.Cells = append(t.Cells, c)
+	}
+}
+
+// cellLeast is the least that a cell takes on the wire.
+const cellLeast = 1 + 8 + 1
+
 // table reads what appendTable wrote.
-func (r *reader) table() *TableUpdate {
+func (r *reader) table(flags byte) *TableUpdate {
 	t := &TableUpdate{Partitions: int(r.U16())}
 	var names []string
 	for range r.Length(2) {
@@ -119,6 +176,9 @@ func (r *reader) table() *TableUpdate {
 		name := r.String()
 		r.Bad = r.Bad || name == ""
 		names = append(names, name)
+	}
+	if flags&flagYes != 0 {
+		r.cells(t)
 	}
 	r.Bad = r.Bad || len(r.Data)%tableEntry != 0 || len(names) >= ownerNobody || t.Partitions > MaxPartitions
 	if r.Bad || len(r.Data) == 0 {

@@ -147,8 +147,11 @@ type downlink struct {
 // that cannot be queued has ended the connection, and Accept says why and closes
 // the broker's end; so does it when there is nobody to tell any more.
 func (d *downlink) Receive(b *Down) {
-	if d.old {
+	switch {
+	case d.old:
 		b = forOld(b)
+	case d.conn.Features()&FeatureCells == 0:
+		b = withoutCells(b)
 	}
 	for first := 0; first < len(b.Frames); {
 		err := d.conn.Append(func(dst []byte) (out []byte, count int) {

@@ -3,7 +3,9 @@
 package link
 
 import (
+	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -19,9 +21,20 @@ type Table struct {
 
 // snapshot never changes.
 type snapshot struct {
-	cell    []uint16 // all partitions: for now every tenant's
+	all     []uint16 // all partitions
+	shared  int      // how many of them, the first ones, are drawn from
 	brokers []TableBroker
 	owners  []TableOwner // by partition
+	// placed are the cells that were told, by tenant.
+	placed map[string]TableCell
+	// drawn is what was drawn from all and shared: a cell to its list.
+	drawn *sync.Map
+}
+
+// drawnCell is the key of drawn.
+type drawnCell struct {
+	tenant string
+	m      int
 }
 
 // load returns the present state, which is empty before the first update.
@@ -34,26 +47,34 @@ func (t *Table) load() (s snapshot) {
 
 // Apply takes what a broker told and reports whether anything is different now.
 // Of a partition the higher epoch holds, whoever told it, and of equal ones the
-// later. The brokers are always those that were told last.
+// later. The brokers are always those that were told last. Of a tenant's cell the higher
+// revision holds; a broker that knows no cells says nothing of them.
 func (t *Table) Apply(u *TableUpdate) (changed bool) {
 	if u.Partitions <= 0 || u.Partitions > MaxPartitions {
 		return false
 	}
-	old := t.load()
-	next := &snapshot{cell: old.cell, brokers: old.brokers, owners: old.owners}
-	if len(old.cell) != u.Partitions {
+	old, copied := t.load(), false
+	next := &old
+	if len(old.all) != u.Partitions {
 		changed = true
-		next.cell, next.owners = make([]uint16, u.Partitions), make([]TableOwner, u.Partitions)
-		for i := range next.cell {
-			next.cell[i], next.owners[i].Partition = uint16(i), uint16(i)
+		owners := make([]TableOwner, u.Partitions)
+		next.all, next.shared, next.drawn = make([]uint16, u.Partitions), u.Partitions, &sync.Map{}
+		for i := range next.all {
+			next.all[i], owners[i].Partition = uint16(i), uint16(i)
 		}
-		copy(next.owners, old.owners)
+		copy(owners, next.owners)
+		next.owners, copied = owners, true
+	}
+	if u.Shared > 0 && u.Shared <= u.Partitions && u.Shared != next.shared {
+		next.shared, next.drawn, changed = u.Shared, &sync.Map{}, true
+	}
+	if next.place(u.Cells) {
+		changed = true
 	}
 	if !slices.Equal(old.brokers, u.Brokers) {
 		changed = true
 		next.brokers = slices.Clone(u.Brokers)
 	}
-	copied := len(old.cell) != u.Partitions
 	for _, o := range u.Owners {
 		if int(o.Partition) >= u.Partitions || o.Epoch < next.owners[o.Partition].Epoch || o == next.owners[o.Partition] {
 			continue
@@ -69,6 +90,47 @@ func (t *Table) Apply(u *TableUpdate) (changed bool) {
 	return changed
 }
 
+// place takes the cells that were told, and reports whether any is new.
+func (s *snapshot) place(cells []TableCell) (changed bool) {
+	for _, c := range cells {
+		if c.Revision <= s.placed[c.Tenant].Revision {
+			continue
+		}
+		if !changed {
+			placed := make(map[string]TableCell, len(s.placed)+1)
+			maps.Copy(placed, s.placed)
+			s.placed, changed = placed, true
+		}
+		s.placed[c.Tenant] = c
+	}
+	return changed
+}
+
+// Cell returns the partitions of a tenant whose plan gave it m, 0 for all, and the
+// revision of what was told of it, 0 if nothing was. Before the first update there are
+// none. The list is not changed.
+func (t *Table) Cell(tenant string, m int) (list []uint16, revision uint64) {
+	s := t.load()
+	return s.cell(tenant, m)
+}
+
+func (s *snapshot) cell(tenant string, m int) (list []uint16, revision uint64) {
+	placed := s.placed[tenant]
+	if n := len(placed.Partitions); n > 0 && int(placed.Partitions[n-1]) < len(s.all) {
+		return placed.Partitions, placed.Revision
+	}
+	if m <= 0 || m >= s.shared {
+		return s.all[:s.shared], placed.Revision
+	}
+	key := drawnCell{tenant, m}
+	if list, ok := s.drawn.Load(key); ok {
+		return list.([]uint16), placed.Revision
+	}
+	list = Cell(tenant, m, s.all[:s.shared])
+	s.drawn.Store(key, list)
+	return list, placed.Revision
+}
+
 // Moved takes what a broker answered that does not serve a partition, and reports
 // whether the table had an older entry of it. An entry of the same epoch stays: the
 // owner may not have begun to serve, and only its own table says more.
@@ -77,21 +139,23 @@ func (t *Table) Moved(m *Moved) (changed bool) {
 	if int(m.Partition) >= len(old.owners) || m.Epoch <= old.owners[m.Partition].Epoch {
 		return false
 	}
-	next := &snapshot{cell: old.cell, brokers: old.brokers, owners: slices.Clone(old.owners)}
+	next := &old
+	next.owners = slices.Clone(old.owners)
 	next.owners[m.Partition] = TableOwner{Partition: m.Partition, Epoch: m.Epoch, Broker: m.Broker}
 	t.now.Store(next)
 	return true
 }
 
 // Owner returns the broker that owns the partition of a client, with that and the
-// epoch of its entry. ok is false if nobody does, as far as is known. Before the
+// epoch of its entry; m is as for Cell. ok is false if nobody does, as far as is known. Before the
 // first update it is the broker without a name.
-func (t *Table) Owner(clientID string) (broker string, partition uint16, epoch uint64, ok bool) {
+func (t *Table) Owner(tenant string, m int, clientID string) (broker string, partition uint16, epoch uint64, ok bool) {
 	s := t.load()
-	if len(s.cell) == 0 {
+	if len(s.all) == 0 {
 		return "", 0, 0, true
 	}
-	partition = Choose(s.cell, clientID)
+	list, _ := s.cell(tenant, m)
+	partition = Choose(list, clientID)
 	broker, epoch, ok = s.owner(partition)
 	return broker, partition, epoch, ok
 }
@@ -99,7 +163,7 @@ func (t *Table) Owner(clientID string) (broker string, partition uint16, epoch u
 // OwnerOf is Owner for a partition.
 func (t *Table) OwnerOf(partition uint16) (broker string, epoch uint64, ok bool) {
 	s := t.load()
-	if len(s.cell) == 0 {
+	if len(s.all) == 0 {
 		return "", 0, true
 	}
 	return s.owner(partition)
@@ -119,7 +183,7 @@ func (t *Table) Owns(broker string) bool {
 }
 
 // Partitions is how many there are, 0 before the first update.
-func (t *Table) Partitions() int { return len(t.load().cell) }
+func (t *Table) Partitions() int { return len(t.load().all) }
 
 // Address returns where the broker of that name accepts links; ok is false if it
 // does not.

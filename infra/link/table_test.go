@@ -67,7 +67,7 @@ var (
 
 func TestTable_WithoutUpdates(t *testing.T) {
 	var table link.Table
-	if b, _, _, ok := table.Owner("c"); b != "" || !ok {
+	if b, _, _, ok := table.Owner("acme", 0, "c"); b != "" || !ok {
 		t.Errorf("the owner is %q, %v, expected the broker without a name", b, ok)
 	}
 	if table.Apply(&link.TableUpdate{Brokers: []link.TableBroker{one}}) || len(table.Brokers()) != 0 {
@@ -134,11 +134,11 @@ func TestTable_OwnerIsThatOfThePartition(t *testing.T) {
 	}
 	table.Apply(u)
 	for name, want := range map[string]uint16{"a": 356, "sensor-1": 603} {
-		if b, p, e, ok := table.Owner(name); p != want || b != fmt.Sprint("b", want%7) || e != uint64(want)+1 || !ok {
+		if b, p, e, ok := table.Owner("acme", 0, name); p != want || b != fmt.Sprint("b", want%7) || e != uint64(want)+1 || !ok {
 			t.Errorf("Owner(%s) = %s, %d, %d, %v", name, b, p, e, ok)
 		}
 	}
-	if n := testing.AllocsPerRun(100, func() { table.Owner("sensor-1") }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { table.Owner("acme", 0, "sensor-1") }); n > 0 {
 		t.Errorf("Owner allocates %v times", n)
 	}
 }
@@ -164,7 +164,7 @@ func TestTable_ReadersAndAWriter(t *testing.T) {
 					return
 				default:
 				}
-				if b, _, e, ok := table.Owner("x"); b != fmt.Sprint("b", e) || !ok {
+				if b, _, e, ok := table.Owner("acme", 0, "x"); b != fmt.Sprint("b", e) || !ok {
 					t.Errorf("epoch %d is of %s", e, b)
 					return
 				}

@@ -107,7 +107,7 @@ func appendUpFrame(dst []byte, f *UpFrame) []byte {
 // appendOpen appends
 //
 //	session expiry u32 | receive maximum u16 | credit u64 | grant revision u64 |
-//	limits | tenant | ClientID | labels | [token u64] | [will delay u32 | will flags u8 | will]
+//	limits | tenant | ClientID | labels | [token u64] | [partitions u16 | placement u64] | [will delay u32 | will flags u8 | will]
 func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	var flags byte
 	if o.CleanStart {
@@ -122,6 +122,10 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	if o.Resume != 0 {
 		flags |= flagExpiry
 	}
+	cell := o.Partitions != 0 || o.Placement != 0
+	if cell {
+		flags |= flagCell
+	}
 	dst, body := open(dst, wireOpen, flags, ch)
 	dst = binary.BigEndian.AppendUint32(dst, o.SessionExpiry)
 	dst = binary.BigEndian.AppendUint16(dst, o.ReceiveMaximum)
@@ -133,6 +137,10 @@ func appendOpen(dst []byte, ch Channel, o *Open) []byte {
 	dst = appendLabels(dst, &o.Labels)
 	if o.Resume != 0 {
 		dst = binary.BigEndian.AppendUint64(dst, o.Resume)
+	}
+	if cell {
+		dst = binary.BigEndian.AppendUint16(dst, o.Partitions)
+		dst = binary.BigEndian.AppendUint64(dst, o.Placement)
 	}
 	if o.Will != nil {
 		dst = binary.BigEndian.AppendUint32(dst, o.Will.Delay)
@@ -199,6 +207,10 @@ func (r *reader) open(flags byte) *Open {
 	if flags&flagExpiry != 0 {
 		o.Resume = r.U64()
 		r.Bad = r.Bad || o.Resume == 0
+	}
+	if flags&flagCell != 0 {
+		o.Partitions, o.Placement = r.U16(), r.U64()
+		r.Bad = r.Bad || o.Partitions == 0 && o.Placement == 0
 	}
 	if flags&flagWill != 0 {
 		delay, flags := r.U32(), r.U8()
@@ -308,7 +320,7 @@ func (b *Up) decode(f wire.Frame) error {
 
 // upFlags are the flags that each frame of a gateway may have.
 var upFlags = map[byte]byte{
-	wireOpen:    flagYes | flagWill | flagExpiry | flagGuest,
+	wireOpen:    flagYes | flagWill | flagExpiry | flagGuest | flagCell,
 	wirePublish: flagQoS | flagRetain | flagDup | flagExpiry,
 	wireClose:   flagExpiry,
 	wireQuery:   flagYes,

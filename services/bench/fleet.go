@@ -166,7 +166,8 @@ func clientName(i int) string { return fmt.Sprintf("device-%07d", i) }
 func (f *fleet) connected(ctx context.Context, name string, do func(ask func(link.UpFrame, link.DownKind) error) error) error {
 	const again = 50 * time.Millisecond
 	for end := time.Now().Add(answerTime); ; {
-		l, _ := f.brokers.Pick(fleetTenant, name)
+		partition, _ := f.brokers.Partition(fleetTenant, 0, name)
+		l := f.brokers.Pick(partition, fleetTenant, name)
 		if l != nil {
 			m := &member{answer: make(chan link.DownFrame, 1)}
 			ch, err := l.Channels.Add(m)

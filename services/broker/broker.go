@@ -3,6 +3,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -90,7 +91,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 		}
 	}
 	config := shard.Config{
-		Store: b.store, Partitions: b.config.Partitions, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
+		Store: b.store, Partitions: b.config.Partitions, Reserved: b.config.Cluster.Reserved, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
 	}
 	if b.config.Cluster.On() {
 		if b.region, err = newRegion(&b.config, b.name, b.store, sync, lost, b.listener.Addr().String(), b.tls, b.log); err != nil {
@@ -125,7 +126,7 @@ func checkStore(store kv.Store, c *Config) error {
 		b.Put(partitionsKey, binary.BigEndian.AppendUint32(nil, uint32(c.Partitions)))
 		b.Put(versionKey, binary.BigEndian.AppendUint16(nil, storeVersion))
 		if c.Cluster.On() {
-			b.Put(clusterKey, nil)
+			b.Put(clusterKey, reservedValue(c))
 			b.Put(newKey, nil)
 		}
 		return store.Apply(&b, true)
@@ -136,8 +137,10 @@ func checkStore(store kv.Store, c *Config) error {
 	if len(v) != 4 || int(binary.BigEndian.Uint32(v)) != c.Partitions {
 		return fmt.Errorf("partitions: the store was made with %d partitions, the configuration says %d; set partitions back", binary.BigEndian.Uint32(v), c.Partitions)
 	}
-	_, err = store.Get(clusterKey)
+	v, err = store.Get(clusterKey)
 	switch {
+	case err == nil && c.Cluster.On() && !bytes.Equal(v, reservedValue(c)):
+		return fmt.Errorf("cluster.reserved: the store was made with another number than %d; set it back", c.Cluster.Reserved)
 	case err == nil && !c.Cluster.On():
 		return errors.New("cluster: the store is that of a broker of a cluster, which alone cannot know whether it is the newest; set cluster.listen back")
 	case errors.Is(err, kv.ErrNotFound) && c.Cluster.On():
@@ -146,6 +149,15 @@ func checkStore(store kv.Store, c *Config) error {
 		return err
 	}
 	return nil
+}
+
+// reservedValue is what stands under clusterKey: how many partitions are reserved, u32;
+// nothing for none, as in stores from before there were any.
+func reservedValue(c *Config) []byte {
+	if c.Cluster.Reserved == 0 {
+		return nil
+	}
+	return binary.BigEndian.AppendUint32(nil, uint32(c.Cluster.Reserved))
 }
 
 // Attach makes a link to a gateway in this process.

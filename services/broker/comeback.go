@@ -29,6 +29,36 @@ var identityKey = []byte{0xFF, 0xFF, 'i'}
 
 const storePrefix = "store."
 
+// shapeKey is the key of the bucket of heartbeats that says what every broker of the
+// region must agree about for ever; no heartbeat has it.
+const shapeKey = "region.shape"
+
+// shapeOf is what stands under shapeKey.
+func shapeOf(c *Config) string {
+	return fmt.Sprintf("partitions=%d reserved=%d", c.Partitions, c.Cluster.Reserved)
+}
+
+// sameShape holds that a region has the number of partitions, and of reserved ones, that
+// the configuration says; the first broker says it for all. Brokers that disagreed would
+// look for sessions in different places.
+func sameShape(ctx context.Context, beats bus.Bucket, shape string) error {
+	for {
+		held, err := beats.Get(ctx, shapeKey)
+		switch {
+		case errs.Is(err, errs.NotFound):
+			if _, err := beats.Put(ctx, shapeKey, []byte(shape), bus.Absent); err == nil || !errs.Is(err, errs.Conflict) {
+				return err
+			}
+		case err != nil:
+			return err
+		case string(held.Value) != shape:
+			return fmt.Errorf("this broker is configured with %s and the region with %s: set partitions and cluster.reserved so", shape, held.Value)
+		default:
+			return nil
+		}
+	}
+}
+
 // errReplaced ends a broker whose name another store has.
 var errReplaced = errors.New("another broker with this name and a newer store has taken its place: what this one has counts no more; empty its data folder and give it another name, or stop the other one")
 
@@ -45,7 +75,7 @@ const (
 // of a broker whose disk was lost; the newest store has it, and an older one that turns
 // up is refused. A new broker needs the control plane for that, one that was a member
 // starts without it: the others, or members.Retired, tell it.
-func comeBack(store kv.Store, beats bus.Bucket, name string, log *slog.Logger) error {
+func comeBack(store kv.Store, beats bus.Bucket, name, shape string, log *slog.Logger) error {
 	_, err := store.Get(newKey)
 	fresh := err == nil
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
@@ -70,6 +100,9 @@ func comeBack(store kv.Store, beats bus.Bucket, name string, log *slog.Logger) e
 		return nil
 	case t != nil && !fresh:
 		return errRetired
+	}
+	if err := sameShape(ctx, beats, shape); err != nil {
+		return err
 	}
 	key := storePrefix + placement.BeatKey(partition.Broker(name))
 	held, err := beats.Get(ctx, key)

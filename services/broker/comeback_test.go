@@ -5,6 +5,7 @@ package broker
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/manormq/manor/infra/bus"
@@ -32,7 +33,9 @@ func newStore(t *testing.T) kv.Store {
 func TestComeBack(t *testing.T) {
 	control := busmem.New()
 	beats := later(control, beatsBucket)
-	come := func(s kv.Store) error { return comeBack(s, beats, "b1", slog.New(slog.DiscardHandler)) }
+	come := func(s kv.Store) error {
+		return comeBack(s, beats, "b1", "partitions=16 reserved=0", slog.New(slog.DiscardHandler))
+	}
 	leave := func() {
 		t.Helper()
 		beat := placement.Beat{Count: 1}
@@ -75,7 +78,9 @@ func TestComeBack(t *testing.T) {
 // not; the old disk stays out.
 func TestComeBack_DiskLost(t *testing.T) {
 	beats := later(busmem.New(), beatsBucket)
-	come := func(s kv.Store) error { return comeBack(s, beats, "b1", slog.New(slog.DiscardHandler)) }
+	come := func(s kv.Store) error {
+		return comeBack(s, beats, "b1", "partitions=16 reserved=0", slog.New(slog.DiscardHandler))
+	}
 	old, empty := newStore(t), newStore(t)
 	for i, s := range []kv.Store{old, empty, empty} {
 		if err := come(s); err != nil {
@@ -84,5 +89,32 @@ func TestComeBack_DiskLost(t *testing.T) {
 	}
 	if err := come(old); !errors.Is(err, errReplaced) {
 		t.Errorf("the old disk is taken: %v", err)
+	}
+}
+
+// A broker that counts the partitions differently does not start: the first one has said
+// how many there are. One of before that was said says it for the others.
+func TestComeBack_OtherShape(t *testing.T) {
+	beats := later(busmem.New(), beatsBucket)
+	log := slog.New(slog.DiscardHandler)
+	come := func(s kv.Store, name, shape string) error { return comeBack(s, beats, name, shape, log) }
+	first := newStore(t)
+	if err := come(first, "b1", "partitions=16 reserved=4"); err != nil {
+		t.Fatal(err)
+	}
+	if err := come(newStore(t), "b2", "partitions=16 reserved=0"); err == nil || !strings.Contains(err.Error(), "partitions=16 reserved=4: set") {
+		t.Errorf("another number of reserved partitions: %v", err)
+	}
+	if err := beats.Delete(t.Context(), shapeKey, bus.Any); err != nil {
+		t.Fatal(err)
+	}
+	if err := come(first, "b1", "partitions=16 reserved=4"); err != nil {
+		t.Error(err)
+	}
+	if err := come(newStore(t), "b2", "partitions=32 reserved=4"); err == nil {
+		t.Error("another number of partitions is taken")
+	}
+	if err := come(newStore(t), "b2", "partitions=16 reserved=4"); err != nil {
+		t.Error(err)
 	}
 }

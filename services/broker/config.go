@@ -14,6 +14,7 @@ import (
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/services/broker/join"
+	"github.com/manormq/manor/services/broker/layout"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -46,7 +47,8 @@ type ClusterConfig struct {
 	Advertise      string   `yaml:"advertise" doc:"host:port at which other brokers reach cluster.listen; empty is the same, which must then name one address"`
 	AdvertiseLinks string   `yaml:"advertise_links" doc:"host:port at which gateways reach broker.listen; empty is the same, which must then name one address"`
 	Zone           string   `yaml:"zone" doc:"where this broker runs, such as an availability zone: the replicas of a partition are in different zones, where there are enough; empty is nowhere in particular"`
-	Labels         []string `yaml:"labels" doc:"labels of the partitions that this broker takes; none takes those without a label"`
+	Labels         []string `yaml:"labels" doc:"labels of the partitions that this broker takes; shared is that of partitions of which nobody has said one, and none is the same as shared alone"`
+	Reserved       int      `yaml:"reserved" doc:"how many of the partitions, the last ones, are no tenant's until an operator places one there (manor admin tenant place); the same on every broker, never changes for a store"`
 	Join           string   `yaml:"join" doc:"host:port of the join listener of a broker of the cluster: with an empty data folder this broker gets its certificate there, with token, and later has it renewed there; cert, key and ca are then not needed"`
 	Token          string   `yaml:"token" doc:"join token, of manor admin cluster token create; not needed once the broker has joined"`
 	JoinListen     string   `yaml:"join_listen" doc:"address at which new brokers with a join token get their certificates, such as 0.0.0.0:44055; needs ca_key; empty admits none here"`
@@ -92,8 +94,8 @@ func (c *ClusterConfig) validate(links string) error {
 		return fmt.Errorf("labels: expected up to 255, found %d", len(c.Labels))
 	}
 	for _, l := range c.Labels {
-		if l == "" || len(l) > 255 {
-			return fmt.Errorf("labels: expected 1 to 255 bytes each, found %q", l)
+		if _, err := layout.Normal(l); err != nil {
+			return fmt.Errorf("labels: %w", err)
 		}
 	}
 	if c.CompressLinks != "auto" && c.CompressLinks != "on" && c.CompressLinks != "off" {
@@ -116,6 +118,16 @@ func (c *ClusterConfig) validate(links string) error {
 		return fmt.Errorf("replicas: %d is not between 1 and 5", c.Replicas)
 	}
 	return nil
+}
+
+// accepted are the labels as the heartbeat has them.
+func (c *ClusterConfig) accepted() (out []string) {
+	for _, label := range c.Labels {
+		if n, err := layout.Normal(label); err == nil { // validate has seen to it
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // splitAddress takes host:port apart.
@@ -168,6 +180,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.Cluster.validate(c.Listen); err != nil {
 		return fmt.Errorf("cluster.%w", err)
+	}
+	if c.Cluster.Reserved < 0 || c.Cluster.Reserved >= c.Partitions || c.Cluster.Reserved > 0 && !c.Cluster.On() {
+		return fmt.Errorf("cluster.reserved: expected 0 to %d, one less than partitions, and 0 without cluster.listen; found %d", c.Partitions-1, c.Cluster.Reserved)
 	}
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/host"
+	"github.com/manormq/manor/services/broker/layout"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -65,6 +67,9 @@ func (d *desk) Members() []operate.Member {
 		x := operate.Member{
 			Name: m.Name, State: m.State.String(), Since: time.UnixMilli(m.Since), Zone: m.Zone, Version: m.Version,
 			Draining: m.Draining, Stopping: m.Stopping, Cluster: m.Cluster, Links: m.Links,
+		}
+		for l := range strings.SplitSeq(m.Labels, ",") {
+			x.Labels = append(x.Labels, layout.Name(l))
 		}
 		x.Owned, x.Followed = d.region.host.Holds(partition.Broker(m.Name))
 		out = append(out, x)
@@ -190,7 +195,7 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 	out := make([]operate.Partition, d.config.Partitions)
 	if d.region == nil {
 		for i := range out {
-			out[i] = operate.Partition{ID: i, Owner: d.name, InSync: []string{d.name}, Wanted: []string{d.name}, Replicas: 1, State: operate.InSync}
+			out[i] = operate.Partition{ID: i, Owner: d.name, InSync: []string{d.name}, Wanted: []string{d.name}, Replicas: 1, Label: layout.Shared, State: operate.InSync}
 		}
 		return out, nil
 	}
@@ -210,7 +215,7 @@ func (d *desk) Partitions(ctx context.Context) ([]operate.Partition, error) {
 		t := replicas.Entry(p).Table
 		x := operate.Partition{
 			ID: i, Epoch: t.Epoch, Owner: string(t.Owner), InSync: words(t.InSync), Others: words(t.Others), Draining: t.Draining,
-			Replicas: replicas.Replicas(p), State: operate.Unowned, Wanted: words(wanted[i]),
+			Replicas: replicas.Replicas(p), Label: layout.Name(replicas.Label(p)), State: operate.Unowned, Wanted: words(wanted[i]),
 		}
 		if t.Revision != 0 {
 			x.State = stateOf(roles[x.Owner], i, len(x.InSync) >= x.Replicas)

@@ -34,6 +34,7 @@ var (
 	descCopied     = prometheus.NewDesc("mqtt_broker_partition_sent_total", "What followers were sent to catch up: snapshots, and pieces of them and of the log.", []string{"what"}, nil)
 	descRoutes     = prometheus.NewDesc("mqtt_broker_routes", "Keys of the replicated routes.", nil, nil)
 	descRoutesWait = prometheus.NewDesc("mqtt_broker_routes_pending", "Keys of routes that wait to be written.", nil, nil)
+	descCells      = prometheus.NewDesc("mqtt_broker_cells", "Tenants with a record of their partitions, by who said it: plan or operator.", []string{"by"}, nil)
 	descRequests   = prometheus.NewDesc("mqtt_broker_cluster_requests_total", "Messages for other brokers, by what became of them: sent, refused because too much waited, lost with the link at QoS 0.", []string{"outcome"}, nil)
 )
 
@@ -41,7 +42,7 @@ var (
 func ClusterDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descLocal, descRemote, descSent, descReceived, descCut, descSplit, descHealed, descObjects, descTombs,
-		descDots, descPartitions, descMembers, descBus, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descRequests,
+		descDots, descPartitions, descMembers, descBus, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descCells, descRequests,
 	}
 }
 
@@ -75,8 +76,9 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		sent, received, splits, healed, local uint64
 	)
 	states := map[member.State]int{member.Alive: 1}
-	busUp := true
+	busUp, cells, placed := true, 0, 0
 	if r := d.region; r != nil {
+		cells, placed = r.layout.Count()
 		replicas, meta, keys = r.replicas(), r.meta.Stats(), r.routes.Stats()
 		s := r.mesh.Stats()
 		enqueued, full, lost, dropped = s.Enqueued.Load(), s.Full.Load(), s.Lost.Load(), s.Dropped.Load()
@@ -131,6 +133,8 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descCopied, replicas.Pieces, "pieces")
 	gauge(descRoutes, keys.Keys)
 	gauge(descRoutesWait, keys.Pending)
+	gauge(descCells, cells-placed, "plan")
+	gauge(descCells, placed, "operator")
 	counter(descRequests, enqueued, "sent")
 	counter(descRequests, full, "refused")
 	counter(descRequests, lost, "lost")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/layout"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/routes"
 	"github.com/manormq/manor/services/broker/shard"
@@ -39,6 +40,40 @@ func (r *region) Brokers() []string {
 		}
 	}
 	return names
+}
+
+// Cell implements shard.Cluster.
+func (r *region) Cell(tenant string) ([]partition.ID, uint64) {
+	c, _ := r.layout.Cell(tenant)
+	return listOf(c)
+}
+
+// Place implements shard.Cluster.
+func (r *region) Place(tenant string, m int) ([]partition.ID, uint64) {
+	return listOf(r.layout.Open(tenant, m))
+}
+
+// listOf is a cell as shards have it: nil if it is the plan's.
+func listOf(c layout.Cell) ([]partition.ID, uint64) {
+	if len(c.Partitions) == 0 {
+		return nil, c.Revision
+	}
+	return c.Partitions, c.Revision
+}
+
+// cellChanged takes the record of a tenant's cell.
+func (r *region) cellChanged(tenant string, c layout.Cell) {
+	if r.shards == nil {
+		return // it asks when it is made
+	}
+	list, revision := listOf(c)
+	r.shards.SetCell(tenant, list, revision)
+	if c.Placed() {
+		r.mu.Lock()
+		r.mu.placed[tenant] = true
+		r.mu.Unlock()
+		r.signal()
+	}
 }
 
 // Append implements shard.Cluster.

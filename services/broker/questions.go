@@ -36,6 +36,8 @@ const (
 	askCopy     = "copy"
 	askSessions = "sessions"
 	askDrain    = "drain"
+	askHold     = "hold"
+	askCell     = "cell"
 )
 
 // question is what a desk asks another.
@@ -43,7 +45,8 @@ type question struct {
 	What      string                `json:"what"`
 	Partition int                   `json:"partition,omitempty"` // askCopy
 	Sessions  *operate.SessionQuery `json:"sessions,omitempty"`  // askSessions
-	Undo      bool                  `json:"undo,omitempty"`      // askDrain
+	Undo      bool                  `json:"undo,omitempty"`      // askDrain, askHold
+	Tenant    string                `json:"tenant,omitempty"`    // askHold, askCell
 }
 
 // reply is its answer: Error, or what was asked for.
@@ -53,6 +56,7 @@ type reply struct {
 	Roles    []byte            `json:"roles,omitempty"` // a partition.Role for each partition
 	Copy     *operate.Copy     `json:"copy,omitempty"`
 	Sessions []operate.Session `json:"sessions,omitempty"`
+	Revision uint64            `json:"revision,omitempty"` // of a tenant's cell
 }
 
 // answer answers another desk. It may wait for turns of shards.
@@ -97,6 +101,15 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 	case askDrain:
 		d.log.Warn("an operator says whether this broker drains", slog.String("asked_at", from), slog.Bool("drain", !q.Undo))
 		d.region.host.SetDraining(!q.Undo)
+	case askHold:
+		hold := holdTime
+		if q.Undo {
+			hold = 0
+		}
+		d.shards.Hold(q.Tenant, hold)
+	case askCell:
+		c, _ := d.region.layout.Cell(q.Tenant)
+		r.Revision = c.Revision
 	default:
 		return errs.New(errs.Invalid, "%s does not know the question %q: it may be older than %s", d.name, q.What, from)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/host"
+	"github.com/manormq/manor/services/broker/layout"
 	"github.com/manormq/manor/services/broker/member"
 	"github.com/manormq/manor/services/broker/metadata"
 	"github.com/manormq/manor/services/broker/partition"
@@ -41,6 +42,7 @@ type region struct {
 	mesh   *cluster.Mesh
 	meta   *metadata.Store
 	routes *routes.Routes
+	layout *layout.Layout
 
 	listener net.Listener
 	// owners are the entries of the table that the shards ask for, by partition.
@@ -64,6 +66,8 @@ type region struct {
 		sync.Mutex
 		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
+		// placed are the tenants whose cell has not been told to gateways.
+		placed map[string]bool
 		// inlets are those of the brokers that have sent something.
 		inlets map[string]*shard.Inlet
 	}
@@ -91,13 +95,17 @@ type owner struct {
 // gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
 	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), gaining: make([]atomic.Bool, c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
-	r.mu.told, r.mu.inlets = make(map[partition.ID]bool), make(map[string]*shard.Inlet)
+	r.mu.told, r.mu.placed, r.mu.inlets = make(map[partition.ID]bool), make(map[string]bool), make(map[string]*shard.Inlet)
 	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing, Compress: r.compress(&c.Cluster)})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
 	r.routes = routes.New(routes.Config{Store: r.meta, Sink: r, Log: log})
-	replicas := c.Cluster.Replicas
+	if r.layout, err = layout.New(layout.Config{
+		Store: r.meta, Partitions: c.Partitions, Reserved: c.Cluster.Reserved, Replicas: c.Cluster.Replicas, Changed: r.cellChanged, Log: log,
+	}); err != nil {
+		return nil, err
+	}
 	if r.joins, err = newJoins(c, r, tlsConf); err != nil {
 		return nil, err
 	}
@@ -107,7 +115,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	}
 	beats := later(c.Bus, beatsBucket)
 	r.beats = beats
-	if err = comeBack(store, beats, name, log); err != nil {
+	if err = comeBack(store, beats, name, shapeOf(c), log); err != nil {
 		r.close()
 		return nil, err
 	}
@@ -126,10 +134,10 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 			return k <= partition.Answer || r.mesh.Version(to) >= cluster.VersionTail
 		},
 		Table: host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
-		Zone: c.Cluster.Zone, Labels: c.Cluster.Labels, Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
-		Replicas: func(partition.ID) int { return replicas },
-		Cede:     func(p partition.ID, done func()) { r.shards.Cede(p, done) },
-		Changed:  r.changed, Seen: r.seen, Log: log,
+		Zone: c.Cluster.Zone, Labels: c.Cluster.accepted(), Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
+		Replicas: r.layout.Replicas, Label: r.layout.Label, Moves: r.layout.Moves, CatchUp: r.layout.CatchUp,
+		Cede:    func(p partition.ID, done func()) { r.shards.Cede(p, done) },
+		Changed: r.changed, Seen: r.seen, Log: log,
 		PowerLost: powerLost, Started: func() {
 			if err := noteBoot(store, boot()); err != nil {
 				log.Error("the boot of the machine cannot be noted in the store; at the next start it counts as lost power", slog.Any("error", err))
@@ -299,7 +307,21 @@ func (r *region) update() *link.TableUpdate {
 		u.Owners = append(u.Owners, r.ownerOf(p))
 	}
 	clear(r.mu.told)
+	for tenant := range r.mu.placed {
+		if c, ok := r.layout.Cell(tenant); ok {
+			u.Cells = append(u.Cells, tableCell(tenant, c))
+		}
+	}
+	clear(r.mu.placed)
 	return u
+}
+
+func tableCell(tenant string, c layout.Cell) link.TableCell {
+	x := link.TableCell{Tenant: tenant, Revision: c.Revision}
+	for _, p := range c.Partitions {
+		x.Partitions = append(x.Partitions, uint16(p))
+	}
+	return x
 }
 
 // Table is all that gateways are told of the partition table.
@@ -310,11 +332,16 @@ func (r *region) Table() *link.TableUpdate {
 	for p := range r.owners {
 		u.Owners = append(u.Owners, r.ownerOf(partition.ID(p)))
 	}
+	r.layout.Cells(func(tenant string, c layout.Cell) {
+		if c.Placed() {
+			u.Cells = append(u.Cells, tableCell(tenant, c))
+		}
+	})
 	return u
 }
 
 func (r *region) tableLocked() *link.TableUpdate {
-	u := &link.TableUpdate{Partitions: len(r.owners)}
+	u := &link.TableUpdate{Partitions: len(r.owners), Shared: r.layout.Shared()}
 	for _, m := range r.members.Snapshot().Members {
 		if m.Links != "" {
 			u.Brokers = append(u.Brokers, link.TableBroker{Name: m.Name, Address: m.Links})

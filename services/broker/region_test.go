@@ -28,6 +28,9 @@ type town struct {
 	bus     *embed.Server
 	brokers []*house
 	log     *slog.Logger
+	// tenant is the clients', and spread how many partitions it has, 0 for all.
+	tenant string
+	spread uint16
 }
 
 type house struct {
@@ -45,13 +48,14 @@ type house struct {
 	gone, ended chan struct{}
 }
 
-func newTown(t *testing.T, n int) *town {
+// newTown starts it; with changes the configuration of the i-th broker.
+func newTown(t *testing.T, n int, with ...func(i int, c *Config)) *town {
 	t.Helper()
 	level := slog.LevelWarn
 	if os.Getenv("REGION_LOG") != "" {
 		level = slog.LevelDebug
 	}
-	w := &town{t: t, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level}))}
+	w := &town{t: t, tenant: "acme", log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level}))}
 	var err error
 	if w.bus, err = embed.Start(t.Context(), embed.Config{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
@@ -62,13 +66,16 @@ func newTown(t *testing.T, n int) *town {
 		names = append(names, fmt.Sprintf("b%d", i+1))
 	}
 	files := wiretest.Nodes(t, names...)
-	for _, name := range names {
+	for i, name := range names {
 		c := DefaultConfig()
 		f := files[name]
 		c.Data, c.Partitions, c.Listen = filepath.Join(t.TempDir(), name), 16, "127.0.0.1:0"
 		c.Cert, c.Key, c.CA = f.Cert, f.Key, f.CA
 		c.Cluster.Listen, c.Cluster.Replicas = "127.0.0.1:0", 2
 		c.Cluster.JoinListen, c.Cluster.CAKey = "127.0.0.1:0", f.CAKey
+		for _, change := range with {
+			change(i, &c)
+		}
 		w.brokers = append(w.brokers, &house{town: w, name: name, config: c})
 	}
 	for _, h := range w.brokers {
@@ -176,6 +183,9 @@ type resident struct {
 
 var limitless = link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, Retained: -1, RetainedBytes: -1, Sessions: -1, ReceiveMaximum: 1000}
 
+// Features implements link.Featured: its connections do not go on elsewhere.
+func (c *resident) Features() uint32 { return link.FeatureOwners | link.FeatureCells }
+
 // Receive implements link.Gateway.
 func (c *resident) Receive(b *link.Down) {
 	for _, f := range b.Frames {
@@ -208,7 +218,7 @@ func (w *town) connect(id string, expiry uint32) *resident {
 			c.at, c.gone, c.frames, c.payload = h, h.gone, make(chan link.DownFrame, 1<<16), make(chan string, 1<<16)
 			c.link = h.Attach(c)
 			c.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-				Tenant: "acme", ClientID: mqtt.ClientID(id), SessionExpiry: expiry, ReceiveMaximum: 100, Credit: 1 << 40, Limits: limitless,
+				Tenant: w.tenant, ClientID: mqtt.ClientID(id), SessionExpiry: expiry, ReceiveMaximum: 100, Credit: 1 << 40, Limits: limitless, Partitions: w.spread,
 			}})
 			select {
 			case f := <-c.frames:

@@ -39,7 +39,7 @@ func admin() *cobra.Command {
 	f := c.PersistentFlags()
 	f.String("operator", "", "URL of a broker's operator listener (default $"+operatorEnv+", or "+operatorDefault+")")
 	f.String("format", "", "how results are written: human or json (as -o)")
-	c.AddCommand(adminCluster(), adminNode(), adminSession(), adminPartition())
+	c.AddCommand(adminCluster(), adminNode(), adminSession(), adminPartition(), adminTenant())
 	return c
 }
 
@@ -292,7 +292,62 @@ func adminPartition() *cobra.Command {
 		},
 	}
 	abandon.Flags().Bool("yes", false, "it is meant")
-	c := &cobra.Command{Use: "partition", Short: "look at partitions, and give them up"}
-	c.AddCommand(show, abandon)
+	label := &cobra.Command{
+		Use:   "label LIST LABEL [--replicas N]",
+		Short: "have partitions be held by brokers that accept a label",
+		Long: "Have partitions, such as 0-3,7, be held by brokers that accept a label (broker.cluster.labels). They move there by\n" +
+			"themselves, a few at a time, with the sessions and connections in them. The label shared is that of partitions of which\n" +
+			"nobody has said one. With --replicas it is also said how many brokers hold each; without, that stays.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			values := url.Values{"partitions": {args[0]}, "label": {args[1]}}
+			if f := cmd.Flags().Lookup("replicas"); f.Changed {
+				values.Set("replicas", f.Value.String())
+			}
+			return request{http.MethodPost, "partition/label", values}.show(cmd)
+		},
+	}
+	label.Flags().Int("replicas", 0, "brokers that hold each, 1 to 5")
+	c := &cobra.Command{Use: "partition", Short: "look at partitions, say who holds them, and give them up"}
+	c.AddCommand(show, label, abandon)
+	return c
+}
+
+func adminTenant() *cobra.Command {
+	show := &cobra.Command{
+		Use: "show [TENANT]", Short: "list where tenants live that have partitions of their own", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			values := url.Values{}
+			if len(args) > 0 {
+				values.Set("tenant", args[0])
+			}
+			return request{http.MethodGet, "tenant/show", values}.show(cmd)
+		},
+	}
+	place := &cobra.Command{
+		Use:   "place TENANT --partitions LIST | --dedicated LABEL | --shared",
+		Short: "say in which partitions a tenant lives, before it has anything",
+		Long: "Say in which partitions a tenant lives: in those of a list, in all that have a label (partition label), or where its plan\n" +
+			"has it. It is refused while the tenant has a session or a retained message, and while a broker is away. A tenant with\n" +
+			"partitions of its own is moved to other brokers with partition label, with all that it has.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			values := url.Values{"tenant": {args[0]}}
+			for _, name := range []string{"partitions", "dedicated"} {
+				if v, _ := cmd.Flags().GetString(name); v != "" {
+					values.Set(name, v)
+				}
+			}
+			if shared, _ := cmd.Flags().GetBool("shared"); shared {
+				values.Set("shared", "true")
+			}
+			return request{http.MethodPost, "tenant/place", values}.show(cmd)
+		},
+	}
+	place.Flags().String("partitions", "", "these partitions, such as 60-63")
+	place.Flags().String("dedicated", "", "all partitions with this label")
+	place.Flags().Bool("shared", false, "as its plan has it")
+	c := &cobra.Command{Use: "tenant", Short: "look at where tenants live, and say it"}
+	c.AddCommand(show, place)
 	return c
 }

@@ -19,10 +19,25 @@ func adminCluster() *cobra.Command {
 	join := shows("join", "say how a broker joins: by being started", "cluster/join")
 	join.Args = cobra.ArbitraryArgs // VerneMQ's discovery-node=
 	c.AddCommand(
-		showCluster(), shows("gateways", "list the gateways and the brokers that they have links to", "cluster/gateways"), join, token(), drain(), leave(),
+		showCluster(), shows("gateways", "list the gateways and the brokers that they have links to", "cluster/gateways"), join, token(), drain(), leave(), clusterConfig(),
 		shows("rebalance", "say what is left to move, which the brokers do by themselves", "cluster/rebalance"),
 		shows("upgrade-check", "compare the versions of the brokers", "cluster/upgrade-check"),
 	)
+	return c
+}
+
+// clusterConfig is cluster config: what holds for all brokers.
+func clusterConfig() *cobra.Command {
+	set := &cobra.Command{
+		Use:   "set NAME VALUE",
+		Short: "change a setting on all brokers, at once and for good; default takes it back",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return request{http.MethodPost, "cluster/config/set", url.Values{"name": {args[0]}, "value": {args[1]}}}.show(cmd)
+		},
+	}
+	c := &cobra.Command{Use: "config", Short: "look at settings that hold for all brokers, and change them"}
+	c.AddCommand(shows("show", "list the settings of the cluster", "cluster/config/show"), set)
 	return c
 }
 

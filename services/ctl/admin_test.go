@@ -79,6 +79,32 @@ func (s *stage) Abandon(context.Context, int) (operate.Copy, error) {
 	return operate.Copy{}, errs.New(errs.Conflict, "b3 will serve it by itself")
 }
 
+func (s *stage) SetClass(_ context.Context, ids []int, label string, replicas int) error {
+	if label == "gold" {
+		return errs.New(errs.Conflict, "no broker that is there accepts the label gold")
+	}
+	return nil
+}
+
+func (s *stage) Placements() []operate.Placement {
+	return []operate.Placement{{Tenant: "acme", Partitions: []int{60, 61}, Revision: 2, Placed: true}}
+}
+
+func (s *stage) Place(_ context.Context, tenant string, ids []int, label string) (operate.Placement, error) {
+	if label != "" {
+		ids = []int{62}
+	}
+	return operate.Placement{Tenant: tenant, Partitions: ids, Revision: 2, Placed: true}, nil
+}
+
+func (s *stage) Settings() []operate.Setting {
+	return []operate.Setting{{Name: "moves", Value: 4, Least: 1, Most: 64}}
+}
+
+func (s *stage) Set(_ context.Context, name, value string) error {
+	return errs.New(errs.Invalid, "%s: expected a number, found %q", name, value)
+}
+
 func TestAdmin(t *testing.T) {
 	for _, c := range []struct {
 		args string
@@ -114,6 +140,17 @@ func TestAdmin(t *testing.T) {
 		{"partition abandon 0", 2, "repeat with --yes", ""},
 		{"partition abandon 0 --yes", 1, "b3 will serve it by itself", ""},
 		{"partition abandon", 2, "accepts 1 arg(s)", ""},
+		{"partition label 60-61 acme --replicas 2", 0, "the partitions 60-61 are for brokers that accept the label acme", ""},
+		{"partition label 60-61 gold", 1, "no broker that is there accepts the label gold", ""},
+		{"partition label 60-61", 2, "accepts 2 arg(s)", ""},
+		{"tenant show", 0, "acme    60-61       operator  2", ""},
+		{"tenant show nobody", 0, "nobody has no record", ""},
+		{"tenant place new --partitions 62-63", 0, "new     62-63       operator  2", ""},
+		{"tenant place new --dedicated gold", 0, "new     62          operator  2", ""},
+		{"tenant place new --shared", 0, "as its plan has it", ""},
+		{"tenant place new", 2, "expected one of --partitions LIST", ""},
+		{"cluster config show", 0, "moves  4      default", ""},
+		{"cluster config set moves many", 2, "expected a number", ""},
 		{"nonsense", 2, "unknown command", ""},
 	} {
 		s := &stage{looks: 4}

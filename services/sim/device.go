@@ -64,12 +64,17 @@ const (
 	lag    = 5 * ms
 )
 
-func (w *World) newDevice(id string, total int, filters ...string) {
-	var cell []partition.ID
+// cell are the partitions of the devices' tenant.
+func (w *World) cell() []partition.ID {
+	var all []partition.ID
 	for p := range partition.ID(w.partitions) {
-		cell = append(cell, p)
+		all = append(all, p)
 	}
-	d := &device{w: w, id: id, part: partition.Choose(cell, id), total: total, filters: filters, received: map[uint16]bool{}}
+	return link.Cell(tenant, w.spread, all)
+}
+
+func (w *World) newDevice(id string, total int, filters ...string) {
+	d := &device{w: w, id: id, part: partition.Choose(w.cell(), id), total: total, filters: filters, received: map[uint16]bool{}}
 	w.devices = append(w.devices, d)
 	w.after(w.between(0, second), d.turn)
 }
@@ -134,7 +139,7 @@ func (d *device) connect() {
 	d.opened = false
 	d.connection++
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
+		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
 	}})
 }

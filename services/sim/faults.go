@@ -19,6 +19,9 @@ func (w *World) schedule(length int64) {
 	if w.sessions {
 		kinds = append(kinds, gatewayCrash, gatewayCrash)
 	}
+	if w.spread > 0 {
+		kinds = append(kinds, relabel, relabel, relabel)
+	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
 	for at := w.between(2*second, 8*second); at < length; at += w.between(200*ms, 9*second) {
@@ -78,6 +81,7 @@ func (w *World) heal() {
 	w.bus.down, w.bus.flaky = false, 0
 	for _, n := range w.nodes {
 		n.slow, n.draining = false, false
+		clear(n.labels)
 		n.start()
 	}
 	if w.chance(50) { // else only what is repeated gets through
@@ -305,6 +309,27 @@ func clockJump(w *World) func() {
 	far := []int64{1000, 5000, 60_000, 3_600_000}[w.rand.IntN(4)]
 	n.skew += w.between(-min(far, 900_000), far)
 	return func() {}
+}
+
+// gold is the label of relabel: every second broker accepts it.
+const gold = "gold"
+
+// relabel has a partition be for brokers with a label, for a while. Brokers hear of it one
+// after the other: their controllers have different plans meanwhile.
+func relabel(w *World) func() {
+	id := partition.ID(w.rand.IntN(w.partitions))
+	say := func(label string) {
+		w.note("label "+label, "", uint64(id))
+		for _, n := range w.nodes {
+			w.after(w.between(0, 3*second), func() {
+				if w.faults {
+					n.labels[id] = label
+				}
+			})
+		}
+	}
+	say(gold)
+	return func() { say("") }
 }
 
 func drain(w *World) func() {

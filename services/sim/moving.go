@@ -60,7 +60,7 @@ func (d *device) impatient() {
 
 func (d *device) reopen() {
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Credit: 1 << 40, Resume: d.moving.token,
+		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(d.w.spread), Credit: 1 << 40, Resume: d.moving.token,
 	}})
 }
 

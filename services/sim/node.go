@@ -21,6 +21,10 @@ type node struct {
 	// run counts the starts; what was begun in an earlier one is not carried out.
 	run      uint64
 	powerCut bool // the last run ended with it
+	// labels are those of partitions as it has heard of them, accepts those that it takes
+	// beside none; none of both takes every partition without a label.
+	labels   map[partition.ID]string
+	accepts  []string
 	draining bool
 	skew     int64 // of its clock, in ms
 	// latency is the most that a write takes, in microseconds, unless the disk is
@@ -65,6 +69,7 @@ func newNode(w *World, i int) *node {
 	return &node{
 		w: w, at: i, name: partition.Broker(fmt.Sprintf("b%d", i+1)), store: mem.New(),
 		latency: []int64{ms, 4 * ms, 40 * ms}[w.rand.IntN(3)],
+		labels:  map[partition.ID]string{},
 	}
 }
 
@@ -92,7 +97,7 @@ func (n *node) start() {
 	n.control = placement.Controller{Config: placement.Config{
 		Self: n.name, Settle: 2000, Moves: 2,
 		Replicas: func(p partition.ID) int { return w.replicas[p] },
-		Label:    func(partition.ID) string { return "" },
+		Label:    func(p partition.ID) string { return n.labels[p] },
 	}}
 	n.watch.At(n.clock())
 	n.watch.Bus(w.bus.reaches(n))
@@ -227,7 +232,7 @@ func (n *node) committed(r *replica, upTo uint64) {
 // beat rewrites the node's heartbeat each second.
 func (n *node) beat() {
 	n.beats++
-	n.w.bus.beat(n, placement.Beat{Count: n.beats, Zone: n.zone, Draining: n.draining})
+	n.w.bus.beat(n, placement.Beat{Count: n.beats, Zone: n.zone, Labels: n.accepts, Draining: n.draining})
 	n.w.after(second, n.during(n.beat))
 }
 

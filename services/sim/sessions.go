@@ -9,10 +9,19 @@ import (
 
 // RunSessions runs the world of a seed in which brokers have sessions: devices
 // subscribe, publish at QoS 1 and 2 and come back, while brokers are killed, lose
-// power, are cut off and drained. Disks write at once and are not lost, so that
+// power, are cut off and drained; in a third of the worlds the devices' tenant has
+// a cell, and partitions move to brokers that accept a label. Disks write at once and are not lost, so that
 // nothing that was acknowledged may be. Planned moves take connections along. trace is written to unless it is nil.
 func RunSessions(seed uint64, trace io.Writer) Result {
 	w := newWorld(seed, true, trace)
+	if seed%3 == 0 { // else messages cross all partitions
+		w.spread = 1 + int(seed/3)%(w.partitions-1)
+	}
+	for i, n := range w.nodes {
+		if i%2 == 0 {
+			n.accepts = []string{"", gold}
+		}
+	}
 	w.faults = false // until everybody has subscribed
 	w.subscribers()
 	w.await("have subscribed", func() string {

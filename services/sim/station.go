@@ -21,6 +21,7 @@ type station struct {
 	set     *shard.Set
 	link    *shard.Link
 	inlets  map[partition.Broker]*shard.Inlet
+	placed  bool        // the tenant's cell is known here
 	owned   []ownership // by partition
 	lines   []*line     // by node
 	stepped bool        // a step is planned
@@ -175,6 +176,21 @@ func (s *station) Brokers() (names []string) {
 // Table implements shard.Cluster.
 func (s *station) Table() *link.TableUpdate {
 	return &link.TableUpdate{Partitions: len(s.n.replicas)}
+}
+
+// Cell implements shard.Cluster: a broker that was started has not heard of any record
+// before somebody comes, as one whose metadata lags behind.
+func (s *station) Cell(string) ([]partition.ID, uint64) {
+	if !s.placed {
+		return nil, 0
+	}
+	return s.n.w.cell(), 1
+}
+
+// Place implements shard.Cluster.
+func (s *station) Place(string, int) ([]partition.ID, uint64) {
+	s.placed = true
+	return s.Cell(tenant)
 }
 
 // Append implements shard.Cluster.

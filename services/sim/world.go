@@ -40,10 +40,12 @@ type World struct {
 	clients []client
 	// partitions is how many there are, replicas how many brokers hold each.
 	partitions int
-	replicas   []int
-	logKept    int  // bytes
-	commit     bool // whether disks sync with each write
-	faults     bool // whether there are any now
+	// spread is how many of them the tenant of the devices has, 0 for all.
+	spread   int
+	replicas []int
+	logKept  int  // bytes
+	commit   bool // whether disks sync with each write
+	faults   bool // whether there are any now
 	// traps is how many percent of the changes of the table have a fault follow at
 	// once; busy until when clients are at their fastest.
 	traps int

@@ -72,13 +72,17 @@ func (s *Store) stale(r *tenancy.TenantRecord) bool {
 func (s *Store) SignUp(ctx context.Context, in SignUp) (*SignedUp, error) {
 	now := s.now().UTC()
 	org := &Organization{ID: newID("org_"), Name: in.Organization, Email: in.Email, PasswordHash: in.PasswordHash, CreatedAt: now}
+	plan, err := tenancy.PlanByName(in.Plan)
+	if err != nil {
+		return nil, err
+	}
 	key, secret, err := s.newAPIKey(org.ID)
 	if err != nil {
 		return nil, err
 	}
 	t := &tenancy.TenantRecord{
 		ID: in.Tenant, Organization: org.ID, Region: s.cfg.Region, Plan: in.Plan,
-		State: tenancy.StateReserved, CreatedAt: now, APIKey: key.ID,
+		State: tenancy.StateReserved, CreatedAt: now, APIKey: key.ID, Partitions: plan.Partitions,
 	}
 	if err := s.reserve(ctx, t); err != nil {
 		return nil, err

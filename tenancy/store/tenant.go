@@ -149,7 +149,8 @@ func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*
 	if o.Organization == "" {
 		o.Organization = id
 	}
-	if _, err := tenancy.PlanByName(o.Plan); err != nil {
+	plan, err := tenancy.PlanByName(o.Plan)
+	if err != nil {
 		return nil, err
 	}
 	for {
@@ -163,7 +164,7 @@ func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*
 		org := Organization{ID: newID("org_"), Name: o.Organization, CreatedAt: s.now().UTC()}
 		r = &tenancy.TenantRecord{
 			ID: id, Organization: org.ID, Region: s.cfg.Region, Plan: o.Plan,
-			State: tenancy.StateActive, CreatedAt: org.CreatedAt,
+			State: tenancy.StateActive, CreatedAt: org.CreatedAt, Partitions: plan.Partitions,
 		}
 		// An organization without a tenant is harmless, the reverse is not.
 		if _, err := put(ctx, s.organizations, org.ID, org, bus.Absent); err != nil {

@@ -30,6 +30,7 @@ func EveryUp() *link.Up {
 		}},
 		{Kind: link.UpOpen, Channel: 0xFFFFFFFF, Open: &link.Open{Guest: true}},
 		{Kind: link.UpOpen, Channel: 4, Open: &link.Open{Tenant: "acme", ClientID: "moved", Credit: 1 << 19, Resume: 1 << 40}},
+		{Kind: link.UpOpen, Channel: 5, Open: &link.Open{Tenant: "acme", ClientID: "celled", Partitions: 4, Placement: 1 << 33}},
 		{Kind: link.UpPaused, Channel: 4},
 		{Kind: link.UpPublish, Channel: 1, PacketID: 7, Dup: true, Message: mqtt.Message{
 			Topic: []byte("a/b"), Properties: []byte{0x26, 0, 1, 'k', 0, 1, 'v'}, Payload: []byte("payload"),
@@ -106,6 +107,10 @@ func EveryDown() *link.Down {
 				},
 			}},
 			{Kind: link.DownTable, Table: &link.TableUpdate{Partitions: link.MaxPartitions}},
+			{Kind: link.DownTable, Table: &link.TableUpdate{
+				Partitions: 64, Shared: 60, Cells: []link.TableCell{{Tenant: "acme", Revision: 1 << 33, Partitions: []uint16{60, 63}}, {Tenant: "back", Revision: 3}},
+				Owners: []link.TableOwner{{Partition: 60, Epoch: 7}},
+			}},
 			{Kind: link.DownMoved, Channel: 5, Moved: &link.Moved{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2"}},
 			{Kind: link.DownMoved, Channel: 6, Moved: &link.Moved{}},
 			{Kind: link.DownPause, Channel: 7, Bytes: 1 << 40},

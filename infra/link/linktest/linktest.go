@@ -121,6 +121,9 @@ type Gateway struct {
 // NewGateway returns a Gateway that has received nothing.
 func NewGateway() *Gateway { return &Gateway{lost: make(chan error, 8)} }
 
+// Features implements link.Featured: it takes everything.
+func (g *Gateway) Features() uint32 { return link.Features }
+
 // Receive implements link.Gateway.
 func (g *Gateway) Receive(b *link.Down) {
 	g.mu.Lock()

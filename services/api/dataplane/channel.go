@@ -80,8 +80,8 @@ func (c *channel) open(t *tenancy.Tenant, client string) {
 			QueueMessages: l.QueueMessages, QueueBytes: l.QueueBytes, Subscriptions: l.SubscriptionsClient,
 			ReceiveMaximum: inFlight, Retained: l.RetainedMessages, RetainedBytes: l.RetainedBytes, Sessions: l.PersistentSessions,
 		},
-		GrantRevision: grantRevision(t),
-		Labels:        link.Labels{Protocol: "5", Listener: link.ListenerAPI, Gateway: c.plane.cfg.Name},
+		Partitions: uint16(min(max(t.Partitions, 0), link.MaxPartitions)), GrantRevision: grantRevision(t),
+		Labels: link.Labels{Protocol: "5", Listener: link.ListenerAPI, Gateway: c.plane.cfg.Name},
 	}})
 }
 

@@ -90,14 +90,15 @@ type Config struct {
 	Replicas func(partition.ID) int
 	Label    func(partition.ID) string
 	// Settle is for how long a broker must be there before it gets partitions, Moves
-	// how many of this owner may be on the move at once: 2 s and 4 by default.
+	// how many of this owner may be on the move at once: 2 s and 4 by default. Moves is
+	// asked again and again.
 	Settle time.Duration
-	Moves  int
+	Moves  func() int
 	// LogKept is as in partition.Config.
 	LogKept int
 	// CatchUp is how much is read for followers that lack something, in bytes per
-	// second: 64 MiB by default.
-	CatchUp int
+	// second: 64 MiB by default. It is asked again and again.
+	CatchUp func() int
 
 	// Cede is called before a partition is handed over as planned: the caller stops
 	// serving it and calls done, at most some seconds later. Until then appends are
@@ -160,11 +161,11 @@ func New(c Config) (*Host, error) {
 	if c.Settle == 0 {
 		c.Settle = 2 * time.Second
 	}
-	if c.Moves == 0 {
-		c.Moves = 4
+	if c.Moves == nil {
+		c.Moves = func() int { return 4 }
 	}
-	if c.CatchUp == 0 {
-		c.CatchUp = 64 << 20
+	if c.CatchUp == nil {
+		c.CatchUp = func() int { return 64 << 20 }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -180,7 +181,7 @@ func New(c Config) (*Host, error) {
 	h.loader = loader{host: h, wake: make(chan struct{}, 1), open: make(map[snapshotKey]*snapshot)}
 	h.calls = calls{host: h, wake: make(chan struct{}, 1), speaking: make(chan struct{}, callsMost)}
 	h.control = placement.Controller{Config: placement.Config{
-		Self: c.Self, Replicas: c.Replicas, Label: c.Label, Settle: c.Settle.Milliseconds(), Moves: c.Moves,
+		Self: c.Self, Replicas: c.Replicas, Label: c.Label, Settle: c.Settle.Milliseconds(),
 	}}
 	for p := range partition.ID(c.Partitions) {
 		stored, err := partition.Restore(c.Store, p)

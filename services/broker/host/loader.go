@@ -71,7 +71,7 @@ func (l *loader) run(ctx context.Context) {
 		l.mu.Unlock()
 		for i := range queued {
 			size := l.load(&queued[i])
-			pause := time.Duration(size) * time.Second / time.Duration(l.host.config.CatchUp)
+			pause := time.Duration(size) * time.Second / time.Duration(l.host.config.CatchUp())
 			if pause == 0 {
 				continue
 			}

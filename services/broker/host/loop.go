@@ -215,6 +215,7 @@ func (h *Host) decide() {
 	for _, r := range h.replicas {
 		rows = append(rows, placement.Row{ID: r.id, Table: r.Table(), Serving: r.Role() == partition.Serving && !r.broken && !r.refused})
 	}
+	h.control.Moves = h.config.Moves()
 	for _, d := range h.control.Decide(&h.watch, rows) {
 		if d.Create != nil {
 			h.calls.create(d.ID, *d.Create)

@@ -53,6 +53,23 @@ func (h *Host) Roles() []partition.Role {
 // Replicas is how many brokers should hold a partition.
 func (h *Host) Replicas(p partition.ID) int { return h.config.Replicas(p) }
 
+// Label is that which a broker must accept to hold a partition.
+func (h *Host) Label(p partition.ID) string { return h.config.Label(p) }
+
+// Accepting are the brokers that are there, do not give up what they have, and take
+// partitions with a label, in the order of their names. The error is Unavailable.
+func (h *Host) Accepting(ctx context.Context, label string) (out []partition.Broker, err error) {
+	err = h.inLoop(ctx, func() {
+		for _, c := range h.watch.Brokers(0) {
+			if c.Accepts(label) && !c.Draining {
+				out = append(out, c.Name)
+			}
+		}
+	})
+	slices.Sort(out)
+	return out, err
+}
+
 // Wanted is where each partition should be as this broker sees the others, the owner
 // first; nothing for one while nobody is known to take it. The error is Unavailable.
 func (h *Host) Wanted(ctx context.Context) ([][]partition.Broker, error) {

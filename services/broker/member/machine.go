@@ -5,6 +5,7 @@ package member
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/manormq/manor/services/broker/placement"
 )
@@ -93,6 +94,7 @@ func (m *Machine) Beat(name string, b placement.Beat, out *Effects) {
 	}
 	before := t.Member
 	t.Cluster, t.Links, t.Zone, t.Version, t.Draining, t.Stopping = b.Cluster, b.Links, b.Zone, b.Version, b.Draining, b.Stopping
+	t.Labels = strings.Join(b.Labels, ",")
 	if !is || !before.sameButState(&t.Member) {
 		out.Changed = append(out.Changed, name)
 		out.Save = out.Save || name != m.self

@@ -51,6 +51,9 @@ type Member struct {
 	Cluster, Links string
 	// Zone is where it runs; empty is nowhere in particular.
 	Zone string
+	// Labels are those of partitions that it takes, as its heartbeat has them, with commas
+	// between; empty is none.
+	Labels string
 	// Version is that of its software; empty if it has not said.
 	Version string
 	// Draining says that it gives up its partitions, Stopping that it ends and is

@@ -36,6 +36,19 @@ type Cluster interface {
 	// becomes its owner with the copy that it has. The error is Conflict if the partition
 	// is served, or may be again without that.
 	Abandon(ctx context.Context, id int) (Copy, error)
+	// SetClass has partitions be held by brokers that accept a label; replicas is how many
+	// of them hold each, 0 what it was. Which they are now, and what they have, moves by
+	// itself. The error is Conflict if there are too few such brokers.
+	SetClass(ctx context.Context, ids []int, label string, replicas int) error
+	// Placements are the records of tenants that have one, in the order of their names.
+	Placements() []Placement
+	// Place says where a tenant lives that has nothing anywhere: in partitions, in those
+	// with a label, or, without either, where its plan has it. The error is Conflict if it
+	// has something, or a broker is away.
+	Place(ctx context.Context, tenant string, ids []int, label string) (Placement, error)
+	// Settings are those of the cluster; Set changes one, and "default" is no value.
+	Settings() []Setting
+	Set(ctx context.Context, name, value string) error
 	// Token makes a join token that is good for ttl, for a broker of that name, or of any
 	// if it is empty.
 	Token(ctx context.Context, ttl time.Duration, node string) (string, error)
@@ -48,6 +61,8 @@ type Member struct {
 	State string
 	Since time.Time
 	Zone  string
+	// Labels are those of partitions that it takes.
+	Labels []string
 	// Version is that of its software, empty if it has not said.
 	Version            string
 	Draining, Stopping bool
@@ -90,9 +105,30 @@ type Partition struct {
 	// known now. Replicas is how many it should have.
 	Wanted   []string
 	Replicas int
-	State    string
+	// Label is that which a broker must accept to hold it.
+	Label string
+	State string
 	// Draining says that the owner is about to hand it over.
 	Draining bool
+}
+
+// Placement is where a tenant lives.
+type Placement struct {
+	Tenant     string
+	Partitions []int
+	// Revision grows when an operator says another place; Placed says that one has.
+	Revision uint64
+	Placed   bool
+}
+
+// Setting is a value that holds for all brokers.
+type Setting struct {
+	Name string
+	// Value is that in force; Set says that an operator has said it, Least and Most what
+	// it may be, Doc what it does.
+	Value, Least, Most int
+	Set                bool
+	Doc                string
 }
 
 // Moves says what is left to do until the partition is where it should be: nothing, the

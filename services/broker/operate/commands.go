@@ -29,6 +29,11 @@ func commands() map[string]*command {
 		"cluster/upgrade-check": {run: clusterUpgradeCheck},
 		"node/status":           {args: []string{"node"}, run: nodeStatus},
 		"partition/show":        {args: []string{"partition", "state"}, run: partitionShow},
+		"partition/label":       {changes: true, args: []string{"partitions", "label", "replicas"}, run: partitionLabel},
+		"tenant/show":           {args: []string{"tenant"}, run: tenantShow},
+		"tenant/place":          {changes: true, args: []string{"tenant", "partitions", "dedicated", "shared"}, run: tenantPlace},
+		"cluster/config/show":   {run: configShow},
+		"cluster/config/set":    {changes: true, args: []string{"name", "value"}, run: configSet},
 		"partition/abandon":     {changes: true, args: []string{"partition", "yes"}, run: partitionAbandon},
 		"session/show":          {anyArgs: true, run: sessionShow},
 	}
@@ -47,6 +52,7 @@ func clusterShow(_ context.Context, c Cluster, _ url.Values) ([]Element, error) 
 			{"State", stateOf(&m)},
 			{"Since", m.Since.UTC().Format("2006-01-02T15:04:05Z")},
 			{"Zone", m.Zone},
+			{"Labels", strings.Join(m.Labels, " ")},
 			{"Owned", m.Owned},
 			{"Followed", m.Followed},
 			{"Address", m.Cluster},
@@ -342,6 +348,7 @@ func partitionRow(p *Partition) Row {
 		{"In sync", strings.Join(p.InSync, " ")},
 		{"Catching up", strings.Join(p.Others, " ")},
 		{"Replicas", fmt.Sprintf("%d of %d", len(p.InSync), p.Replicas)},
+		{"Label", p.Label},
 		{"Wanted", strings.Join(p.Wanted, " ")},
 		{"Epoch", p.Epoch},
 	}

@@ -51,6 +51,32 @@ func (s *scene) Abandon(context.Context, int) (Copy, error) {
 	return Copy{Node: "b1", Kind: "whole", Epoch: 4, N: 9}, nil
 }
 
+func (s *scene) SetClass(_ context.Context, ids []int, label string, replicas int) error {
+	s.did = append(s.did, fmt.Sprint("label ", ids, label, replicas))
+	return nil
+}
+
+func (s *scene) Placements() []Placement {
+	return []Placement{
+		{Tenant: "acme", Partitions: []int{60, 61, 62}, Revision: 2, Placed: true}, {Tenant: "back", Revision: 3, Placed: true},
+		{Tenant: "small", Partitions: []int{7}, Revision: 1},
+	}
+}
+
+func (s *scene) Place(_ context.Context, tenant string, ids []int, label string) (Placement, error) {
+	s.did = append(s.did, fmt.Sprint("place ", tenant, ids, label))
+	return Placement{Tenant: tenant, Partitions: ids, Revision: 2, Placed: true}, nil
+}
+
+func (s *scene) Settings() []Setting {
+	return []Setting{{Name: "moves", Value: 8, Set: true, Least: 1, Most: 64, Doc: "how many"}}
+}
+
+func (s *scene) Set(_ context.Context, name, value string) error {
+	s.did = append(s.did, "set "+name+" "+value)
+	return nil
+}
+
 func (s *scene) Sessions(_ context.Context, q SessionQuery) ([]Session, error) {
 	s.asked = q
 	if q.Filters["client_id"] == "bad" {
@@ -161,7 +187,25 @@ func TestHandler_Commands(t *testing.T) {
 		{"POST partition/abandon?partition=0&yes", 409, `served by b1`, ""},
 		{"POST partition/abandon?partition=1", 400, `only b2 may have`, ""},
 		{"POST partition/abandon?partition=1&--yes", 200, `goes on at b1 from the copy that b1 has (whole, up to record 9 of epoch 4)`, "abandon"},
-		{"nonsense", 400, `expected one of: cluster, cluster/drain`, ""},
+		{"POST partition/label?partitions=0-1&label=acme", 200, `the partitions 0-1 are for brokers that accept the label acme`, "label [0 1]acme0"},
+		{"POST partition/label?partitions=1,0&label=shared&--replicas=3", 200, `cluster rebalance`, "label [0 1]shared3"},
+		{"POST partition/label?partitions=1-0&label=acme", 400, `expected partitions such as 4 or 0-3,7`, ""},
+		{"POST partition/label?partitions=0-70000&label=acme", 400, `expected partitions such as 4 or 0-3,7`, ""},
+		{"POST partition/label?partitions=1", 400, `expected a label`, ""},
+		{"POST partition/label?partitions=1&label=acme&replicas=0", 400, `--replicas of 1 or more`, ""},
+		{"tenant/show", 200, `"Tenant":"acme","Partitions":"60-62","By":"operator","Revision":2`, ""},
+		{"tenant/show?tenant=back", 200, `"Tenant":"back","Partitions":"as its plan has it","By":"plan"`, ""},
+		{"tenant/show?tenant=small", 200, `"Partitions":"7","By":"plan","Revision":1`, ""},
+		{"tenant/show?tenant=none", 200, `none has no record`, ""},
+		{"POST tenant/place?tenant=new&--partitions=60", 200, `1 other tenants have some of these partitions: acme`, "place new[60]"},
+		{"POST tenant/place?tenant=new&--dedicated=acme", 200, `"Tenant":"new"`, "place new[]acme"},
+		{"POST tenant/place?tenant=new&--shared", 200, `as its plan has it`, "place new[]"},
+		{"POST tenant/place?tenant=new", 400, `expected one of --partitions LIST`, ""},
+		{"POST tenant/place?tenant=new&shared&dedicated=x", 400, `expected one of --partitions LIST`, ""},
+		{"POST tenant/place?shared", 400, `expected the id of a tenant`, ""},
+		{"cluster/config/show", 200, `"Name":"moves","Value":8,"By":"operator"`, ""},
+		{"POST cluster/config/set?name=moves&value=2", 200, `moves is 2 on all brokers`, "set moves 2"},
+		{"nonsense", 400, `expected one of: cluster, cluster/config/set`, ""},
 		{"cluster/show?x=1", 400, `expected no arguments`, ""},
 	} {
 		s := newScene()

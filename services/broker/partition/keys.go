@@ -43,6 +43,9 @@ const (
 	// KindNumber (shard): -> the newest number that the partition gave, to a session,
 	// a body or an exact publish.
 	KindNumber Kind = 'x'
+	// KindCell (shard): tenant -> revision and partitions of its cell, where it has
+	// something and there is a record of it.
+	KindCell Kind = 'p'
 	// KindMoving (shard): token -> a connection that goes on at the next owner.
 	KindMoving Kind = 'm'
 	// KindLog (partition): n -> epoch, the newest batches again, for followers

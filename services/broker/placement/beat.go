@@ -138,7 +138,7 @@ func ParseBeatKey(key string) (partition.Broker, bool) {
 	return partition.Broker(name), err == nil && len(name) > 0
 }
 
-// accepts reports whether the broker takes partitions of a label.
-func (b *Beat) accepts(label string) bool {
+// Accepts reports whether the broker takes partitions of a label.
+func (b *Beat) Accepts(label string) bool {
 	return label == "" && len(b.Labels) == 0 || slices.Contains(b.Labels, label)
 }

@@ -27,7 +27,7 @@ func Wanted(p partition.ID, n int, label string, brokers []Candidate) []partitio
 	}
 	var order []scored
 	for i := range brokers {
-		if c := &brokers[i]; c.accepts(label) && !c.Draining {
+		if c := &brokers[i]; c.Accepts(label) && !c.Draining {
 			order = append(order, scored{c, score(c, p)})
 		}
 	}

@@ -105,7 +105,7 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 			}
 		}
 		d.msg = v.keep()
-		again = append(again, s.flight(se.space.id, d, s.written(p, m)))
+		again = append(again, s.flight(se.space.id, d, s.written(se.tenant, p, m)))
 		return again[len(again)-1]
 	}
 	for _, l := range s.stored {
@@ -133,7 +133,7 @@ func (s *Shard) routeOn(se *sess, m *mqtt.Message, p *session.Publication, v *vi
 }
 
 // written is the aim for what this turn has written into a partition.
-func (s *Shard) written(p *space, m *mqtt.Message) aim {
+func (s *Shard) written(t *Tenant, p *space, m *mqtt.Message) aim {
 	a := aim{part: p.id}
 	own := &s.fans[s.index]
 	for i := range own.lists {
@@ -144,7 +144,7 @@ func (s *Shard) written(p *space, m *mqtt.Message) aim {
 			a.members = append(a.members, cluster.Member{Partition: p.id, Client: d.se.ClientID, Filter: d.sub.Filter})
 		}
 	}
-	a.keep = m.Retain && partition.Choose(p.owner.set.cell, m.Topic) == p.id
+	a.keep = m.Retain && partition.Choose(t.parts(), m.Topic) == p.id
 	return a
 }
 

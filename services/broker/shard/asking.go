@@ -28,7 +28,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 	}
 	switch q.Kind {
 	case link.QueryClient, link.QueryKick:
-		owner, _ := st.cluster.Owner(partition.Choose(st.cell, string(q.ClientID)))
+		owner, _ := st.cluster.Owner(partition.Choose(st.Tenant(q.Tenant).parts(), string(q.ClientID)))
 		switch owner {
 		case st.cluster.Self():
 			return st.AskHere(q)
@@ -65,7 +65,7 @@ func (st *Set) lacking(q *link.Query, owner string) string {
 	if st.cluster == nil {
 		return ""
 	}
-	parts := st.Tenant(q.Tenant).cell
+	parts := st.Tenant(q.Tenant).parts()
 	if q.Kind == link.QueryRetained && !topic.HasWildcard(q.Filter) {
 		parts = []partition.ID{partition.Choose(parts, q.Filter)}
 	}

@@ -18,6 +18,9 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		s.openGuest(ch, o)
 		return
 	}
+	if s.mislaid(ch, o) {
+		return
+	}
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil {
 		s.moved(ch)
 		return
@@ -224,6 +227,9 @@ func (s *Shard) create(ch *Channel, o *link.Open) *sess {
 	se := &sess{tenant: ch.tenant, space: p}
 	se.Session = *session.New(s.sid(p, o), o.ClientID)
 	s.put(se)
+	if o.SessionExpiry > 0 || o.Will != nil {
+		s.keepCell(ch.tenant, p)
+	}
 	se.tenant.all.Add(1)
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)

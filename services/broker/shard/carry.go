@@ -48,6 +48,7 @@ func (s *Shard) carry(se *sess, token uint64, c session.Carried) bool {
 			return false
 		}
 	}
+	s.keepCell(se.tenant, se.space)
 	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
 	return true
 }

@@ -17,6 +17,11 @@ type Cluster interface {
 	// Owner is the broker that a partition belongs to as far as is known, empty for
 	// none, and the epoch of that.
 	Owner(partition.ID) (name string, epoch uint64)
+	// Cell is the record of a tenant's partitions, whose list is nil if they are those
+	// that its plan has, and the revision of that, 0 if there is no record. Place is the
+	// cell of a tenant that comes, of m partitions by its plan; 0 is all. The lists are not changed.
+	Cell(tenant string) (list []partition.ID, revision uint64)
+	Place(tenant string, m int) (list []partition.ID, revision uint64)
 	// Append is that of a host.Host.
 	Append(p partition.ID, epoch uint64, batch []byte, done func(error))
 	// Brokers are the other brokers that own partitions, and Table is all that is

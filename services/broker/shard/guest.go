@@ -53,7 +53,7 @@ func (g *guests) of(p partition.ID) (out []*sess) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for id, se := range g.at {
-		if partition.Choose(id.tenant.cell, string(id.client)) == p {
+		if partition.Choose(id.tenant.parts(), string(id.client)) == p {
 			out = append(out, se)
 		}
 	}
@@ -71,7 +71,7 @@ func (st *Set) Guests() int {
 // one that is served here. It is the client's own one if that is served here, or none
 // is: nobody is a guest then.
 func (st *Set) guestPart(t *Tenant, client mqtt.ClientID) partition.ID {
-	own := partition.Choose(t.cell, string(client))
+	own := partition.Choose(t.parts(), string(client))
 	if st.Serves(own) {
 		return own
 	}
@@ -92,7 +92,7 @@ func (st *Set) guestPart(t *Tenant, client mqtt.ClientID) partition.ID {
 // openGuest attaches a channel to a guest session, which takes the place of one of its
 // client id.
 func (s *Shard) openGuest(ch *Channel, o *link.Open) {
-	own := partition.Choose(ch.tenant.cell, string(o.ClientID))
+	own := partition.Choose(ch.tenant.parts(), string(o.ClientID))
 	// The sessions of a sealed partition are here still, by their client ids.
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) || s.ceded[own] != nil {
 		ch.part = own

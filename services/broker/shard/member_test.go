@@ -232,7 +232,7 @@ func TestMember_NobodyLeft(t *testing.T) {
 		pub.publishAll("t", 5)
 		w.settle()
 		tenant := w.set.Tenant("acme")
-		s := w.set.shardOf(partition.Choose(tenant.cell, "a"))
+		s := w.set.shardOf(partition.Choose(tenant.parts(), "a"))
 		s.ask(func() { s.pass(s.session(tenant, "a"), "$share/g/t", nil, math.MaxUint64, relievePage) })
 		w.settle()
 		got := 0

@@ -18,7 +18,7 @@ func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
 		s.route(se, m, p)
 		return
 	}
-	part := partition.Choose(se.tenant.cell, m.Topic)
+	part := partition.Choose(se.tenant.parts(), m.Topic)
 	to := s.set.shardOf(part)
 	if to == s {
 		s.retained(se, m, p, s.mayRetain(se.tenant, part, m, se.limits))
@@ -68,7 +68,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	if m.Retain {
 		t.mayRetain.Store(true)
 		mark = s.set.retains.Add(1)
-		part := partition.Choose(t.cell, m.Topic)
+		part := partition.Choose(t.parts(), m.Topic)
 		if s.flies(se, part, m, p) {
 			s.aimAt(part).keep = true
 		} else if to := s.set.shardOf(part); to == s {

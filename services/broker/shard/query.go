@@ -52,7 +52,7 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 	case link.QueryUsage:
 		a.Found, a.Usage = true, t.Usage()
 	case link.QueryClient, link.QueryKick:
-		s := st.shardOf(partition.Choose(t.cell, string(q.ClientID)))
+		s := st.shardOf(partition.Choose(t.parts(), string(q.ClientID)))
 		s.ask(func() { s.one(t, q, a) })
 	case link.QueryClients:
 		a.Found = true
@@ -145,7 +145,7 @@ const maxAnswer = 4 << 20
 // listRetained adds the first limit+1 retained messages after cursor of each
 // partition, as far as they can be in the answer.
 func (s *Shard) listRetained(t *Tenant, filter, cursor string, limit int, a *link.Answer) {
-	for _, id := range t.cell {
+	for _, id := range t.parts() {
 		p := s.spaces[id]
 		if p == nil {
 			continue

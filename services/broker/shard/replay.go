@@ -69,7 +69,7 @@ func (s *Shard) cedeRetained(p *space) {
 func (s *Shard) narrow(r *replay, t *Tenant) {
 	lone := !topic.HasWildcard(r.sub.Filter)
 	if lone {
-		r.of = partition.Choose(t.cell, r.sub.Filter)
+		r.of = partition.Choose(t.parts(), r.sub.Filter)
 	}
 	for _, part := range t.routes.Parts(retainedKey) {
 		owner := ""

@@ -98,6 +98,9 @@ func (s *Shard) restoreSpace(p *space) (bySid map[uint64]*sess, err error) {
 		return nil, err
 	}
 	bySid = make(map[uint64]*sess)
+	if err := s.restoreCells(p); err != nil {
+		return nil, err
+	}
 	if err := s.restoreSessions(p, bySid); err != nil {
 		return nil, err
 	}
@@ -139,7 +142,7 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		id, nth := splitName(client)
 		se.Session = *session.Restore(r.sid, id, r.Stored)
 		switch head := s.session(t, id); {
-		case partition.Choose(t.cell, string(id)) != p.id:
+		case astray(t, p.id, string(id), se.Durable()):
 			se.guest = true // it died with its broker, and its will goes out
 		case head != nil:
 			s.enkin(head, se, r.balance)

@@ -60,7 +60,7 @@ func (s *Shard) sweep(t *Tenant) {
 
 func (s *Shard) sweepOwn(t *Tenant) {
 	var names []string
-	for _, id := range t.cell {
+	for _, id := range t.parts() {
 		p := s.spaces[id]
 		if p == nil {
 			continue
@@ -98,6 +98,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 	if old != nil {
 		count, grow = 0, size-int64(old.Message.Size())
 	}
+	s.keepCell(t, p)
 	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now, Mark: mark}
 	r.Message.HasExpiry = false
 	p.retain.Put(t.id, r, s.batch(p))
@@ -179,7 +180,7 @@ func (s *Shard) startReplays(se *sess, o *session.Out) {
 		case topic.HasWildcard(sub.Filter):
 			r.shards = append(r.shards, s.set.shards...)
 		default:
-			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.cell, sub.Filter))}
+			r.shards = []*Shard{s.set.shardOf(partition.Choose(se.tenant.parts(), sub.Filter))}
 		}
 		s.begin(se, r)
 	}
@@ -301,8 +302,8 @@ func (s *Shard) page(se *sess, r *replay) {
 	var found []*retain.Retained
 	var expired []string
 	at := r.cursor
-	for ; at.part < len(t.cell) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
-		p := s.spaces[t.cell[at.part]]
+	for ; at.part < len(t.parts()) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
+		p := s.spaces[t.parts()[at.part]]
 		if p == nil {
 			continue
 		}
@@ -328,7 +329,7 @@ func (s *Shard) page(se *sess, r *replay) {
 			break
 		}
 	}
-	done := at.part >= len(t.cell)
+	done := at.part >= len(t.parts())
 	home := se.shard()
 	s.leave(home, item{kind: itemCall, call: func() {
 		r.busy, r.page, r.cursor = false, found, at

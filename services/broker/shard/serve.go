@@ -54,9 +54,10 @@ func (st *Set) tenure(p partition.ID) uint64 {
 // channel, is taken by any that is served here.
 func (st *Set) partOf(t *Tenant, o *link.Open) partition.ID {
 	if o.Guest && st.cluster != nil {
+		st.cellFor(t, o)
 		return st.guestPart(t, o.ClientID)
 	}
-	part := partition.Choose(t.cell, string(o.ClientID))
+	part := partition.Choose(st.cellFor(t, o), string(o.ClientID))
 	if st.cluster == nil || o.Labels.Listener != link.ListenerAPI || o.SessionExpiry > 0 || st.Serves(part) {
 		return part
 	}
@@ -303,11 +304,21 @@ func (s *Shard) loseConnection(se *sess) {
 
 // moved tells a gateway that the partition of a client is served elsewhere.
 func (s *Shard) moved(ch *Channel) {
-	owner, epoch := s.set.cluster.Owner(ch.part)
+	owner, _ := s.set.cluster.Owner(ch.part)
 	if owner == s.set.cluster.Self() {
 		owner = "" // not yet, or not any more
 	}
+	s.movedTo(ch, owner)
+}
+
+// movedTo is moved with the owner that the gateway hears of.
+func (s *Shard) movedTo(ch *Channel, owner string) {
+	_, epoch := s.set.cluster.Owner(ch.part)
 	ch.link.forget(ch)
+	if s.tooOld(ch) {
+		s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.ServerUnavailable, Text: "this tenant has partitions of its own, which this gateway is too old to find: update it"})
+		return
+	}
 	s.tell(ch, link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: uint16(ch.part), Epoch: epoch, Broker: owner}})
 }
 
@@ -339,7 +350,7 @@ func (s *Shard) onRoutes() func() {
 // FarRoute says whether a partition has subscriptions to a filter, wherever it is
 // served.
 func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
-	if int(p) < len(st.cell) {
+	if int(p) < len(st.serving) {
 		st.Tenant(tenant).routes.Far(filter, p, present)
 	}
 }
@@ -348,7 +359,7 @@ func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
 // it is served.
 func (st *Set) FarGroup(tenant, key string, p partition.ID, online, durable int) {
 	switch {
-	case int(p) >= len(st.cell):
+	case int(p) >= len(st.serving):
 		return
 	case st.Serves(p):
 		online, durable = 0, 0 // what is here counts, and nothing from before

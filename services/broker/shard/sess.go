@@ -109,6 +109,8 @@ type space struct {
 	// applied is, for each origin partition, the highest n whose exact
 	// publish was delivered here.
 	applied map[partition.ID]uint64
+	// cells are the revisions of the cells that it keeps; see keepCell.
+	cells map[*Tenant]uint64
 }
 
 // sealed reports whether nothing more may be written here before it moves.

@@ -31,6 +31,9 @@ type Config struct {
 	// Partitions is how many partitions the region has, 1 to 65,535. It never
 	// changes for a store.
 	Partitions int
+	// Reserved is how many of them, the last ones, a tenant has only by a record of its
+	// cell, 0 or more and fewer than there are. It never changes for a store.
+	Reserved int
 	// Shards is how many turns may run at once, 1 to 64; 0 is one for each
 	// processor.
 	Shards int
@@ -90,8 +93,9 @@ type Set struct {
 	stepped  bool
 	turnTime int64
 	log      *slog.Logger
-	cell     []partition.ID
-	links    atomic.Int64
+	// cell are the partitions that are not reserved.
+	cell  []partition.ID
+	links atomic.Int64
 
 	mu struct {
 		sync.RWMutex
@@ -121,6 +125,9 @@ func New(c Config) (*Set, error) {
 	if c.Partitions < 1 || c.Partitions > 65535 {
 		return nil, fmt.Errorf("partitions: %d is not between 1 and 65535", c.Partitions)
 	}
+	if c.Reserved < 0 || c.Reserved >= c.Partitions {
+		return nil, fmt.Errorf("reserved: %d is not between 0 and %d", c.Reserved, c.Partitions-1)
+	}
 	if c.Shards == 0 {
 		c.Shards = min(runtime.GOMAXPROCS(0), 64)
 	}
@@ -138,7 +145,7 @@ func New(c Config) (*Set, error) {
 	st.inside.Store(c.Cluster == nil)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
-	for i := range c.Partitions {
+	for i := range c.Partitions - c.Reserved {
 		st.cell = append(st.cell, partition.ID(i))
 	}
 	for i := range c.Shards {
@@ -157,7 +164,7 @@ func New(c Config) (*Set, error) {
 	if st.cluster != nil {
 		return st, nil
 	}
-	for _, id := range st.cell {
+	for id := range partition.ID(c.Partitions) {
 		s := st.shardOf(id)
 		s.newSpace(id, s.ledger)
 	}
@@ -257,7 +264,11 @@ func (st *Set) Tenant(id string) *Tenant {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if t = st.mu.tenants[id]; t == nil {
-		t = &Tenant{id: id, cell: st.cell, flows: make([]flow, len(st.shards)), lanes: make([]lane, len(st.shards))}
+		t = &Tenant{id: id, flows: make([]flow, len(st.shards)), lanes: make([]lane, len(st.shards))}
+		t.cell.Store(&cell{list: st.cell})
+		if st.cluster != nil {
+			t.settle(st.cluster.Cell(id))
+		}
 		st.mu.tenants[id] = t
 	}
 	return t

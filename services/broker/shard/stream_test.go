@@ -28,8 +28,9 @@ type oneOther struct {
 	done  []func(cluster.Answer)
 }
 
-func (c *oneOther) Self() string                        { return "a" }
-func (c *oneOther) Owner(partition.ID) (string, uint64) { return "b", c.epoch }
+func (c *oneOther) Self() string                         { return "a" }
+func (c *oneOther) Cell(string) ([]partition.ID, uint64) { return nil, 0 }
+func (c *oneOther) Owner(partition.ID) (string, uint64)  { return "b", c.epoch }
 
 func (c *oneOther) Send(_ string, e *cluster.Enqueue, done func(cluster.Answer)) error {
 	if c.down {

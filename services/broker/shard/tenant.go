@@ -16,8 +16,9 @@ type Tenant struct {
 	id     string
 	routes route.Tenant[*sess]
 	// cell are the partitions that hold the tenant's sessions and retained
-	// messages.
-	cell []partition.ID
+	// messages, heldUntil is until when nobody of it is let in, in Unix milliseconds.
+	cell      atomic.Pointer[cell]
+	heldUntil atomic.Int64
 
 	// mayRetain says that something was retained. A publisher sets it before it
 	// matches, a subscriber reads it after its route is there: who reads false
@@ -38,6 +39,9 @@ type Tenant struct {
 	// lanes are what waits for each shard.
 	lanes []lane
 }
+
+// parts are the tenant's partitions.
+func (t *Tenant) parts() []partition.ID { return t.cell.Load().list }
 
 // lane is what gateways said for a tenant's sessions and a shard has not done.
 type lane struct {

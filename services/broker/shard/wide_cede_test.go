@@ -30,6 +30,7 @@ func TestWide_Planned(t *testing.T) {
 
 func playPlanned(t *testing.T, seed uint64) {
 	w := newWide(t, seed, 3)
+	w.spread = int(seed%4) * 2
 	var all, subs, group, pubs []*wideClient
 	var lives sync.WaitGroup
 	add := func(id string, total int, clean bool, filters ...string) *wideClient {

@@ -168,11 +168,7 @@ type wideGot struct {
 const wideInflight = 6
 
 func (w *wide) client(id string, filters []string, total int) *wideClient {
-	var cell []partition.ID
-	for p := range partition.ID(wideParts) {
-		cell = append(cell, p)
-	}
-	return &wideClient{w: w, id: mqtt.ClientID(id), part: partition.Choose(cell, id), filters: filters, total: total, held: map[uint16]bool{}}
+	return &wideClient{w: w, id: mqtt.ClientID(id), part: partition.Choose(wideCell("acme", w.spread), id), filters: filters, total: total, held: map[uint16]bool{}}
 }
 
 // live is the life of the client.
@@ -253,7 +249,7 @@ func (c *wideClient) connect() bool {
 	c.ready = false
 	c.mu.Unlock()
 	open := &link.Open{
-		Tenant: "acme", ClientID: c.id, SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: cmp.Or(c.limits, unlimited), Will: c.testament,
+		Tenant: "acme", ClientID: c.id, Partitions: uint16(w.spread), SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 40, Limits: cmp.Or(c.limits, unlimited), Will: c.testament,
 	}
 	if c.clean {
 		open.SessionExpiry = 0
@@ -262,7 +258,7 @@ func (c *wideClient) connect() bool {
 		open.Will = &mqtt.Will{Message: message(c.will, string(c.id), 1, false)}
 	}
 	if m := c.moving; m != nil {
-		open = &link.Open{Tenant: "acme", ClientID: c.id, Credit: 1 << 40, Resume: m.token}
+		open = &link.Open{Tenant: "acme", ClientID: c.id, Credit: 1 << 40, Partitions: uint16(w.spread), Resume: m.token}
 	}
 	conn.send(link.UpFrame{Kind: link.UpOpen, Open: open})
 	return true

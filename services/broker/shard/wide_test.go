@@ -38,6 +38,7 @@ const (
 
 func playWide(t *testing.T, seed uint64) {
 	w := newWide(t, seed, 3)
+	w.spread = int(seed%4) * 2
 	var all, subs, group, pubs []*wideClient
 	var lives sync.WaitGroup
 	add := func(id string, total int, filters ...string) *wideClient {

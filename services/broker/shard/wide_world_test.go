@@ -32,6 +32,8 @@ type wide struct {
 	// inside: SetInside.
 	inside bool
 	log    *slog.Logger
+	// spread is how many partitions the clients' tenant has, 0 for all; before them.
+	spread int
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -347,6 +349,24 @@ func (n *wideNode) Owner(p partition.ID) (name string, epoch uint64) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	return n.w.parts[p].owner, n.w.parts[p].epoch
+}
+
+// Cell implements Cluster: a broker knows of no cell before somebody comes, as one
+// whose metadata lags behind.
+func (n *wideNode) Cell(string) ([]partition.ID, uint64) { return nil, 0 }
+
+// Place implements Cluster.
+func (n *wideNode) Place(tenant string, m int) ([]partition.ID, uint64) {
+	return wideCell(tenant, m), 1
+}
+
+// wideCell is the cell of a tenant of m partitions.
+func wideCell(tenant string, m int) []partition.ID {
+	var all []partition.ID
+	for p := range partition.ID(wideParts) {
+		all = append(all, p)
+	}
+	return link.Cell(tenant, m, all)
 }
 
 // Append implements Cluster.

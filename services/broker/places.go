@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/layout"
+	"github.com/manormq/manor/services/broker/operate"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// Where things belong, as operators say it (docs/adr/0031).
+
+// SetClass implements operate.Cluster.
+func (d *desk) SetClass(ctx context.Context, ids []int, label string, replicas int) error {
+	if d.region == nil {
+		return d.errAlone()
+	}
+	label, err := layout.Normal(label)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	able, err := d.region.host.Accepting(ctx, label)
+	if err != nil {
+		return err
+	}
+	classes, most := make(map[partition.ID]layout.Class), 0
+	for _, id := range ids {
+		if id < 0 || id >= d.config.Partitions {
+			return errs.New(errs.NotFound, "expected partitions from 0 to %d, found %d", d.config.Partitions-1, id)
+		}
+		p := partition.ID(id)
+		c := d.region.layout.Said(p)
+		if c.Label = label; replicas != 0 {
+			c.Replicas = replicas
+		}
+		classes[p] = c
+		if c.Replicas == 0 {
+			c.Replicas = d.region.layout.Replicas(p)
+		}
+		most = max(most, c.Replicas)
+	}
+	name := layout.Name(label)
+	switch {
+	case len(able) == 0:
+		return errs.New(errs.Conflict, "no broker that is there accepts the label %s: start one with %s among its broker.cluster.labels first", name, name)
+	case len(able) < most:
+		return errs.New(errs.Conflict, "%d brokers accept the label %s (%s), and there are to be %d replicas: start another one with that label, or say --replicas %d",
+			len(able), name, strings.Join(words(able), ", "), most, len(able))
+	}
+	if err := d.region.layout.SetClasses(ctx, classes); err != nil {
+		return err
+	}
+	d.log.Warn("an operator has partitions be held by brokers with a label", slog.Any("partitions", ids), slog.String("label", name), slog.Int("replicas", replicas))
+	return nil
+}
+
+// Settings implements operate.Cluster.
+func (d *desk) Settings() (out []operate.Setting) {
+	if d.region == nil {
+		return nil
+	}
+	for _, s := range d.region.layout.Settings() {
+		out = append(out, operate.Setting{Name: s.Name, Value: s.Value, Set: s.Set, Least: s.Least, Most: s.Most, Doc: s.Doc})
+	}
+	return out
+}
+
+// Set implements operate.Cluster.
+func (d *desk) Set(ctx context.Context, name, value string) error {
+	if d.region == nil {
+		return d.errAlone()
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	if err := d.region.layout.Set(ctx, name, value); err != nil {
+		return err
+	}
+	d.log.Warn("an operator has changed a setting of the cluster", slog.String("name", name), slog.String("value", value))
+	return nil
+}
+
+// Placements implements operate.Cluster.
+func (d *desk) Placements() (out []operate.Placement) {
+	if d.region == nil {
+		return nil
+	}
+	d.region.layout.Cells(func(tenant string, c layout.Cell) { out = append(out, placementOf(tenant, c)) })
+	return out
+}
+
+func placementOf(tenant string, c layout.Cell) operate.Placement {
+	p := operate.Placement{Tenant: tenant, Revision: c.Revision, Placed: c.Placed()}
+	for _, id := range c.Partitions {
+		p.Partitions = append(p.Partitions, int(id))
+	}
+	return p
+}
+
+const (
+	// holdTime is for how long a broker lets nobody of a tenant in that is about to get
+	// another place: longer than that takes, and no longer than clients wait.
+	holdTime = 10 * time.Second
+	// placeTick is how often it is looked whether all brokers have the new record.
+	placeTick = 50 * time.Millisecond
+)
+
+// Place implements operate.Cluster. While it looks whether the tenant has anything, and
+// until all brokers have the new record, no broker lets its clients in: they wait at
+// their gateways. If this broker ends meanwhile, the others let them in after holdTime.
+func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string) (operate.Placement, error) {
+	if d.region == nil {
+		return operate.Placement{}, d.errAlone()
+	}
+	list, err := d.placeFor(ids, label)
+	if err != nil {
+		return operate.Placement{}, err
+	}
+	for _, m := range d.Members() {
+		if m.State != "alive" {
+			return operate.Placement{}, errs.New(errs.Conflict, "%s is %s: all brokers must know of it, so bring it back, or have it leave the cluster", m.Name, m.State)
+		}
+	}
+	defer func() {
+		d.shards.Hold(tenant, 0)
+		d.askOthers(context.WithoutCancel(ctx), &question{What: askHold, Tenant: tenant, Undo: true})
+	}()
+	d.shards.Hold(tenant, holdTime)
+	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant}, nil); err != nil {
+		return operate.Placement{}, err
+	}
+	if err := d.hasNothing(tenant); err != nil {
+		return operate.Placement{}, err
+	}
+	write, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c, err := d.region.layout.Place(write, tenant, list)
+	if err != nil {
+		return operate.Placement{}, err
+	}
+	d.log.Warn("an operator has placed a tenant", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
+	for begun := time.Now(); ; {
+		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(r *reply) bool { return r.Revision >= c.Revision })
+		if err == nil {
+			return placementOf(tenant, c), nil
+		}
+		if ctx.Err() != nil || time.Since(begun) > 2*askTime {
+			return operate.Placement{}, errs.New(errs.Unavailable, "the record is written, and not all brokers have said that they have it, which they get by themselves: look again with tenant show at each before its clients come: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(placeTick):
+		}
+	}
+}
+
+// placeFor are the partitions that Place is asked for.
+func (d *desk) placeFor(ids []int, label string) (list []partition.ID, err error) {
+	if label != "" {
+		if label, err = layout.Normal(label); err != nil {
+			return nil, err
+		}
+		if label == "" {
+			return nil, errs.New(errs.Invalid, "the label shared is nobody's own: say --shared, or another label")
+		}
+		if list = d.region.layout.Labelled(label); len(list) == 0 {
+			return nil, errs.New(errs.Conflict, "no partition has the label %s: give it to reserved ones first, with partition label LIST %s", label, label)
+		}
+	}
+	for _, id := range ids {
+		if id < 0 || id >= d.config.Partitions {
+			return nil, errs.New(errs.NotFound, "expected partitions from 0 to %d, found %d", d.config.Partitions-1, id)
+		}
+		list = append(list, partition.ID(id))
+	}
+	return list, nil
+}
+
+// hasNothing says what a tenant has anywhere. The error is Conflict, or Unavailable if a
+// broker does not answer.
+func (d *desk) hasNothing(tenant string) error {
+	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
+	clients := d.shards.Ask(&link.Query{Kind: link.QueryClients, Tenant: tenant, Limit: operate.MostRows})
+	for _, a := range []*link.Answer{usage, clients} {
+		if a.Error != "" {
+			return errs.New(errs.Unavailable, "it is not known what the tenant has: %s", a.Error)
+		}
+	}
+	sessions := 0
+	for _, c := range clients.Clients {
+		if c.Labels.Listener != link.ListenerAPI { // whose sessions end with them, in any partition
+			sessions++
+		}
+	}
+	if sessions > 0 || usage.Usage.Retained > 0 {
+		return errs.New(errs.Conflict, "%s has %d sessions and %d retained messages, which stay where they are: a tenant gets another place only before it has any. "+
+			"What moves with all that it has are the partitions themselves: partition label", tenant, sessions, usage.Usage.Retained)
+	}
+	return nil
+}
+
+// allSay asks all other brokers, each of which must answer and be right. The error is
+// Unavailable.
+func (d *desk) allSay(ctx context.Context, q *question, right func(*reply) bool) error {
+	all := d.askOthers(ctx, q)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		r := all[name]
+		if r.Error != "" {
+			return errs.New(errs.Unavailable, "%s: %s", name, r.Error)
+		}
+		if right != nil && !right(&r) {
+			return errs.New(errs.Unavailable, "%s has not heard of it", name)
+		}
+	}
+	return nil
+}
