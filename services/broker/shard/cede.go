@@ -43,6 +43,8 @@ type ceding struct {
 	looks    time.Duration
 	closed   bool // nothing of other partitions is taken any more
 	sealed   bool
+	// began and sealedAt are by the clock of the shard, in milliseconds.
+	began, sealedAt int64
 }
 
 // pause is how far the pause of a channel is.
@@ -82,7 +84,7 @@ func (st *Set) Cede(p partition.ID, done func()) {
 
 // cede begins to pause the channels of a partition. No further ones are opened.
 func (s *Shard) cede(sp *space, done func()) {
-	c := &ceding{done: []func(){done}}
+	c := &ceding{done: []func(){done}, began: s.now}
 	sp.ceding = c
 	var guests []*sess
 	for _, of := range s.sessions {
@@ -187,7 +189,7 @@ func (s *Shard) seal(sp *space) {
 	if s.spaces[sp.id] != sp {
 		return // it was lost
 	}
-	c.sealed = true
+	c.sealed, c.sealedAt = true, s.now
 	delete(s.spaces, sp.id)
 	s.ceded[sp.id] = sp
 	s.set.serving[sp.id].Add(1)
@@ -223,6 +225,9 @@ func (s *Shard) leaveSoon(sp *space) {
 		}
 		sp.left = true
 		s.lose(sp)
+		c := sp.ceding
+		s.set.log.Debug("a partition is left to its next owner", slog.Int("partition", int(sp.id)), slog.Int("clients", len(c.channels)),
+			slog.Int64("paused_ms", c.sealedAt-c.began), slog.Int64("committed_ms", s.now-c.sealedAt), slog.Int64("forgotten_ms", s.set.now()-s.now))
 	}})
 }
 
