@@ -68,6 +68,7 @@ type Set struct {
 	// may be, of one and of all, and handOffAfter.
 	handedOff atomic.Int64
 	handOffs  struct{ tenant, all, after int64 }
+	keepsWait time.Duration
 	guests    guests
 	settling  settling
 	// lostLinks counts the links to other brokers that were lost.
@@ -126,6 +127,7 @@ func New(c Config) (*Set, error) {
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
+	st.keepsWait = keepsWait
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions {
 		st.cell = append(st.cell, partition.ID(i))

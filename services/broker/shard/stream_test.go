@@ -29,6 +29,7 @@ type oneOther struct {
 }
 
 func (c *oneOther) Self() string                        { return "a" }
+func (c *oneOther) Lost(partition.ID, uint64)           {}
 func (c *oneOther) Owner(partition.ID) (string, uint64) { return "b", c.epoch }
 
 func (c *oneOther) Send(_ string, e *cluster.Enqueue, done func(cluster.Answer)) error {
