@@ -200,7 +200,7 @@ func (s *Shard) seal(sp *space) {
 			continue
 		}
 		s.writeAll(se)
-		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(se, ch.token, se.Carry()) {
+		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(se, ch.token, se.Carry(), s.now) {
 			late++
 			continue
 		}
@@ -219,7 +219,8 @@ func (s *Shard) seal(sp *space) {
 func (s *Shard) leaveSoon(sp *space) {
 	l := sp.ledger
 	s.wait(l, waiter{after: func() {
-		if len(l.waiters) > l.first || l.batch.Len() > 0 { // what came meanwhile
+		// What came meanwhile, whether anybody waits for it or not.
+		if len(l.waiters) > l.first || l.batch.Len() > 0 || l.durable+1 < l.ticket {
 			s.leaveSoon(sp)
 			return
 		}
