@@ -25,7 +25,9 @@ import (
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -63,9 +65,12 @@ type fixture struct {
 	store *store.Store
 	bus   *mem.Bus
 	data  *fakeData
+	audit *audit.Log
+	// peer, if not empty, is where requests come from.
+	peer string
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, bus: mem.New(), data: &fakeData{answer: link.Answer{Found: true}}}
 	var err error
@@ -76,11 +81,21 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.s, err = api.New(api.Config{
-		Store: f.store, Hasher: v, Data: f.data, Domain: "localhost", Endpoints: api.DefaultEndpoints(), DefaultPlan: "dev",
-		Listen: "127.0.0.1:0", Log: telemetry.Discard(),
-	})
+	rules, err := policy.New(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	if f.audit, err = audit.Open(t.Context(), audit.Config{Bus: f.bus, Log: telemetry.Discard(), Days: f.store.AuditDays}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := api.Config{
+		Store: f.store, Hasher: v, Data: f.data, RBAC: rules, Audit: f.audit, Domain: "localhost", Endpoints: api.DefaultEndpoints(), DefaultPlan: "dev",
+		Listen: "127.0.0.1:0", Log: telemetry.Discard(),
+	}
+	for _, change := range with {
+		change(&cfg)
+	}
+	if f.s, err = api.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -113,6 +128,9 @@ func (f *fixture) do(method, path, key, body string, headers ...string) response
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
+	}
+	if f.peer != "" {
+		req.RemoteAddr = f.peer
 	}
 	w := httptest.NewRecorder()
 	f.s.Handler().ServeHTTP(w, req)
