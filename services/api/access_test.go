@@ -29,7 +29,14 @@ type world struct {
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 	t.Helper()
 	w := &world{fixture: newFixture(t, with...)}
-	w.owner, w.beta = w.signUp("acme"), w.signUp("beta")
+	w.owner = w.signUp("acme")
+	beta, err := w.store.SignUp(t.Context(), store.SignUp{
+		Organization: "Beta", Email: "ops@beta.example", PasswordHash: "none", Tenant: "beta", Plan: "dev", Username: "default", CredentialHash: "none",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.beta = beta.Secret
 	acme, err := w.store.Tenant(t.Context(), "acme")
 	if err != nil {
 		t.Fatal(err)

@@ -70,6 +70,12 @@ type fixture struct {
 	peer string
 }
 
+// What takes long to make and remembers nothing of a test.
+var (
+	verifier = sync.OnceValues(func() (*password.Verifier, error) { return password.NewVerifier(0) })
+	rules    = sync.OnceValues(func() (*policy.RBAC, error) { return policy.New(context.Background()) })
+)
+
 func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, bus: mem.New(), data: &fakeData{answer: link.Answer{Found: true}}}
@@ -77,11 +83,11 @@ func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	if f.store, err = store.New(t.Context(), store.Config{Bus: f.bus, Log: telemetry.Discard(), Region: "local"}); err != nil {
 		t.Fatal(err)
 	}
-	v, err := password.NewVerifier(0)
+	v, err := verifier()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := policy.New(t.Context())
+	rules, err := rules()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,11 +89,7 @@ func (s *Store) OrganizationLimit(ctx context.Context, id, quota string) (int64,
 	if err != nil {
 		return 0, err
 	}
-	plan, err := tenancy.PlanByName(tenancy.PlanFree)
-	if err != nil {
-		return 0, err
-	}
-	widest, _ := plan.Limits.Get(quota)
+	widest, has := int64(0), false
 	for _, t := range o.Tenants {
 		r, err := s.tenant(ctx, t)
 		if errs.Is(err, errs.NotFound) {
@@ -110,8 +106,16 @@ func (s *Store) OrganizationLimit(ctx context.Context, id, quota string) (int64,
 		if n == tenancy.Unlimited {
 			return n, nil
 		}
-		widest = max(widest, n)
+		widest, has = max(widest, n), true
 	}
+	if has {
+		return widest, nil
+	}
+	plan, err := tenancy.PlanByName(tenancy.PlanFree)
+	if err != nil {
+		return 0, err
+	}
+	widest, _ = plan.Limits.Get(quota)
 	return widest, nil
 }
 

@@ -159,6 +159,8 @@ func testOrganization(t *testing.T, b bus.Bus) {
 		}
 	}
 	limit(180)
+	must(s.SetOverrides(ctx, "acme", 0, map[string]int64{"audit_days": 3}))(t)
+	limit(3) // less than plan free has
 	must(s.SetOverrides(ctx, "acme", 0, map[string]int64{"audit_days": tenancy.Unlimited}))(t)
 	limit(tenancy.Unlimited)
 }

@@ -69,6 +69,7 @@ func Start(t testing.TB, o Options) *Server {
 	go func() { served <- srv.Serve(ln) }()
 	t.Cleanup(func() {
 		_ = srv.Close()
+		_ = ln.Close() // which the server does not know if it has not begun yet
 		<-served
 	})
 	return s
