@@ -22,12 +22,9 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
-	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/audit"
-	"github.com/manormq/manor/tenancy/authn/password"
-	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -65,45 +62,16 @@ type fixture struct {
 	store *store.Store
 	bus   *mem.Bus
 	data  *fakeData
-	audit *audit.Log
 	// peer, if not empty, is where requests come from.
 	peer string
 }
 
-// What takes long to make and remembers nothing of a test.
-var (
-	verifier = sync.OnceValues(func() (*password.Verifier, error) { return password.NewVerifier(0) })
-	rules    = sync.OnceValues(func() (*policy.RBAC, error) { return policy.New(context.Background()) })
-)
-
 func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, bus: mem.New(), data: &fakeData{answer: link.Answer{Found: true}}}
-	var err error
-	if f.store, err = store.New(t.Context(), store.Config{Bus: f.bus, Log: telemetry.Discard(), Region: "local"}); err != nil {
-		t.Fatal(err)
-	}
-	v, err := verifier()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, err := rules()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.audit, err = audit.Open(t.Context(), audit.Config{Bus: f.bus, Log: telemetry.Discard(), Days: f.store.AuditDays}); err != nil {
-		t.Fatal(err)
-	}
-	cfg := api.Config{
-		Store: f.store, Hasher: v, Data: f.data, RBAC: rules, Audit: f.audit, Domain: "localhost", Endpoints: api.DefaultEndpoints(), DefaultPlan: "dev",
-		Listen: "127.0.0.1:0", Log: telemetry.Discard(),
-	}
-	for _, change := range with {
-		change(&cfg)
-	}
-	if f.s, err = api.New(cfg); err != nil {
-		t.Fatal(err)
-	}
+	f := &fixture{t: t, data: &fakeData{answer: link.Answer{Found: true}}}
+	var cfg api.Config
+	f.s, cfg = apitest.New(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
+	f.store, f.bus = cfg.Store, cfg.Store.Bus().(*mem.Bus)
 	return f
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -111,10 +112,7 @@ func TestInvitation_Refused(t *testing.T) {
 // password, in words and in time.
 func TestSignIn_SaysNothing(t *testing.T) {
 	w := newWorld(t)
-	v, err := verifier()
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := apitest.Verifier(t)
 	// Time is what hashes take: 30 ms each, a look-up a tenth of one.
 	try := func(organization, email, password string) (r response, hashes uint64) {
 		before := v.Hashed()
