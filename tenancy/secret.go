@@ -3,6 +3,7 @@
 package tenancy
 
 import (
+	"log/slog"
 	"strings"
 	"unicode/utf8"
 
@@ -72,3 +73,17 @@ func ValidEmail(s string) error {
 	}
 	return nil
 }
+
+// Secret is text that is shown once, or taken in, and never written to a log or
+// the audit log, which know it by this type. Its JSON is the text itself, since
+// answers have to show it.
+type Secret string
+
+// LogValue keeps a secret out of logs.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// String keeps a secret out of formatted text; string(s) is the text.
+func (Secret) String() string { return "[redacted]" }
+
+// GoString is String for %#v.
+func (Secret) GoString() string { return "[redacted]" }

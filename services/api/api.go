@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the public API /v1: sign-up, credentials, quotas, usage,
-// clients, publish and retained messages. The Go types of its requests and
+// Package api is the public API /v1: sign-up, organizations with members, API
+// keys and their audit log, credentials, quotas, usage, clients, publish and
+// retained messages. The Go types of its requests and
 // answers are the source of the OpenAPI document, which it serves and which
 // docs/openapi.json repeats. net/http owns its goroutines, Run those of its
 // server. It reaches brokers through DataPlane only, and knows no bus.
@@ -24,6 +25,8 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -35,9 +38,14 @@ type DataPlane interface {
 	Query(ctx context.Context, q link.Query) (*link.Answer, error)
 }
 
-// Hasher hashes chosen passwords; see tenancy/authn/password.
+// Hasher hashes and checks chosen passwords; see tenancy/authn/password.
 type Hasher interface {
 	Hash(ctx context.Context, password string) (string, error)
+	// Verify reports whether the password has that hash; id and revision name
+	// what has it.
+	Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error)
+	// Refuse takes as long as Verify of a wrong password.
+	Refuse(ctx context.Context, id string, password []byte) error
 }
 
 // Endpoints are the ports at which a tenant's hostname is served; 0 means not
@@ -57,6 +65,17 @@ type Config struct {
 	Store  *store.Store
 	Hasher Hasher
 	Data   DataPlane
+	// RBAC decides who may do what, and Audit remembers who did.
+	RBAC  *policy.RBAC
+	Audit *audit.Log
+	// Mailer sends invitations, and codes without which a sign-up makes nothing;
+	// nil sends no mail, and believes every address.
+	Mailer Mailer
+	// Rates bound what strangers may ask.
+	Rates Rates
+	// TrustedProxies are networks, and addresses, of proxies whose
+	// X-Forwarded-For is believed.
+	TrustedProxies []string
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain    string
 	Endpoints Endpoints
@@ -93,6 +112,12 @@ type Server struct {
 	handler http.Handler
 	metrics metrics
 	http    serving
+
+	limiters limiters
+	proxies  proxies
+	// unlisted are operations that permissions does not have; none, when New is
+	// done.
+	unlisted []string
 }
 
 // New returns the API with its routes; it does not listen yet.
@@ -103,8 +128,8 @@ func New(cfg Config) (*Server, error) {
 	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
 		return nil, err
 	}
-	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.Log == nil {
-		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane and a logger")
+	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Audit == nil || cfg.Log == nil {
+		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, an audit log and a logger")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -113,11 +138,20 @@ func New(cfg Config) (*Server, error) {
 		cfg.Console = landing()
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer)}
+	var err error
+	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
+		return nil, err
+	}
+	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
+		return nil, err
+	}
 	r := chi.NewRouter()
 	s.api = humachi.New(r, describe())
 	s.api.UseMiddleware(s.measure, s.authenticate)
 	s.routes()
-	var err error
+	if len(s.unlisted) > 0 {
+		return nil, errs.New(errs.Internal, "api: permissions.go does not say what these operations need: %s", strings.Join(s.unlisted, ", "))
+	}
 	if s.openAPI, err = document(s.api.OpenAPI()); err != nil {
 		return nil, err
 	}
@@ -169,6 +203,12 @@ func (s *Server) OpenAPI() []byte { return s.openAPI }
 
 func (s *Server) routes() {
 	s.signUpRoutes()
+	s.verificationRoutes()
+	s.signInRoutes()
+	s.organizationRoutes()
+	s.memberRoutes()
+	s.apiKeyRoutes()
+	s.auditRoutes()
 	s.tenantRoutes()
 	s.settingRoutes()
 	s.clientCARoutes()
@@ -178,8 +218,14 @@ func (s *Server) routes() {
 }
 
 // register adds an operation whose errors are ours: what the handler returns
-// becomes a Problem.
+// becomes a Problem. What it changes is recorded before it is answered.
 func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	if permission := permissions[op.OperationID]; permission == "" && len(op.Security) > 0 {
+		s.unlisted = append(s.unlisted, op.OperationID)
+	} else if permission != "" && permission != own {
+		op.Extensions = map[string]any{"x-permission": permission}
+	}
+	changes := op.Method != http.MethodGet && !notChanges[op.OperationID]
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = bodyMax
 	}
@@ -187,7 +233,15 @@ func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, handleTimeout)
 		defer cancel()
-		out, err := f(ctx, in)
+		var out *O
+		var err error
+		if changes {
+			c := &changing{log: s.cfg.Audit, op: &op}
+			out, err = f(context.WithValue(ctx, changeKey{}, c), in)
+			err = c.end(ctx, err)
+		} else {
+			out, err = f(ctx, in)
+		}
 		if err != nil {
 			p := problemOf(err)
 			if p.Status >= http.StatusInternalServerError {

@@ -22,10 +22,9 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
-	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -63,26 +62,16 @@ type fixture struct {
 	store *store.Store
 	bus   *mem.Bus
 	data  *fakeData
+	// peer, if not empty, is where requests come from.
+	peer string
 }
 
-func newFixture(t testing.TB) *fixture {
+func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, bus: mem.New(), data: &fakeData{answer: link.Answer{Found: true}}}
-	var err error
-	if f.store, err = store.New(t.Context(), store.Config{Bus: f.bus, Log: telemetry.Discard(), Region: "local"}); err != nil {
-		t.Fatal(err)
-	}
-	v, err := password.NewVerifier(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.s, err = api.New(api.Config{
-		Store: f.store, Hasher: v, Data: f.data, Domain: "localhost", Endpoints: api.DefaultEndpoints(), DefaultPlan: "dev",
-		Listen: "127.0.0.1:0", Log: telemetry.Discard(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := &fixture{t: t, data: &fakeData{answer: link.Answer{Found: true}}}
+	var cfg api.Config
+	f.s, cfg = apitest.New(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
+	f.store, f.bus = cfg.Store, cfg.Store.Bus().(*mem.Bus)
 	return f
 }
 
@@ -113,6 +102,9 @@ func (f *fixture) do(method, path, key, body string, headers ...string) response
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
+	}
+	if f.peer != "" {
+		req.RemoteAddr = f.peer
 	}
 	w := httptest.NewRecorder()
 	f.s.Handler().ServeHTTP(w, req)

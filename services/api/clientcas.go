@@ -103,9 +103,10 @@ func (s *Server) replaceClientCAs(ctx context.Context, in *clientCAsInput) (*cli
 		return nil, err
 	}
 	if in.DryRun {
-		if rev != 0 && rev != t.Revision {
-			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", t.ID, t.Revision, rev)
+		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {
+			return nil, err
 		}
+		unchanged(ctx)
 		if cas != nil {
 			if err := store.CheckClientCAs(t, cas); err != nil {
 				return nil, err
@@ -115,9 +116,16 @@ func (s *Server) replaceClientCAs(ctx context.Context, in *clientCAsInput) (*cli
 		t.ClientCAs = cas
 		return clientCAsBody(t)
 	}
-	if t, err = s.store.SetClientCAs(ctx, t.ID, rev, cas); err != nil {
+	if err := change(ctx, t.Organization, t.ID, "client CAs", t.ClientCAs); err != nil {
+		return nil, err
+	}
+	was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, store.ClientCAs(cas))
+	if err != nil {
 		return nil, err
 	}
 	s.log.Info("client CAs replaced", "tenant", t.ID, "any", cas != nil)
-	return clientCAsBody(t)
+	if err := changed(ctx, was.ClientCAs, now.ClientCAs); err != nil {
+		return nil, err
+	}
+	return clientCAsBody(now)
 }

@@ -144,10 +144,17 @@ func (s *Server) getClient(ctx context.Context, in *clientInput) (*clientOutput,
 }
 
 func (s *Server) deleteClient(ctx context.Context, in *deleteClientInput) (*struct{}, error) {
-	q := link.Query{Kind: link.QueryKick, Purge: in.Session == "purge"}
 	if in.DryRun {
-		q = link.Query{Kind: link.QueryClient}
+		unchanged(ctx)
+		_, err := s.client(ctx, in.ClientID, link.Query{Kind: link.QueryClient})
+		return nil, err
 	}
-	_, err := s.client(ctx, in.ClientID, q)
-	return nil, err
+	t := tenantOf(ctx)
+	if err := change(ctx, t.Organization, t.ID, "client "+in.ClientID, nil); err != nil {
+		return nil, err
+	}
+	if _, err := s.client(ctx, in.ClientID, link.Query{Kind: link.QueryKick, Purge: in.Session == "purge"}); err != nil {
+		return nil, err
+	}
+	return nil, changed(ctx, nil, map[string]string{"session": in.Session})
 }

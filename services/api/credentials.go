@@ -19,8 +19,8 @@ import (
 
 // CredentialRequest is the body of POST …/credentials.
 type CredentialRequest struct {
-	Username string  `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
-	Password *string `json:"password,omitempty" doc:"At least 6 characters; generated, if left out." format:"password"`
+	Username string          `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
+	Password *tenancy.Secret `json:"password,omitempty" doc:"At least 6 characters; generated, if left out." format:"password"`
 	// SCRAM is a pointer so that leaving it out is told from false.
 	SCRAM   *bool                    `json:"scram,omitempty" doc:"Whether clients may authenticate with SCRAM-SHA-256 (MQTT 5, AUTH): true if left out and the password is generated, else false."`
 	Session *tenancy.SessionOverride `json:"session,omitempty" doc:"Settings that replace the tenant's in this credential's sessions, and quotas where they are narrower."`
@@ -28,9 +28,9 @@ type CredentialRequest struct {
 
 // CreatedCredential is the answer to it.
 type CreatedCredential struct {
-	ID       string `json:"id,omitempty" example:"cred_01j9zq5e6v8x7w0r3t2y4u6i8o"`
-	Username string `json:"username" example:"sensor-1"`
-	Password string `json:"password,omitempty" doc:"Shown once, when it was generated."`
+	ID       string         `json:"id,omitempty" example:"cred_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+	Username string         `json:"username" example:"sensor-1"`
+	Password tenancy.Secret `json:"password,omitempty" doc:"Shown once, when it was generated."`
 }
 
 // Credential is a credential in a list.
@@ -99,14 +99,18 @@ func (s *Server) replaceSession(ctx context.Context, in *sessionInput) (*session
 		if err != nil {
 			return nil, err
 		}
+		unchanged(ctx)
 		return &sessionOutput{ETag: etag(c.Revision), Body: in.Body}, nil
 	}
-	c, err := s.store.SetSession(ctx, t.ID, in.Username, rev, &in.Body)
+	if err := change(ctx, t.Organization, t.ID, "session of credential "+in.Username, nil); err != nil {
+		return nil, err
+	}
+	was, now, err := s.store.SetSession(ctx, t.ID, in.Username, rev, &in.Body)
 	if err != nil {
 		return nil, err
 	}
 	s.log.Info("session of a credential replaced", "tenant", t.ID, "username", in.Username)
-	return &sessionOutput{ETag: etag(c.Revision), Body: in.Body}, nil
+	return &sessionOutput{ETag: etag(now.Revision), Body: in.Body}, changed(ctx, was.Session, now.Session)
 }
 
 func (s *Server) credentialRoutes() {
@@ -127,7 +131,7 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 		return nil, err
 	}
 	if in.Body.Password != nil {
-		if err := tenancy.ValidDevicePassword(*in.Body.Password, username); err != nil {
+		if err := tenancy.ValidDevicePassword(string(*in.Body.Password), username); err != nil {
 			return nil, err
 		}
 	}
@@ -139,12 +143,13 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 		return nil, err
 	}
 	if in.DryRun {
+		unchanged(ctx)
 		return &createCredentialOutput{Status: http.StatusOK, Body: CreatedCredential{Username: username}}, nil
 	}
 	var shown, hash string
 	var err error
 	if in.Body.Password != nil {
-		hash, err = s.cfg.Hasher.Hash(ctx, *in.Body.Password)
+		hash, err = s.cfg.Hasher.Hash(ctx, string(*in.Body.Password))
 	} else {
 		shown, hash, err = password.Generate()
 	}
@@ -154,11 +159,14 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 	like := tenancy.Credential{Username: username, Hash: hash, Session: in.Body.Session}
 	switch wanted := in.Body.SCRAM; {
 	case in.Body.Password != nil && wanted != nil && *wanted:
-		like.SCRAM, err = scram.Derive(*in.Body.Password, scram.IterationsChosen)
+		like.SCRAM, err = scram.Derive(string(*in.Body.Password), scram.IterationsChosen)
 	case in.Body.Password == nil && (wanted == nil || *wanted):
 		like.SCRAM, err = scram.Derive(shown, scram.IterationsGenerated)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := change(ctx, t.Organization, t.ID, "credential "+username, nil); err != nil {
 		return nil, err
 	}
 	c, err := s.store.AddCredential(ctx, t, like)
@@ -167,8 +175,8 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 	}
 	return &createCredentialOutput{
 		Status: http.StatusCreated, ETag: etag(c.Revision),
-		Body: CreatedCredential{ID: c.ID, Username: username, Password: shown},
-	}, nil
+		Body: CreatedCredential{ID: c.ID, Username: username, Password: tenancy.Secret(shown)},
+	}, changed(ctx, nil, credentialBody(c))
 }
 
 func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) (*listCredentialsOutput, error) {
@@ -181,10 +189,14 @@ func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) 
 		return nil, err
 	}
 	out := &listCredentialsOutput{Body: CredentialList{Items: []Credential{}, Next: writeCursor(next)}}
-	for _, c := range page {
-		out.Body.Items = append(out.Body.Items, Credential{ID: c.ID, Username: c.Username, SCRAM: c.SCRAM != nil, CreatedAt: c.CreatedAt, Session: c.Session})
+	for i := range page {
+		out.Body.Items = append(out.Body.Items, credentialBody(&page[i]))
 	}
 	return out, nil
+}
+
+func credentialBody(c *tenancy.Credential) Credential {
+	return Credential{ID: c.ID, Username: c.Username, SCRAM: c.SCRAM != nil, CreatedAt: c.CreatedAt, Session: c.Session}
 }
 
 func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput) (*struct{}, error) {
@@ -193,18 +205,26 @@ func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput
 	if err != nil {
 		return nil, err
 	}
-	if in.DryRun {
-		c, err := s.store.Credential(ctx, t.ID, in.Username)
-		if err == nil && rev != 0 && c.Revision != rev {
-			err = errs.Coded(errs.Conflict, "revision_mismatch", "the credential %s is at revision %d, not %d", in.Username, c.Revision, rev)
-		}
+	c, err := s.store.Credential(ctx, t.ID, in.Username)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.store.DeleteCredential(ctx, t.ID, in.Username, rev); err != nil {
+	if err := matches(rev, c.Revision, "credential "+in.Username); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		unchanged(ctx)
+		return nil, nil
+	}
+	if err := change(ctx, t.Organization, t.ID, "credential "+in.Username, credentialBody(c)); err != nil {
+		return nil, err
+	}
+	was, err := s.store.RemoveCredential(ctx, t.ID, in.Username, rev)
+	if err != nil {
 		return nil, err
 	}
 	s.log.Info("credential deleted", "tenant", t.ID, "username", in.Username)
-	return nil, nil
+	return nil, changed(ctx, credentialBody(was), nil)
 }
 
 // A cursor is the last name of the page before, in base64url and after a

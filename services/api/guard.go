@@ -37,8 +37,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(sw, r.Body, publishBodyMax)
 		defer func() {
 			v := recover()
-			if v == nil || v == http.ErrAbortHandler { //nolint:errorlint // a panic value, not a chain
+			switch v {
+			case nil:
 				return
+			case http.ErrAbortHandler: //nolint:errorlint // a panic value, not a chain
+				panic(v) // has the server break the connection off
 			}
 			s.log.Error("API handler panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
 			if sw.status == 0 {
@@ -124,8 +127,7 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 }
 
 func (s *Server) validKey(ctx context.Context, secret string) bool {
-	_, err := s.store.AuthenticateKey(ctx, secret)
-	return err == nil
+	return s.identify(ctx, &caller{}, secret) == nil
 }
 
 func send(w http.ResponseWriter, r *store.Reply) {

@@ -30,11 +30,15 @@ func describe() huma.Config {
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					bearer: {Type: "http", Scheme: "bearer", Description: "An API key of the organization (mk_…)."},
+					bearer: {Type: "http", Scheme: "bearer", Description: "An API key (mk_…), or the token of a member (mt_…). x-permission says what an operation needs of it."},
 				},
 			},
 			Tags: []*huma.Tag{
 				{Name: "Sign-up", Description: "The first request."},
+				{Name: "Organizations", Description: "Who has tenants, and who calls."},
+				{Name: "Members", Description: "People of an organization, and how they sign in."},
+				{Name: "API keys", Description: "With what programs call, as far as each may."},
+				{Name: "Audit", Description: "Who changed what."},
 				{Name: "Tenants", Description: "A tenant, its quotas and its usage."},
 				{Name: "Credentials", Description: "With what devices connect."},
 				{Name: "Clients", Description: "Sessions and their connections."},
@@ -55,7 +59,7 @@ func document(o *huma.OpenAPI) ([]byte, error) {
 	delete(o.Components.Schemas.Map(), "ErrorModel")
 	delete(o.Components.Schemas.Map(), "ErrorDetail")
 	for _, path := range o.Paths {
-		for _, op := range []*huma.Operation{path.Get, path.Put, path.Post, path.Delete} {
+		for _, op := range []*huma.Operation{path.Get, path.Put, path.Post, path.Patch, path.Delete} {
 			if op == nil {
 				continue
 			}
@@ -100,12 +104,17 @@ func operation(id, method, path, tag, summary string) huma.Operation {
 // describeDryRun adds the answer of a dry run to a POST that makes something:
 // 200, with what the body has before anything is made.
 func describeDryRun(s *Server, op *huma.Operation, body any) {
+	describeAnswer(s, op, "200", "What a dry run answers: nothing was made.", body)
+}
+
+// describeAnswer adds an answer to an operation.
+func describeAnswer(s *Server, op *huma.Operation, status, description string, body any) {
 	schema := s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(body), true, "")
 	if op.Responses == nil {
 		op.Responses = map[string]*huma.Response{}
 	}
-	op.Responses["200"] = &huma.Response{
-		Description: "What a dry run answers: nothing was made.",
+	op.Responses[status] = &huma.Response{
+		Description: description,
 		Content:     map[string]*huma.MediaType{"application/json": {Schema: schema}},
 	}
 }

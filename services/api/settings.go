@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
 )
 
 // Setting is one setting of a tenant.
@@ -70,18 +70,23 @@ func (s *Server) replaceSettings(ctx context.Context, in *settingsInput) (*setti
 		return nil, err
 	}
 	if in.DryRun {
-		if rev != 0 && rev != t.Revision {
-			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", t.ID, t.Revision, rev)
+		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {
+			return nil, err
 		}
+		unchanged(ctx)
 		t = t.Clone()
 		t.Settings = &in.Body
 		return settingsBody(t), nil
 	}
-	if t, err = s.store.SetSettings(ctx, t.ID, rev, &in.Body); err != nil {
+	if err := change(ctx, t.Organization, t.ID, "settings", t.Settings); err != nil {
+		return nil, err
+	}
+	was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, store.Settings(&in.Body))
+	if err != nil {
 		return nil, err
 	}
 	s.log.Info("settings replaced", "tenant", t.ID)
-	return settingsBody(t), nil
+	return settingsBody(now), changed(ctx, was.Settings, now.Settings)
 }
 
 // SettingsDocument is docs/settings.md.

@@ -13,6 +13,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
 )
 
 // TenantDetail is the answer to GET /v1/tenants/{tenant}.
@@ -98,10 +99,11 @@ func (s *Server) tenantRoutes() {
 
 func (s *Server) getTenant(ctx context.Context, _ *tenantInput) (*tenantOutput, error) {
 	t := tenantOf(ctx)
-	return &tenantOutput{
-		ETag: etag(t.Revision),
-		Body: TenantDetail{Tenant: s.tenantBody(t), Organization: t.Organization, CreatedAt: t.CreatedAt},
-	}, nil
+	return &tenantOutput{ETag: etag(t.Revision), Body: s.tenantDetail(t)}, nil
+}
+
+func (s *Server) tenantDetail(t *tenancy.TenantRecord) TenantDetail {
+	return TenantDetail{Tenant: s.tenantBody(t), Organization: t.Organization, CreatedAt: t.CreatedAt}
 }
 
 func (s *Server) listQuotas(ctx context.Context, _ *tenantInput) (*quotasOutput, error) {
@@ -171,13 +173,22 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 		}
 	}
 	if in.DryRun {
-		if rev != 0 && rev != t.Revision {
-			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", t.ID, t.Revision, rev)
+		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {
+			return nil, err
 		}
+		unchanged(ctx)
 		t = t.Clone()
 		t.Overrides = in.Body
 	} else {
-		if t, err = s.store.SetOverrides(ctx, t.ID, rev, in.Body); err != nil {
+		if err := change(ctx, t.Organization, t.ID, "quota overrides", t.Overrides); err != nil {
+			return nil, err
+		}
+		was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, store.Overrides(in.Body))
+		if err != nil {
+			return nil, err
+		}
+		t = now
+		if err := changed(ctx, was.Overrides, now.Overrides); err != nil {
 			return nil, err
 		}
 		s.log.Info("quota overrides replaced", "tenant", t.ID, "overrides", len(t.Overrides))

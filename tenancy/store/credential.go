@@ -91,27 +91,59 @@ func (s *Store) Credential(ctx context.Context, tenant, username string) (*tenan
 
 // SetPassword gives a credential another hash. Its connections end.
 func (s *Store) SetPassword(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
-	return s.updateCredential(ctx, tenant, username, 0, func(c *tenancy.Credential) {
+	_, c, err := s.changeCredential(ctx, tenant, username, 0, func(c *tenancy.Credential) {
 		c.Hash, c.SCRAM = hash, nil // which was of the old one
 		c.Generation++
 	})
+	return c, err
 }
 
 // SetSession has a credential say something else of its sessions; nil is nothing.
 // Its connections go on with that. With ifRevision other than 0 the credential
 // must be at that revision, else the error is Conflict with Code
-// "revision_mismatch".
-func (s *Store) SetSession(ctx context.Context, tenant, username string, ifRevision uint64, o *tenancy.SessionOverride) (*tenancy.Credential, error) {
+// "revision_mismatch". It returns the credential as it was and is.
+func (s *Store) SetSession(ctx context.Context, tenant, username string, ifRevision uint64, o *tenancy.SessionOverride) (was, now *tenancy.Credential, err error) {
 	if err := o.Valid(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.updateCredential(ctx, tenant, username, ifRevision, func(c *tenancy.Credential) {
+	return s.changeCredential(ctx, tenant, username, ifRevision, func(c *tenancy.Credential) {
 		c.Session = o
 		c.SessionGeneration++
 	})
 }
 
-func (s *Store) updateCredential(ctx context.Context, tenant, username string, ifRevision uint64, change func(*tenancy.Credential)) (*tenancy.Credential, error) {
+func (s *Store) changeCredential(ctx context.Context, tenant, username string, ifRevision uint64, change func(*tenancy.Credential)) (was, now *tenancy.Credential, err error) {
+	for {
+		c, err := s.Credential(ctx, tenant, username)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ifRevision != 0 && c.Revision != ifRevision {
+			return nil, nil, errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, ifRevision)
+		}
+		old := *c
+		change(c)
+		rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Revision(c.Revision))
+		switch {
+		case err == nil:
+			c.Revision = rev
+			return &old, c, nil
+		case !errs.Is(err, errs.Conflict):
+			return nil, nil, err
+		}
+	}
+}
+
+// DeleteCredential is RemoveCredential without its result.
+func (s *Store) DeleteCredential(ctx context.Context, tenant, username string, ifRevision uint64) error {
+	_, err := s.RemoveCredential(ctx, tenant, username, ifRevision)
+	return err
+}
+
+// RemoveCredential removes a credential, whose connections end, and returns it as
+// it was. The error is NotFound if there is none. With ifRevision other than 0 it must be at that
+// revision, else the error is Conflict with Code "revision_mismatch".
+func (s *Store) RemoveCredential(ctx context.Context, tenant, username string, ifRevision uint64) (*tenancy.Credential, error) {
 	for {
 		c, err := s.Credential(ctx, tenant, username)
 		if err != nil {
@@ -120,30 +152,6 @@ func (s *Store) updateCredential(ctx context.Context, tenant, username string, i
 		if ifRevision != 0 && c.Revision != ifRevision {
 			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, ifRevision)
 		}
-		change(c)
-		rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, username), c, bus.Revision(c.Revision))
-		switch {
-		case err == nil:
-			c.Revision = rev
-			return c, nil
-		case !errs.Is(err, errs.Conflict):
-			return nil, err
-		}
-	}
-}
-
-// DeleteCredential removes a credential; its connections end. The error is
-// NotFound if there is none. With ifRevision other than 0 it must be at that
-// revision, else the error is Conflict with Code "revision_mismatch".
-func (s *Store) DeleteCredential(ctx context.Context, tenant, username string, ifRevision uint64) error {
-	for {
-		c, err := s.Credential(ctx, tenant, username)
-		if err != nil {
-			return err
-		}
-		if ifRevision != 0 && c.Revision != ifRevision {
-			return errs.Coded(errs.Conflict, "revision_mismatch", "the credential is at revision %d, not %d", c.Revision, ifRevision)
-		}
 		err = s.credentials.Delete(ctx, tenancy.CredentialKey(tenant, username), bus.Revision(c.Revision))
 		if errs.Is(err, errs.Conflict) {
 			continue
@@ -151,7 +159,7 @@ func (s *Store) DeleteCredential(ctx context.Context, tenant, username string, i
 		if err == nil {
 			s.counts.add(tenant, -1)
 		}
-		return err
+		return c, err
 	}
 }
 

@@ -19,6 +19,8 @@ const reservationLife = 5 * time.Minute
 
 // SignUp is what a sign-up asks for. All of it was checked.
 type SignUp struct {
+	// ID is of NewOrganizationID; empty makes one.
+	ID           string
 	Organization string // the name
 	Email        string
 	PasswordHash string // of the person
@@ -35,6 +37,7 @@ type SignUp struct {
 type SignedUp struct {
 	Organization *Organization
 	Tenant       *tenancy.TenantRecord
+	Owner        *Member
 	APIKey       *APIKey
 	Secret       string // of the API key
 	Credential   *tenancy.Credential
@@ -71,15 +74,19 @@ func (s *Store) stale(r *tenancy.TenantRecord) bool {
 // the id is not free.
 func (s *Store) SignUp(ctx context.Context, in SignUp) (*SignedUp, error) {
 	now := s.now().UTC()
-	org := &Organization{ID: newID("org_"), Name: in.Organization, Email: in.Email, PasswordHash: in.PasswordHash, CreatedAt: now}
 	plan, err := tenancy.PlanByName(in.Plan)
 	if err != nil {
 		return nil, err
 	}
-	key, secret, err := s.newAPIKey(org.ID)
-	if err != nil {
-		return nil, err
+	if in.ID == "" {
+		in.ID = NewOrganizationID()
 	}
+	owner := &Member{
+		ID: MemberID(in.ID, in.Email), Organization: in.ID, Email: in.Email, Access: tenancy.Access{Role: tenancy.RoleOwner},
+		State: MemberActive, PasswordHash: in.PasswordHash, CreatedAt: now,
+	}
+	org := &Organization{ID: in.ID, Name: in.Organization, Email: in.Email, Tenants: []string{in.Tenant}, Owners: []string{owner.ID}, CreatedAt: now}
+	key, secret := s.newAPIKey(org.ID, NewKey{Name: "sign-up", Access: owner.Access})
 	t := &tenancy.TenantRecord{
 		ID: in.Tenant, Organization: org.ID, Region: s.cfg.Region, Plan: in.Plan,
 		State: tenancy.StateReserved, CreatedAt: now, APIKey: key.ID, Partitions: plan.Partitions,
@@ -87,7 +94,7 @@ func (s *Store) SignUp(ctx context.Context, in SignUp) (*SignedUp, error) {
 	if err := s.reserve(ctx, t); err != nil {
 		return nil, err
 	}
-	out := &SignedUp{Organization: org, Tenant: t, APIKey: &key, Secret: secret}
+	out := &SignedUp{Organization: org, Tenant: t, Owner: owner, APIKey: &key, Secret: secret}
 	if err := s.furnish(ctx, in, out); err != nil {
 		// The caller may be gone; what is half made must go all the same.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -127,13 +134,16 @@ func (s *Store) reserve(ctx context.Context, t *tenancy.TenantRecord) error {
 
 // furnish makes what belongs to a reserved tenant and activates it.
 func (s *Store) furnish(ctx context.Context, in SignUp, out *SignedUp) error {
-	if _, err := put(ctx, s.organizations, out.Organization.ID, out.Organization, bus.Absent); err != nil {
-		return err
-	}
-	if _, err := put(ctx, s.apiKeys, out.APIKey.ID, out.APIKey, bus.Absent); err != nil {
-		return err
-	}
 	var err error
+	if out.Organization.Revision, err = put(ctx, s.organizations, out.Organization.ID, out.Organization, bus.Absent); err != nil {
+		return err
+	}
+	if out.Owner.Revision, err = put(ctx, s.members, memberKey(out.Owner.Organization, out.Owner.ID), out.Owner, bus.Absent); err != nil {
+		return err
+	}
+	if err := s.putAPIKey(ctx, out.APIKey); err != nil {
+		return err
+	}
 	if out.Credential, err = s.createCredential(ctx, in.Tenant, tenancy.Credential{Username: in.Username, Hash: in.CredentialHash, SCRAM: in.CredentialSCRAM}); err != nil {
 		return err
 	}
@@ -166,7 +176,14 @@ func (s *Store) remove(ctx context.Context, t *tenancy.TenantRecord) error {
 		all = errors.Join(all, s.credentials.Delete(ctx, key, bus.Any))
 	}
 	if t.APIKey != "" {
-		all = errors.Join(all, s.apiKeys.Delete(ctx, t.APIKey, bus.Any))
+		all = errors.Join(all, s.apiKeys.Delete(ctx, t.APIKey, bus.Any), s.apiKeys.Delete(ctx, keyIndex(t.Organization, t.APIKey), bus.Any))
+	}
+	members, err := s.members.Keys(ctx, t.Organization+".")
+	if err != nil {
+		return err
+	}
+	for _, key := range members {
+		all = errors.Join(all, s.members.Delete(ctx, key, bus.Any))
 	}
 	all = errors.Join(all, s.organizations.Delete(ctx, t.Organization, bus.Any))
 	if all != nil {

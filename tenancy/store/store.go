@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package store keeps organizations, tenants, credentials and API keys in
+// Package store keeps organizations, members, tenants, credentials and API keys in
 // buckets of the bus. Changes are compare-and-set by revision; there are no
 // transactions, so sign-up is a sequence that a reaper cleans up after (see
 // SignUp and Reap). It owns no goroutine. It knows no HTTP, and hashes no
@@ -23,7 +23,12 @@ import (
 // The buckets besides those that gateways read.
 const (
 	organizationsBucket = "organizations" // id -> Organization
-	apiKeysBucket       = "api_keys"      // id -> APIKey
+	apiKeysBucket       = "api_keys"      // id -> APIKey; organization.id -> nothing
+	keyUsesBucket       = "key_uses"      // id of an API key -> KeyUse
+	membersBucket       = "members"       // organization.id -> Member
+	invitationsBucket   = "invitations"   // hash of the token -> invitation
+	sessionsBucket      = "sessions"      // id -> MemberSession
+	verificationsBucket = "verifications" // hash of the code -> Unverified
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -49,9 +54,15 @@ type Store struct {
 	tenants       bus.Bucket
 	credentials   bus.Bucket
 	apiKeys       bus.Bucket
+	keyUses       bus.Bucket
+	members       bus.Bucket
+	invitations   bus.Bucket
+	sessions      bus.Bucket
+	verifications bus.Bucket
 	replies       bus.Bucket
 	tickets       bus.Bucket
 	counts        counts
+	uses          uses
 }
 
 // New opens the buckets and makes those that are missing.
@@ -69,6 +80,11 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.TenantsBucket, 0, &s.tenants},
 		{tenancy.CredentialsBucket, 0, &s.credentials},
 		{apiKeysBucket, 0, &s.apiKeys},
+		{keyUsesBucket, 0, &s.keyUses},
+		{membersBucket, 0, &s.members},
+		{invitationsBucket, InvitationLife, &s.invitations},
+		{sessionsBucket, SessionLife, &s.sessions},
+		{verificationsBucket, VerificationLife, &s.verifications},
 		{repliesBucket, replyLife, &s.replies},
 		{tenancy.TicketsBucket, 0, &s.tickets},
 	} {
@@ -106,29 +122,6 @@ func put(ctx context.Context, b bus.Bucket, key string, v any, at bus.Revision) 
 	}
 	rev, err := b.Put(ctx, key, value, at)
 	return uint64(rev), err
-}
-
-// Organization is who pays.
-type Organization struct {
-	ID    string `json:"id"`
-	Name  string `json:"name"`
-	Email string `json:"email"`
-	// PasswordHash is of the person who signed up.
-	PasswordHash string    `json:"password_hash"`
-	CreatedAt    time.Time `json:"created_at"`
-}
-
-// Organization returns the organization of that id, or an error NotFound.
-func (s *Store) Organization(ctx context.Context, id string) (*Organization, error) {
-	e, err := s.organizations.Get(ctx, id)
-	if err != nil {
-		return nil, named(err, "organization_not_found", "there is no organization %q", id)
-	}
-	o := &Organization{}
-	if err := json.Unmarshal(e.Value, o); err != nil {
-		return nil, errs.New(errs.Internal, "stored organization: %w", err)
-	}
-	return o, nil
 }
 
 // named turns a NotFound, also of a key that cannot be one, into one that says

@@ -35,24 +35,31 @@ func (s *Store) tenant(ctx context.Context, id string) (*tenancy.TenantRecord, e
 // "revision_mismatch". Without it the change is tried again when somebody else
 // was faster.
 func (s *Store) UpdateTenant(ctx context.Context, id string, ifRevision uint64, change func(*tenancy.TenantRecord) error) (*tenancy.TenantRecord, error) {
+	_, r, err := s.ChangeTenant(ctx, id, ifRevision, change)
+	return r, err
+}
+
+// ChangeTenant is UpdateTenant, and returns the tenant as it was too.
+func (s *Store) ChangeTenant(ctx context.Context, id string, ifRevision uint64, change func(*tenancy.TenantRecord) error) (was, now *tenancy.TenantRecord, err error) {
 	for {
 		r, err := s.Tenant(ctx, id)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if ifRevision != 0 && r.Revision != ifRevision {
-			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", id, r.Revision, ifRevision)
+			return nil, nil, errs.Coded(errs.Conflict, "revision_mismatch", "tenant %s is at revision %d, not %d", id, r.Revision, ifRevision)
 		}
+		old := r.Clone()
 		if err := change(r); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		rev, err := put(ctx, s.tenants, id, r, bus.Revision(r.Revision))
 		switch {
 		case err == nil:
 			r.Revision = rev
-			return r, nil
+			return old, r, nil
 		case !errs.Is(err, errs.Conflict):
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }
@@ -60,34 +67,51 @@ func (s *Store) UpdateTenant(ctx context.Context, id string, ifRevision uint64, 
 // SetOverrides replaces the overrides of a tenant's limits; see UpdateTenant
 // for ifRevision.
 func (s *Store) SetOverrides(ctx context.Context, id string, ifRevision uint64, overrides map[string]int64) (*tenancy.TenantRecord, error) {
-	for name, v := range overrides {
-		if err := tenancy.ValidLimit(name, v); err != nil {
-			return nil, err
+	return s.UpdateTenant(ctx, id, ifRevision, Overrides(overrides))
+}
+
+// Overrides is a change of a tenant for ChangeTenant: other overrides of its
+// limits.
+func Overrides(overrides map[string]int64) func(*tenancy.TenantRecord) error {
+	return func(r *tenancy.TenantRecord) error {
+		for name, v := range overrides {
+			if err := tenancy.ValidLimit(name, v); err != nil {
+				return err
+			}
 		}
-	}
-	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
 		r.Overrides = maps.Clone(overrides)
 		return nil
-	})
+	}
 }
 
 // SetSettings replaces the settings of a tenant that differ from the defaults;
 // see UpdateTenant for ifRevision.
 func (s *Store) SetSettings(ctx context.Context, id string, ifRevision uint64, settings *tenancy.SettingsOverride) (*tenancy.TenantRecord, error) {
-	if err := settings.Valid(); err != nil {
-		return nil, err
-	}
-	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
+	return s.UpdateTenant(ctx, id, ifRevision, Settings(settings))
+}
+
+// Settings is a change of a tenant for ChangeTenant: other settings.
+func Settings(settings *tenancy.SettingsOverride) func(*tenancy.TenantRecord) error {
+	return func(r *tenancy.TenantRecord) error {
+		if err := settings.Valid(); err != nil {
+			return err
+		}
 		r.Settings = settings
 		return nil
-	})
+	}
 }
 
 // SetClientCAs replaces a tenant's CAs of client certificates; nil takes them
 // away. They get a new Revision. The error is tenancy.ExceededError beyond the
 // quota client_cas; see UpdateTenant for ifRevision.
 func (s *Store) SetClientCAs(ctx context.Context, id string, ifRevision uint64, cas *tenancy.ClientCAs) (*tenancy.TenantRecord, error) {
-	return s.UpdateTenant(ctx, id, ifRevision, func(r *tenancy.TenantRecord) error {
+	return s.UpdateTenant(ctx, id, ifRevision, ClientCAs(cas))
+}
+
+// ClientCAs is a change of a tenant for ChangeTenant: other CAs of client
+// certificates, or none.
+func ClientCAs(cas *tenancy.ClientCAs) func(*tenancy.TenantRecord) error {
+	return func(r *tenancy.TenantRecord) error {
 		if cas == nil {
 			r.ClientCAs = nil
 			return nil
@@ -99,7 +123,7 @@ func (s *Store) SetClientCAs(ctx context.Context, id string, ifRevision uint64, 
 		own.Revision = r.Revision // each change has another one to replace
 		r.ClientCAs = &own
 		return nil
-	})
+	}
 }
 
 // CheckClientCAs returns the error that SetClientCAs of the tenant would.
@@ -161,7 +185,7 @@ func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*
 		if err == nil || !errs.Is(err, errs.NotFound) {
 			return r, err
 		}
-		org := Organization{ID: newID("org_"), Name: o.Organization, CreatedAt: s.now().UTC()}
+		org := Organization{ID: NewOrganizationID(), Name: o.Organization, Tenants: []string{id}, CreatedAt: s.now().UTC()}
 		r = &tenancy.TenantRecord{
 			ID: id, Organization: org.ID, Region: s.cfg.Region, Plan: o.Plan,
 			State: tenancy.StateActive, CreatedAt: org.CreatedAt, Partitions: plan.Partitions,

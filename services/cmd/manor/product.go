@@ -31,7 +31,9 @@ import (
 	"github.com/manormq/manor/services/broker"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -145,8 +147,16 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	health.Register("api link", plane.Check)
+	rules, err := policy.New(ctx)
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	changes, err := audit.Open(ctx, audit.Config{Bus: control, Log: log, Days: records.AuditDays})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: names.Verifier(), Data: plane, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -163,6 +173,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		public.Part(),
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets},
+		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)

@@ -9,6 +9,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/mail"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -22,6 +23,9 @@ type config struct {
 	DefaultPlan string        `yaml:"default_plan" doc:"the plan of a sign-up that names none: dev, free, starter or pro"`
 	Endpoints   api.Endpoints `yaml:"endpoints"`
 	Broker      brokerConfig  `yaml:"broker"`
+	Rates       api.Rates     `yaml:"rates"`
+	Proxies     []string      `yaml:"trusted_proxies" doc:"networks (10.0.0.0/8) and addresses of proxies in front of the API: the true address of a request is the last of X-Forwarded-For that is none of them"`
+	SMTP        mail.Config   `yaml:"smtp"`
 	NATS        nats.Section  `yaml:"nats"`
 }
 
@@ -43,7 +47,8 @@ func defaults() *config {
 		Config: node.DefaultConfig("127.0.0.1:8890"), Listen: "127.0.0.1:8080",
 		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Endpoints: api.DefaultEndpoints(),
 		Broker: brokerConfig{Address: "127.0.0.1:44054"},
-		NATS:   nats.DefaultSection(),
+		Rates:  api.DefaultRates(), SMTP: mail.DefaultConfig(),
+		NATS: nats.DefaultSection(),
 	}
 }
 
@@ -58,8 +63,19 @@ func (c *config) Validate() error {
 	p.Expect(c.Region != "" && c.Domain != "", "region and domain: expected both")
 	p.Expect((c.Broker.Address != "" || len(c.Broker.Addresses) > 0) && c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "",
 		"broker: expected address or addresses, cert, key and ca, which links need")
+	p.Add("rates: ", c.Rates.Validate())
+	p.Add("", api.ValidateProxies(c.Proxies))
+	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())
 	return p.Err()
+}
+
+// mailer returns who sends mails; nil for nobody.
+func (c *config) mailer() (api.Mailer, error) {
+	if c.SMTP.Address == "" {
+		return nil, nil
+	}
+	return mail.New(c.SMTP)
 }
 
 // load returns how the API's listener speaks TLS; nil without a certificate.

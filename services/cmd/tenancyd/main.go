@@ -16,7 +16,9 @@ import (
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/dataplane"
+	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -63,9 +65,21 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	reg := telemetry.NewRegistry("tenancy", node.Version())
+	rules, err := policy.New(ctx)
+	if err != nil {
+		return err
+	}
+	changes, err := audit.Open(ctx, audit.Config{Bus: control, Log: log, Days: records.AuditDays})
+	if err != nil {
+		return err
+	}
+	mailer, err := c.mailer()
+	if err != nil {
+		return err
+	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: verifier, Data: plane, Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan,
-		Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
+		Store: records, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
 		return err
@@ -76,5 +90,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
-		node.Part{Name: "tickets", Run: records.RunTickets}, public.Part())
+		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "audit", Run: changes.Run}, public.Part())
 }

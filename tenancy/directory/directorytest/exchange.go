@@ -94,7 +94,7 @@ func testExchange(t *testing.T, s *store.Store, d tenancy.Directory) {
 	// What the credential says of its sessions changes, and its connections stay.
 	changes := Watch(t, s, d)
 	other := &tenancy.SessionOverride{Quotas: map[string]int64{"topic_levels": 3}}
-	if _, err := s.SetSession(ctx, "acme", "a:b", 0, other); err != nil {
+	if _, _, err := s.SetSession(ctx, "acme", "a:b", 0, other); err != nil {
 		t.Fatal(err)
 	}
 	changes.wantSession(t, "a:b", other)

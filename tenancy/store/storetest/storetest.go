@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	for name, f := range map[string]func(*testing.T, bus.Bus){
 		"SignUp": testSignUp, "SignUpRace": testSignUpRace, "Reap": testReap, "Credentials": testCredentials,
 		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Keys": testKeys, "Once": testOnce, "Tickets": testTickets,
+		"KeyScope": testKeyScope, "KeyUse": testKeyUse, "KeyQuota": testKeyQuota, "Members": testMembers, "LastOwner": testLastOwner,
+		"Sessions": testSessions, "Verification": testVerification, "Organization": testOrganization,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open(t)) })
 	}

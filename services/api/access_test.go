@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// world is an organization with two tenants, acme and second, and another one
+// with the tenant beta.
+type world struct {
+	*fixture
+	// org is the id of the organization, owner and beta the keys of the
+	// sign-ups.
+	org, owner, beta string
+	// key and member are such that many roles may change them.
+	key, member string
+}
+
+func newWorld(t *testing.T, with ...func(*api.Config)) *world {
+	t.Helper()
+	w := &world{fixture: newFixture(t, with...)}
+	w.owner = w.signUp("acme")
+	beta, err := w.store.SignUp(t.Context(), store.SignUp{
+		Organization: "Beta", Email: "ops@beta.example", PasswordHash: "none", Tenant: "beta", Plan: "dev", Username: "default", CredentialHash: "none",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.beta = beta.Secret
+	acme, err := w.store.Tenant(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.org = acme.Organization
+	if _, err := w.store.EnsureTenant(t.Context(), "second", store.EnsureOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.UpdateTenant(t.Context(), "second", 0, func(r *tenancy.TenantRecord) error {
+		r.Organization = w.org
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.store.ChangeOrganization(t.Context(), w.org, 0, func(o *store.Organization) error {
+		o.Tenants = append(o.Tenants, "second")
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.data.answer.Clients = []link.ClientInfo{{ClientID: "c1"}}
+	w.key, _ = w.newKey(tenancy.Access{Role: tenancy.RoleViewer})
+	m, _, err := w.store.Invite(t.Context(), w.org, "viewer@acme.example", "", tenancy.Access{Role: tenancy.RoleViewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.member = m.ID
+	return w
+}
+
+// newKey makes a key behind the API's back.
+func (w *world) newKey(a tenancy.Access) (id, secret string) {
+	w.t.Helper()
+	k, secret, err := w.store.AddAPIKey(w.t.Context(), w.org, store.NewKey{Name: "test", Access: a})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return k.ID, secret
+}
+
+// fill puts what the world has into the path of an operation.
+func (w *world) fill(path string) string {
+	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
+		"{username}", "default", "{client_id}", "c1").Replace(path)
+}
+
+// route is an operation as the OpenAPI document has it.
+type route struct{ method, path string }
+
+// routes are all operations by id, without those that need no key.
+func (f *fixture) routes() map[string]route {
+	f.t.Helper()
+	all := map[string]route{}
+	for path, item := range f.do("GET", "/v1/openapi.json", "", "").json(f.t)["paths"].(map[string]any) {
+		for method, op := range item.(map[string]any) {
+			op := op.(map[string]any)
+			if op["security"] != nil {
+				all[op["operationId"].(string)] = route{strings.ToUpper(method), path}
+			}
+		}
+	}
+	return all
+}
+
+// accessRow says who may, by the first letters of the roles, and what body makes
+// the operation succeed.
+type accessRow struct{ roles, body string }
+
+var accessTable = map[string]accessRow{
+	"get-organization":          {"oadbv", ""},
+	"update-organization":       {"oa", `{"name":"Acme"}`},
+	"list-roles":                {"oadbv", ""},
+	"list-organization-tenants": {"oadbv", ""},
+	"list-members":              {"oadbv", ""},
+	"get-member":                {"oadbv", ""},
+	"invite-member":             {"oa", `{"email":"new@acme.example","role":"viewer"}`},
+	"update-member":             {"oa", `{"role":"billing"}`},
+	"remove-member":             {"oa", ""},
+	"list-api-keys":             {"oad", ""},
+	"get-api-key":               {"oad", ""},
+	"create-api-key":            {"oa", `{"name":"x","role":"viewer"}`},
+	"update-api-key":            {"oa", `{"name":"y"}`},
+	"rotate-api-key":            {"oa", `{}`},
+	"delete-api-key":            {"oa", ""},
+	"list-audit":                {"oad", ""},
+	"export-audit":              {"oad", ""},
+	"verify-audit":              {"oad", ""},
+
+	"get-tenant":                 {"oadbv", ""},
+	"list-settings":              {"oadbv", ""},
+	"replace-settings":           {"oad", `{}`},
+	"list-client-cas":            {"oadbv", ""},
+	"replace-client-cas":         {"oad", `{}`},
+	"list-quotas":                {"oadbv", ""},
+	"replace-quota-overrides":    {"oab", `{}`},
+	"get-usage":                  {"oadbv", ""},
+	"list-credentials":           {"oadv", ""},
+	"create-credential":          {"oad", `{"username":"new"}`},
+	"replace-credential-session": {"oad", `{}`},
+	"delete-credential":          {"oad", ""},
+	"list-clients":               {"oadv", ""},
+	"get-client":                 {"oadv", ""},
+	"delete-client":              {"oad", ""},
+	"publish":                    {"oad", `{"topic":"a"}`},
+	"list-retained":              {"oad", ""},
+}
+
+// ownOperations are about the caller.
+var ownOperations = []string{"get-me", "sign-out"}
+
+// TestAccess asks for every operation as every role, in every scope. A new
+// operation without a row fails.
+func TestAccess(t *testing.T) {
+	w := newWorld(t)
+	routes := w.routes()
+	for id := range routes {
+		if _, ok := accessTable[id]; !ok && !slices.Contains(ownOperations, id) {
+			t.Errorf("accessTable has no row for the operation %s", id)
+		}
+	}
+	type who struct {
+		letter, secret string
+		tenants        []string
+	}
+	var callers []who
+	for _, role := range tenancy.Roles() {
+		for _, tenants := range [][]string{nil, {"acme"}, {"second"}, {"second", "acme"}} {
+			_, secret := w.newKey(tenancy.Access{Role: role, Tenants: tenants})
+			callers = append(callers, who{role[:1], secret, tenants})
+		}
+	}
+	ask := func(r route, body, key string) response {
+		path := w.fill(r.path)
+		if r.method != "GET" {
+			path += "?dry_run=true"
+		}
+		return w.do(r.method, path, key, body)
+	}
+	for _, id := range slices.Sorted(maps.Keys(accessTable)) {
+		row, r := accessTable[id], routes[id]
+		if r.path == "" {
+			t.Errorf("accessTable has a row for %s, which is no operation", id)
+			continue
+		}
+		ofTenant := strings.Contains(r.path, "{tenant}")
+		for _, c := range callers {
+			got := ask(r, row.body, c.secret)
+			want, code := 200, ""
+			switch {
+			case !ofTenant && c.tenants != nil:
+				want, code = 403, "scope_insufficient"
+			case ofTenant && c.tenants != nil && !slices.Contains(c.tenants, "acme"):
+				want, code = 404, "tenant_not_found"
+			case !strings.Contains(row.roles, c.letter):
+				want, code = 403, "permission_missing"
+			case r.method == "DELETE":
+				want = 204
+			}
+			if got.status != want || code != "" && got.json(t)["code"] != code {
+				t.Errorf("%s as %s in %v: %d %.200s, want %d %s", id, c.letter, c.tenants, got.status, got.body, want, code)
+			}
+		}
+		notFound := "organization_not_found"
+		if ofTenant {
+			notFound = "tenant_not_found"
+		}
+		w.want(ask(r, row.body, w.beta), 404, notFound)
+		w.want(ask(r, row.body, ""), 401, "api_key_missing")
+		w.want(ask(r, row.body, w.owner+"x"), 401, "api_key_invalid")
+		w.want(ask(r, row.body, "mt_"+w.owner[3:]), 401, "token_invalid")
+		// Bad input, as the owner.
+		w.want(w.do(r.method, w.fill(r.path)+"?nonsense=1", w.owner, row.body), 400, "request_invalid")
+		if row.body != "" {
+			bad := w.do(r.method, w.fill(r.path), w.owner, strings.Replace(row.body, "{", `{"nonsense":1`+strings.Repeat(",", min(1, len(row.body)-2)), 1))
+			if id == "replace-quota-overrides" {
+				w.want(bad, 400, "quota_unknown")
+			} else {
+				w.want(bad, 400, "request_invalid")
+			}
+		}
+	}
+	for _, id := range ownOperations {
+		w.want(ask(routes[id], "", ""), 401, "api_key_missing")
+	}
+}
+
+// TestAccess_Permissions has keys with one permission each: every operation needs
+// exactly the one that the document says.
+func TestAccess_Permissions(t *testing.T) {
+	w := newWorld(t)
+	secrets := map[string]string{}
+	for _, p := range tenancy.Permissions() {
+		_, secrets[p] = w.newKey(tenancy.Access{Permissions: []string{p}})
+	}
+	doc := w.do("GET", "/v1/openapi.json", "", "").json(t)["paths"].(map[string]any)
+	for id, r := range w.routes() {
+		needs, _ := doc[r.path].(map[string]any)[strings.ToLower(r.method)].(map[string]any)["x-permission"].(string)
+		if needs == "" {
+			if !slices.Contains(ownOperations, id) {
+				t.Errorf("%s: the document does not say what it needs", id)
+			}
+			continue
+		}
+		for p, secret := range secrets {
+			got := w.do(r.method, w.fill(r.path)+"?nonsense=1", secret, accessTable[id].body)
+			// Who may is told that the request is bad.
+			if want := map[bool]int{true: 400, false: 403}[p == needs]; got.status != want {
+				t.Errorf("%s with %s: %d, want %d", id, p, got.status, want)
+			}
+		}
+	}
+}
+
+// TestAccess_Escalation holds that nobody makes, or takes over, something more
+// powerful than itself.
+func TestAccess_Escalation(t *testing.T) {
+	w := newWorld(t)
+	base := "/v1/organizations/" + w.org
+	_, admin := w.newKey(tenancy.Access{Role: tenancy.RoleAdmin})
+	_, clerk := w.newKey(tenancy.Access{Permissions: []string{"keys:write", "members:write", "usage:read"}})
+	ownerKey, _ := w.newKey(tenancy.Access{Role: tenancy.RoleOwner})
+	owners, _, err := w.store.Members(t.Context(), w.org, "", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := owners[slices.IndexFunc(owners, func(m store.Member) bool { return m.Role == tenancy.RoleOwner })].ID
+	for _, c := range []struct{ method, path, key, body string }{
+		{"POST", "/api-keys", admin, `{"name":"x","role":"owner"}`},
+		{"POST", "/api-keys", clerk, `{"name":"x","role":"viewer"}`},
+		{"POST", "/api-keys", clerk, `{"name":"x","permissions":["usage:read","audit:read"]}`},
+		{"POST", "/api-keys/" + ownerKey + ":rotate", admin, `{}`},
+		{"PATCH", "/api-keys/" + ownerKey, admin, `{"name":"x"}`},
+		{"DELETE", "/api-keys/" + ownerKey, admin, ""},
+		{"POST", "/members", admin, `{"email":"x@acme.example","role":"owner"}`},
+		{"POST", "/members", clerk, `{"email":"x@acme.example","role":"developer"}`},
+		{"PATCH", "/members/" + owner, admin, `{"role":"viewer"}`},
+		{"PATCH", "/members/" + w.member, admin, `{"role":"owner"}`},
+		{"DELETE", "/members/" + owner, admin, ""},
+	} {
+		w.want(w.do(c.method, base+c.path, c.key, c.body), 403, "grant_exceeds")
+	}
+	w.want(w.do("POST", base+"/api-keys", clerk, `{"name":"x","permissions":["usage:read"]}`), 201, "")
+	w.want(w.do("POST", base+"/api-keys", clerk, `{"name":"x","permissions":["usage:read"],"tenants":["acme"]}`), 201, "")
+	w.want(w.do("POST", base+"/api-keys", admin, `{"name":"x","role":"admin"}`), 201, "")
+	w.want(w.do("PATCH", base+"/members/"+w.member, w.owner, `{"role":"owner"}`), 200, "")
+	// Who is invited as an owner is not invited again as somebody else by an admin.
+	w.want(w.do("POST", base+"/members", admin, `{"email":"viewer@acme.example","role":"viewer"}`), 403, "grant_exceeds")
+}
+
+func TestMe(t *testing.T) {
+	w := newWorld(t)
+	v := w.want(w.do("GET", "/v1/me", w.owner, ""), 200, "")
+	if v["organization"] != w.org || v["kind"] != "key" || v["role"] != "owner" || v["expires_at"] != nil || !strings.HasPrefix(fmt.Sprint(v["id"]), "key_") {
+		t.Errorf("got %v", v)
+	}
+	_, scoped := w.newKey(tenancy.Access{Permissions: []string{"usage:read"}, Tenants: []string{"acme"}})
+	v = w.want(w.do("GET", "/v1/me", scoped, ""), 200, "")
+	if fmt.Sprint(v["permissions"], v["tenants"]) != "[usage:read] [acme]" || v["role"] != nil {
+		t.Errorf("got %v", v)
+	}
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apitest makes the API for tests, on a bus in memory. It owns no
+// goroutine.
+package apitest
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/manormq/manor/infra/bus/mem"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// What takes long to make and remembers nothing of a test.
+var (
+	verifier = sync.OnceValues(func() (*password.Verifier, error) { return password.NewVerifier(0) })
+	rules    = sync.OnceValues(func() (*policy.RBAC, error) { return policy.New(context.Background()) })
+)
+
+// Verifier returns the one that every API of this process has.
+func Verifier(t testing.TB) *password.Verifier {
+	t.Helper()
+	v, err := verifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// New returns an API in the region local, whose plan is dev, with its
+// configuration, which the functions may change before. Its bus is a *mem.Bus.
+func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := mem.New()
+	records, err := store.New(t.Context(), store.Config{Bus: b, Log: telemetry.Discard(), Region: "local"})
+	must(err)
+	rules, err := rules()
+	must(err)
+	changes, err := audit.Open(t.Context(), audit.Config{Bus: b, Log: telemetry.Discard(), Days: records.AuditDays})
+	must(err)
+	cfg := api.Config{
+		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Domain: "localhost", Endpoints: api.DefaultEndpoints(),
+		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
+	}
+	for _, change := range with {
+		change(&cfg)
+	}
+	s, err := api.New(cfg)
+	must(err)
+	return s, cfg
+}
+
+// silent is a data plane that takes every message and knows nobody.
+type silent struct{}
+
+func (silent) Publish(context.Context, *tenancy.Tenant, mqtt.Message) (mqtt.ReasonCode, error) {
+	return mqtt.Success, nil
+}
+
+func (silent) Query(context.Context, link.Query) (*link.Answer, error) { return &link.Answer{}, nil }

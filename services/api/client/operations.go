@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import "net/http"
+
+// operation is how an operation is called.
+type operation struct{ method, path string }
+
+const (
+	inOrganization = "/v1/organizations/{organization}"
+	inTenant       = "/v1/tenants/{tenant}"
+)
+
+// operations are those that this package knows, by operationId.
+var operations = map[string]operation{
+	"sign-up":           {http.MethodPost, "/v1/signup"},
+	"verify-sign-up":    {http.MethodPost, "/v1/signup/verify"},
+	"sign-in":           {http.MethodPost, "/v1/auth/token"},
+	"sign-out":          {http.MethodDelete, "/v1/auth/token"},
+	"accept-invitation": {http.MethodPost, "/v1/invitations:accept"},
+	"get-me":            {http.MethodGet, "/v1/me"},
+
+	"get-organization":          {http.MethodGet, inOrganization},
+	"update-organization":       {http.MethodPatch, inOrganization},
+	"list-roles":                {http.MethodGet, inOrganization + "/roles"},
+	"list-organization-tenants": {http.MethodGet, inOrganization + "/tenants"},
+
+	"list-members":  {http.MethodGet, inOrganization + "/members"},
+	"get-member":    {http.MethodGet, inOrganization + "/members/{member}"},
+	"invite-member": {http.MethodPost, inOrganization + "/members"},
+	"update-member": {http.MethodPatch, inOrganization + "/members/{member}"},
+	"remove-member": {http.MethodDelete, inOrganization + "/members/{member}"},
+
+	"list-api-keys":  {http.MethodGet, inOrganization + "/api-keys"},
+	"get-api-key":    {http.MethodGet, inOrganization + "/api-keys/{key}"},
+	"create-api-key": {http.MethodPost, inOrganization + "/api-keys"},
+	"update-api-key": {http.MethodPatch, inOrganization + "/api-keys/{key}"},
+	"rotate-api-key": {http.MethodPost, inOrganization + "/api-keys/{key}:rotate"},
+	"delete-api-key": {http.MethodDelete, inOrganization + "/api-keys/{key}"},
+
+	"list-audit":   {http.MethodGet, inOrganization + "/audit"},
+	"export-audit": {http.MethodGet, inOrganization + "/audit:export"},
+	"verify-audit": {http.MethodGet, inOrganization + "/audit:verify"},
+
+	"get-tenant":              {http.MethodGet, inTenant},
+	"list-quotas":             {http.MethodGet, inTenant + "/quotas"},
+	"replace-quota-overrides": {http.MethodPut, inTenant + "/quotas/overrides"},
+	"list-credentials":        {http.MethodGet, inTenant + "/credentials"},
+	"create-credential":       {http.MethodPost, inTenant + "/credentials"},
+	"delete-credential":       {http.MethodDelete, inTenant + "/credentials/{username}"},
+}

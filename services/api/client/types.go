@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import "time"
+
+// Page is a page of a list.
+type Page[T any] struct {
+	Items []T `json:"items"`
+	// Next is the cursor of the next page, nil at the end.
+	Next *string `json:"next,omitempty"`
+}
+
+// Access is what a key or a member may do: a role or permissions.
+type Access struct {
+	Role        string   `json:"role,omitempty"`
+	Permissions []string `json:"permissions,omitempty"`
+	// Tenants are the ids of those to which it is limited; empty is no limit.
+	Tenants []string `json:"tenants,omitempty"`
+}
+
+// Me is who calls.
+type Me struct {
+	Organization string `json:"organization"`
+	Kind         string `json:"kind"` // key or member
+	ID           string `json:"id"`
+	Email        string `json:"email,omitempty"`
+	Access
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// OrganizationRef names an organization.
+type OrganizationRef struct {
+	ID   string `json:"id,omitempty"`
+	Name string `json:"name"`
+}
+
+// Organization is an organization.
+type Organization struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Email     string    `json:"email"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// OrganizationUpdate changes what is not nil.
+type OrganizationUpdate struct {
+	Name  *string `json:"name,omitempty"`
+	Email *string `json:"email,omitempty"`
+}
+
+// Role is a built-in role.
+type Role struct {
+	Name        string   `json:"name"`
+	Permissions []string `json:"permissions"`
+}
+
+// Member is a person in an organization.
+type Member struct {
+	ID        string    `json:"id"`
+	Email     string    `json:"email"`
+	Role      string    `json:"role"`
+	Tenants   []string  `json:"tenants,omitempty"`
+	State     string    `json:"state"` // invited or active
+	InvitedBy string    `json:"invited_by,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Invite asks for a member.
+type Invite struct {
+	Email string `json:"email"`
+	MemberAccess
+}
+
+// MemberAccess is what a member may do.
+type MemberAccess struct {
+	Role    string   `json:"role"`
+	Tenants []string `json:"tenants,omitempty"`
+}
+
+// InvitedMember is a member with the invitation, which is empty where it was
+// mailed.
+type InvitedMember struct {
+	Member
+	Invitation string `json:"invitation,omitempty"`
+}
+
+// Accept accepts an invitation.
+type Accept struct {
+	Invitation string `json:"invitation"`
+	Password   string `json:"password"`
+}
+
+// Accepted is the answer to it.
+type Accepted struct {
+	Organization OrganizationRef `json:"organization"`
+	Member       Member          `json:"member"`
+}
+
+// SignIn asks for a token.
+type SignIn struct {
+	Organization string `json:"organization"`
+	Email        string `json:"email"`
+	Password     string `json:"password"`
+}
+
+// Token is a member's, for Config.Key.
+type Token struct {
+	Token     string    `json:"token,omitempty"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Member    Member    `json:"member"`
+}
+
+// APIKey is an API key without its secret.
+type APIKey struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Access
+	CreatedAt     time.Time  `json:"created_at"`
+	CreatedBy     string     `json:"created_by,omitempty"`
+	ExpiresAt     *time.Time `json:"expires_at,omitempty"`
+	PreviousUntil *time.Time `json:"previous_until,omitempty"`
+	LastUsedAt    *time.Time `json:"last_used_at,omitempty"` // to the minute
+	LastUsedFrom  string     `json:"last_used_from,omitempty"`
+}
+
+// NewAPIKey asks for an API key.
+type NewAPIKey struct {
+	Name string `json:"name"`
+	Access
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// APIKeyUpdate changes what is not nil.
+type APIKeyUpdate struct {
+	Name      *string    `json:"name,omitempty"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// Rotate asks for another secret.
+type Rotate struct {
+	// Overlap is for how long the old one holds too, such as 24h.
+	Overlap string `json:"overlap,omitempty"`
+}
+
+// APIKeySecret is an API key with its secret, which is shown once.
+type APIKeySecret struct {
+	APIKey
+	Secret string `json:"secret,omitempty"`
+}
+
+// Actor is who made a change.
+type Actor struct {
+	Kind string `json:"kind"` // key, member, sign-up or operator
+	ID   string `json:"id,omitempty"`
+}
+
+// AuditRecord is a change. Its hash is checked on an export, which has the bytes
+// that it is of.
+type AuditRecord struct {
+	N         uint64    `json:"n"`
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`
+	Actor     Actor     `json:"actor"`
+	Address   string    `json:"address"`
+	Method    string    `json:"method"`
+	Operation string    `json:"operation"`
+	Tenant    string    `json:"tenant,omitempty"`
+	Target    string    `json:"target"`
+	Outcome   string    `json:"outcome"` // done or unknown
+	Before    any       `json:"before,omitempty"`
+	After     any       `json:"after,omitempty"`
+	Previous  string    `json:"previous"`
+	Hash      string    `json:"hash"`
+}
+
+// AuditCheck says whether the log is whole.
+type AuditCheck struct {
+	Valid   bool   `json:"valid"`
+	Problem string `json:"problem,omitempty"`
+	First   uint64 `json:"first"`
+	Last    uint64 `json:"last"`
+	Head    string `json:"head"`
+}
+
+// Endpoints are the URLs at which a tenant's clients connect.
+type Endpoints struct {
+	MQTT  string `json:"mqtt,omitempty"`
+	MQTTS string `json:"mqtts,omitempty"`
+	WS    string `json:"ws,omitempty"`
+	WSS   string `json:"wss,omitempty"`
+}
+
+// Tenant is a tenant as a sign-up answers it.
+type Tenant struct {
+	ID        string    `json:"id"`
+	Region    string    `json:"region"`
+	Plan      string    `json:"plan"`
+	State     string    `json:"state"`
+	Hostname  string    `json:"hostname"`
+	Endpoints Endpoints `json:"endpoints"`
+}
+
+// TenantDetail is a tenant.
+type TenantDetail struct {
+	Tenant
+	Organization string    `json:"organization"`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+// Quota is one quota of a tenant.
+type Quota struct {
+	Name   string `json:"name"`
+	Limit  int64  `json:"limit"` // -1 is none
+	Usage  *int64 `json:"usage"` // nil where it is not counted
+	Source string `json:"source"`
+}
+
+// Credential is a credential in a list.
+type Credential struct {
+	ID        string         `json:"id"`
+	Username  string         `json:"username"`
+	SCRAM     bool           `json:"scram"`
+	CreatedAt time.Time      `json:"created_at"`
+	Session   map[string]any `json:"session,omitempty"`
+}
+
+// NewCredential asks for a credential; without a password one is generated.
+type NewCredential struct {
+	Username string         `json:"username"`
+	Password *string        `json:"password,omitempty"`
+	SCRAM    *bool          `json:"scram,omitempty"`
+	Session  map[string]any `json:"session,omitempty"`
+}
+
+// CreatedCredential has the password, if it was generated.
+type CreatedCredential struct {
+	ID       string `json:"id,omitempty"`
+	Username string `json:"username"`
+	Password string `json:"password,omitempty"`
+}
+
+// SignUp asks for an organization with a tenant.
+type SignUp struct {
+	Organization string `json:"organization"`
+	Email        string `json:"email"`
+	Password     string `json:"password"`
+	Tenant       string `json:"tenant"`
+	Region       string `json:"region,omitempty"`
+	Plan         string `json:"plan,omitempty"`
+}
+
+// SignedUp is the answer to it. With Verification nothing is made yet: the code
+// that was sent makes it.
+type SignedUp struct {
+	Organization OrganizationRef `json:"organization"`
+	Tenant       Tenant          `json:"tenant"`
+	APIKey       KeySecret       `json:"api_key"`
+	Credential   FirstCredential `json:"credential"`
+	Verification *Verification   `json:"verification,omitempty"`
+}
+
+// KeySecret is the first API key.
+type KeySecret struct {
+	ID     string `json:"id,omitempty"`
+	Secret string `json:"secret,omitempty"`
+}
+
+// FirstCredential is the first credential.
+type FirstCredential struct {
+	Username      string `json:"username"`
+	UsernamePlain string `json:"username_plain"`
+	Password      string `json:"password,omitempty"`
+}
+
+// Verification says what a sign-up waits for.
+type Verification struct {
+	Email     string    `json:"email"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// Verify finishes a sign-up.
+type Verify struct {
+	Code string `json:"code"`
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// InOrganization is a request about an organization. Its name is exported
+// because only then huma sees what is embedded.
+type InOrganization struct {
+	Organization string `path:"organization" doc:"The organization's id." example:"org_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+}
+
+// Organization is an organization.
+type Organization struct {
+	ID        string    `json:"id" example:"org_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+	Name      string    `json:"name" example:"Acme"`
+	Email     string    `json:"email" doc:"Where its people are reached." example:"ops@acme.example"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// OrganizationUpdate is the body of PATCH …/organizations/{organization}.
+type OrganizationUpdate struct {
+	Name  *string `json:"name,omitempty" example:"Acme"`
+	Email *string `json:"email,omitempty" example:"ops@acme.example"`
+}
+
+// Role is a built-in role.
+type Role struct {
+	Name        string   `json:"name" example:"developer"`
+	Permissions []string `json:"permissions" doc:"What it may do." example:"[\"tenants:read\"]"`
+}
+
+// RoleList is the answer to GET …/roles.
+type RoleList struct {
+	Items []Role `json:"items"`
+}
+
+// TenantList is a page of tenants.
+type TenantList struct {
+	Items []TenantDetail `json:"items"`
+	Next  *string        `json:"next" doc:"The cursor of the next page; null at the end."`
+}
+
+// Me is who calls.
+type Me struct {
+	Organization string `json:"organization" doc:"The organization's id."`
+	Kind         string `json:"kind" enum:"key,member"`
+	ID           string `json:"id" doc:"Of the API key or the member."`
+	Email        string `json:"email,omitempty" doc:"Of the member."`
+	Access
+	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"When the key or the token ends; left out if never."`
+}
+
+// Access is what a key or a member may do. Its name is exported because only
+// then huma sees what is embedded.
+type Access struct {
+	Role        string   `json:"role,omitempty" enum:"owner,admin,developer,billing,viewer" doc:"A built-in role; left out where permissions are given."`
+	Permissions []string `json:"permissions,omitempty" doc:"What it may do, where it has no role." example:"[\"usage:read\"]"`
+	Tenants     []string `json:"tenants,omitempty" doc:"The ids of the tenants to which it is limited; left out, it is not." example:"[\"acme\"]"`
+}
+
+func accessBody(a tenancy.Access) Access { return Access(a) }
+
+type (
+	organizationInput  struct{ InOrganization }
+	organizationOutput struct {
+		ETag string `header:"ETag"`
+		Body Organization
+	}
+	updateOrganizationInput struct {
+		InOrganization
+		Change
+		Body OrganizationUpdate
+	}
+	rolesOutput                  struct{ Body RoleList }
+	listOrganizationTenantsInput struct {
+		InOrganization
+		Paged
+	}
+	listOrganizationTenantsOutput struct{ Body TenantList }
+	meOutput                      struct{ Body Me }
+)
+
+// inOrganizations is what the paths of an organization begin with.
+const inOrganizations = "/v1/organizations/{organization}"
+
+func (s *Server) organizationRoutes() {
+	const tag = "Organizations"
+	register(s, operation("get-me", http.MethodGet, "/v1/me", tag, "See who calls, and what the caller may do"), s.getMe)
+	register(s, operation("get-organization", http.MethodGet, inOrganizations, tag, "Get an organization"), s.getOrganization)
+	register(s, operation("update-organization", http.MethodPatch, inOrganizations, tag, "Change what is given of an organization"), s.updateOrganization)
+	register(s, operation("list-roles", http.MethodGet, inOrganizations+"/roles", tag, "List the built-in roles"), s.listRoles)
+	register(s, operation("list-organization-tenants", http.MethodGet, inOrganizations+"/tenants", tag, "List the tenants of an organization"), s.listOrganizationTenants)
+}
+
+func (s *Server) getMe(ctx context.Context, _ *struct{}) (*meOutput, error) {
+	c := callerOf(ctx)
+	me := Me{Organization: c.principal.Organization, Kind: c.actor.Kind, ID: c.actor.ID, Access: accessBody(c.principal.Access)}
+	switch {
+	case c.session != nil:
+		me.Email, me.ExpiresAt = c.member.Email, &c.session.ExpiresAt
+	case !c.key.ExpiresAt.IsZero():
+		me.ExpiresAt = &c.key.ExpiresAt
+	}
+	return &meOutput{Body: me}, nil
+}
+
+func organizationBody(o *store.Organization) Organization {
+	return Organization{ID: o.ID, Name: o.Name, Email: o.Email, CreatedAt: o.CreatedAt}
+}
+
+func (s *Server) getOrganization(ctx context.Context, in *organizationInput) (*organizationOutput, error) {
+	o, err := s.store.Organization(ctx, in.Organization)
+	if err != nil {
+		return nil, err
+	}
+	return &organizationOutput{ETag: etag(o.Revision), Body: organizationBody(o)}, nil
+}
+
+// apply checks the update and returns what does it.
+func (u *OrganizationUpdate) apply() (func(*store.Organization) error, error) {
+	if u.Name == nil && u.Email == nil {
+		return nil, errs.Coded(errs.Invalid, "request_invalid", "expected name or email")
+	}
+	if u.Name != nil {
+		name := strings.TrimSpace(*u.Name)
+		if err := tenancy.ValidOrganization(name); err != nil {
+			return nil, err
+		}
+		u.Name = &name
+	}
+	if u.Email != nil {
+		if err := tenancy.ValidEmail(*u.Email); err != nil {
+			return nil, err
+		}
+	}
+	return func(o *store.Organization) error {
+		if u.Name != nil {
+			o.Name = *u.Name
+		}
+		if u.Email != nil {
+			o.Email = *u.Email
+		}
+		return nil
+	}, nil
+}
+
+func (s *Server) updateOrganization(ctx context.Context, in *updateOrganizationInput) (*organizationOutput, error) {
+	rev, err := ifMatch(in.IfMatch, "organization")
+	if err != nil {
+		return nil, err
+	}
+	apply, err := in.Body.apply()
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.store.Organization(ctx, in.Organization)
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		if err := matches(rev, o.Revision, "organization"); err != nil {
+			return nil, err
+		}
+		unchanged(ctx)
+		_ = apply(o) // checked above
+		return &organizationOutput{ETag: etag(o.Revision), Body: organizationBody(o)}, nil
+	}
+	if err := change(ctx, in.Organization, "", "organization", organizationBody(o)); err != nil {
+		return nil, err
+	}
+	was, now, err := s.store.ChangeOrganization(ctx, in.Organization, rev, apply)
+	if err != nil {
+		return nil, err
+	}
+	if err := changed(ctx, organizationBody(was), organizationBody(now)); err != nil {
+		return nil, err
+	}
+	return &organizationOutput{ETag: etag(now.Revision), Body: organizationBody(now)}, nil
+}
+
+func (s *Server) listRoles(context.Context, *organizationInput) (*rolesOutput, error) {
+	all := s.cfg.RBAC.Roles()
+	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return slices.Index(tenancy.Roles(), a) - slices.Index(tenancy.Roles(), b)
+	})
+	out := &rolesOutput{}
+	for _, name := range names {
+		out.Body.Items = append(out.Body.Items, Role{Name: name, Permissions: all[name]})
+	}
+	return out, nil
+}
+
+func (s *Server) listOrganizationTenants(ctx context.Context, in *listOrganizationTenantsInput) (*listOrganizationTenantsOutput, error) {
+	after, err := readCursor(in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.store.Organization(ctx, in.Organization)
+	if err != nil {
+		return nil, err
+	}
+	ids := slices.Sorted(slices.Values(o.Tenants))
+	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= after })
+	out := &listOrganizationTenantsOutput{Body: TenantList{Items: []TenantDetail{}}}
+	for i, id := range ids {
+		if i == in.Limit {
+			out.Body.Next = writeCursor(ids[i-1])
+			break
+		}
+		t, err := s.store.Tenant(ctx, id)
+		if errs.Is(err, errs.NotFound) || err == nil && t.State == tenancy.StateDeleted {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out.Body.Items = append(out.Body.Items, s.tenantDetail(t))
+	}
+	return out, nil
+}

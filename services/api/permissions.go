@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "github.com/manormq/manor/tenancy"
+
+// own marks operations that need to know who calls and nothing more: they are
+// about the caller.
+const own = "own"
+
+// permissions says what each operation needs that has a security requirement.
+// An operation without a row cannot be registered.
+var permissions = map[string]string{
+	"get-me":   own,
+	"sign-out": own,
+
+	"get-organization":          tenancy.MayReadOrganization,
+	"update-organization":       tenancy.MayWriteOrganization,
+	"list-roles":                tenancy.MayReadOrganization,
+	"list-organization-tenants": tenancy.MayReadTenants,
+
+	"list-members":  tenancy.MayReadMembers,
+	"get-member":    tenancy.MayReadMembers,
+	"invite-member": tenancy.MayWriteMembers,
+	"update-member": tenancy.MayWriteMembers,
+	"remove-member": tenancy.MayWriteMembers,
+
+	"list-api-keys":  tenancy.MayReadKeys,
+	"get-api-key":    tenancy.MayReadKeys,
+	"create-api-key": tenancy.MayWriteKeys,
+	"update-api-key": tenancy.MayWriteKeys,
+	"rotate-api-key": tenancy.MayWriteKeys,
+	"delete-api-key": tenancy.MayWriteKeys,
+
+	"list-audit":   tenancy.MayReadAudit,
+	"export-audit": tenancy.MayReadAudit,
+	"verify-audit": tenancy.MayReadAudit,
+
+	"get-tenant":              tenancy.MayReadTenants,
+	"list-settings":           tenancy.MayReadTenants,
+	"replace-settings":        tenancy.MayWriteTenants,
+	"list-client-cas":         tenancy.MayReadTenants,
+	"replace-client-cas":      tenancy.MayWriteTenants,
+	"list-quotas":             tenancy.MayReadQuotas,
+	"replace-quota-overrides": tenancy.MayWriteQuotas,
+	"get-usage":               tenancy.MayReadUsage,
+
+	"list-credentials":           tenancy.MayReadCredentials,
+	"create-credential":          tenancy.MayWriteCredentials,
+	"replace-credential-session": tenancy.MayWriteCredentials,
+	"delete-credential":          tenancy.MayWriteCredentials,
+
+	"list-clients":  tenancy.MayReadClients,
+	"get-client":    tenancy.MayReadClients,
+	"delete-client": tenancy.MayWriteClients,
+
+	"publish":       tenancy.MayWriteMessages,
+	"list-retained": tenancy.MayReadMessages,
+}
