@@ -22,13 +22,13 @@ func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)
 	l := n.links[to]
 	if l == nil {
 		l = &wideLink{}
-		l.queue = newWideQueue(func(r *wideRequest) { w.deliver(n, to, l, r) })
+		l.queue = newWideQueue(func(r *wideRequest) { w.deliver(n, l, r) })
 		n.links[to] = l
 	}
 	if l.down || w.split {
 		return cluster.ErrDown
 	}
-	r := &wideRequest{e: *e, done: done}
+	r := &wideRequest{to: w.nodeLocked(to), e: *e, done: done}
 	r.e.Message = e.Message.Clone()
 	r.e.Parts, r.e.Members, r.e.After = slices.Clone(e.Parts), slices.Clone(e.Members), slices.Clone(e.After)
 	if done != nil {
@@ -40,9 +40,9 @@ func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)
 
 // deliver brings a request to the broker that it was sent to. What is lost on the way
 // there is not delivered; what is lost on the way back is.
-func (w *wide) deliver(from *wideNode, to string, l *wideLink, r *wideRequest) {
+func (w *wide) deliver(from *wideNode, l *wideLink, r *wideRequest) {
 	w.mu.Lock()
-	n := w.nodeLocked(to)
+	n := r.to
 	pause := time.Duration(0)
 	if w.rand.IntN(8) == 0 {
 		pause = time.Duration(w.rand.IntN(1500)) * time.Microsecond

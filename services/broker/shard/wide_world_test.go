@@ -97,6 +97,7 @@ type wideLink struct {
 }
 
 type wideRequest struct {
+	to   *wideNode // its successor of the same name gets nothing of it
 	e    cluster.Enqueue
 	done func(cluster.Answer)
 	// lost, guarded by wide.mu: it has its answer; gone: it does not arrive.
