@@ -215,9 +215,24 @@ func (r *region) Asked(from string, b []byte, reply func([]byte)) {
 
 // Linked implements cluster.Receiver.
 func (r *region) Linked(to string, up bool) {
-	if !up {
+	if up {
+		r.speaks.Store(to, r.mesh.Version(to))
+		r.judge()
+	} else {
 		r.shards.LostLink()
 	}
 	r.members.Linked(to, up)
 	r.host.Linked(to, up)
+}
+
+// judge has what is written be what every member can read, as far as their links have
+// said: any of them may own any partition next.
+func (r *region) judge() {
+	all := true
+	for _, m := range r.members.Snapshot().Members {
+		v, _ := r.speaks.Load(m.Name)
+		version, _ := v.(uint8)
+		all = all && (m.Name == r.name || version >= cluster.VersionInside)
+	}
+	r.shards.SetInside(all)
 }

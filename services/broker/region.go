@@ -60,7 +60,9 @@ type region struct {
 	// desk answers what other brokers' operators ask; before Run.
 	desk *desk
 
-	mu struct {
+	// speaks has the version that each broker spoke last, by name.
+	speaks sync.Map
+	mu     struct {
 		sync.Mutex
 		// told are the partitions whose owner has not been told to gateways.
 		told map[partition.ID]bool
@@ -255,15 +257,18 @@ func (r *region) joined(m member.Member) {
 		}
 	}
 	r.splits.look(r.members.Snapshot().Members)
+	r.judge()
 	r.signal()
 }
 
 // left takes a broker that has left for good.
 func (r *region) left(name string) {
+	r.speaks.Delete(name)
 	if err := r.meta.Leave(name); err != nil {
 		r.log.Error("a broker that has left cannot leave the metadata", slog.String("broker", name), slog.Any("error", err))
 	}
 	r.splits.look(r.members.Snapshot().Members)
+	r.judge()
 	r.signal()
 }
 

@@ -16,13 +16,14 @@ import (
 var versionKey = []byte{0xFF, 0xFF, 'v'}
 
 // storeVersion is what this software makes and reads: 2 has entries of the partition table
-// (partition.KindTable).
-const storeVersion = 2
+// (partition.KindTable), 3 deliveries that hold their message (queue.Queue.Keep).
+const storeVersion = 3
 
 // upgrades make a store of version 1 one of version 2, that one of version 3, and so on.
 // Each may be cut short and done again.
 var upgrades = []func(kv.Store) error{
 	func(kv.Store) error { return nil }, // the entries are written as they are seen
+	func(kv.Store) error { return nil }, // the deliveries as they are made
 }
 
 // upgradeStore makes an older store one of storeVersion, before anything else reads it,

@@ -71,6 +71,7 @@ func newStation(n *node) *station {
 	}); err != nil {
 		w.History.Break("%s: %v", n.name, err)
 	}
+	s.set.SetInside(true)
 	s.link = s.set.Attach((*gateway)(s))
 	w.keys.begin(s)
 	w.after(50*ms, s.during(s.tick))

@@ -32,6 +32,9 @@ type Entry struct {
 	Serial uint64
 	// body is the id of a stored body shared with other entries, or 0.
 	body uint64
+	// inside is the Packet Identifier of the delivery whose record holds the entry, or
+	// 0: it has a record of its own, or none.
+	inside uint16
 }
 
 // Size is what an entry counts against queue limits, in bytes.

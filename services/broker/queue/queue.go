@@ -229,20 +229,6 @@ func (q *Queue) Pass(e *Entry) {
 	}
 }
 
-// Keep stores an entry of Pass until Release, and holds it in memory for sending
-// it again.
-func (q *Queue) Keep(e *Entry, b *kv.Batch) {
-	if q.flying == nil {
-		q.flying = make(map[uint64]*Entry)
-	}
-	q.flying[e.Seq] = e
-	if q.lifo != nil {
-		q.miss(e.Seq)
-	}
-	q.space.buf = appendEntry(q.space.buf[:0], e)
-	b.Put(q.key(e.Seq), q.space.buf)
-}
-
 // Take takes the head off: it was handed to the session. A stored entry stays
 // in the store until Release. hold keeps the message in memory as well, so that
 // another member of a shared group may have it at any time.
@@ -306,7 +292,9 @@ func (q *Queue) Release(seq uint64, b *kv.Batch) {
 	if !q.durable {
 		return
 	}
-	b.Delete(q.key(seq))
+	if !ok || e.inside == 0 {
+		b.Delete(q.key(seq))
+	}
 	q.leave(seq)
 	if ok && e.body != 0 {
 		q.space.refer(b, e.body, -1)
@@ -316,8 +304,12 @@ func (q *Queue) Release(seq uint64, b *kv.Batch) {
 // Reload returns a taken entry for sending it again. The batch of its Append
 // must have been committed.
 func (q *Queue) Reload(seq uint64) (*Entry, error) {
-	if e, ok := q.flying[seq]; ok && e.Message != nil {
+	e, ok := q.flying[seq]
+	switch {
+	case ok && e.Message != nil:
 		return e, nil
+	case ok && e.inside != 0:
+		return q.space.getInside(q.sid, e)
 	}
 	if !q.durable {
 		return nil, fmt.Errorf("queue entry %d of session %d is not held", seq, q.sid)

@@ -72,11 +72,18 @@ func (s *subject) play(r *rand.Rand) {
 			s.take()
 		case 7:
 			s.release(r)
+			for s.durable && s.q.Len() > 0 && r.IntN(8) > 0 {
+				s.commit()
+				s.take()
+			}
 			if s.durable && s.q.Len() == 0 {
 				s.pass(r, payload(r, i))
 			}
 		case 8:
 			s.commit()
+			if r.IntN(3) == 0 {
+				s.q.Rest()
+			}
 		case 9:
 			if r.IntN(10) == 0 && s.durable {
 				s.restart()
@@ -99,12 +106,17 @@ func (s *subject) play(r *rand.Rand) {
 		}
 	}
 	if s.durable && r.IntN(2) == 0 {
+		for _, seq := range s.order {
+			if s.q.Inside(seq) { // what a session deletes of its deliveries
+				s.batch.Delete(DeliveryKey(nil, 3, 42, uint16(seq)+1))
+			}
+		}
 		if err := s.q.Wipe(&s.batch); err != nil {
 			s.t.Fatal(err)
 		}
 	} else {
 		for _, seq := range s.order {
-			s.q.Release(seq, &s.batch)
+			s.free(seq)
 		}
 	}
 	s.commit()
@@ -147,7 +159,11 @@ func (s *subject) pass(r *rand.Rand, p string) {
 	e := &Entry{Message: &mqtt.Message{Topic: []byte("t"), Payload: []byte(p)}, QoS: 1}
 	s.q.Pass(e)
 	if r.IntN(2) == 0 {
-		s.q.Keep(e, &s.batch)
+		if packet := uint16(e.Seq) + 1; r.IntN(4) == 0 {
+			s.q.KeepApart(e, &s.batch)
+		} else {
+			s.batch.Put(DeliveryKey(nil, 3, 42, packet), s.q.Keep(e, packet, make([]byte, DeliveryHead)))
+		}
 		s.flying[e.Seq] = p
 		s.order = append(s.order, e.Seq)
 	}
@@ -192,9 +208,17 @@ func (s *subject) release(r *rand.Rand) {
 		return
 	}
 	i := r.IntN(len(s.order))
-	s.q.Release(s.order[i], &s.batch)
+	s.free(s.order[i])
 	delete(s.flying, s.order[i])
 	s.order = slices.Delete(s.order, i, i+1)
+}
+
+// free acknowledges a delivery, as a session would.
+func (s *subject) free(seq uint64) {
+	if s.q.Inside(seq) {
+		s.batch.Delete(DeliveryKey(nil, 3, 42, uint16(seq)+1))
+	}
+	s.q.Release(seq, &s.batch)
 }
 
 func (s *subject) commit() {
@@ -209,6 +233,10 @@ func (s *subject) commit() {
 func (s *subject) restart() {
 	s.commit()
 	next := s.q.Next()
+	inside := make(map[uint64]bool)
+	for _, seq := range s.order {
+		inside[seq] = s.q.Inside(seq)
+	}
 	s.space = NewSpace(s.store, 3)
 	if err := s.space.Restore(); err != nil {
 		s.t.Fatal(err)
@@ -225,6 +253,11 @@ func (s *subject) restart() {
 		_, flying := s.flying[be64(rest)]
 		if err := s.q.RestoreEntry(be64(rest), it.Value(), flying); err != nil {
 			s.t.Fatal(err)
+		}
+	}
+	for _, seq := range s.order {
+		if inside[seq] {
+			s.q.RestoreInside(seq, uint16(seq)+1)
 		}
 	}
 	s.q.Restored(next)

@@ -15,7 +15,9 @@ func (q *Queue) Wipe(b *kv.Batch) error {
 		return nil
 	}
 	for seq, e := range q.flying {
-		b.Delete(q.key(seq)) // of Keep: its batch may be open still
+		if e.inside == 0 {
+			b.Delete(q.key(seq)) // of KeepApart: its batch may be open still
+		}
 		if e.body != 0 {
 			q.space.refer(b, e.body, -1)
 		}

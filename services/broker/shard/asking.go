@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,12 @@ import (
 // askTime is for how long an answer of other brokers is waited for.
 const askTime = 5 * time.Second
 
-// Ask answers q for the whole region: other brokers are asked for what they serve. An
-// answer that lacks a broker says so. It waits.
+// askAgain is the pause before an answer that lacks something is asked for again.
+const askAgain = 50 * time.Millisecond
+
+// Ask answers q for the whole region: other brokers are asked for what they serve. It
+// waits: while partitions change owners for up to askTime. An answer that lacks a broker
+// or a partition then says so.
 func (st *Set) Ask(q *link.Query) *link.Answer {
 	if st.cluster == nil {
 		return st.AskHere(q)
@@ -31,9 +36,54 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 			return &link.Answer{Error: "the partition of this client has no broker now"}
 		}
 		return st.askAll(q, []string{owner}, &link.Answer{})
-	case link.QueryClients, link.QueryRetained, link.QueryUsage, link.QueryKept:
+	case link.QueryClients, link.QueryRetained:
+		return st.askWhole(q)
+	case link.QueryUsage, link.QueryKept:
 	}
 	return st.askAll(q, st.cluster.Brokers(), st.AskHere(q))
+}
+
+func (st *Set) askWhole(q *link.Query) *link.Answer {
+	for end := time.Now().Add(askTime); ; time.Sleep(askAgain) {
+		missing := st.lacking(q, "")
+		a := &link.Answer{Error: missing}
+		if missing == "" || time.Now().After(end) {
+			a = st.askAll(q, st.cluster.Brokers(), st.AskHere(q))
+			if a.Error == "" {
+				a.Error = st.lacking(q, "")
+			}
+		}
+		if a.Error == "" || time.Now().After(end) {
+			return a
+		}
+	}
+}
+
+// lacking says which of the partitions that q is about have that owner by the table, and
+// are not served by this broker; empty if none is. Those without an owner have "".
+func (st *Set) lacking(q *link.Query, owner string) string {
+	if st.cluster == nil {
+		return ""
+	}
+	parts := st.Tenant(q.Tenant).parts()
+	if q.Kind == link.QueryRetained && !topic.HasWildcard(q.Filter) {
+		parts = []partition.ID{partition.Choose(parts, q.Filter)}
+	}
+	n, first := 0, partition.ID(0)
+	for _, p := range parts {
+		if of, _ := st.cluster.Owner(p); of == owner && !st.Serves(p) {
+			if n++; n == 1 {
+				first = p
+			}
+		}
+	}
+	switch {
+	case n == 0:
+		return ""
+	case owner == "":
+		return fmt.Sprintf("%d of %d partitions, %d among them, have no broker now: what they hold is missing", n, len(parts), first)
+	}
+	return fmt.Sprintf("%d of %d partitions, %d among them, are not served yet by %s, their new broker: what they hold is missing", n, len(parts), first, owner)
 }
 
 // askAll adds the answers of brokers to a.

@@ -22,7 +22,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		return
 	}
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil {
-		s.moved(ch)
+		s.elsewhere(ch)
 		return
 	}
 	if o.Resume != 0 {
@@ -164,6 +164,9 @@ func (s *Shard) unbind(se *sess) {
 	se.ch = nil
 	se.disconnectedAt = s.now
 	se.replays = nil
+	if se.queue != nil && se.kin == nil {
+		se.queue.Rest()
+	}
 	se.tenant.connections.Add(-1)
 	if se.member != nil {
 		se.member.busy.Store(false) // who has no connection is not asked for room

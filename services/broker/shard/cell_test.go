@@ -85,12 +85,15 @@ func TestCell_WaitsForTheRecord(t *testing.T) {
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("with the record it is answered %+v", f.DownFrame)
 	}
-	n.set.Hold("t2", time.Hour)
+	if !n.set.Hold("t2", "a", time.Hour) || !n.set.Hold("t2", "a", time.Hour) || n.set.Hold("t2", "b", time.Hour) {
+		t.Error("it is held for two at once")
+	}
+	n.set.Release("t2", "b")
 	_, f = n.celled(t, "t2", id, 0, 2)
 	if refused(f); f.Moved.Partition != uint16(p) || f.Moved.Broker != n.name {
 		t.Errorf("who is held is sent to %+v", f.Moved)
 	}
-	n.set.Hold("t2", 0)
+	n.set.Release("t2", "a")
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("held no more it is answered %+v", f.DownFrame)
 	}

@@ -51,6 +51,10 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.sendUnwritten(e, se)
 		return
 	}
+	if s.set.inside.Load() && se.Durable() && group == "" && !share && se.kin == nil && !se.limits.Settings.LIFO && se.waiting() == 0 && se.Ready() && !se.space.sealed() {
+		s.sendWritten(e, se)
+		return
+	}
 	var body uint64
 	if share && se.Durable() {
 		body = s.bodyFor(se.space, e.Message)
@@ -76,6 +80,18 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	}
 }
 
+// sendWritten sends a message that nothing waits before: the record of its delivery
+// holds it.
+func (s *Shard) sendWritten(e *queue.Entry, se *sess) {
+	s.writeAll(se) // what was sent before is in the store first
+	se.queueOf().Pass(e)
+	ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
+	s.inside = e
+	s.stepEntry(se, &ev, nil, e)
+	s.inside = nil
+	s.storedIn(se.space.ledger)
+}
+
 // deliverNow sends at QoS 0, or drops and counts: nothing waits at QoS 0.
 func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 	if se.awaited != nil {
@@ -97,7 +113,7 @@ func (s *Shard) deliverNow(se *sess, v *view, retain bool, ids []uint32) {
 // pump sends what waits for a session as far as its windows allow: its queue,
 // then the retained messages that it asked for.
 func (s *Shard) pump(se *sess) {
-	if se.gone || se.space.ceding != nil && se.space.ceding.sealed {
+	if se.gone || se.space.sealed() {
 		return
 	}
 	if se.queue != nil {
@@ -125,6 +141,7 @@ func (s *Shard) pumpQueue(se *sess) {
 			continue
 		}
 		ev := session.Event{Kind: session.Enqueued, QoS: e.QoS, Seq: e.Seq, Size: link.DeliverCost(e.Message.Size(), len(e.IDs))}
+		s.unwrittenFor(se, e)
 		se.queue.Take(e.Group != "" || (se.limits.Settings.Retry != 0 || se.kin != nil) && !se.Durable(), s.batch(se.space))
 		s.left(se, size)
 		s.stepEntry(se, &ev, nil, e)

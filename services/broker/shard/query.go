@@ -31,7 +31,8 @@ func (st *Set) query(l *Link, q *link.Query) {
 	}()
 }
 
-// AskHere answers q for what is served here. It waits for turns of the shards that
+// AskHere answers q for what is served here, and says what is owned here and not served
+// yet. It waits for turns of the shards that
 // the answer needs.
 func (st *Set) AskHere(q *link.Query) *link.Answer {
 	if q.Kind == link.QueryKept {
@@ -44,6 +45,9 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 		limit = maxPage
 	}
 	a := &link.Answer{}
+	if st.cluster != nil && (q.Kind == link.QueryClients || q.Kind == link.QueryRetained) {
+		a.Error = st.lacking(q, st.cluster.Self())
+	}
 	switch q.Kind {
 	case link.QueryUsage:
 		a.Found, a.Usage = true, t.Usage()

@@ -100,9 +100,17 @@ func (s *Shard) askPage(se *sess, r *replay) {
 		to, _ = s.set.cluster.Owner(r.of)
 	}
 	q := &link.Query{Kind: link.QueryRetained, Tenant: se.tenant.id, Filter: r.sub.Filter, Cursor: r.topic, Limit: replayPage}
+	last := r.tries >= replayTries-1
 	took := func(a *link.Answer, err error) {
-		if err == nil && a.Error == "" {
-			s.call(func() { s.tookPage(se, r, a) })
+		if err == nil && (a.Error == "" || a.Found && last) {
+			s.call(func() {
+				if a.Error != "" {
+					s.set.log.Warn("a subscriber goes without some retained messages",
+						slog.String("tenant", se.tenant.id), slog.String("client_id", string(se.ClientID)), slog.String("broker", to), slog.String("error", a.Error))
+					s.drop(se, dropUnserved)
+				}
+				s.tookPage(se, r, a)
+			})
 			return
 		}
 		s.after(replayAgain, func() { s.failedPage(se, r, to, err) })

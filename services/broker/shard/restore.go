@@ -223,7 +223,11 @@ func (s *Shard) restoreParts(p *space, bySid map[uint64]*sess) error {
 		if err != nil {
 			return err
 		}
-		se.RestoreInflight(binary.BigEndian.Uint16(rest[1:]), r)
+		packet := binary.BigEndian.Uint16(rest[1:])
+		se.RestoreInflight(packet, r)
+		if len(value) > queue.DeliveryHead {
+			se.queueOf().RestoreInside(r.Seq, packet)
+		}
 		return nil
 	})
 	if err != nil {

@@ -42,20 +42,25 @@ func (s *Shard) save(se *sess, records []session.Record) {
 			k = partition.KeyU64U16(k, p, partition.KindInbound, se.ID, r.Packet)
 			b.Delete(k)
 		case session.PutInflight:
-			if u := se.unwritten[r.Seq]; u != nil {
+			switch u := se.unwritten[r.Seq]; {
+			case u != nil:
 				u.inflight = *r
-			} else {
+			case s.inside != nil && s.inside.Seq == r.Seq:
+				s.putInside(se, r, s.inside)
+			default:
 				s.putInflight(se, r)
 			}
 		case session.DeleteInflight:
 			if r.Packet != unwritten {
-				k = inflightKey(k, p, se.ID, r.Packet)
+				k = queue.DeliveryKey(k, p, se.ID, r.Packet)
 				b.Delete(k)
 			}
 		case session.DeleteQueued:
 			if u := se.unwritten[r.Seq]; u != nil {
 				unwritten = u.inflight.Packet
-				s.stats.Unwritten.Add(1)
+				if u.stored {
+					se.queue.Release(r.Seq, b)
+				}
 				s.acknowledged(u)
 			} else if se.queue != nil && r.Seq != 0 {
 				se.queue.Release(r.Seq, b)
@@ -67,13 +72,13 @@ func (s *Shard) save(se *sess, records []session.Record) {
 
 func (s *Shard) putInflight(se *sess, r *session.Record) {
 	s.valueBuf = appendInflight(s.valueBuf[:0], r)
-	s.batch(se.space).Put(inflightKey(nil, se.space.id, se.ID, r.Packet), s.valueBuf)
+	s.batch(se.space).Put(queue.DeliveryKey(make([]byte, 0, 14), se.space.id, se.ID, r.Packet), s.valueBuf)
 }
 
-// inflightKey has the attachment between session and packet identifier; it is
-// 0 while a session has one connection.
-func inflightKey(dst []byte, p partition.ID, sid uint64, packet uint16) []byte {
-	return binary.BigEndian.AppendUint16(append(partition.KeyU64(dst, p, partition.KindInflight, sid), 0), packet)
+// putInside writes a delivery with its message in it.
+func (s *Shard) putInside(se *sess, r *session.Record, e *queue.Entry) {
+	s.valueBuf = se.queueOf().Keep(e, r.Packet, appendInflight(s.valueBuf[:0], r))
+	s.batch(se.space).Put(queue.DeliveryKey(make([]byte, 0, 14), se.space.id, se.ID, r.Packet), s.valueBuf)
 }
 
 // wipe deletes every record of a session that has ended.
@@ -97,7 +102,7 @@ func (s *Shard) wipe(se *sess) {
 		b.Delete(append(partition.KeyU64(nil, p, partition.KindSubscription, se.ID), sub.Filter...))
 	}
 	se.Inflights(func(id uint16, _ session.State, _ uint64) {
-		b.Delete(inflightKey(nil, p, se.ID, id))
+		b.Delete(queue.DeliveryKey(nil, p, se.ID, id))
 	})
 	se.Inbounds(func(id uint16) {
 		b.Delete(partition.KeyU64U16(nil, p, partition.KindInbound, se.ID, id))
@@ -254,8 +259,9 @@ func appendInflight(dst []byte, r *session.Record) []byte {
 	return binary.BigEndian.AppendUint64(dst, r.Order)
 }
 
+// parseInflight decodes what appendInflight wrote; an entry may follow it.
 func parseInflight(b []byte) (session.Record, error) {
-	if len(b) != 22 || b[0] != recordVersion {
+	if len(b) < queue.DeliveryHead || b[0] != recordVersion {
 		return session.Record{}, errRecord
 	}
 	return session.Record{

@@ -113,6 +113,9 @@ type space struct {
 	cells map[*Tenant]uint64
 }
 
+// sealed reports whether nothing more may be written here before it moves.
+func (p *space) sealed() bool { return p.ceding != nil && p.ceding.sealed }
+
 // next numbers what is made in the partition: sessions, bodies, exact
 // publishes. It is stored with the turn's batch.
 func (s *Shard) next(p *space) uint64 {

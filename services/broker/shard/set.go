@@ -84,6 +84,8 @@ type Set struct {
 	now       func() int64
 	// writeDelay is Config.WriteDelay.
 	writeDelay time.Duration
+	// inside: see SetInside.
+	inside atomic.Bool
 	// timers are what Tick does later; only a stepped Set has any.
 	timers []timer
 	// stepped is Config.Stepped; turnTime is from what time on, in nanoseconds, a turn
@@ -109,6 +111,14 @@ var unlimited = link.Limits{
 	Retained: -1, RetainedBytes: -1, Sessions: -1,
 }
 
+// SetInside says whether the record of a delivery may hold its message, which all who may
+// own the partitions next must be able to read. A broker of a cluster begins without. It
+// may be called at any time.
+func (st *Set) SetInside(on bool) { st.inside.Store(on) }
+
+// Inside is what SetInside said last.
+func (st *Set) Inside() bool { return st.inside.Load() }
+
 // New makes the shards and restores what the store holds. Sessions that had a
 // connection when the last run ended lose it now: their wills go out.
 func New(c Config) (*Set, error) {
@@ -132,6 +142,7 @@ func New(c Config) (*Set, error) {
 		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
+	st.inside.Store(c.Cluster == nil)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions - c.Reserved {

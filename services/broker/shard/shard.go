@@ -107,6 +107,10 @@ type Shard struct {
 	stored []*ledger
 
 	unwritten unwrittens
+	// untold are deliveries of stored messages that the store does not know of.
+	untold unwrittens
+	// inside is the entry that the step in hand sends and writes with its delivery.
+	inside *queue.Entry
 
 	// taking are the epochs of partitions that are served as soon as all that the last
 	// owner left of them is committed.

@@ -3,6 +3,9 @@
 package shard
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/link"
@@ -12,7 +15,7 @@ import (
 )
 
 // unwritten is a QoS 1 delivery to a stored session that has been sent and is in
-// memory alone. If the session acknowledges it soon it is never written, and the
+// memory alone, as is its message unless it was stored before. If the session acknowledges it soon it is never written, and the
 // publisher is answered then; else it is written after the Set's write delay, or
 // when the connection ends or something later for the session is written, and the
 // publisher is answered after the commit. Until then the publisher has no PUBACK, so
@@ -22,6 +25,10 @@ type unwritten struct {
 	entry queue.Entry
 	// inflight is what the store must hold of it beside the entry.
 	inflight session.Record
+	// stored says that the entry is in the store, and waits there as long as the
+	// delivery is not written: after a crash it is sent again as one that was not sent.
+	// Nobody waits for it.
+	stored bool
 	// The publish that waits for it: slot of this shard, or parcel of another.
 	slot, gen uint32
 	parcel    *parcel
@@ -58,9 +65,8 @@ type unwrittens struct {
 	// says that somebody goes through them.
 	acked     []*unwritten
 	answering bool
-	timer     *time.Timer
-	fired     uint32 // how often
-	// armed says that the timer runs; then those before due are written.
+	fired     uint32 // how often the timer did
+	// armed says that it runs; then those before due are written.
 	armed bool
 	due   int
 }
@@ -83,11 +89,7 @@ func (s *Shard) mayDefer(se *sess, v *view) bool {
 func (s *Shard) sendUnwritten(e *queue.Entry, se *sess) {
 	u := &unwritten{se: se, entry: *e}
 	se.queueOf().Pass(&u.entry)
-	if se.unwritten == nil {
-		se.unwritten = make(map[uint64]*unwritten)
-	}
-	se.unwritten[u.entry.Seq] = u
-	s.unwritten.list = append(s.unwritten.list, u)
+	s.defers(u)
 	ev := session.Event{
 		Kind: session.Enqueued, QoS: mqtt.AtLeastOnce, Seq: u.entry.Seq,
 		Size: link.DeliverCost(u.entry.Message.Size(), len(u.entry.IDs)),
@@ -98,9 +100,12 @@ func (s *Shard) sendUnwritten(e *queue.Entry, se *sess) {
 // acknowledged notes that u need not be written any more.
 func (s *Shard) acknowledged(u *unwritten) {
 	delete(u.se.unwritten, u.entry.Seq)
-	u.se.patience.late = 0
+	s.stats.Unwritten.Add(1)
 	u.over = true
-	s.unwritten.acked = append(s.unwritten.acked, u)
+	if !u.stored {
+		u.se.patience.late = 0
+		s.unwritten.acked = append(s.unwritten.acked, u)
+	}
 }
 
 // answerAcked answers the publishers of what was acknowledged. An answer is a step
@@ -134,24 +139,69 @@ func (s *Shard) release(u *unwritten) {
 func (s *Shard) write(u *unwritten) {
 	se := u.se
 	delete(se.unwritten, u.entry.Seq)
-	se.queueOf().Keep(&u.entry, s.batch(se.space))
-	s.putInflight(se, &u.inflight)
-	s.wait(se.space.ledger, waiter{deferred: u})
 	u.over = true
+	if u.stored {
+		s.putInflight(se, &u.inflight)
+		return
+	}
+	e := u.entry // u is used for other things after the commit
+	if s.set.inside.Load() {
+		s.putInside(se, &u.inflight, &e)
+	} else {
+		se.queueOf().KeepApart(&e, s.batch(se.space))
+		s.putInflight(se, &u.inflight)
+	}
+	s.wait(se.space.ledger, waiter{deferred: u})
+}
+
+// unwrittenFor has the delivery of a stored entry, which is about to be taken, wait for
+// its acknowledgement unwritten, if that may come soon. Otherwise what the session has
+// not acknowledged is written before it, so that all is sent again in its order.
+func (s *Shard) unwrittenFor(se *sess, e *queue.Entry) {
+	if e.QoS != mqtt.AtLeastOnce || e.Group != "" || s.set.writeDelay <= 0 || !se.Durable() || se.limits.Settings.LIFO {
+		s.writeAll(se)
+		return
+	}
+	s.defers(&unwritten{se: se, entry: queue.Entry{Seq: e.Seq}, stored: true})
+}
+
+// toldDelay is for how long the delivery of a stored message may be unwritten, at most
+// twice that. Nobody waits for it, so it is long enough for a client that has a whole
+// queue to acknowledge.
+const toldDelay = time.Second
+
+func (s *Shard) defers(u *unwritten) {
+	if u.se.unwritten == nil {
+		u.se.unwritten = make(map[uint64]*unwritten)
+	}
+	u.se.unwritten[u.entry.Seq] = u
+	w := &s.unwritten
+	if u.stored {
+		w = &s.untold
+	}
+	w.list = append(w.list, u)
+}
+
+// byOrder are the unwritten deliveries of a session, as they were sent.
+func (se *sess) byOrder() []*unwritten {
+	if len(se.unwritten) == 0 {
+		return nil
+	}
+	return slices.SortedFunc(maps.Values(se.unwritten), func(a, b *unwritten) int { return cmp.Compare(a.entry.Seq, b.entry.Seq) })
 }
 
 // writeAll writes what a session has not acknowledged, because its connection has
 // gone or because something later is about to be written: after a crash the
 // session must not have that alone.
 func (s *Shard) writeAll(se *sess) {
-	for _, u := range se.unwritten {
+	for _, u := range se.byOrder() {
 		s.write(u)
 	}
 }
 
 // forgetUnwritten answers for a session that has ended.
 func (s *Shard) forgetUnwritten(se *sess) {
-	for _, u := range se.unwritten {
+	for _, u := range se.byOrder() {
 		s.acknowledged(u)
 	}
 	se.unwritten = nil
@@ -160,7 +210,11 @@ func (s *Shard) forgetUnwritten(se *sess) {
 // deferWrites drops what is over from the head of the list, and has the timer run
 // while there is something in it. It is part of the end of a turn.
 func (s *Shard) deferWrites() {
-	w := &s.unwritten
+	s.deferWritesOf(&s.unwritten, s.set.writeDelay)
+	s.deferWritesOf(&s.untold, toldDelay)
+}
+
+func (s *Shard) deferWritesOf(w *unwrittens, delay time.Duration) {
 	for w.first < len(w.list) && w.list[w.first].over {
 		w.list[w.first] = nil
 		w.first++
@@ -178,21 +232,18 @@ func (s *Shard) deferWrites() {
 		return
 	}
 	w.armed, w.due = true, len(w.list)
-	if w.timer == nil {
-		w.timer = time.AfterFunc(s.set.writeDelay, func() { s.call(s.writeDue) })
-	} else {
-		w.timer.Reset(s.set.writeDelay)
-	}
+	s.after(delay, func() { s.writeDue(w) })
 }
 
 // writeDue writes what was there already when the timer began to run.
-func (s *Shard) writeDue() {
-	w := &s.unwritten
+func (s *Shard) writeDue(w *unwrittens) {
 	w.armed = false
 	w.fired++
 	for i := w.first; i < w.due; i++ {
 		if u := w.list[i]; !u.over {
-			u.se.patience.missed(w.fired)
+			if !u.stored {
+				u.se.patience.missed(w.fired)
+			}
 			s.write(u)
 		}
 	}

@@ -29,7 +29,9 @@ const wideParts = 8
 type wide struct {
 	t     *testing.T
 	store *mem.Store
-	log   *slog.Logger
+	// inside: SetInside.
+	inside bool
+	log    *slog.Logger
 	// spread is how many partitions the clients' tenant has, 0 for all; before them.
 	spread int
 
@@ -112,7 +114,7 @@ func newWide(t *testing.T, seed uint64, nodes int) *wide {
 		level = slog.LevelDebug
 	}
 	w := &wide{
-		t: t, store: mem.New(), rand: rand.New(rand.NewPCG(seed, 1)), keys: map[wideKey]wideValue{},
+		t: t, store: mem.New(), rand: rand.New(rand.NewPCG(seed, 1)), inside: seed%2 == 1, keys: map[wideKey]wideValue{},
 		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -149,6 +151,7 @@ func (w *wide) begin(name string) *wideNode {
 	}); err != nil {
 		w.t.Fatal(err)
 	}
+	n.set.SetInside(w.inside)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
