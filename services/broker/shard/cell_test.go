@@ -85,8 +85,13 @@ func TestCell_WaitsForTheRecord(t *testing.T) {
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("with the record it is answered %+v", f.DownFrame)
 	}
-	if !n.set.Hold("t2", "a", time.Hour) || !n.set.Hold("t2", "a", time.Hour) || n.set.Hold("t2", "b", time.Hour) {
-		t.Error("it is held for two at once")
+	for i, c := range []struct {
+		by string
+		ok bool
+	}{{"a", true}, {"a", true}, {"b", false}} {
+		if n.set.Hold("t2", c.by, time.Hour) != c.ok {
+			t.Errorf("hold %d is for another at the same time", i)
+		}
 	}
 	n.set.Release("t2", "b")
 	_, f = n.celled(t, "t2", id, 0, 2)
