@@ -100,7 +100,6 @@ func (agedBroker) Features() uint32 { return link.FeatureOwners | link.FeatureMo
 // A broker that knows no cells is asked for nobody who has one: it would make a second
 // session. A tenant of all partitions is served.
 func TestCells_OlderBroker(t *testing.T) {
-
 	r := startRegion(t, 1, true, func(c *gateway.Config) {
 		dial := c.Dial
 		c.Dial = func(ctx context.Context, to link.TableBroker, gw link.Gateway) (link.Broker, error) {

@@ -4,6 +4,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -131,12 +132,15 @@ func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string
 			return operate.Placement{}, errs.New(errs.Conflict, "%s is %s: all brokers must know of it, so bring it back, or have it leave the cluster", m.Name, m.State)
 		}
 	}
+	by := fmt.Sprint(d.name, " ", time.Now().UnixNano())
+	if !d.shards.Hold(tenant, by, holdTime) {
+		return operate.Placement{}, errHeld(tenant)
+	}
 	defer func() {
-		d.shards.Hold(tenant, 0)
-		d.askOthers(context.WithoutCancel(ctx), &question{What: askHold, Tenant: tenant, Undo: true})
+		d.shards.Release(tenant, by)
+		d.askOthers(context.WithoutCancel(ctx), &question{What: askHold, Tenant: tenant, By: by, Undo: true})
 	}()
-	d.shards.Hold(tenant, holdTime)
-	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant}, nil); err != nil {
+	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant, By: by}, nil); err != nil {
 		return operate.Placement{}, err
 	}
 	if err := d.hasNothing(tenant); err != nil {
@@ -162,6 +166,11 @@ func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string
 		case <-time.After(placeTick):
 		}
 	}
+}
+
+// errHeld refuses to place a tenant that is being placed.
+func errHeld(tenant string) error {
+	return errs.New(errs.Conflict, "%s is being placed by another command: look at tenant show, and give this one again", tenant)
 }
 
 // placeFor are the partitions that Place is asked for.

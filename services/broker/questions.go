@@ -47,6 +47,7 @@ type question struct {
 	Sessions  *operate.SessionQuery `json:"sessions,omitempty"`  // askSessions
 	Undo      bool                  `json:"undo,omitempty"`      // askDrain, askHold
 	Tenant    string                `json:"tenant,omitempty"`    // askHold, askCell
+	By        string                `json:"by,omitempty"`        // askHold: for whom
 }
 
 // reply is its answer: Error, or what was asked for.
@@ -102,11 +103,11 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 		d.log.Warn("an operator says whether this broker drains", slog.String("asked_at", from), slog.Bool("drain", !q.Undo))
 		d.region.host.SetDraining(!q.Undo)
 	case askHold:
-		hold := holdTime
 		if q.Undo {
-			hold = 0
+			d.shards.Release(q.Tenant, q.By)
+		} else if !d.shards.Hold(q.Tenant, q.By, holdTime) {
+			err = errHeld(q.Tenant)
 		}
-		d.shards.Hold(q.Tenant, hold)
 	case askCell:
 		c, _ := d.region.layout.Cell(q.Tenant)
 		r.Revision = c.Revision

@@ -22,7 +22,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		return
 	}
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil {
-		s.moved(ch)
+		s.elsewhere(ch)
 		return
 	}
 	if o.Resume != 0 {

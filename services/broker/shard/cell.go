@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -52,10 +53,38 @@ func (st *Set) SetCell(tenant string, list []partition.ID, revision uint64) {
 	}
 }
 
-// Hold lets nobody of a tenant in for a time; 0 ends that. Who comes is told that the
-// partition has no broker now, and waits at its gateway.
-func (st *Set) Hold(tenant string, d time.Duration) {
-	st.Tenant(tenant).heldUntil.Store(st.now() + d.Milliseconds())
+// closure says until when nobody of a tenant is let in, in Unix milliseconds, and for whom.
+type closure struct {
+	by    string
+	until int64
+}
+
+func (t *Tenant) isHeld(now int64) bool {
+	h := t.held.Load()
+	return h != nil && now < h.until
+}
+
+// Hold lets nobody of a tenant in for a time: who comes is sent to the partition again,
+// and waits at its gateway. It reports false if that is so already for another than by.
+func (st *Set) Hold(tenant, by string, d time.Duration) bool {
+	t, now := st.Tenant(tenant), st.now()
+	for {
+		old := t.held.Load()
+		if old != nil && old.by != by && now < old.until {
+			return false
+		}
+		if t.held.CompareAndSwap(old, &closure{by, now + d.Milliseconds()}) {
+			return true
+		}
+	}
+}
+
+// Release ends what Hold has begun for by.
+func (st *Set) Release(tenant, by string) {
+	t := st.Tenant(tenant)
+	if old := t.held.Load(); old != nil && old.by == by {
+		t.held.CompareAndSwap(old, nil)
+	}
 }
 
 // cellFor is the cell of a tenant of whom somebody comes.
@@ -78,7 +107,7 @@ func (s *Shard) mislaid(ch *Channel, o *link.Open) bool {
 	}
 	t := ch.tenant
 	part := s.set.partOf(t, o)
-	if o.Placement > t.cell.Load().revision || s.now < t.heldUntil.Load() {
+	if o.Placement > t.cell.Load().revision || t.isHeld(s.now) {
 		owner, _ := s.set.cluster.Owner(part)
 		ch.part = part
 		s.movedTo(ch, owner)
@@ -86,16 +115,22 @@ func (s *Shard) mislaid(ch *Channel, o *link.Open) bool {
 	}
 	if part != ch.part {
 		ch.part = part
-		s.moved(ch)
+		s.elsewhere(ch)
 		return true
 	}
 	return false
 }
 
-// tooOld refuses a client for which another partition is right, if its gateway would
-// not understand that. It reports whether it has.
-func (s *Shard) tooOld(ch *Channel) bool {
-	return ch.link.features&link.FeatureCells == 0 && ch.tenant.cell.Load().known
+// elsewhere tells a gateway where a client belongs that is not connected yet. One that
+// knows no cells would bring it here again and again: it is refused.
+func (s *Shard) elsewhere(ch *Channel) {
+	if ch.link.features&link.FeatureCells != 0 || !ch.tenant.cell.Load().known {
+		s.moved(ch)
+		return
+	}
+	s.stats.Refused.Add(1)
+	ch.link.forget(ch)
+	s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.ServerUnavailable, Text: "this tenant has partitions of its own, which this gateway is too old to find: update it"})
 }
 
 // keepCell has a partition keep the cell of a tenant that has something in it, so that

@@ -85,12 +85,20 @@ func TestCell_WaitsForTheRecord(t *testing.T) {
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("with the record it is answered %+v", f.DownFrame)
 	}
-	n.set.Hold("t2", time.Hour)
+	for i, c := range []struct {
+		by string
+		ok bool
+	}{{"a", true}, {"a", true}, {"b", false}} {
+		if n.set.Hold("t2", c.by, time.Hour) != c.ok {
+			t.Errorf("hold %d is for another at the same time", i)
+		}
+	}
+	n.set.Release("t2", "b")
 	_, f = n.celled(t, "t2", id, 0, 2)
 	if refused(f); f.Moved.Partition != uint16(p) || f.Moved.Broker != n.name {
 		t.Errorf("who is held is sent to %+v", f.Moved)
 	}
-	n.set.Hold("t2", 0)
+	n.set.Release("t2", "a")
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("held no more it is answered %+v", f.DownFrame)
 	}

@@ -96,7 +96,7 @@ func (s *Shard) openGuest(ch *Channel, o *link.Open) {
 	// The sessions of a sealed partition are here still, by their client ids.
 	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) || s.ceded[own] != nil {
 		ch.part = own
-		s.moved(ch)
+		s.elsewhere(ch)
 		return
 	}
 	o.CleanStart, o.SessionExpiry, o.Limits.Settings.Multiple = true, 0, false

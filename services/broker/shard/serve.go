@@ -318,10 +318,6 @@ func (s *Shard) moved(ch *Channel) {
 func (s *Shard) movedTo(ch *Channel, owner string) {
 	_, epoch := s.set.cluster.Owner(ch.part)
 	ch.link.forget(ch)
-	if s.tooOld(ch) {
-		s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.ServerUnavailable, Text: "this tenant has partitions of its own, which this gateway is too old to find: update it"})
-		return
-	}
 	s.tell(ch, link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: uint16(ch.part), Epoch: epoch, Broker: owner}})
 }
 

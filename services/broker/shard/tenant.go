@@ -16,9 +16,9 @@ type Tenant struct {
 	id     string
 	routes route.Tenant[*sess]
 	// cell are the partitions that hold the tenant's sessions and retained
-	// messages, heldUntil is until when nobody of it is let in, in Unix milliseconds.
-	cell      atomic.Pointer[cell]
-	heldUntil atomic.Int64
+	// messages, held whether nobody of it is let in; see Hold.
+	cell atomic.Pointer[cell]
+	held atomic.Pointer[closure]
 
 	// mayRetain says that something was retained. A publisher sets it before it
 	// matches, a subscriber reads it after its route is there: who reads false
