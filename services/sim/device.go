@@ -26,6 +26,8 @@ type device struct {
 	// publishes.
 	filters []string
 	total   int
+	// will: each of its connections has one.
+	will bool
 
 	// moving is the connection that is to go on elsewhere, or nil.
 	moving  *moving
@@ -73,10 +75,11 @@ func (w *World) cell() []partition.ID {
 	return link.Cell(tenant, w.spread, all)
 }
 
-func (w *World) newDevice(id string, total int, filters ...string) {
+func (w *World) newDevice(id string, total int, filters ...string) *device {
 	d := &device{w: w, id: id, part: partition.Choose(w.cell(), id), total: total, filters: filters, received: map[uint16]bool{}}
 	w.devices = append(w.devices, d)
 	w.after(w.between(0, second), d.turn)
+	return d
 }
 
 // turn is one thing that the device does by itself; it goes on until the world ends.
@@ -138,14 +141,21 @@ func (d *device) connect() {
 	}
 	d.opened = false
 	d.connection++
+	var will *mqtt.Will
+	if d.will {
+		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("w/" + d.id), Payload: []byte(check.WillOf(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
+	}
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40,
+		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
 	}})
 }
 
 // leave ends the connection.
 func (d *device) leave(why link.CloseCause) {
+	if why == link.CloseNormal {
+		d.w.Messages.Wills.Unneeded(d.id, d.connection)
+	}
 	d.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: why}})
 	d.gone()
 }
@@ -186,7 +196,7 @@ func (d *device) publish() {
 
 func (p *published) frame(dup bool) link.UpFrame {
 	return link.UpFrame{Kind: link.UpPublish, PacketID: p.packet, Dup: dup, Message: mqtt.Message{
-		Topic: []byte(p.Topic), QoS: p.QoS, Payload: p.bytes(),
+		Topic: []byte(p.Topic), QoS: p.QoS, Payload: p.bytes(), Retain: p.Retain,
 	}}
 }
 
@@ -235,6 +245,9 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		if f.Reason == mqtt.SessionTakenOver {
 			h.Break("%s is taken over, and has the newest connection", d.id)
 		}
+		if f.Reason == mqtt.ServerMoved {
+			d.w.unmoved++
+		}
 		d.leave(link.CloseLost)
 	case link.DownRefused:
 		if d.moving != nil {
@@ -252,6 +265,9 @@ func (d *device) open(present bool) {
 		d.w.History.Break("%s has lost its session", d.id)
 	}
 	d.opened = true
+	if d.will && present {
+		d.w.Messages.Wills.Left(d.id, d.connection)
+	}
 	for _, p := range d.inflight {
 		if p.released {
 			d.ack(mqtt.Pubrel, p.packet)
@@ -277,7 +293,9 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 		return
 	}
 	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
+	if !d.w.Messages.Wills.Delivered(d.id, payload) {
+		d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
+	}
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true

@@ -5,6 +5,11 @@ package sim
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/retain"
 )
 
 // RunSessions runs the world of a seed in which brokers have sessions: devices
@@ -33,7 +38,7 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 		return ""
 	})
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("p", i), 40+w.rand.IntN(40))
+		w.newDevice(fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
 	}
 	w.faults = true
 	length := w.now + int64(15+w.rand.IntN(20))*second
@@ -49,19 +54,58 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 				return d.String()
 			}
 		}
-		return w.Messages.Missing()
+		return w.Messages.Missing() + w.Messages.Wills.Missing(w.willing())
 	})
+	w.retained()
+	w.Messages.Wills.Judge(w.History.Break)
 	w.Messages.Judge(w.History.Break)
 	published, acked, delivered := w.Messages.Counts()
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Broken: w.History.Broken(),
+	}
+}
+
+// willing are those who get the wills.
+func (w *World) willing() (out []string) {
+	for _, d := range w.devices {
+		if slices.Contains(d.filters, "#") || slices.Contains(d.filters, "w/+") {
+			out = append(out, d.id)
+		}
+	}
+	return out
+}
+
+// retained holds that the newest message of each device that was to be retained is.
+func (w *World) retained() {
+	var cell []partition.ID
+	for p := range partition.ID(w.partitions) {
+		cell = append(cell, p)
+	}
+	for _, d := range w.devices {
+		want := w.Messages.Retained(d.id)
+		if want == nil || w.broken() {
+			continue
+		}
+		id := partition.Choose(cell, want.Topic)
+		space := retain.New(id)
+		if err := space.Restore(w.node(w.bus.table(id).Owner).store, func(string, *retain.Retained) {}); err != nil {
+			w.History.Break("retained messages of partition %d: %v", id, err)
+			continue
+		}
+		got := ""
+		if r := space.Get(tenant, want.Topic); r != nil {
+			got, _, _ = strings.Cut(string(r.Message.Payload), "\x00")
+		}
+		if got != want.Payload {
+			w.History.Break("%q is retained under %s, the newest is %q", got, want.Topic, want.Payload)
+		}
 	}
 }
 
 // subscribers are devices with filters of several kinds, and a shared subscription.
 func (w *World) subscribers() {
-	for i, filters := range [][]string{{"t/#"}, {"t/+"}, {"t/p0", "t/p1", "t/p2"}, {"#"}} {
+	for i, filters := range [][]string{{"t/#"}, {"t/+"}, {"t/p0", "t/p1", "t/p2"}, {"#"}, {"w/+"}} {
 		w.newDevice(fmt.Sprint("s", i), 0, filters...)
 	}
 	for i := range 3 {

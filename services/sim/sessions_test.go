@@ -33,16 +33,21 @@ func TestSessions(t *testing.T) {
 		sum.Acked += r.Acked
 		sum.Delivered += r.Delivered
 		sum.Moved += r.Moved
+		sum.Unmoved += r.Unmoved
+		sum.Wills += r.Wills
 		sum.Simulated += r.Simulated
 	}
 	if *runs >= 20 && sum.Moved == 0 {
 		t.Error("no connection went on at another broker")
 	}
+	if *runs >= 20 && sum.Wills == 0 {
+		t.Error("nobody left a will")
+	}
 	took := time.Since(start)
 	n := max(*runs, 1)
-	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved",
+	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills",
 		*runs, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
-		sum.Appends, sum.Acked, sum.Delivered, sum.Moved)
+		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills)
 }
 
 // TestSessionsSameSeedSameWorld holds that a seed with sessions replays to the last event.

@@ -61,9 +61,10 @@ type World struct {
 	// was down, as long as it was.
 	dark int
 	// serves counts by partition how often somebody began to serve it, jumps how often a
-	// clock was set, and moved the connections that went on at another broker.
-	serves       []int
-	jumps, moved int
+	// clock was set, moved the connections that went on at another broker, and unmoved
+	// those that were closed because they could not.
+	serves                []int
+	jumps, moved, unmoved int
 
 	History  *check.History
 	Messages check.Messages
@@ -107,9 +108,10 @@ type Result struct {
 	// Dark counts the appends that owners acknowledged which had begun to serve while
 	// the bus was down, and still was.
 	Dark int
-	// Moved is how many connections went on at another broker without being told.
-	Moved  int
-	Broken []string
+	// Moved is how many connections went on at another broker without being told, Unmoved
+	// how many were told to come back, and Wills how many were sent.
+	Moved, Unmoved, Wills int
+	Broken                []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
@@ -282,5 +283,42 @@ func TestWideSplit_Will(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a publish has for a partition that is served and cannot commit is not handed off:
+// its log cannot take it either. It is acknowledged when that is committed.
+func TestHandOff_OwnLogStandsStill(t *testing.T) {
+	w, n := lonely(t, 0)
+	n.set.handOffs.after = 1
+	sub := n.guest(nil, &link.Open{ClientID: mqtt.ClientID(clientIn(0, "s")), SessionExpiry: 3600})
+	sub.wants(t, link.DownOpened)
+	sub.send(subscribeTo("t"))
+	sub.wants(t, link.DownSuback)
+	sub.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{}})
+	limits := unlimited
+	limits.Settings.HandOff = true
+	p := n.visitor(clientIn(0, "p"), limits)
+	w.mu.Lock()
+	w.parts[0].still = true
+	w.mu.Unlock()
+	p.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message("t", "x", 1, false)})
+	n.eventually(t, "it is appended", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.parts[0].log) > 0
+	})
+	for range 100 { // turns in which it would be
+		n.set.shardOf(0).ask(func() { n.set.shardOf(0).resend() })
+		time.Sleep(time.Millisecond)
+	}
+	if items, _ := p.frames.take(); len(items) > 0 {
+		t.Errorf("it is answered before it is committed: %+v", items)
+	}
+	w.mu.Lock()
+	w.parts[0].still = false
+	w.mu.Unlock()
+	if r := p.wants(t, link.DownAck); r.Ack != mqtt.Puback || r.Reason.Failed() {
+		t.Errorf("got %+v", r.DownFrame)
 	}
 }

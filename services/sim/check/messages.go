@@ -20,6 +20,8 @@ type Messages struct {
 	byPayload map[string]*Publish
 	devices   map[string]*receiver
 	order     []string // names of devices, in the order in which they came up
+	// Wills are those of the devices.
+	Wills Wills
 }
 
 // Publish is one message of a device.
@@ -27,7 +29,9 @@ type Publish struct {
 	From, Topic, Payload string
 	Seq                  int // per device, counted from 1
 	QoS                  mqtt.QoS
-	Acked                bool
+	// Retain says that it is to be retained: now and then one, of each device always at
+	// the same QoS, as there is no order among others.
+	Retain, Acked bool
 	// seen are those who had subscribed to it, and had that acknowledged, before it was
 	// sent: a device, or $share/NAME/FILTER.
 	seen []string
@@ -62,7 +66,7 @@ func (m *Messages) device(id string) *receiver {
 // Publish is called before a device sends its seq-th message for the first time.
 func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
 	m.device(from)
-	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq), Seq: seq, QoS: qos}
+	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq), Seq: seq, QoS: qos, Retain: seq%10 == 5+int(from[len(from)-1])%2}
 	for _, id := range m.order {
 		for _, f := range m.devices[id].filters {
 			who, filter := id, f
@@ -76,6 +80,16 @@ func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
 	}
 	m.all, m.byPayload[p.Payload] = append(m.all, p), p
 	return p
+}
+
+// Retained is the newest message of a device that is to be retained, nil without one.
+func (m *Messages) Retained(from string) (newest *Publish) {
+	for _, p := range m.all {
+		if p.From == from && p.Retain {
+			newest = p
+		}
+	}
+	return newest
 }
 
 // Acked is called when a publisher has its PUBACK or PUBREC.
