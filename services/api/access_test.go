@@ -24,6 +24,8 @@ type world struct {
 	org, owner, beta string
 	// key and member are such that many roles may change them.
 	key, member string
+	// operation is the id of one of acme.
+	operation string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -64,6 +66,11 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.member = m.ID
+	o, err := w.store.StartOperation(t.Context(), "acme", "test", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.operation = o.ID
 	return w
 }
 
@@ -80,7 +87,7 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1").Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation).Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -137,6 +144,8 @@ var accessTable = map[string]accessRow{
 	"create-credential":          {"oad", `{"username":"new"}`},
 	"replace-credential-session": {"oad", `{}`},
 	"delete-credential":          {"oad", ""},
+	"import-credentials":         {"oad", `{"items":[{"username":"imported","password":"hunter2-device"}]}`},
+	"get-operation":              {"oadv", ""},
 	"list-clients":               {"oadv", ""},
 	"get-client":                 {"oadv", ""},
 	"delete-client":              {"oad", ""},

@@ -5,7 +5,7 @@
 // retained messages. The Go types of its requests and
 // answers are the source of the OpenAPI document, which it serves and which
 // docs/openapi.json repeats. net/http owns its goroutines, Run those of its
-// server. It reaches brokers through DataPlane only, and knows no bus.
+// server, and an import some until Run has ended. It reaches brokers through DataPlane only, and knows no bus.
 package api
 
 import (
@@ -113,8 +113,9 @@ type Server struct {
 	metrics metrics
 	http    serving
 
-	limiters limiters
-	proxies  proxies
+	limiters   limiters
+	proxies    proxies
+	background *background
 	// unlisted are operations that permissions does not have; none, when New is
 	// done.
 	unlisted []string
@@ -137,7 +138,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Console == nil {
 		cfg.Console = landing()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer)}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground()}
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
 		return nil, err
@@ -213,6 +214,7 @@ func (s *Server) routes() {
 	s.settingRoutes()
 	s.clientCARoutes()
 	s.credentialRoutes()
+	s.importRoutes()
 	s.clientRoutes()
 	s.messageRoutes()
 }

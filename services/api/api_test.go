@@ -62,6 +62,7 @@ type fixture struct {
 	store *store.Store
 	bus   *mem.Bus
 	data  *fakeData
+	cfg   api.Config
 	// peer, if not empty, is where requests come from.
 	peer string
 }
@@ -69,9 +70,8 @@ type fixture struct {
 func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, data: &fakeData{answer: link.Answer{Found: true}}}
-	var cfg api.Config
-	f.s, cfg = apitest.New(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
-	f.store, f.bus = cfg.Store, cfg.Store.Bus().(*mem.Bus)
+	f.s, f.cfg = apitest.New(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
+	f.store, f.bus = f.cfg.Store, f.cfg.Store.Bus().(*mem.Bus)
 	return f
 }
 

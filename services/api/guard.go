@@ -20,6 +20,14 @@ import (
 
 func isAPI(r *http.Request) bool { return r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") }
 
+// bodyMaxOf bounds the body of a request before anybody looks at it.
+func bodyMaxOf(r *http.Request) int64 {
+	if strings.HasSuffix(r.URL.Path, importPath) {
+		return importBodyMax
+	}
+	return publishBodyMax
+}
+
 // guard bounds every request and survives its panics.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,7 +42,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}
 		sw := &statusWriter{ResponseWriter: w}
-		r.Body = http.MaxBytesReader(sw, r.Body, publishBodyMax)
+		r.Body = http.MaxBytesReader(sw, r.Body, bodyMaxOf(r))
 		defer func() {
 			v := recover()
 			switch v {

@@ -49,6 +49,8 @@ var permissions = map[string]string{
 	"create-credential":          tenancy.MayWriteCredentials,
 	"replace-credential-session": tenancy.MayWriteCredentials,
 	"delete-credential":          tenancy.MayWriteCredentials,
+	"import-credentials":         tenancy.MayWriteCredentials,
+	"get-operation":              tenancy.MayReadCredentials,
 
 	"list-clients":  tenancy.MayReadClients,
 	"get-client":    tenancy.MayReadClients,

@@ -41,6 +41,9 @@ var enforcement = map[string]string{
 	"keep_alive_maximum":    "gateway, CONNECT: MQTT 5 clients are told another keep alive; 3.x clients keep theirs",
 	"will_delay":            "gateway, CONNECT: a longer delay is cut",
 	"will_size":             "gateway, CONNECT: refused with 0x97",
+	"members":               "API, inviting a member: 409. Of an organization, the widest of its tenants",
+	"api_keys":              "API, making an API key: 409. Of an organization, the widest of its tenants",
+	"audit_days":            "tenancyd, each hour: older records of the audit log are removed, but the newest. Of an organization, the widest of its tenants",
 	"credentials":           "API, making a credential: 409",
 	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }

@@ -57,8 +57,10 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Run serves until ctx is done, and then lets requests end for 5 s.
+// Run serves until ctx is done, and then lets requests end for 5 s, and has what
+// goes on behind them stop.
 func (s *Server) Run(ctx context.Context) error {
+	defer s.background.end()
 	served := make(chan error, 1)
 	go func() { served <- s.http.srv.Serve(s.http.ln) }()
 	select {

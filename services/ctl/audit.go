@@ -136,6 +136,9 @@ func verifyAudit(cmd *cobra.Command, args []string) (*client.AuditCheck, error) 
 		in = file
 	}
 	chain, err := audit.VerifyExport(in)
+	if err == nil && chain.Last == 0 {
+		err = errs.New(errs.Invalid, "there are no records: even a new organization has that of its sign-up")
+	}
 	result := &client.AuditCheck{Valid: err == nil, First: chain.First, Last: chain.Last, Head: chain.Head}
 	if err != nil {
 		if !errs.Is(err, errs.Invalid) {

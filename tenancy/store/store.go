@@ -29,6 +29,7 @@ const (
 	invitationsBucket   = "invitations"   // hash of the token -> invitation
 	sessionsBucket      = "sessions"      // id -> MemberSession
 	verificationsBucket = "verifications" // hash of the code -> Unverified
+	operationsBucket    = "operations"    // tenant.id -> Operation
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -59,6 +60,7 @@ type Store struct {
 	invitations   bus.Bucket
 	sessions      bus.Bucket
 	verifications bus.Bucket
+	operations    bus.Bucket
 	replies       bus.Bucket
 	tickets       bus.Bucket
 	counts        counts
@@ -85,6 +87,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{invitationsBucket, InvitationLife, &s.invitations},
 		{sessionsBucket, SessionLife, &s.sessions},
 		{verificationsBucket, VerificationLife, &s.verifications},
+		{operationsBucket, operationLife, &s.operations},
 		{repliesBucket, replyLife, &s.replies},
 		{tenancy.TicketsBucket, 0, &s.tickets},
 	} {

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// Bounds of an import.
+const (
+	importMax     = 100_000
+	importBodyMax = 64 << 20 // bytes of JSON
+	// importsAtOnce is how many imports a process works on; more are refused.
+	importsAtOnce = 4
+	// importWriters is how many credentials of one import are written at once.
+	importWriters = 32
+	// importSaves is how much time is between two notes of how far it is.
+	importSaves = time.Second
+)
+
+// importPath is where imports come; their bodies may be larger.
+const importPath = "/credentials:import"
+
+// ImportRequest is the body of POST …/credentials:import.
+type ImportRequest struct {
+	Items []ImportItem `json:"items" minItems:"1" maxItems:"100000" doc:"The credentials; none twice."`
+}
+
+// ImportItem is one credential of an import.
+type ImportItem struct {
+	Username string          `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
+	Hash     tenancy.Secret  `json:"hash,omitempty" doc:"Of the password: $argon2id$… (PHC string format), $2a$, $2b$ or $2y$ (bcrypt), or $sha256$… of a random one." example:"$2b$12$…"`
+	Password *tenancy.Secret `json:"password,omitempty" doc:"Instead of hash: it is hashed in the background, about 30 ms each. At least 6 characters." format:"password"`
+}
+
+// Operation is work that goes on after its request was answered.
+type Operation struct {
+	ID        string    `json:"id" example:"op_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+	Kind      string    `json:"kind" example:"import-credentials"`
+	State     string    `json:"state" enum:"running,done,interrupted" doc:"interrupted: its process ended; do it again, what is made is skipped."`
+	Total     int       `json:"total" doc:"How many things it is about."`
+	Made      int       `json:"made" doc:"How many of them are made."`
+	Skipped   int       `json:"skipped" doc:"How many were there already, and stay as they were."`
+	Failed    int       `json:"failed" doc:"How many could not be made."`
+	Problem   string    `json:"problem,omitempty" doc:"Why the first one could not."`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+type (
+	importInput struct {
+		InTenant
+		Post
+		Body ImportRequest
+	}
+	operationOutput struct {
+		Status   int
+		Location string `header:"Location" doc:"Where to ask how far it is."`
+		Body     Operation
+	}
+	operationInput struct {
+		InTenant
+		Operation string `path:"operation" doc:"The operation's id." example:"op_01j9zq5e6v8x7w0r3t2y4u6i8o"`
+	}
+)
+
+// background is what goes on behind the requests of a Server.
+type background struct {
+	ctx   context.Context //nolint:containedctx // of the work, which outlives its request
+	stop  context.CancelFunc
+	all   sync.WaitGroup
+	slots chan struct{}
+}
+
+func newBackground() *background {
+	b := &background{slots: make(chan struct{}, importsAtOnce)}
+	b.ctx, b.stop = context.WithCancel(context.Background())
+	return b
+}
+
+// end has the work stop, and waits for it.
+func (b *background) end() {
+	b.stop()
+	b.all.Wait()
+}
+
+func (s *Server) importRoutes() {
+	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}"+importPath, "Credentials",
+		"Make up to 100,000 credentials; the answer comes at once, and the operation says how far it is")
+	op.DefaultStatus, op.MaxBodyBytes = http.StatusAccepted, importBodyMax
+	describeAnswer(s, &op, "200", "What a dry run answers: nothing is made.", Operation{})
+	register(s, op, s.importCredentials)
+	register(s, operation("get-operation", http.MethodGet, "/v1/tenants/{tenant}/operations/{operation}", "Credentials",
+		"See how far an operation is, for 7 days"), s.getOperation)
+}
+
+func operationBody(o *store.Operation) Operation {
+	return Operation{
+		ID: o.ID, Kind: o.Kind, State: o.State, Total: o.Total, Made: o.Made, Skipped: o.Skipped, Failed: o.Failed, Problem: o.Problem,
+		CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt,
+	}
+}
+
+// validImport checks every item before anything is made.
+func validImport(items []ImportItem) error {
+	seen := make(map[string]bool, len(items))
+	for i, item := range items {
+		var err error
+		switch {
+		case seen[item.Username]:
+			err = errs.New(errs.Invalid, "the username %q is there twice", item.Username)
+		case (item.Hash == "") == (item.Password == nil):
+			err = errs.New(errs.Invalid, "expected either a hash or a password")
+		case item.Password != nil:
+			err = tenancy.ValidDevicePassword(string(*item.Password), item.Username)
+		default:
+			err = password.CheckHash(string(item.Hash))
+		}
+		if err == nil {
+			err = tenancy.ValidUsername(item.Username)
+		}
+		if err != nil {
+			return errs.Coded(errs.Invalid, "import_invalid", "items[%d]: %w", i, err)
+		}
+		seen[item.Username] = true
+	}
+	return nil
+}
+
+func (s *Server) importCredentials(ctx context.Context, in *importInput) (*operationOutput, error) {
+	t, items := tenantOf(ctx), in.Body.Items
+	if err := validImport(items); err != nil {
+		return nil, err
+	}
+	if err := s.store.CheckImport(ctx, t, len(items)); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		unchanged(ctx)
+		now := s.now().UTC()
+		return &operationOutput{Status: http.StatusOK, Body: Operation{Kind: "import-credentials", State: store.OperationRunning, Total: len(items), CreatedAt: now, UpdatedAt: now}}, nil
+	}
+	select {
+	case s.background.slots <- struct{}{}:
+	default:
+		return nil, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on; try again when one is done", importsAtOnce)
+	}
+	release := func() { <-s.background.slots }
+	if err := change(ctx, t.Organization, t.ID, fmt.Sprintf("import of %d credentials", len(items)), nil); err != nil {
+		release()
+		return nil, err
+	}
+	o, err := s.store.StartOperation(ctx, t.ID, "import-credentials", len(items))
+	if err != nil {
+		release()
+		return nil, err
+	}
+	out := &operationOutput{Status: http.StatusAccepted, Location: "/v1/tenants/" + t.ID + "/operations/" + o.ID, Body: operationBody(o)}
+	s.background.all.Go(func() {
+		defer release()
+		s.runImport(s.background.ctx, o, items)
+	})
+	s.log.Info("credentials are imported", "tenant", t.ID, "operation", o.ID, "credentials", len(items))
+	return out, changed(ctx, nil, out.Body)
+}
+
+// runImport makes the credentials, and saves how far it is.
+func (s *Server) runImport(ctx context.Context, o *store.Operation, items []ImportItem) {
+	var mu sync.Mutex // guards o
+	save := func(ctx context.Context) {
+		mu.Lock()
+		now := *o
+		mu.Unlock()
+		if err := s.store.SaveOperation(ctx, &now); err != nil && ctx.Err() == nil {
+			s.log.Warn("state of an import not saved", "operation", o.ID, "error", err)
+		}
+	}
+	next := make(chan ImportItem)
+	var writers sync.WaitGroup
+	for range min(importWriters, len(items)) {
+		writers.Go(func() {
+			for item := range next {
+				err := s.importOne(ctx, o.Tenant, item)
+				mu.Lock()
+				switch {
+				case err == nil:
+					o.Made++
+				case errs.CodeOf(err) == "username_taken":
+					o.Skipped++
+				case ctx.Err() == nil:
+					if o.Failed++; o.Problem == "" {
+						o.Problem = item.Username + ": " + err.Error()
+					}
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	tick := time.NewTicker(importSaves)
+	defer tick.Stop()
+	for i := 0; i < len(items) && ctx.Err() == nil; {
+		select {
+		case next <- items[i]:
+			i++
+		case <-tick.C:
+			save(ctx)
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	writers.Wait()
+	if o.State = store.OperationDone; o.Made+o.Skipped+o.Failed < o.Total {
+		o.State = store.OperationInterrupted
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
+	save(last)
+	s.log.Info("import of credentials ended", "tenant", o.Tenant, "operation", o.ID, "state", o.State, "made", o.Made, "skipped", o.Skipped, "failed", o.Failed)
+}
+
+func (s *Server) importOne(ctx context.Context, tenant string, item ImportItem) error {
+	hash := string(item.Hash)
+	if item.Password != nil {
+		var err error
+		if hash, err = s.cfg.Hasher.Hash(ctx, string(*item.Password)); err != nil {
+			return err
+		}
+	}
+	return s.store.ImportCredential(ctx, tenant, tenancy.Credential{Username: item.Username, Hash: hash})
+}
+
+func (s *Server) getOperation(ctx context.Context, in *operationInput) (*operationOutput, error) {
+	o, err := s.store.Operation(ctx, tenantOf(ctx).ID, in.Operation)
+	if err != nil {
+		return nil, err
+	}
+	return &operationOutput{Status: http.StatusOK, Body: operationBody(o)}, nil
+}
