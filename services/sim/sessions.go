@@ -78,10 +78,7 @@ func (w *World) willing() (out []string) {
 
 // retained holds that the newest message of each device that was to be retained is.
 func (w *World) retained() {
-	var cell []partition.ID
-	for p := range partition.ID(w.partitions) {
-		cell = append(cell, p)
-	}
+	cell := w.cell()
 	for _, d := range w.devices {
 		want := w.Messages.Retained(d.id)
 		if want == nil || w.broken() {
