@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/cluster"
@@ -67,7 +68,8 @@ func newStation(n *node) *station {
 	var err error
 	if s.set, err = shard.New(shard.Config{
 		Store: n.store, Partitions: w.partitions, Shards: 1 + n.at%2, Stepped: true,
-		Now: n.clock, Cluster: s, Log: slog.New(slog.DiscardHandler),
+		WriteDelay: time.Duration(n.at%2) * 60 * time.Millisecond, // every other broker has what is unwritten
+		Now:        n.clock, Cluster: s, Log: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		w.History.Break("%s: %v", n.name, err)
 	}
