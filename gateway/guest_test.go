@@ -133,3 +133,53 @@ func TestGuest_OneGoesAhead(t *testing.T) {
 		}
 	}
 }
+
+// A guest whose partition moves is ended by its broker, and is a guest again when it comes
+// back: at a broker that does not drain, while there is one.
+func TestGuest_PartitionMoves(t *testing.T) {
+	r := startSplit(t, true)
+	for i := range 8 {
+		id := idIn(0, i)
+		before := [...]int{0, r.brokers[1].opened(), r.brokers[2].opened()}
+		c := r.dial("mqtt").mustConnect(lasting(id, packet.V5))
+		at := 1
+		if r.brokers[2].opened() > before[2] {
+			at = 2
+		}
+		other := 3 - at
+		r.drains(other, at, uint64(2+2*i))
+		r.brokers[at].down(link.DownFrame{Kind: link.DownClose, Reason: mqtt.UseAnotherServer, Text: "the partition in which this client is a guest moves; connect again"})
+		if d := c.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.UseAnotherServer || d.ReasonString == "" {
+			t.Errorf("DISCONNECT %v %q", d.Reason, d.ReasonString)
+		}
+		c.wantEnd()
+		r.eventually("it is no guest any more", func() bool { return r.metric("mqtt_gateway_guests") == 0 })
+		n := r.brokers[other].opened()
+		c = r.dial("mqtt").mustConnect(lasting(id, packet.V5))
+		if o := r.brokers[other].lastOpen(); r.brokers[other].opened() != n+1 || !o.Guest {
+			t.Errorf("it is not a guest at the broker that stays: %+v", o)
+		}
+		_ = c.c.Close()
+		r.eventually("it has gone", func() bool { return r.metric("mqtt_gateway_guests") == 0 })
+		r.stays(other, at, uint64(3+2*i))
+	}
+	// With nobody else it is a guest where it can be.
+	r.drains(1, 1, 100)
+	r.drains(1, 2, 100)
+	r.dial("mqtt").mustConnect(lasting(idIn(0, 9), packet.V5))
+}
+
+// drains has a broker tell that another one gives up what it owns, stays that it does not.
+func (r *region) drains(from, who int, epoch uint64) { r.drain(from, who, epoch, true) }
+func (r *region) stays(from, who int, epoch uint64)  { r.drain(from, who, epoch, false) }
+
+func (r *region) drain(from, who int, epoch uint64, on bool) {
+	u := &link.TableUpdate{Partitions: partitions, Brokers: r.table.Brokers}
+	for _, o := range r.table.Owners {
+		if o.Broker == r.table.Brokers[who].Name {
+			o.Epoch, o.Draining = epoch, on
+			u.Owners = append(u.Owners, o)
+		}
+	}
+	r.brokers[from].link(link.DownFrame{Kind: link.DownTable, Table: u})
+}

@@ -5,12 +5,13 @@ package uplink
 import "hash/fnv"
 
 // PickOther returns a link to some broker that owns partitions, for a guest of that
-// client id, other than the broker of that name; nil if there is none. Gateways that
-// reach the same brokers choose the same one. It has the promise of Pool.Pick.
+// client id, other than the broker of that name; nil if there is none. One that drains
+// would end the guest with each partition that it gives up: it is chosen only if there is
+// no other. Gateways that reach the same brokers choose the same one. It has the promise
+// of Pool.Pick.
 func (b *Brokers[T]) PickOther(tenant, clientID, not string) *Link[T] {
 	key := tenant + "/" + clientID
-	var best *Pool[T]
-	var most uint64
+	best, most, stays := (*Pool[T])(nil), uint64(0), false
 	for name, p := range b.view.Load().named {
 		if name == not || !p.Opens() || !b.table.Owns(name) {
 			continue
@@ -19,8 +20,9 @@ func (b *Brokers[T]) PickOther(tenant, clientID, not string) *Link[T] {
 		_, _ = h.Write([]byte(key))
 		_, _ = h.Write([]byte{0})
 		_, _ = h.Write([]byte(name))
-		if w := mix(h.Sum64()); best == nil || w > most {
-			best, most = p, w
+		w, keeps := mix(h.Sum64()), b.table.Keeps(name)
+		if best == nil || keeps && !stays || keeps == stays && w > most {
+			best, most, stays = p, w, keeps
 		}
 	}
 	if best == nil {

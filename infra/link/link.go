@@ -307,7 +307,8 @@ const (
 	// QueryUsage counts what the tenant holds at this broker.
 	QueryUsage
 	// QueryKept is answered when what the broker had matched before, of all tenants, and
-	// is to be retained, is; or after 250 ms. Brokers ask it.
+	// is to be retained, is; or after 250 ms. Next has the partitions that it answers for,
+	// two bytes each, big endian. Brokers ask it.
 	QueryKept
 )
 

@@ -182,6 +182,12 @@ func (t *Table) Owns(broker string) bool {
 	return slices.ContainsFunc(t.load().owners, func(o TableOwner) bool { return o.Broker == broker && broker != "" })
 }
 
+// Keeps reports whether the broker of that name owns a partition that it is not about to
+// give up because it drains.
+func (t *Table) Keeps(broker string) bool {
+	return slices.ContainsFunc(t.load().owners, func(o TableOwner) bool { return o.Broker == broker && broker != "" && !o.Draining })
+}
+
 // Partitions is how many there are, 0 before the first update.
 func (t *Table) Partitions() int { return len(t.load().all) }
 

@@ -149,10 +149,14 @@ func (s *Store) Apply(b *kv.Batch, sync bool) error {
 	}
 	// NoWriteMerge: the caller commits groups itself, and the library's way of
 	// merging costs two hand-overs between goroutines for each batch.
-	err := s.db.Write(lb, &opt.WriteOptions{Sync: sync, NoWriteMerge: true})
+	// And a sync of its own would hold up all other writes.
+	err := s.db.Write(lb, &opt.WriteOptions{NoWriteMerge: true})
 	_ = lb.Load(nil) // forget the caller's bytes
-	if err != nil {
+	switch {
+	case err != nil:
 		return translate(err)
+	case sync:
+		return s.disk.syncJournals()
 	}
 	return nil
 }

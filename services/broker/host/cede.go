@@ -12,7 +12,7 @@ import (
 const (
 	// cedesMost is how many partitions are ceded at once: clients of the others go on
 	// meanwhile, so that each pauses for the time of its own move alone.
-	cedesMost = 4
+	cedesMost = 2
 	// cedePatience is how long a ceded partition may wait for its hand-over to begin, and
 	// cedePause after what time one that came to nothing is tried again, in milliseconds.
 	cedePatience = 1000

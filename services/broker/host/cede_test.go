@@ -59,16 +59,16 @@ func inCeding(t *testing.T, f func(b *bubble, c *ceder)) {
 	})
 }
 
-// A partition is handed over when it was ceded, and serves until then; a few are at a
+// A partition is handed over when it was ceded, and serves until then; two are at a
 // time.
 func TestCede(t *testing.T) {
 	inCeding(t, func(b *bubble, c *ceder) {
 		h := b.hosts["b1"]
 		owned, _ := h.Holds("b1")
 		h.SetStopping(true)
-		b.eventually("asked", func() bool { return c.waiting() == min(owned, 4) })
+		b.eventually("asked", func() bool { return c.waiting() == min(owned, 2) })
 		time.Sleep(10 * time.Second)
-		if now, _ := h.Holds("b1"); now != owned || c.waiting() != min(owned, 4) {
+		if now, _ := h.Holds("b1"); now != owned || c.waiting() != min(owned, 2) {
 			t.Errorf("%d of %d partitions are left, %d asked for", now, owned, c.waiting())
 		}
 		for p := range partition.ID(few) {

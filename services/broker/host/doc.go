@@ -22,7 +22,7 @@
 //   - the beat, and the watches of the table and of the beats.
 //
 // It is read in this order: host.go (what others call), loop.go (effects),
-// append.go, disk.go, loader.go, table.go, calls.go, beats.go, cede.go (planned moves).
+// append.go, disk.go, sync.go, loader.go, table.go, calls.go, beats.go, cede.go (planned moves).
 //
 // The package must not know what the batches say, nor sessions, messages and
 // gateways; nor how links are made: a Transport carries its bytes.

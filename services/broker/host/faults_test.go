@@ -5,6 +5,7 @@ package host_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,10 +150,10 @@ func TestHost_Alone(t *testing.T) {
 func TestHost_DiskFails(t *testing.T) {
 	inBubble(t, []string{"a"}, func(b *bubble) {
 		b.stops["a"]()
-		inner, calls := b.stores["a"], int64(0)
+		inner, calls := b.stores["a"], atomic.Int64{}
 		fails := make(chan bool, 1)
 		b.stores["a"] = faulty.New(inner, faulty.Script{Apply: func(n int64) error {
-			calls = n
+			calls.Store(n)
 			select {
 			case on := <-fails:
 				fails <- on
@@ -176,7 +177,7 @@ func TestHost_DiskFails(t *testing.T) {
 		if err := b.append("a", 1, 1); err != nil || time.Since(begin) < 4*time.Second {
 			t.Errorf("an append that the disk refused was answered %v after %v", err, time.Since(begin))
 		}
-		if s := b.hosts["a"].Stats(); s.Failing || !b.has("a", 1, 1) || calls == 0 {
+		if s := b.hosts["a"].Stats(); s.Failing || !b.has("a", 1, 1) || calls.Load() == 0 {
 			t.Errorf("afterwards: %+v", s)
 		}
 	})

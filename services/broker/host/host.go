@@ -132,7 +132,7 @@ type Host struct {
 		roles   []partition.Role
 	}
 	wake   chan struct{}
-	disk   disk
+	disk   *disk
 	loader loader
 	calls  calls
 
@@ -177,7 +177,7 @@ func New(c Config) (*Host, error) {
 		}
 	}
 	h := &Host{config: c, log: c.Log.With(slog.String("broker", string(c.Self))), began: time.Now(), wake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1)}
-	h.disk = disk{host: h, wake: make(chan struct{}, 1)}
+	h.disk = newDisk(h)
 	h.loader = loader{host: h, wake: make(chan struct{}, 1), open: make(map[snapshotKey]*snapshot)}
 	h.calls = calls{host: h, wake: make(chan struct{}, 1), speaking: make(chan struct{}, callsMost)}
 	h.control = placement.Controller{Config: placement.Config{

@@ -16,6 +16,10 @@ import (
 // keeps the store from forgetting what was overwritten.
 const snapshotIdle = 30 * time.Second
 
+// loaderRest is how many times as long as a piece of a snapshot took to be read nothing
+// is read: the processors and the disk are for those who wait.
+const loaderRest = 3
+
 // loader reads what followers lack. Answering late is how catching up is throttled.
 type loader struct {
 	host *Host
@@ -70,8 +74,12 @@ func (l *loader) run(ctx context.Context) {
 		l.queued = nil
 		l.mu.Unlock()
 		for i := range queued {
+			begun := time.Now()
 			size := l.load(&queued[i])
 			pause := time.Duration(size) * time.Second / time.Duration(l.host.config.CatchUp())
+			if queued[i].load.Part != 0 { // no client waits for a snapshot
+				pause = max(pause, min(loaderRest*time.Since(begun), restMost))
+			}
 			if pause == 0 {
 				continue
 			}

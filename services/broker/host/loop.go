@@ -42,6 +42,8 @@ type replica struct {
 	// broken says that what it wanted written cannot be: it does nothing any more.
 	broken bool
 	cede   cede
+	// unwritable is broken for the disk, and belongs to it.
+	unwritable bool
 }
 
 // now is in milliseconds, and never 0.

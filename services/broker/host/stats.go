@@ -12,7 +12,7 @@ import (
 type counters struct {
 	appends, committed, proposals, alarms atomic.Uint64
 	groups, writes, pieces, snapshots     atomic.Uint64
-	failing                               atomic.Bool
+	failing                               atomic.Int32 // goroutines whose newest write failed
 }
 
 // Stats is what a Host says of itself.
@@ -41,7 +41,7 @@ func (h *Host) Stats() Stats {
 	c := &h.counted
 	s := Stats{
 		Appends: c.appends.Load(), Committed: c.committed.Load(), Proposals: c.proposals.Load(), Alarms: c.alarms.Load(),
-		Groups: c.groups.Load(), Writes: c.writes.Load(), Pieces: c.pieces.Load(), Snapshots: c.snapshots.Load(), Failing: c.failing.Load(),
+		Groups: c.groups.Load(), Writes: c.writes.Load(), Pieces: c.pieces.Load(), Snapshots: c.snapshots.Load(), Failing: c.failing.Load() > 0,
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

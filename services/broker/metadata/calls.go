@@ -44,6 +44,11 @@ func (s *Store) Range(space string, f func(Key, Value) bool) error {
 	return Scan(s.kv, s.groups, space, f)
 }
 
+// RangePrefix is Range of the names that begin with prefix.
+func (s *Store) RangePrefix(space, prefix string, f func(Key, Value) bool) error {
+	return ScanPrefix(s.kv, s.groups, space, prefix, f)
+}
+
 // Watch calls f with all that is in the space, as changes from nothing, and from
 // then on with every change, local and remote, in order for each key. f is called
 // from the goroutine of Run and must not block; the changes are valid until it

@@ -39,6 +39,16 @@ func Scan(store kv.Store, groups int, space string, f func(Key, Value) bool) err
 	if space != "" {
 		rest = Key{Space: space}.path()
 	}
+	return scanUnder(store, groups, rest, f)
+}
+
+// ScanPrefix is Scan of the names that begin with prefix, in a space that has a name. It
+// reads nothing else.
+func ScanPrefix(store kv.Store, groups int, space, prefix string, f func(Key, Value) bool) error {
+	return scanUnder(store, groups, Key{Space: space, Name: prefix}.path(), f)
+}
+
+func scanUnder(store kv.Store, groups int, rest string, f func(Key, Value) bool) error {
 	for g := range groups {
 		more, err := scanGroup(store, storeKey(byte(g), kindObject, rest), f)
 		if err != nil || !more {

@@ -237,7 +237,7 @@ func (r *Replica) pump(p *peer, fx *Effects) {
 func (r *Replica) nextPiece(p *peer, fx *Effects) {
 	p.part++
 	p.loading, p.piece = true, Message{}
-	fx.Load = append(fx.Load, Load{Peer: p.broker, Session: p.session, Snapshot: p.snapshot, Part: p.part, Bytes: piece})
+	fx.Load = append(fx.Load, Load{Peer: p.broker, Session: p.session, Snapshot: p.snapshot, Part: p.part, Bytes: snapshotPiece})
 }
 
 // loaded sends what was loaded.

@@ -39,8 +39,10 @@ const (
 const (
 	// window is how much is sent to a peer without an answer.
 	window = 1 << 20
-	// piece is how much is loaded at once.
-	piece = 256 << 10
+	// piece is how much is loaded at once: of records, and of a snapshot, whose pieces
+	// are written while others wait for their commits.
+	piece         = 256 << 10
+	snapshotPiece = 64 << 10
 )
 
 // Peers is what a broker knows of the others, by its own clock. All ages are in

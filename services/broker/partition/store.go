@@ -42,7 +42,7 @@ func parseTable(b []byte) Table {
 
 // Stage adds a write of partition p to b, and reports whether b must be synced
 // when it is applied. A Wipe is of its own: it applies b first, then deletes in
-// batches of at most about a megabyte, and leaves b empty. A TrimLog applies b too:
+// batches of about wipeBatch, and leaves b empty. A TrimLog applies b too:
 // what it deletes may be in it.
 func Stage(store kv.Store, p ID, w *Write, b *kv.Batch) (sync bool, err error) {
 	switch w.Kind {
@@ -103,6 +103,10 @@ func trimLog(store kv.Store, p ID, to uint64, b *kv.Batch) error {
 	return it.Err()
 }
 
+// wipeBatch is how many bytes of deletes are applied at once: all other writes wait
+// meanwhile.
+const wipeBatch = 64 << 10
+
 // wipe deletes what p has, last of all KindLast: as long as that is there, a
 // wipe that was cut short is seen.
 func wipe(store kv.Store, p ID, b *kv.Batch) error {
@@ -118,7 +122,7 @@ func wipe(store kv.Store, p ID, b *kv.Batch) error {
 			continue
 		}
 		b.Delete(it.Key())
-		if b.Size() >= 1<<20 {
+		if b.Size() >= wipeBatch {
 			if err := store.Apply(b, false); err != nil {
 				return err
 			}

@@ -46,12 +46,16 @@ func (k Key) valid() bool {
 
 // Name is the name of a valid k in the space.
 func (k Key) Name() string {
-	b := make([]byte, 0, keyHead+len(k.Tenant)+len(k.Filter))
-	b = append(b, keyVersion)
-	b = binary.BigEndian.AppendUint16(b, uint16(k.Partition))
+	b := appendPrefix(make([]byte, 0, keyHead+len(k.Tenant)+len(k.Filter)), k.Partition)
 	b = append(b, byte(len(k.Tenant)))
 	b = append(b, k.Tenant...)
 	return string(append(b, k.Filter...))
+}
+
+// appendPrefix appends what the names of the keys of a partition begin with, and no
+// others.
+func appendPrefix(dst []byte, p partition.ID) []byte {
+	return binary.BigEndian.AppendUint16(append(dst, keyVersion), uint16(p))
 }
 
 // ParseKey reads a name in the space.

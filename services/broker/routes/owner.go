@@ -184,7 +184,12 @@ func (r *Routes) mend(name string, k Key, v *metadata.Value) {
 	r.poke()
 }
 
-// search looks for the keys of partitions gained, once for all of them.
+// prefixCost is how many keys can be read in the time that it takes to find where those
+// of a partition begin, in every group of the metadata.
+const prefixCost = 256
+
+// search looks for the keys of partitions gained: for those of each, or through all keys
+// once where that is less.
 func (r *Routes) search(now time.Time) {
 	r.mu.Lock()
 	if len(r.mu.gained) == 0 || now.Before(r.mu.gainAt) {
@@ -194,12 +199,22 @@ func (r *Routes) search(now time.Time) {
 	gained := r.mu.gained
 	r.mu.gained = map[partition.ID]bool{}
 	r.mu.Unlock()
-	err := r.Store.Range(Space, func(key metadata.Key, v metadata.Value) bool {
+	look := func(key metadata.Key, v metadata.Value) bool {
 		if k, err := ParseKey(key.Name); err == nil && gained[k.Partition] {
 			r.heal(key.Name, k, &v)
 		}
 		return true
-	})
+	}
+	var err error
+	if int64(len(gained))*prefixCost >= r.keys.Load() {
+		err = r.Store.Range(Space, look)
+	} else {
+		for p := range gained {
+			if err = r.Store.RangePrefix(Space, string(appendPrefix(nil, p)), look); err != nil {
+				break
+			}
+		}
+	}
 	if err == nil {
 		return
 	}

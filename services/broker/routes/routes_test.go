@@ -16,6 +16,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/services/broker/metadata"
+	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/routes"
 )
 
@@ -405,6 +406,37 @@ func TestBusy(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := b.filters(); !slices.Equal(got, []string{"b"}) {
 			t.Errorf("routes %v, expected b", got)
+		}
+	})
+}
+
+// Among many routes those of a partition are found by the beginning of their names, and
+// none of its neighbours'.
+func TestOwnerChange_AmongMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		want := []string{"kept"}
+		add := func(f string, p partition.ID) { b.Add("acme", f, p, 1, nil) }
+		for i := range 300 {
+			for _, p := range []partition.ID{6, 8, 0x0107, 0x0700} {
+				f := fmt.Sprint(p, "/", i)
+				add(f, p)
+				want = append(want, f)
+			}
+		}
+		for i := range 50 {
+			add(fmt.Sprint("left/", i), 7)
+		}
+		add("kept", 7)
+		b.set("kept", 7, true)
+		synctest.Wait()
+		b.own(7, 2)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		slices.Sort(want)
+		if got := b.filters(); !slices.Equal(got, want) || b.Stats().Healed != 50 {
+			t.Errorf("%d routes, expected %d; %+v", len(got), len(want), b.Stats())
 		}
 	})
 }

@@ -215,9 +215,12 @@ func (s *Shard) resolve(p *parcel) bool {
 	}
 	for i := range p.members {
 		m := &p.members[i]
-		if d, ok := s.member(p.tenant, m); ok {
+		switch d, ok := s.member(p.tenant, m); {
+		case ok:
 			p.direct = append(p.direct, d)
-		} else {
+		case p.n != 0:
+			p.astray = append(p.astray, *m)
+		default:
 			s.toOther(p, m)
 		}
 	}
@@ -272,53 +275,4 @@ func (s *Shard) member(t *Tenant, m *cluster.Member) (direct, bool) {
 		}
 	}
 	return direct{}, false
-}
-
-// toOther has a message for a partition in which no member is left go to another.
-func (s *Shard) toOther(p *parcel, m *cluster.Member) {
-	// What others said of the partition before it came here would lead back to it.
-	p.tenant.routes.FarGroup(m.Filter, shareRest(m.Filter), m.Partition, 0, 0)
-	g := p.tenant.routes.Group(m.Filter, shareRest(m.Filter))
-	if g == nil {
-		s.dropped(p.tenant, dropNoMember)
-		return
-	}
-	x, _, ok := g.Pick(nil)
-	if !ok {
-		s.dropped(p.tenant, dropNoMember)
-		return
-	}
-	to := cluster.Member{Filter: m.Filter, Partition: partition.ID(x.Part)}
-	if !x.Far {
-		to.Partition, to.Client = x.Session.space.id, x.Session.ClientID
-	}
-	e := &cluster.Enqueue{Tenant: p.tenant.id, From: p.fromID, Members: []cluster.Member{to}, Message: *p.msg}
-	if !s.expiry(&e.Message, p.expireAt) {
-		s.dropped(p.tenant, dropExpired)
-		return
-	}
-	var done func(cluster.Answer)
-	if p.gather != nil {
-		p.gather.left.Add(1)
-		g := p.gather
-		done = func(a cluster.Answer) { g.add(a.Reason, a.Hit, a.Again || a.Err != nil) }
-	}
-	owner, _ := s.set.cluster.Owner(to.Partition)
-	var err error
-	switch owner {
-	case "":
-		err = cluster.ErrDown
-	case s.set.cluster.Self():
-		s.sorter.enqueue(s.set, owner, e, done, s.run)
-	default:
-		err = s.set.cluster.Send(owner, e, done)
-	}
-	if err == nil {
-		return
-	}
-	if done != nil {
-		done(cluster.Answer{Err: err})
-	} else {
-		s.dropped(p.tenant, dropUnserved)
-	}
 }

@@ -13,6 +13,9 @@ const (
 	// resumeWait is for how long a session waits for its connection after a planned
 	// move, in milliseconds. Then it has lost it.
 	resumeWait = 10_000
+	// resumeLeast is for how long it waits at each further owner, whatever the clocks of
+	// the brokers say, in milliseconds.
+	resumeLeast = 2000
 	// lateBytes bounds what a session that waits has at QoS 0, where nothing else
 	// bounds it, in bytes.
 	lateBytes = 64 << 10
@@ -21,12 +24,20 @@ const (
 // awaited is a connection that was open at the former owner of the partition and is to
 // be opened here.
 type awaited struct {
-	token   uint64
-	until   int64 // Unix milliseconds
-	carried session.Carried
+	token uint64
+	// since is when the first of those owners let go of it, by its clock, and until when
+	// it is lost, in Unix milliseconds.
+	since, until int64
+	carried      session.Carried
 	// late are messages at QoS 0, which wait nowhere else.
 	late     []late
 	lateSize int
+}
+
+// resumeUntil is up to when a session waits for its connection that was let go of at
+// since, now that it is restored.
+func resumeUntil(since, now int64) int64 {
+	return min(max(since+resumeWait, now+resumeLeast), now+resumeWait)
 }
 
 // late is a message at QoS 0 for a session that waits for its connection.

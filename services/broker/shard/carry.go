@@ -17,20 +17,26 @@ import (
 // it would be sent now, what an Open does not say, and of a session whose records are
 // not in the store all that these would have.
 
-const carryWhole = 1 << 0
+// The flags of a record: carryWhole says that the session is in it, carrySince that it
+// ends with when the connection was let go of first, in Unix milliseconds.
+const (
+	carryWhole = 1 << iota
+	carrySince
+)
 
-// carry writes the record of a connection into the open batch. It reports false if the
+// carry writes the record of a connection, which was let go of at since first, into the
+// open batch. It reports false if the
 // connection has more than a record may hold, or something that cannot be read.
-func (s *Shard) carry(se *sess, token uint64, c session.Carried) bool {
+func (s *Shard) carry(se *sess, token uint64, c session.Carried, since int64) bool {
 	labels := *se.origin
 	labels.Username, labels.Peer = se.user, se.peer
 	open, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpOpen, Open: &link.Open{
 		Tenant: se.tenant.id, ClientID: se.ClientID, SessionExpiry: se.Expiry(), ReceiveMaximum: c.ReceiveMaximum,
 		Limits: *se.limits, Labels: labels, Resume: token,
 	}}}}, 0)
-	var flags byte
+	flags := byte(carrySince)
 	if !se.Durable() {
-		flags = carryWhole
+		flags |= carryWhole
 	}
 	b := append([]byte(nil), recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, se.ID)
@@ -48,6 +54,7 @@ func (s *Shard) carry(se *sess, token uint64, c session.Carried) bool {
 			return false
 		}
 	}
+	b = binary.BigEndian.AppendUint64(b, uint64(since))
 	s.keepCell(se.tenant, se.space)
 	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
 	return true
@@ -59,7 +66,7 @@ func (s *Shard) carryOn(p *space) {
 	for _, of := range s.sessions {
 		for _, se := range of {
 			if a := se.awaited; se.space == p && a != nil && !se.Durable() {
-				s.carry(se, a.token, a.carried)
+				s.carry(se, a.token, a.carried, a.since)
 			}
 		}
 	}
@@ -165,7 +172,11 @@ func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid ma
 	if inMax == 0 {
 		inMax = 65535
 	}
-	se.awaited = &awaited{token: token, until: s.now + resumeWait, carried: session.Carried{
+	since := s.now // of an older broker
+	if flags&carrySince != 0 && len(r.Data) >= 8 {
+		since = int64(binary.BigEndian.Uint64(r.Data[len(r.Data)-8:]))
+	}
+	se.awaited = &awaited{token: token, since: since, until: resumeUntil(since, s.now), carried: session.Carried{
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry, Resend: resend,
 	}}
 	se.Connect(nextID)

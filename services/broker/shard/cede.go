@@ -43,6 +43,8 @@ type ceding struct {
 	looks    time.Duration
 	closed   bool // nothing of other partitions is taken any more
 	sealed   bool
+	// began and sealedAt are by the clock of the shard, in milliseconds.
+	began, sealedAt int64
 }
 
 // pause is how far the pause of a channel is.
@@ -82,7 +84,7 @@ func (st *Set) Cede(p partition.ID, done func()) {
 
 // cede begins to pause the channels of a partition. No further ones are opened.
 func (s *Shard) cede(sp *space, done func()) {
-	c := &ceding{done: []func(){done}}
+	c := &ceding{done: []func(){done}, began: s.now}
 	sp.ceding = c
 	var guests []*sess
 	for _, of := range s.sessions {
@@ -187,7 +189,7 @@ func (s *Shard) seal(sp *space) {
 	if s.spaces[sp.id] != sp {
 		return // it was lost
 	}
-	c.sealed = true
+	c.sealed, c.sealedAt = true, s.now
 	delete(s.spaces, sp.id)
 	s.ceded[sp.id] = sp
 	s.set.serving[sp.id].Add(1)
@@ -198,7 +200,7 @@ func (s *Shard) seal(sp *space) {
 			continue
 		}
 		s.writeAll(se)
-		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(se, ch.token, se.Carry()) {
+		if ch.token == 0 || se.kin != nil || !s.quiet(ch) || !s.carry(se, ch.token, se.Carry(), s.now) {
 			late++
 			continue
 		}
@@ -217,12 +219,16 @@ func (s *Shard) seal(sp *space) {
 func (s *Shard) leaveSoon(sp *space) {
 	l := sp.ledger
 	s.wait(l, waiter{after: func() {
-		if len(l.waiters) > l.first || l.batch.Len() > 0 { // what came meanwhile
+		// What came meanwhile, whether anybody waits for it or not.
+		if len(l.waiters) > l.first || l.batch.Len() > 0 || l.durable+1 < l.ticket {
 			s.leaveSoon(sp)
 			return
 		}
 		sp.left = true
 		s.lose(sp)
+		c := sp.ceding
+		s.set.log.Debug("a partition is left to its next owner", slog.Int("partition", int(sp.id)), slog.Int("clients", len(c.channels)),
+			slog.Int64("paused_ms", c.sealedAt-c.began), slog.Int64("committed_ms", s.now-c.sealedAt), slog.Int64("forgotten_ms", s.set.now()-s.now))
 	}})
 }
 

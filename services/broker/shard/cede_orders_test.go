@@ -155,3 +155,84 @@ func sealed(t *testing.T, w *wide, n *wideNode, id mqtt.ClientID) (c *wideConn, 
 	})
 	return c, moved
 }
+
+// A partition is left only when all that it has written is committed, also what nobody
+// waits for.
+func TestCede_LateBatch(t *testing.T) {
+	w, n := lonely(t, 0, 1)
+	c, moved := sealed(t, w, n, mqtt.ClientID(clientIn(0, "c")))
+	s := n.set.shardOf(0)
+	s.ask(func() { s.batch(s.ceded[0]).Put(partition.Key(nil, 0, partition.KindNumber), make([]byte, 8)) })
+	commit := func(but int) (left int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.commitLocked(0, len(w.parts[0].log)-but, nil, true)
+		return len(w.parts[0].log)
+	}
+	n.eventually(t, "all is appended", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.parts[0].log) >= 2
+	})
+	if left := commit(1); left != 1 {
+		t.Fatalf("%d records are not committed", left)
+	}
+	s.ask(func() {})
+	s.ask(func() {
+		if s.ceded[0] == nil {
+			t.Error("it is left with a record that is not committed")
+		}
+	})
+	commit(0)
+	w.mu.Lock()
+	w.parts[0].still = false
+	w.mu.Unlock()
+	c.wants(t, link.DownMoved)
+	<-moved
+}
+
+// A session does not wait anew at each further owner, planned or not.
+func TestCede_WaitsOnce(t *testing.T) {
+	for name, expiry := range map[string]uint32{"clean": 0, "stored": 3600} {
+		w, n := lonely(t, 0, 1)
+		id := mqtt.ClientID(clientIn(0, "c"))
+		c := n.guest(nil, &link.Open{ClientID: id, SessionExpiry: expiry})
+		c.wants(t, link.DownOpened)
+		token := c.moved(t, 0)
+		s := n.set.shardOf(0)
+		until := func() (until int64) {
+			t.Helper()
+			n.eventually(t, "it waits", func() bool {
+				s.ask(func() {
+					if se := s.session(n.set.Tenant("acme"), id); s.spaces[0] != nil && se != nil && se.awaited != nil {
+						until = se.awaited.until
+					}
+				})
+				return until != 0
+			})
+			return until
+		}
+		first := until()
+		for _, planned := range []bool{true, false} {
+			if expiry == 0 && !planned {
+				continue // it is lost with its owner
+			}
+			n.eventually(t, "later", func() bool { return n.set.now() > first-resumeWait+20 })
+			was := n.set.tenure(0)
+			w.give(0, n, planned)
+			n.eventually(t, "it is another tenure", func() bool { return n.set.tenure(0) == was+2 })
+			if got := until(); got != first {
+				t.Errorf("%s, planned %v: it waits %d ms longer", name, planned, got-first)
+			}
+		}
+		c = n.guest(nil, &link.Open{ClientID: id, Resume: token})
+		if r := c.wants(t, link.DownOpened); !r.SessionPresent {
+			t.Errorf("%s: the session is a new one", name)
+		}
+	}
+	for since, want := range map[int64]int64{1000: 11_000, 1500: 11_000, 0: 10_000, -8000: 3000, -20_000: 3000} {
+		if got := resumeUntil(since, 1000); got != want {
+			t.Errorf("let go of at %d, at 1000 it waits until %d, expected %d", since, got, want)
+		}
+	}
+}

@@ -3,6 +3,8 @@
 package shard
 
 import (
+	"encoding/binary"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,16 +19,29 @@ import (
 // is asked to say when all has arrived that it had matched by then and is to be retained:
 // what is matched later finds the subscription. The message comes live or retained, or,
 // in that moment, both; never neither.
+//
+// What a partition had published before it moved is known to the broker that sent it
+// until it has arrived, and what was not sent is in the outbox, which the next owner
+// counts when it takes the partition up. So each broker says for which partitions it
+// answers, and as long as nobody does for one it is asked again.
 
-// keepsWait is for how long that is waited for: a partition may be away for long.
-const keepsWait = 250 * time.Millisecond
+const (
+	// keepsWait is for how long that is waited for: a partition may be away for long.
+	keepsWait = 250 * time.Millisecond
+	// keepsAgain is the pause before it is asked again for what nobody answered; each
+	// is twice as long as the one before.
+	keepsAgain = 5 * time.Millisecond
+)
 
 // keeps are the messages of a shard's publishers that are to be retained elsewhere and
 // have not arrived there. It belongs to the turn.
 type keeps struct {
 	round uint64
 	under map[keepOf]int
-	waits []keepsWaiter // by round
+	// flying are those of under that have been sent and not answered, by round: they may
+	// arrive also when their partition is lost here.
+	flying map[uint64]int
+	waits  []keepsWaiter // by round
 }
 
 // keepOf is in which round a message was matched, and in which partition it was
@@ -55,6 +70,29 @@ func (s *Shard) keeping(d *dispatch, origin partition.ID, aims []aim) {
 	}
 }
 
+// keepDeparts notes that a flight was sent.
+func (s *Shard) keepDeparts(f *flight) {
+	if f.aim.keep && f.keeps {
+		if s.keeps.flying == nil {
+			s.keeps.flying = make(map[uint64]int)
+		}
+		s.keeps.flying[f.keepOf.round]++
+	}
+}
+
+// keepLands notes that a flight that was sent is answered, one way or the other.
+func (s *Shard) keepLands(f *flight) {
+	if !f.aim.keep || !f.keeps {
+		return
+	}
+	if n := s.keeps.flying[f.keepOf.round]; n > 1 {
+		s.keeps.flying[f.keepOf.round] = n - 1
+		return
+	}
+	delete(s.keeps.flying, f.keepOf.round)
+	s.tellKeeps()
+}
+
 // keptThere notes that a flight has arrived.
 func (s *Shard) keptThere(f *flight) {
 	if !f.aim.keep || !f.keeps {
@@ -69,7 +107,8 @@ func (s *Shard) keptThere(f *flight) {
 	}
 }
 
-// forgetKeeps forgets those of a partition that is not served here any more.
+// forgetKeeps forgets those of a partition that is not served here any more, but for what
+// is under way.
 func (s *Shard) forgetKeeps(origin partition.ID) {
 	for k := range s.keeps.under {
 		if k.origin == origin {
@@ -90,6 +129,11 @@ func (s *Shard) awaitKeeps(done func()) {
 func (s *Shard) tellKeeps() {
 	for len(s.keeps.waits) > 0 {
 		w := s.keeps.waits[0]
+		for round := range s.keeps.flying {
+			if round <= w.round {
+				return
+			}
+		}
 		for k := range s.keeps.under {
 			if k.round <= w.round {
 				return
@@ -101,9 +145,14 @@ func (s *Shard) tellKeeps() {
 	s.keeps.waits = nil
 }
 
-// awaitKeeps returns when all that was matched here by now has arrived, or after
-// keepsWait.
-func (st *Set) awaitKeeps() {
+// answerKeeps answers a QueryKept: it returns when all that was matched here by now has
+// arrived, or after keepsWait, and says in Next which partitions were served here all the
+// time, in two bytes each.
+func (st *Set) answerKeeps() *link.Answer {
+	tenures := make([]uint64, len(st.serving))
+	for p := range tenures {
+		tenures[p] = st.tenure(partition.ID(p))
+	}
 	var left atomic.Int32
 	left.Store(int32(len(st.shards)))
 	all := make(chan struct{})
@@ -116,12 +165,19 @@ func (st *Set) awaitKeeps() {
 			})
 		})
 	}
-	t := time.NewTimer(keepsWait)
+	t := time.NewTimer(st.keepsWait)
 	defer t.Stop()
 	select {
 	case <-all:
 	case <-t.C:
 	}
+	var served []byte
+	for p, n := range tenures {
+		if n&1 != 0 && n == st.tenure(partition.ID(p)) {
+			served = binary.BigEndian.AppendUint16(served, uint16(p))
+		}
+	}
+	return &link.Answer{Found: true, Next: string(served)}
 }
 
 // settling has all brokers asked, once for all that want it at a time. The zero value is
@@ -162,23 +218,51 @@ func (st *Set) runSettling() {
 	}
 }
 
-// askKeeps asks all brokers, this one too, and waits for them.
+// askKeeps asks all brokers, this one too, and waits for them: until somebody has answered
+// for each partition, or for keepsWait.
 func (st *Set) askKeeps() {
+	answered := make([]bool, len(st.serving))
+	end := time.Now().Add(st.keepsWait)
+	for pause := keepsAgain; ; pause *= 2 {
+		st.askKeepsOnce(answered)
+		left := time.Until(end)
+		if !slices.Contains(answered, false) || left <= 0 {
+			return
+		}
+		time.Sleep(min(pause, left))
+	}
+}
+
+// askKeepsOnce asks all brokers and notes for which partitions they answer.
+func (st *Set) askKeepsOnce(answered []bool) {
+	note := func(a *link.Answer) {
+		for b := []byte(a.Next); len(b) >= 2; b = b[2:] {
+			if p := int(binary.BigEndian.Uint16(b)); p < len(answered) {
+				answered[p] = true
+			}
+		}
+	}
 	brokers := st.cluster.Brokers()
-	answers := make(chan struct{}, len(brokers))
+	answers := make(chan *link.Answer, len(brokers))
 	left := 0
 	for _, to := range brokers {
-		err := st.cluster.Ask(to, &link.Query{Kind: link.QueryKept}, func(*link.Answer, error) { answers <- struct{}{} })
+		err := st.cluster.Ask(to, &link.Query{Kind: link.QueryKept}, func(a *link.Answer, err error) {
+			if err != nil {
+				a = &link.Answer{}
+			}
+			answers <- a
+		})
 		if err == nil { // else it cannot be reached
 			left++
 		}
 	}
-	st.awaitKeeps()
-	t := time.NewTimer(2 * keepsWait)
+	note(st.answerKeeps())
+	t := time.NewTimer(2 * st.keepsWait)
 	defer t.Stop()
 	for ; left > 0; left-- {
 		select {
-		case <-answers:
+		case a := <-answers:
+			note(a)
 		case <-t.C:
 			return
 		}

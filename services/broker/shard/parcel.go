@@ -49,7 +49,9 @@ type parcel struct {
 	// partly: something of the Enqueue cannot be taken, so that nothing of it is.
 	partly  bool
 	members []cluster.Member
-	gather  *gather
+	// astray are those of members whose partitions have none, of a publish with a number.
+	astray []cluster.Member
+	gather *gather
 	// again says that a partition is not served here any more, or lacks what comes
 	// before it: the origin has to send it to that again.
 	again bool
@@ -111,7 +113,8 @@ func (p *parcel) done() {
 	clear(lists)
 	clear(to)
 	clear(p.members)
-	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], tenures: p.tenures[:0], members: p.members[:0], after: p.after[:0]}
+	clear(p.astray)
+	*p = parcel{lists: lists[:0], direct: to[:0], parts: p.parts[:0], tenures: p.tenures[:0], members: p.members[:0], astray: p.astray[:0], after: p.after[:0]}
 	parcels.Put(p)
 }
 
@@ -140,6 +143,11 @@ func (s *Shard) accept(p *parcel) {
 	}
 	p.hit = len(p.lists)+len(p.direct) > 0
 	s.fanOut(&v, p.lists, p.direct, p.origin, p.n)
+	for i := range p.astray {
+		if s.firstTime(p.astray[i].Partition, p.origin, p.n) {
+			s.goOnward(p, &p.astray[i])
+		}
+	}
 	s.judging = nil
 	if p.freight != nil {
 		if v.kept != nil {

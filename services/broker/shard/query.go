@@ -36,8 +36,7 @@ func (st *Set) query(l *Link, q *link.Query) {
 // the answer needs.
 func (st *Set) AskHere(q *link.Query) *link.Answer {
 	if q.Kind == link.QueryKept {
-		st.awaitKeeps()
-		return &link.Answer{Found: true}
+		return st.answerKeeps()
 	}
 	t := st.Tenant(q.Tenant)
 	limit := q.Limit

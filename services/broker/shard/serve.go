@@ -94,15 +94,16 @@ func (s *Shard) takeOn(id partition.ID, epoch uint64) {
 	// still be lost, and its numbers given again. Nothing may come of it before it is
 	// certain, and it is when a record of this epoch is committed behind it.
 	s.taking[id] = epoch
+	began := s.now
 	s.set.cluster.Append(id, epoch, new(kv.Batch).Encoded(), func(err error) {
 		if err == nil {
-			s.call(func() { s.takeUp(id, epoch) })
+			s.call(func() { s.takeUp(id, epoch, began) })
 		}
 	})
 }
 
 // takeUp restores a partition whose records are all committed.
-func (s *Shard) takeUp(id partition.ID, epoch uint64) {
+func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 	if s.taking[id] != epoch {
 		return // it was lost meanwhile
 	}
@@ -131,6 +132,8 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64) {
 	}
 	s.set.serving[id].Add(1)
 	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
+	s.set.log.Debug("a partition is taken up", slog.Int("partition", int(id)), slog.Int("sessions", len(bySid)),
+		slog.Int64("committed_ms", s.now-began), slog.Int64("restored_ms", s.set.now()-s.now))
 }
 
 // has reports whether a partition that is served here has subscriptions to filter, or

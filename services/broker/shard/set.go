@@ -71,6 +71,7 @@ type Set struct {
 	// may be, of one and of all, and handOffAfter.
 	handedOff atomic.Int64
 	handOffs  struct{ tenant, all, after int64 }
+	keepsWait time.Duration
 	guests    guests
 	settling  settling
 	// lostLinks counts the links to other brokers that were lost.
@@ -144,6 +145,7 @@ func New(c Config) (*Set, error) {
 	}
 	st.inside.Store(c.Cluster == nil)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
+	st.keepsWait = keepsWait
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions - c.Reserved {
 		st.cell = append(st.cell, partition.ID(i))

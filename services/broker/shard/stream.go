@@ -150,6 +150,7 @@ func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
 	first, st.owner, st.links = st.out == 0, owner, s.set.lostLinks.Load()
 	st.out++
+	s.keepDeparts(f)
 	if f.n != 0 {
 		f.after = 0
 		if st.exact > 0 {
@@ -224,6 +225,7 @@ func (s *Shard) landed(x *sent) {
 		if f.n != 0 {
 			st.exact--
 		}
+		s.keepLands(f)
 		if st.ended {
 			s.uncountHandOff(f)
 			continue

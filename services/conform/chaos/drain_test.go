@@ -73,6 +73,7 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.reset()
+	profiled := r.profile(8 * time.Second)
 	begun = time.Now()
 	out, err := exec.CommandContext(t.Context(), filepath.Join(folder, "manor"), "admin", "cluster", "drain", "--node", victim.Name,
 		"--operator", "http://"+victim.Addr("operator"), "--timeout", "300").CombinedOutput()
@@ -88,6 +89,7 @@ func TestDrain(t *testing.T) {
 	say("meanwhile: how much later messages came at most: %s; how long an acknowledgement took at most: %s", spreadOf(came), spreadOf(acked))
 	stop()
 	talk.Wait()
+	profiled()
 	promises := c.settle(time.Minute)
 	say("all of %d acknowledged messages came once and in order: %v", promises, !t.Failed())
 	if n > 0 || c.wills.Load() > 0 {

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +64,7 @@ type Node struct {
 func New(t testing.TB, bin string, where Layout, args ...string) *Region {
 	t.Helper()
 	dir := t.TempDir()
-	args = append([]string{"--data", dir, "--listen-offset", cmp.Or(where.Offset, conform.Offset(t)), "--log-level", "warn"}, args...)
+	args = append([]string{"--data", dir, "--listen-offset", cmp.Or(where.Offset, conform.Offset(t)), "--log-level", cmp.Or(os.Getenv("CHAOS_LOG_LEVEL"), "warn")}, args...)
 	p := conform.Start(t, bin, args...)
 	r := &Region{t: t}
 	for _, process := range p.Processes {
@@ -107,6 +109,36 @@ func (r *Region) close() {
 			}
 		}
 	}
+}
+
+// profile has the brokers profiled for a while, into the folder CHAOS_LOGS, if there is
+// one. The function that it returns waits for that.
+func (r *Region) profile(d time.Duration) (wait func()) {
+	var wg sync.WaitGroup
+	dir := os.Getenv("CHAOS_LOGS")
+	for _, n := range r.Of("broker") {
+		for _, kind := range []string{"profile", "trace"} {
+			if dir == "" {
+				continue
+			}
+			wg.Go(func() {
+				resp, err := http.Get("http://" + n.Addr("operator") + "/debug/pprof/" + kind + "?seconds=" + strconv.Itoa(int(d.Seconds())))
+				if err != nil {
+					n.t.Log(err)
+					return
+				}
+				defer func() { _ = resp.Body.Close() }()
+				b, err := io.ReadAll(resp.Body)
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, n.Name+"."+kind), b, 0o600)
+				}
+				if err != nil {
+					n.t.Log(err)
+				}
+			})
+		}
+	}
+	return wg.Wait
 }
 
 // Of returns the nodes of a role: nats, broker, tenancy or gateway.
