@@ -4,7 +4,6 @@ package gateway_test
 
 import (
 	"context"
-
 	"fmt"
 	"testing"
 	"time"

@@ -236,6 +236,12 @@ func TestRegion_Place(t *testing.T) {
 		}
 	}
 	refused(place, "acme has 12 sessions")
+	// Two commands for one tenant do not cross.
+	w.brokers[2].shards.Hold("late", "somebody", time.Minute)
+	refused("tenant/place?tenant=late&partitions=14", "late is being placed by another command")
+	w.brokers[2].shards.Release("late", "somebody")
+	w.brokers[0].must(http.MethodPost, "tenant/place?tenant=late&partitions=14")
+	w.brokers[1].must(http.MethodPost, "tenant/place?tenant=late&shared")
 	w.old()
 	// A dedicated tenant has all partitions with a label.
 	w.brokers[1].must(http.MethodPost, "partition/label?partitions=14-15&label=gold")

@@ -58,7 +58,8 @@ func (s *scene) SetClass(_ context.Context, ids []int, label string, replicas in
 
 func (s *scene) Placements() []Placement {
 	return []Placement{
-		{Tenant: "acme", Partitions: []int{60, 61, 62}, Revision: 2, Placed: true}, {Tenant: "back", Revision: 3, Placed: true},
+		{Tenant: "acme", Partitions: []int{60, 61, 62}, Revision: 2, Placed: true},
+		{Tenant: "back", Revision: 3, Placed: true},
 		{Tenant: "small", Partitions: []int{7}, Revision: 1},
 	}
 }

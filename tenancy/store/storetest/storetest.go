@@ -43,7 +43,7 @@ func (c *clock) move(d time.Duration) {
 func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	for name, f := range map[string]func(*testing.T, bus.Bus){
 		"SignUp": testSignUp, "SignUpRace": testSignUpRace, "Reap": testReap, "Credentials": testCredentials,
-		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Keys": testKeys, "Once": testOnce, "Tickets": testTickets,
+		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Partitions": testPartitions, "Keys": testKeys, "Once": testOnce, "Tickets": testTickets,
 		"KeyScope": testKeyScope, "KeyUse": testKeyUse, "KeyQuota": testKeyQuota, "Members": testMembers, "LastOwner": testLastOwner,
 		"Sessions": testSessions, "Verification": testVerification, "Organization": testOrganization,
 	} {
@@ -264,6 +264,27 @@ func testOverrides(t *testing.T, b bus.Bus) {
 	}
 	if r := must(s.SetState(ctx, "acme", tenancy.StateSuspended))(t); r.State != tenancy.StateSuspended || r.Overrides["connections"] != 6 {
 		t.Errorf("suspended %+v", r)
+	}
+}
+
+// A tenant has the partitions of the plan that it was made with, whatever changes later.
+func testPartitions(t *testing.T, b bus.Bus) {
+	s, _ := newStore(t, b)
+	ctx := t.Context()
+	for plan, want := range map[string]int{"dev": 0, "free": 1, "starter": 4, "pro": 32} {
+		in := signUp("by-" + plan)
+		in.Plan = plan
+		must(s.SignUp(ctx, in))(t)
+		must(s.EnsureTenant(ctx, "own-"+plan, store.EnsureOptions{Plan: plan}))(t)
+		for _, id := range []string{"by-" + plan, "own-" + plan} {
+			r := must(s.UpdateTenant(ctx, id, 0, func(r *tenancy.TenantRecord) error {
+				r.Plan = tenancy.PlanStarter
+				return nil
+			}))(t)
+			if tenant := must(r.Tenant("localhost"))(t); tenant.Partitions != want || tenant.Plan != tenancy.PlanStarter {
+				t.Errorf("%s has %d partitions, expected %d", id, tenant.Partitions, want)
+			}
+		}
 	}
 }
 
