@@ -76,6 +76,14 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "sensor-1 is deleted", "credential", "delete", "acme", "sensor-1")
 	bad(t, 1, "there is no credential", "credential", "delete", "acme", "sensor-1")
 
+	hashes := filepath.Join(t.TempDir(), "hashes")
+	if err := os.WriteFile(hashes, []byte("# two\na:b:$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW\n\ndefault:$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shown(t, "done: 1 made, 1 there already, 0 failed", "credential", "import", "acme", hashes)
+	shown(t, "a:b", "credential", "list", "acme")
+	bad(t, 2, "expected lines", "credential", "import", "acme", os.DevNull)
+
 	m := good(t, "member", "invite", "dev@acme.example", "--role", "developer", "--tenant", "acme")
 	if m["state"] != "invited" || m["invitation"] == nil {
 		t.Errorf("got %v", m)

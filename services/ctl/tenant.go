@@ -239,6 +239,6 @@ func credential() *cobra.Command {
 		},
 	}
 	c := ofAPI(&cobra.Command{Use: "credential", Short: "with what devices connect"})
-	c.AddCommand(list, create, remove)
+	c.AddCommand(list, create, remove, importCredentials())
 	return c
 }

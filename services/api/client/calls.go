@@ -166,3 +166,13 @@ func (c *Client) CreateCredential(ctx context.Context, tenant string, in NewCred
 func (c *Client) DeleteCredential(ctx context.Context, tenant, username string, o ...Option) error {
 	return c.call(ctx, "delete-credential", []string{"tenant", tenant, "username", username}, nil, nil, o)
 }
+
+// ImportCredentials makes many credentials; ask Operation how far it is.
+func (c *Client) ImportCredentials(ctx context.Context, tenant string, in Import, o ...Option) (*Operation, error) {
+	return ask[Operation](ctx, c, "import-credentials", []string{"tenant", tenant}, in, o)
+}
+
+// Operation says how far an operation is.
+func (c *Client) Operation(ctx context.Context, tenant, operation string) (*Operation, error) {
+	return ask[Operation](ctx, c, "get-operation", []string{"tenant", tenant, "operation", operation}, nil, nil)
+}

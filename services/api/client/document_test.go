@@ -51,6 +51,8 @@ var bodies = map[string][2]any{
 	"list-credentials":        {nil, Page[Credential]{}},
 	"create-credential":       {NewCredential{}, CreatedCredential{}},
 	"delete-credential":       {},
+	"import-credentials":      {Import{}, Operation{}},
+	"get-operation":           {nil, Operation{}},
 }
 
 // optional are properties that a type of ours has and the document's need not:

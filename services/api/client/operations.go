@@ -49,4 +49,6 @@ var operations = map[string]operation{
 	"list-credentials":        {http.MethodGet, inTenant + "/credentials"},
 	"create-credential":       {http.MethodPost, inTenant + "/credentials"},
 	"delete-credential":       {http.MethodDelete, inTenant + "/credentials/{username}"},
+	"import-credentials":      {http.MethodPost, inTenant + "/credentials:import"},
+	"get-operation":           {http.MethodGet, inTenant + "/operations/{operation}"},
 }

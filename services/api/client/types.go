@@ -240,6 +240,33 @@ type CreatedCredential struct {
 	Password string `json:"password,omitempty"`
 }
 
+// Import asks for up to 100,000 credentials.
+type Import struct {
+	Items []ImportItem `json:"items"`
+}
+
+// ImportItem is one of them: a hash or a password.
+type ImportItem struct {
+	Username string `json:"username"`
+	// Hash is $argon2id$…, bcrypt's, or $sha256$… of a random password.
+	Hash     string  `json:"hash,omitempty"`
+	Password *string `json:"password,omitempty"`
+}
+
+// Operation is work that goes on after its request was answered.
+type Operation struct {
+	ID        string    `json:"id"`
+	Kind      string    `json:"kind"`
+	State     string    `json:"state"` // running, done or interrupted
+	Total     int       `json:"total"`
+	Made      int       `json:"made"`
+	Skipped   int       `json:"skipped"` // there already
+	Failed    int       `json:"failed"`
+	Problem   string    `json:"problem,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
 // SignUp asks for an organization with a tenant.
 type SignUp struct {
 	Organization string `json:"organization"`
