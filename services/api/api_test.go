@@ -727,6 +727,13 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/tenants/acme/publish", `{"topic":"a","payload_base64":"AAE=","properties":{"user_properties":[{"name":"a","value":"b"}]}}`, "")
 	f.Add("DELETE", "/v1/tenants/acme/credentials/%2F", "", "")
 	f.Add("GET", "/v1/tenants/acme/usage?from=x", "", "")
+	f.Add("POST", "/v1/organizations/org/api-keys", `{"name":"x","permissions":["usage:read"],"tenants":["acme"]}`, "")
+	f.Add("PATCH", "/v1/organizations/org/members/mem_x", `{"role":"viewer"}`, "")
+	f.Add("POST", "/v1/organizations/org/api-keys/key_x:rotate", `{"overlap":"1h"}`, "k")
+	f.Add("GET", "/v1/organizations/org/audit?limit=1&cursor=x&from=2026-01-01T00:00:00Z", "", "")
+	f.Add("POST", "/v1/tenants/acme/credentials:import", `{"items":[{"username":"a","hash":"$sha256$x"}]}`, "")
+	f.Add("POST", "/v1/auth/token", `{"organization":"org","email":"a@b.c","password":"x"}`, "")
+	f.Add("POST", "/v1/invitations:accept", `{"invitation":"mi_x","password":"x"}`, "")
 	fx := newFixture(f)
 	r, err := fx.store.EnsureTenant(f.Context(), "acme", store.EnsureOptions{})
 	if err != nil {
@@ -737,6 +744,7 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, method, target, body, idempotency string) {
+		target = strings.Replace(target, "/organizations/org", "/organizations/"+r.Organization, 1)
 		req, err := http.NewRequest(method, "http://x"+target, strings.NewReader(body))
 		if err != nil {
 			return

@@ -15,8 +15,8 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// APIKey is an API key without its secret.
-type APIKey struct {
+// Key is an API key without its secret.
+type Key struct {
 	ID   string `json:"id" example:"key_01j9zq5e6v8x7w0r3t2y4u6i8o"`
 	Name string `json:"name" example:"ci"`
 	Access
@@ -28,21 +28,21 @@ type APIKey struct {
 	LastUsedFrom  string     `json:"last_used_from,omitempty" doc:"The IP address." example:"192.0.2.1"`
 }
 
-// APIKeyList is a page of API keys.
-type APIKeyList struct {
-	Items []APIKey `json:"items"`
-	Next  *string  `json:"next" doc:"The cursor of the next page; null at the end."`
+// KeyList is a page of API keys.
+type KeyList struct {
+	Items []Key   `json:"items"`
+	Next  *string `json:"next" doc:"The cursor of the next page; null at the end."`
 }
 
-// APIKeyRequest is the body of POST …/api-keys.
-type APIKeyRequest struct {
+// KeyRequest is the body of POST …/api-keys.
+type KeyRequest struct {
 	Name string `json:"name" doc:"1 to 128 characters." example:"ci"`
 	Access
 	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"When it ends; left out, never."`
 }
 
-// APIKeyUpdate is the body of PATCH …/api-keys/{key}.
-type APIKeyUpdate struct {
+// KeyUpdate is the body of PATCH …/api-keys/{key}.
+type KeyUpdate struct {
 	Name      *string    `json:"name,omitempty"`
 	ExpiresAt *time.Time `json:"expires_at,omitempty" doc:"When it ends; it may not be in the past."`
 }
@@ -52,9 +52,9 @@ type RotateRequest struct {
 	Overlap string `json:"overlap,omitempty" default:"24h" doc:"For how long the old secret holds beside the new one: 0s to 720h." example:"24h"`
 }
 
-// APIKeySecret is an API key with its secret.
-type APIKeySecret struct {
-	APIKey
+// KeySecret is an API key with its secret.
+type KeySecret struct {
+	Key
 	Secret tenancy.Secret `json:"secret,omitempty" doc:"Shown once." example:"mk_…"`
 }
 
@@ -70,26 +70,26 @@ type (
 		InOrganization
 		Paged
 	}
-	listAPIKeysOutput struct{ Body APIKeyList }
+	listAPIKeysOutput struct{ Body KeyList }
 	apiKeyInput       struct{ InAPIKey }
 	apiKeyOutput      struct {
 		ETag string `header:"ETag"`
-		Body APIKey
+		Body Key
 	}
 	createAPIKeyInput struct {
 		InOrganization
 		Post
-		Body APIKeyRequest
+		Body KeyRequest
 	}
 	apiKeySecretOutput struct {
 		Status int
 		ETag   string `header:"ETag"`
-		Body   APIKeySecret
+		Body   KeySecret
 	}
 	updateAPIKeyInput struct {
 		InAPIKey
 		Change
-		Body APIKeyUpdate
+		Body KeyUpdate
 	}
 	rotateAPIKeyInput struct {
 		InAPIKey
@@ -107,7 +107,7 @@ func (s *Server) apiKeyRoutes() {
 	const base, tag = inOrganizations + "/api-keys", "API keys"
 	register(s, operation("list-api-keys", http.MethodGet, base, tag, "List API keys, the oldest first"), s.listAPIKeys)
 	op := operation("create-api-key", http.MethodPost, base, tag, "Make an API key that may do no more than the caller")
-	describeDryRun(s, &op, APIKeySecret{})
+	describeDryRun(s, &op, KeySecret{})
 	register(s, op, s.createAPIKey)
 	register(s, operation("get-api-key", http.MethodGet, base+"/{key}", tag, "Get an API key"), s.getAPIKey)
 	register(s, operation("update-api-key", http.MethodPatch, base+"/{key}", tag, "Change what is given of an API key"), s.updateAPIKey)
@@ -117,8 +117,8 @@ func (s *Server) apiKeyRoutes() {
 	register(s, operation("delete-api-key", http.MethodDelete, base+"/{key}", tag, "Delete an API key, which ends at once"), s.deleteAPIKey)
 }
 
-func apiKeyBody(k *store.APIKey) APIKey {
-	out := APIKey{ID: k.ID, Name: k.Name, Access: accessBody(k.Access), CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy}
+func apiKeyBody(k *store.APIKey) Key {
+	out := Key{ID: k.ID, Name: k.Name, Access: accessBody(k.Access), CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy}
 	if !k.ExpiresAt.IsZero() {
 		out.ExpiresAt = &k.ExpiresAt
 	}
@@ -129,7 +129,7 @@ func apiKeyBody(k *store.APIKey) APIKey {
 }
 
 // shownAPIKey is a key with its use.
-func (s *Server) shownAPIKey(ctx context.Context, k *store.APIKey) (APIKey, error) {
+func (s *Server) shownAPIKey(ctx context.Context, k *store.APIKey) (Key, error) {
 	out := apiKeyBody(k)
 	u, err := s.store.LastUse(ctx, k.ID)
 	if err == nil && !u.At.IsZero() {
@@ -147,7 +147,7 @@ func (s *Server) listAPIKeys(ctx context.Context, in *listAPIKeysInput) (*listAP
 	if err != nil {
 		return nil, err
 	}
-	out := &listAPIKeysOutput{Body: APIKeyList{Items: []APIKey{}, Next: writeCursor(next)}}
+	out := &listAPIKeysOutput{Body: KeyList{Items: []Key{}, Next: writeCursor(next)}}
 	for i := range page {
 		k, err := s.shownAPIKey(ctx, &page[i])
 		if err != nil {
@@ -224,7 +224,7 @@ func (s *Server) createAPIKey(ctx context.Context, in *createAPIKeyInput) (*apiK
 	}
 	if in.DryRun {
 		unchanged(ctx)
-		return &apiKeySecretOutput{Status: http.StatusOK, Body: APIKeySecret{APIKey: apiKeyBody(&store.APIKey{
+		return &apiKeySecretOutput{Status: http.StatusOK, Body: KeySecret{Key: apiKeyBody(&store.APIKey{
 			Name: n.Name, Access: n.Access, ExpiresAt: n.ExpiresAt, CreatedBy: n.CreatedBy, CreatedAt: s.now().UTC(),
 		})}}, nil
 	}
@@ -235,7 +235,7 @@ func (s *Server) createAPIKey(ctx context.Context, in *createAPIKeyInput) (*apiK
 	if err != nil {
 		return nil, err
 	}
-	body := APIKeySecret{APIKey: apiKeyBody(k), Secret: tenancy.Secret(secret)}
+	body := KeySecret{Key: apiKeyBody(k), Secret: tenancy.Secret(secret)}
 	s.log.Info("API key made", "organization", in.Organization, "key", k.ID)
 	return &apiKeySecretOutput{Status: http.StatusCreated, ETag: etag(k.Revision), Body: body}, changed(ctx, nil, body)
 }
@@ -312,7 +312,7 @@ func (s *Server) rotateAPIKey(ctx context.Context, in *rotateAPIKeyInput) (*apiK
 	}
 	if in.DryRun {
 		unchanged(ctx)
-		return &apiKeySecretOutput{Status: http.StatusOK, ETag: etag(k.Revision), Body: APIKeySecret{APIKey: apiKeyBody(k)}}, nil
+		return &apiKeySecretOutput{Status: http.StatusOK, ETag: etag(k.Revision), Body: KeySecret{Key: apiKeyBody(k)}}, nil
 	}
 	if err := change(ctx, in.Organization, "", "API key "+k.ID, apiKeyBody(k)); err != nil {
 		return nil, err
@@ -321,7 +321,7 @@ func (s *Server) rotateAPIKey(ctx context.Context, in *rotateAPIKeyInput) (*apiK
 	if err != nil {
 		return nil, err
 	}
-	body := APIKeySecret{APIKey: apiKeyBody(now), Secret: tenancy.Secret(secret)}
+	body := KeySecret{Key: apiKeyBody(now), Secret: tenancy.Secret(secret)}
 	s.log.Info("API key rotated", "organization", in.Organization, "key", now.ID, "overlap", overlap)
 	return &apiKeySecretOutput{Status: http.StatusOK, ETag: etag(now.Revision), Body: body}, changed(ctx, apiKeyBody(was), body)
 }

@@ -158,7 +158,7 @@ func TestAudit_Secrets(t *testing.T) {
 	take(w.do("POST", "/v1/tenants/acme/credentials", token, `{"username":"b","password":"hunter2-device"}`))
 	names := []string{
 		"audit", "audit_heads", "audit_pending", "organizations", "tenants", "credentials", "api_keys", "key_uses", "members", "invitations",
-		"sessions", "verifications", "replies",
+		"sign_ins", "verifications", "operations", "replies",
 	}
 	for _, name := range names {
 		for _, value := range w.bucket(name) {

@@ -48,7 +48,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			switch v {
 			case nil:
 				return
-			case http.ErrAbortHandler: //nolint:errorlint // a panic value, not a chain
+			case http.ErrAbortHandler:
 				panic(v) // has the server break the connection off
 			}
 			s.log.Error("API handler panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))

@@ -96,6 +96,7 @@ func redact(v reflect.Value) reflect.Value {
 			out.SetMapIndex(redact(it.Key()), redact(it.Value()))
 		}
 		return out
+	default: // holds nothing else
 	}
 	return v
 }

@@ -27,7 +27,7 @@ const (
 	keyUsesBucket       = "key_uses"      // id of an API key -> KeyUse
 	membersBucket       = "members"       // organization.id -> Member
 	invitationsBucket   = "invitations"   // hash of the token -> invitation
-	sessionsBucket      = "sessions"      // id -> MemberSession
+	sessionsBucket      = "sign_ins"      // id -> MemberSession
 	verificationsBucket = "verifications" // hash of the code -> Unverified
 	operationsBucket    = "operations"    // tenant.id -> Operation
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer

@@ -72,7 +72,8 @@ func TestSend(t *testing.T) {
 		"implicit": {mailtest.Options{TLS: server, Implicit: true}, mail.Config{TLS: mail.Implicit, CA: ca}, true},
 		"signed in": {
 			mailtest.Options{TLS: server, Username: "manor", Password: "s3cret"},
-			mail.Config{TLS: mail.StartTLS, CA: ca, Username: "manor", PasswordFile: password(t, "s3cret")}, true,
+			mail.Config{TLS: mail.StartTLS, CA: ca, Username: "manor", PasswordFile: password(t, "s3cret")},
+			true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
