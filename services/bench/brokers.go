@@ -234,9 +234,9 @@ func portFree(port int) error {
 
 // freeOffset returns a --listen-offset at which manor dev's ports are free.
 func freeOffset() (int, error) {
-	// Odd, since Linux takes even ports first for outgoing connections, and the
-	// link's is among those.
-	for offset := 1_001; offset <= 11_001; offset += 100 {
+	// All ports are then below or above those that Linux takes for outgoing connections,
+	// 32768 to 60999.
+	for offset := 17_050; offset <= 21_250; offset += 100 {
 		free := true
 		for _, port := range []int{1883, 8883, 8083, 8084, 8080, 8888, 8889, 8890, 1893, 8893, 4222, 44054} {
 			if err := portFree(port + offset); err != nil {
@@ -248,7 +248,7 @@ func freeOffset() (int, error) {
 			return offset, nil
 		}
 	}
-	return 0, errors.New("no --listen-offset between 1001 and 11001 has free ports")
+	return 0, errors.New("no --listen-offset between 17050 and 21250 has free ports")
 }
 
 // findMosquitto returns the path of mosquitto, which Debian keeps where only
