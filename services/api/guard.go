@@ -20,12 +20,23 @@ import (
 
 func isAPI(r *http.Request) bool { return r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") }
 
-// bodyMaxOf bounds the body of a request before anybody looks at it.
-func bodyMaxOf(r *http.Request) int64 {
-	if strings.HasSuffix(r.URL.Path, importPath) {
-		return importBodyMax
+// bodyMaxOf bounds the body of a request before anybody looks at it. Strangers have no
+// large ones, and only a few are read at a time: busy is Unavailable if there are. done
+// must be called when the request is over.
+func (s *Server) bodyMaxOf(r *http.Request) (most int64, done func(), busy error) {
+	none := func() {}
+	if !strings.HasSuffix(r.URL.Path, importPath) {
+		return publishBodyMax, none, nil
 	}
-	return publishBodyMax
+	if secret, ok := bearerToken(r.Header.Get("Authorization")); !ok || !s.validKey(r.Context(), secret) {
+		return publishBodyMax, none, nil
+	}
+	select {
+	case s.background.bodies <- struct{}{}:
+		return importBodyMax, func() { <-s.background.bodies }, nil
+	default:
+		return 0, none, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read; try again when one is done", importsAtOnce)
+	}
 }
 
 // guard bounds every request and survives its panics.
@@ -42,7 +53,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}
 		sw := &statusWriter{ResponseWriter: w}
-		r.Body = http.MaxBytesReader(sw, r.Body, bodyMaxOf(r))
+		most, done, busy := s.bodyMaxOf(r)
+		defer done()
+		if busy != nil {
+			writeProblem(sw, problemOf(busy))
+			return
+		}
+		r.Body = http.MaxBytesReader(sw, r.Body, most)
 		defer func() {
 			v := recover()
 			switch v {

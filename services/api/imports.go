@@ -79,10 +79,12 @@ type background struct {
 	stop  context.CancelFunc
 	all   sync.WaitGroup
 	slots chan struct{}
+	// bodies are those of imports that are being read.
+	bodies chan struct{}
 }
 
 func newBackground() *background {
-	b := &background{slots: make(chan struct{}, importsAtOnce)}
+	b := &background{slots: make(chan struct{}, importsAtOnce), bodies: make(chan struct{}, importsAtOnce)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }

@@ -161,6 +161,31 @@ func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
 	return m
 }
 
+// mayOverride refuses changes of quotas of the whole organization by who is limited to
+// some tenants, and an audit log that is kept for less long than the plan says: who may
+// change quotas could forget with it what it has done.
+func mayOverride(c *caller, t *tenancy.TenantRecord, now map[string]int64) error {
+	for _, name := range store.OrganizationQuotas() {
+		old, had := t.Overrides[name]
+		v, has := now[name]
+		if had == has && old == v {
+			continue
+		}
+		if len(c.principal.Access.Tenants) > 0 {
+			return errs.Coded(errs.Denied, "scope_insufficient", "the quota %q holds for the whole organization: a key or member that is limited to tenants cannot change it", name)
+		}
+		if plan, err := tenancy.PlanByName(t.Plan); name == "audit_days" && has && v != tenancy.Unlimited {
+			if err != nil {
+				return err
+			}
+			if least, _ := plan.Limits.Get(name); least == tenancy.Unlimited || v < least {
+				return errs.Coded(errs.Invalid, "quota_too_low", "audit_days: expected at least what the plan %s has, %d, or -1 for no end, found %d", t.Plan, least, v)
+			}
+		}
+	}
+	return nil
+}
+
 func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*overridesOutput, error) {
 	t := tenantOf(ctx)
 	rev, err := ifMatch(in.IfMatch, "tenant "+t.ID)
@@ -171,6 +196,9 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 		if err := tenancy.ValidLimit(name, v); err != nil {
 			return nil, knownQuota(err, name)
 		}
+	}
+	if err := mayOverride(callerOf(ctx), t, in.Body); err != nil {
+		return nil, err
 	}
 	if in.DryRun {
 		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {

@@ -132,6 +132,7 @@ func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string
 			return operate.Placement{}, errs.New(errs.Conflict, "%s is %s: all brokers must know of it, so bring it back, or have it leave the cluster", m.Name, m.State)
 		}
 	}
+	begun := time.Now()
 	by := fmt.Sprint(d.name, " ", time.Now().UnixNano())
 	if !d.shards.Hold(tenant, by, holdTime) {
 		return operate.Placement{}, errHeld(tenant)
@@ -145,6 +146,9 @@ func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string
 	}
 	if err := d.hasNothing(tenant); err != nil {
 		return operate.Placement{}, err
+	}
+	if took := time.Since(begun); took > holdTime/2 {
+		return operate.Placement{}, errs.New(errs.Unavailable, "the brokers took %v to say what the tenant has, too long to hold its clients back: give the command again", took.Round(time.Millisecond))
 	}
 	write, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -198,8 +202,9 @@ func (d *desk) placeFor(ids []int, label string) (list []partition.ID, err error
 // hasNothing says what a tenant has anywhere. The error is Conflict, or Unavailable if a
 // broker does not answer.
 func (d *desk) hasNothing(tenant string) error {
-	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
+	// In this order: a client that has gone when it is looked for has left what usage says.
 	clients := d.shards.Ask(&link.Query{Kind: link.QueryClients, Tenant: tenant, Limit: operate.MostRows})
+	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
 	for _, a := range []*link.Answer{usage, clients} {
 		if a.Error != "" {
 			return errs.New(errs.Unavailable, "it is not known what the tenant has: %s", a.Error)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -116,6 +117,10 @@ func (l *Log) Begin(ctx context.Context, c Change) (*Pending, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What JSON cannot hold would be written as U+FFFD and hashed as what it was.
+	for _, text := range []*string{&c.Target, &c.Tenant, &c.Address, &c.Actor.ID} {
+		*text = strings.ToValidUTF8(*text, "\uFFFD")
+	}
 	p := &Pending{l: l, r: Record{
 		ID: ulid.Make().String(), Organization: c.Organization, At: l.now().UTC().Truncate(time.Millisecond), Actor: c.Actor, Address: c.Address,
 		Method: c.Method, Operation: c.Operation, Tenant: c.Tenant, Target: c.Target, Before: before, Outcome: Unknown,
@@ -138,7 +143,7 @@ func (p *Pending) Before(v any) (err error) {
 }
 
 // Target replaces what is changed, where only the change itself has shown it.
-func (p *Pending) Target(t string) { p.r.Target = t }
+func (p *Pending) Target(t string) { p.r.Target = strings.ToValidUTF8(t, "\uFFFD") }
 
 // Done records that the change was made, and what is there now (nil for
 // nothing). Only when it has returned without an error the change may be

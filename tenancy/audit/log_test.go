@@ -162,6 +162,23 @@ func TestLog_List(t *testing.T) {
 }
 
 // TestLog_Tampering changes what is stored behind the log's back.
+// A path may hold what is no text: what is recorded of it is, and the chain is whole.
+func TestLog_NoText(t *testing.T) {
+	l := open(t, mem.New(), &clock{})
+	p, err := l.Begin(t.Context(), audit.Change{Organization: "org_1", Operation: "delete-client", Method: "DELETE", Target: "client \xff"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Target("client \xfe<\u2028")
+	if err := p.Done(t.Context(), map[string]string{"a": "\xfd"}); err != nil {
+		t.Fatal(err)
+	}
+	change(t, l, "org_1", "x")
+	if c, err := l.Verify(t.Context(), "org_1"); err != nil || c.Last != 2 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestLog_Tampering(t *testing.T) {
 	for name, tamper := range map[string]func(t *testing.T, b bus.Bucket){
 		"changed": func(t *testing.T, b bus.Bucket) { edit(t, b, 3, `"a":2`, `"a":9`) },

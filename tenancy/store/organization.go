@@ -75,6 +75,9 @@ func (s *Store) ChangeOrganization(ctx context.Context, id string, ifRevision ui
 // tenant.
 var organizationQuotas = []string{"tenants", "members", "api_keys", "audit_days"}
 
+// OrganizationQuotas are the quotas that hold for an organization rather than a tenant.
+func OrganizationQuotas() []string { return slices.Clone(organizationQuotas) }
+
 // OrganizationLimit returns the organization's limit of one of the quotas
 // tenants, members, api_keys and audit_days: the widest that one of its tenants
 // has. One without tenants has plan free's.

@@ -3,6 +3,7 @@
 package leveldb
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/syndtr/goleveldb/leveldb/storage"
@@ -19,6 +20,7 @@ type disk struct {
 	mu       sync.Mutex
 	journals map[*journal]struct{} // guarded by mu: open for writing
 	closed   bool                  // guarded by mu
+	failed   error                 // guarded by mu: see noteLocked
 }
 
 // Create implements storage.Storage.
@@ -54,11 +56,17 @@ func (d *disk) syncJournals() error {
 		return kv.ErrClosed
 	}
 	for j := range d.journals {
-		if err := j.Sync(); err != nil {
-			return err
-		}
+		d.noteLocked(j.Sync())
 	}
-	return nil
+	return d.failed
+}
+
+// noteLocked keeps the first error of a sync. The kernel tells one once, and counts what it
+// could not write as written: a later sync that succeeds says nothing of it.
+func (d *disk) noteLocked(err error) {
+	if err != nil && d.failed == nil {
+		d.failed = fmt.Errorf("%w: a sync of the journal failed, and what was written before may be lost: %w; start the broker anew once the disk is well", kv.ErrCorrupt, err)
+	}
 }
 
 // journal is a journal file that syncs before it closes: the library closes
@@ -73,7 +81,8 @@ func (j *journal) Close() error {
 	j.disk.mu.Lock()
 	defer j.disk.mu.Unlock()
 	delete(j.disk.journals, j)
-	if err := j.Sync(); err != nil {
+	j.disk.noteLocked(j.Sync())
+	if err := j.disk.failed; err != nil {
 		_ = j.Writer.Close()
 		return err
 	}

@@ -4,6 +4,7 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -141,7 +142,9 @@ func (c *Committer) Run(ctx context.Context) error {
 		case <-c.wake:
 		case <-syncC:
 			if dirty {
-				if err := c.store.Apply(&none, true); err != nil {
+				if err := c.store.Apply(&none, true); errors.Is(err, kv.ErrCorrupt) {
+					return fmt.Errorf("sync of the store: %w", err)
+				} else if err != nil {
 					c.log.Error("sync of the store failed", slog.Any("error", err))
 				} else {
 					dirty = false
@@ -197,6 +200,9 @@ func (c *Committer) write(ctx context.Context, b *kv.Batch) error {
 			return nil
 		}
 		c.failing.Store(true)
+		if errors.Is(err, kv.ErrCorrupt) { // no later write helps
+			return fmt.Errorf("commit: %w", err)
+		}
 		c.log.Error("commit failed; nothing is acknowledged until one succeeds",
 			slog.Any("error", err), slog.Int("bytes", b.Size()))
 		select {

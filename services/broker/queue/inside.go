@@ -31,7 +31,19 @@ func (q *Queue) Keep(e *Entry, packet uint16, record []byte) []byte {
 	}
 	e.inside = packet
 	q.flying[e.Seq] = e
+	q.kept += e.Size()
 	return appendEntry(record, e)
+}
+
+// MayKeep reports whether Keep may hold one more message: what a session has not
+// acknowledged is bounded in memory as what waits for it is. Beyond that it is appended.
+func (q *Queue) MayKeep() bool { return q.kept < WindowLimit }
+
+// drop takes a flying entry out of what is counted in memory.
+func (q *Queue) drop(e *Entry) {
+	if e.inside != 0 && e.Message != nil {
+		q.kept -= e.Size()
+	}
 }
 
 // KeepApart stores an entry of Pass in a record of its own until Release, and holds it in
@@ -59,6 +71,7 @@ func (q *Queue) Inside(seq uint64) bool {
 func (q *Queue) Rest() {
 	for seq, e := range q.flying {
 		if e.inside != 0 && e.Message != nil {
+			q.drop(e)
 			q.flying[seq] = &Entry{Seq: seq, inside: e.inside}
 		}
 	}

@@ -58,6 +58,8 @@ type Queue struct {
 	// flying are entries that were taken and not released, where more than the
 	// store's copy is needed to release or resend them.
 	flying map[uint64]*Entry
+	// kept is how many bytes of them Keep holds in memory.
+	kept int
 }
 
 // New makes an empty queue.
@@ -288,6 +290,7 @@ func (q *Queue) Release(seq uint64, b *kv.Batch) {
 	e, ok := q.flying[seq]
 	if ok {
 		delete(q.flying, seq)
+		q.drop(e)
 	}
 	if !q.durable {
 		return

@@ -204,6 +204,9 @@ func (s *Shard) closeChannel(se *sess, c *link.Close) {
 	if !se.gone {
 		s.writeAll(se)
 		if se.kin == nil {
+			if se.queue != nil {
+				se.queue.Rest()
+			}
 			s.regroup(se)
 		}
 	}

@@ -51,7 +51,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.sendUnwritten(e, se)
 		return
 	}
-	if s.set.inside.Load() && se.Durable() && group == "" && !share && se.kin == nil && !se.limits.Settings.LIFO && se.waiting() == 0 && se.Ready() && !se.space.sealed() {
+	if s.set.inside.Load() && se.Durable() && group == "" && !share && se.kin == nil && !se.limits.Settings.LIFO && se.waiting() == 0 && se.Ready() && !se.space.sealed() && se.queueOf().MayKeep() {
 		s.sendWritten(e, se)
 		return
 	}

@@ -4,6 +4,7 @@ package shard
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -256,5 +257,58 @@ func TestUntold_Late(t *testing.T) {
 			t.Fatal("the deliveries are not written")
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A live message that has to be written takes with it what was sent before it out of the
+// queue, though nobody waits for that: a crash does not turn them round.
+func TestUntold_BeforeWhatIsLate(t *testing.T) {
+	w, rec, sub, pub := recorded(t, 1, 4*time.Millisecond)
+	sub.close(link.CloseNormal)
+	pub.publish(1, "t", "queued", 1)
+	pub.wantAck(mqtt.Puback, 1)
+	sub = w.connect("sub", persistent)
+	sub.wantDeliver("queued", 1)
+	pub.publish(2, "t", "live", 1)
+	sub.wantDeliver("live", 1)
+	pub.wantAck(mqtt.Puback, 2) // it was late, and is written
+	after := newWorld(t, 1, false)
+	after.stop()
+	after.store = rec.after(t, rec.applied())
+	after.start(1)
+	again := after.open("sub", persistent)
+	again.want(link.DownOpened)
+	again.wantDeliver("queued", 1)
+	again.wantDeliver("live", 1)
+}
+
+// What a session does not acknowledge is bounded in memory, whatever its window.
+func TestInside_Bounded(t *testing.T) {
+	w, _, _, pub := recorded(t, 1, 0)
+	big := w.connect("big", persistent, window(65535))
+	big.subscribe("b", 2)
+	w.settle()
+	payload := strings.Repeat("x", 8<<10)
+	for i := range 40 {
+		pub.publish(uint16(i+1), "b", payload, 2)
+		big.wantDeliver(payload, 2)
+	}
+	kept := make(chan bool)
+	s := w.set.shards[0]
+	s.call(func() {
+		for _, of := range s.sessions {
+			if se := of["big"]; se != nil {
+				n := 0
+				for seq := uint64(1 << 40); seq < 1<<40+40; seq++ {
+					if se.queue.Held(seq) != nil {
+						n++
+					}
+				}
+				kept <- n < 12
+			}
+		}
+	})
+	if !<-kept {
+		t.Error("all that a session has not acknowledged is in memory, expected about 64 KiB")
 	}
 }

@@ -301,9 +301,9 @@ func (s *Shard) page(se *sess, r *replay) {
 	t := se.tenant
 	var found []*retain.Retained
 	var expired []string
-	at := r.cursor
-	for ; at.part < len(t.parts()) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
-		p := s.spaces[t.parts()[at.part]]
+	at, parts := r.cursor, t.parts()
+	for ; at.part < len(parts) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
+		p := s.spaces[parts[at.part]]
 		if p == nil {
 			continue
 		}
@@ -329,7 +329,7 @@ func (s *Shard) page(se *sess, r *replay) {
 			break
 		}
 	}
-	done := at.part >= len(t.parts())
+	done := at.part >= len(parts)
 	home := se.shard()
 	s.leave(home, item{kind: itemCall, call: func() {
 		r.busy, r.page, r.cursor = false, found, at

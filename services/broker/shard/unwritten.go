@@ -199,6 +199,17 @@ func (s *Shard) writeAll(se *sess) {
 	}
 }
 
+// writeUpTo writes u, and before it what its session was sent before it, so that a crash
+// does not turn the order round.
+func (s *Shard) writeUpTo(u *unwritten) {
+	for _, x := range u.se.byOrder() {
+		if x.entry.Seq > u.entry.Seq {
+			return
+		}
+		s.write(x)
+	}
+}
+
 // forgetUnwritten answers for a session that has ended.
 func (s *Shard) forgetUnwritten(se *sess) {
 	for _, u := range se.byOrder() {
@@ -244,7 +255,7 @@ func (s *Shard) writeDue(w *unwrittens) {
 			if !u.stored {
 				u.se.patience.missed(w.fired)
 			}
-			s.write(u)
+			s.writeUpTo(u)
 		}
 	}
 	w.due = 0

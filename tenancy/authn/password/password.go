@@ -39,6 +39,16 @@ const (
 	argonTimeMax   = 16
 )
 
+// Bounds on what a hash that a tenant brings may make us spend at each wrong password: a
+// few times what our own takes. Gateways check the passwords of all tenants, one for each
+// processor at a time.
+const (
+	broughtCostMax    = 12
+	broughtMemoryMax  = 64 * 1024 // KiB
+	broughtTimeMax    = 4
+	broughtThreadsMax = 4
+)
+
 const sha256Prefix = "$sha256$"
 
 // Generate returns a password of 160 random bits, as 32 characters of lower
@@ -79,15 +89,18 @@ func CheckHash(hash string) error {
 		}
 		return nil
 	case strings.HasPrefix(hash, "$argon2id$"):
-		_, err := parseArgon(hash)
+		a, err := parseArgon(hash)
+		if err == nil && (a.memory > broughtMemoryMax || a.time > broughtTimeMax || a.threads > broughtThreadsMax) {
+			err = errs.New(errs.Invalid, "expected an argon2id hash with at most m=%d, t=%d and p=%d; hash it again, or give the password", broughtMemoryMax, broughtTimeMax, broughtThreadsMax)
+		}
 		return err
 	case isBcrypt(hash):
 		cost, err := bcrypt.Cost([]byte(hash))
 		if err != nil {
 			return errs.New(errs.Invalid, "expected a bcrypt hash: %w", err)
 		}
-		if cost > bcryptCostMax {
-			return errs.New(errs.Invalid, "expected a bcrypt hash with a cost of at most %d, found %d", bcryptCostMax, cost)
+		if cost > broughtCostMax {
+			return errs.New(errs.Invalid, "expected a bcrypt hash with a cost of at most %d, found %d; hash it again, or give the password", broughtCostMax, cost)
 		}
 		return nil
 	}

@@ -77,7 +77,9 @@ func TestCheckHash_Refuses(t *testing.T) {
 		"", "secret", "$1$abc", "$sha256$", "$sha256$AAAA", "$2x$10$aaaa", "$2a$", "$argon2i$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
 		"$argon2id$v=19$m=99999999,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=64,t=0,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
 		"$argon2id$v=19$m=64,t=1,p=1x$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=64,t=1,p=1$$", "$argon2id$",
-		"$2a$20$" + strings.Repeat("a", 53),
+		"$2a$20$" + strings.Repeat("a", 53), "$2a$13$" + strings.Repeat("a", 53), // more than what a tenant may have us spend
+		"$argon2id$v=19$m=262144,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA", "$argon2id$v=19$m=64,t=16,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
+		"$argon2id$v=19$m=64,t=1,p=8$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA",
 	} {
 		if err := CheckHash(h); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%q: %v, want Invalid", h, err)
