@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/api"
@@ -63,6 +64,9 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 	w.key, _ = w.newKey(tenancy.Access{Role: tenancy.RoleViewer})
 	m, _, err := w.store.Invite(t.Context(), w.org, "viewer@acme.example", "", tenancy.Access{Role: tenancy.RoleViewer})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err = w.store.Accept(t.Context(), m, "none"); err != nil {
 		t.Fatal(err)
 	}
 	w.member = m.ID
@@ -292,7 +296,72 @@ func TestAccess_Escalation(t *testing.T) {
 	w.want(w.do("POST", base+"/api-keys", admin, `{"name":"x","role":"admin"}`), 201, "")
 	w.want(w.do("PATCH", base+"/members/"+w.member, w.owner, `{"role":"owner"}`), 200, "")
 	// Who is invited as an owner is not invited again as somebody else by an admin.
-	w.want(w.do("POST", base+"/members", admin, `{"email":"viewer@acme.example","role":"viewer"}`), 403, "grant_exceeds")
+	w.want(w.do("POST", base+"/members", w.owner, `{"email":"new@acme.example","role":"owner"}`), 201, "")
+	w.want(w.do("POST", base+"/members", admin, `{"email":"new@acme.example","role":"viewer"}`), 403, "grant_exceeds")
+}
+
+// TestAccess_Invited holds that the code of an invitation is good for no more
+// than who invited may give: an owner who means more makes another code.
+func TestAccess_Invited(t *testing.T) {
+	w := newWorld(t)
+	base := "/v1/organizations/" + w.org + "/members"
+	_, admin := w.newKey(tenancy.Access{Role: tenancy.RoleAdmin})
+	invited := w.want(w.do("POST", base, admin, `{"email":"bob@acme.example","role":"viewer"}`), 201, "")
+	path := base + "/" + invited["id"].(string)
+	w.want(w.do("PATCH", path+"?dry_run=true", w.owner, `{"role":"owner"}`), 409, "member_invited")
+	w.want(w.do("PATCH", path, w.owner, `{"role":"owner"}`), 409, "member_invited")
+	w.want(w.do("POST", base, admin, `{"email":"bob@acme.example","role":"owner"}`), 403, "grant_exceeds")
+	again := w.want(w.do("POST", base, w.owner, `{"email":"bob@acme.example","role":"owner"}`), 201, "")
+	accept := func(v map[string]any) response {
+		return w.do("POST", "/v1/invitations:accept", "", fmt.Sprintf(`{"invitation":"%s","password":"a-good-password"}`, v["invitation"]))
+	}
+	w.want(accept(invited), 403, "invitation_invalid")
+	w.want(accept(again), 200, "")
+	w.want(w.do("PATCH", path, w.owner, `{"role":"viewer"}`), 200, "")
+}
+
+// TestAccess_Expiry holds that a key that ends does not outlive itself by another
+// key.
+func TestAccess_Expiry(t *testing.T) {
+	w := newWorld(t)
+	base := "/v1/organizations/" + w.org + "/api-keys"
+	ends := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	key := func(at time.Time) (id, secret string) {
+		t.Helper()
+		k, secret, err := w.store.AddAPIKey(t.Context(), w.org, store.NewKey{Name: "test", Access: tenancy.Access{Role: tenancy.RoleAdmin}, ExpiresAt: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.ID, secret
+	}
+	id, secret := key(ends)
+	later, _ := key(ends.Add(time.Second))
+	sooner, _ := key(ends.Add(-time.Second))
+	at := func(d time.Duration) string {
+		return fmt.Sprintf(`"expires_at":"%s"`, ends.Add(d).Format(time.RFC3339))
+	}
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "", `{"name":"x","role":"viewer"}`},
+		{"POST", "", `{"name":"x","role":"viewer",` + at(time.Second) + `}`},
+		{"PATCH", "/" + id, `{` + at(time.Second) + `}`},
+		{"PATCH", "/" + w.key, `{` + at(time.Second) + `}`},
+		{"POST", "/" + w.key + ":rotate", `{}`},
+		{"POST", "/" + later + ":rotate", `{}`},
+	} {
+		for _, query := range []string{"?dry_run=true", ""} {
+			w.want(w.do(c.method, base+c.path+query, secret, c.body), 403, "grant_exceeds")
+		}
+	}
+	w.want(w.do("POST", base, secret, `{"name":"x","role":"viewer",`+at(0)+`}`), 201, "")
+	w.want(w.do("PATCH", base+"/"+later, secret, `{`+at(0)+`}`), 200, "")
+	w.want(w.do("PATCH", base+"/"+w.key, secret, `{"name":"x"}`), 200, "")
+	w.want(w.do("POST", base+"/"+sooner+":rotate", secret, `{}`), 200, "")
+	w.want(w.do("POST", base+"/"+id+":rotate", secret, `{}`), 200, "")
+	// A key without an end, and a member, may make what never ends.
+	_, forever := key(time.Time{})
+	w.want(w.do("POST", base, forever, `{"name":"x","role":"viewer"}`), 201, "")
+	_, token := w.joined("admin@acme.example", "admin")
+	w.want(w.do("POST", base, token, `{"name":"x","role":"viewer"}`), 201, "")
 }
 
 func TestMe(t *testing.T) {

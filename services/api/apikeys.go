@@ -185,6 +185,21 @@ func (s *Server) validExpiry(at *time.Time) error {
 	return nil
 }
 
+// mayLast returns an error Denied with Code "grant_exceeds" if the caller is a key
+// that ends before the time, of which zero is never: else it would go on under
+// another secret.
+func mayLast(ctx context.Context, at time.Time) error {
+	k := callerOf(ctx).key
+	if k == nil || k.ExpiresAt.IsZero() || !at.IsZero() && !at.After(k.ExpiresAt) {
+		return nil
+	}
+	found := "never"
+	if !at.IsZero() {
+		found = at.Format(time.RFC3339Nano)
+	}
+	return errs.Coded(errs.Denied, "grant_exceeds", "expected a key with expires_at not after %s, when the caller itself ends, found %s", k.ExpiresAt.Format(time.RFC3339Nano), found)
+}
+
 // validAccess checks what somebody is to be given: its form, that its tenants are
 // of the organization, and that the caller has it.
 func (s *Server) validAccess(ctx context.Context, organization string, a tenancy.Access) error {
@@ -215,6 +230,9 @@ func (s *Server) createAPIKey(ctx context.Context, in *createAPIKeyInput) (*apiK
 	}
 	if in.Body.ExpiresAt != nil {
 		n.ExpiresAt = in.Body.ExpiresAt.UTC()
+	}
+	if err := mayLast(ctx, n.ExpiresAt); err != nil {
+		return nil, err
 	}
 	if err := s.validAccess(ctx, in.Organization, n.Access); err != nil {
 		return nil, err
@@ -273,6 +291,11 @@ func (s *Server) updateAPIKey(ctx context.Context, in *updateAPIKeyInput) (*apiK
 	if err != nil {
 		return nil, err
 	}
+	if in.Body.ExpiresAt != nil {
+		if err := mayLast(ctx, in.Body.ExpiresAt.UTC()); err != nil {
+			return nil, err
+		}
+	}
 	apply := func(k *store.APIKey) error {
 		if in.Body.Name != nil {
 			k.Name = strings.TrimSpace(*in.Body.Name)
@@ -308,6 +331,9 @@ func (s *Server) rotateAPIKey(ctx context.Context, in *rotateAPIKeyInput) (*apiK
 	}
 	k, err := s.heldAPIKey(ctx, in.Organization, in.Key, rev)
 	if err != nil {
+		return nil, err
+	}
+	if err := mayLast(ctx, k.ExpiresAt); err != nil {
 		return nil, err
 	}
 	if in.DryRun {

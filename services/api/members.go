@@ -130,12 +130,21 @@ func (s *Server) getMember(ctx context.Context, in *memberInput) (*memberOutput,
 	return &memberOutput{ETag: etag(m.Revision), Body: memberBody(m)}, nil
 }
 
+// validMemberAccess is validAccess for a member. One who is limited to tenants
+// cannot do what an organization keeps an owner for.
+func (s *Server) validMemberAccess(ctx context.Context, organization string, a tenancy.Access) error {
+	if a.Role == tenancy.RoleOwner && len(a.Tenants) > 0 {
+		return errs.Coded(errs.Invalid, "access_invalid", "expected an owner without tenants, because an owner is of the whole organization; leave them out, or choose another role")
+	}
+	return s.validAccess(ctx, organization, a)
+}
+
 func (s *Server) inviteMember(ctx context.Context, in *inviteInput) (*inviteOutput, error) {
 	access := in.Body.access()
 	if err := tenancy.ValidEmail(in.Body.Email); err != nil {
 		return nil, err
 	}
-	if err := s.validAccess(ctx, in.Organization, access); err != nil {
+	if err := s.validMemberAccess(ctx, in.Organization, access); err != nil {
 		return nil, err
 	}
 	if err := s.store.CheckInvite(ctx, in.Organization, in.Body.Email); err != nil {
@@ -195,11 +204,14 @@ func (s *Server) updateMember(ctx context.Context, in *updateMemberInput) (*memb
 	if err != nil {
 		return nil, err
 	}
-	if err := s.validAccess(ctx, in.Organization, in.Body.access()); err != nil {
+	if err := s.validMemberAccess(ctx, in.Organization, in.Body.access()); err != nil {
 		return nil, err
 	}
 	m, err := s.heldMember(ctx, in.Organization, in.Member, rev)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.CheckAccess(); err != nil {
 		return nil, err
 	}
 	if in.DryRun {

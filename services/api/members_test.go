@@ -74,7 +74,9 @@ func TestMembers(t *testing.T) {
 		{"POST", "", `{"email":"x@acme.example"}`, "request_invalid"},
 		{"POST", "", `{"email":"x@acme.example","role":"viewer","tenants":["beta"]}`, "tenant_unknown"},
 		{"POST", "", `{"email":"x@acme.example","role":"viewer","tenants":["A!"]}`, "tenant_invalid"},
+		{"POST", "", `{"email":"x@acme.example","role":"owner","tenants":["acme"]}`, "access_invalid"},
 		{"PATCH", "/" + w.member, `{"role":"viewer","tenants":["beta"]}`, "tenant_unknown"},
+		{"PATCH", "/" + w.member, `{"role":"owner","tenants":["acme"]}`, "access_invalid"},
 	} {
 		w.want(w.do(c.method, base+c.path, w.owner, c.body), 400, c.code)
 	}
@@ -120,11 +122,12 @@ func TestSignIn_SaysNothing(t *testing.T) {
 		return r, v.Hashed() - before
 	}
 	w.signIn("ops@acme.example", "choose-a-good-one")
+	w.want(w.do("POST", "/v1/organizations/"+w.org+"/members", w.owner, `{"email":"invited@acme.example","role":"viewer"}`), 201, "")
 	wrong, n := try(w.org, "ops@acme.example", "wrong-password")
 	if wrong.status != 401 || n != 1 {
 		t.Fatalf("%d, %d hashes", wrong.status, n)
 	}
-	for _, c := range [][2]string{{w.org, "nobody@acme.example"}, {"org_none", "ops@acme.example"}, {"", ""}, {w.org, "viewer@acme.example"}} {
+	for _, c := range [][2]string{{w.org, "nobody@acme.example"}, {"org_none", "ops@acme.example"}, {"", ""}, {w.org, "invited@acme.example"}} {
 		r, n := try(c[0], c[1], "wrong-password")
 		if r.status != wrong.status || r.body != wrong.body || n != 1 {
 			t.Errorf("%v is told from a wrong password: %s after %d hashes, %s", c, r.body, n, wrong.body)

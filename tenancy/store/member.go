@@ -35,8 +35,11 @@ type Member struct {
 	State        string `json:"state"`
 	PasswordHash string `json:"password_hash,omitempty"`
 	// Invitation is the hash of the invitation that is good; empty for none.
-	Invitation string    `json:"invitation,omitempty"`
-	InvitedBy  string    `json:"invited_by,omitempty"`
+	Invitation string `json:"invitation,omitempty"`
+	InvitedBy  string `json:"invited_by,omitempty"`
+	// Generation tells the member from one who had the address, and so the id,
+	// before and was removed. Who signed up has none, nor have older records.
+	Generation string    `json:"generation,omitempty"`
 	CreatedAt  time.Time `json:"created_at"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
@@ -130,7 +133,7 @@ func (s *Store) Invite(ctx context.Context, organization, email, by string, acce
 	now := s.now().UTC()
 	m := &Member{
 		ID: MemberID(organization, email), Organization: organization, Email: email, Access: access, State: MemberInvited,
-		Invitation: hashSecret(token), InvitedBy: by, CreatedAt: now,
+		Invitation: hashSecret(token), InvitedBy: by, Generation: bits(), CreatedAt: now,
 	}
 	if _, err := put(ctx, s.invitations, m.Invitation, invitation{organization, m.ID, now}, bus.Absent); err != nil {
 		return nil, "", err
@@ -184,7 +187,7 @@ func (s *Store) Invited(ctx context.Context, token string) (*Member, error) {
 func (s *Store) Accept(ctx context.Context, invited *Member, passwordHash string) (*Member, error) {
 	m := *invited
 	m.State, m.Invitation, m.PasswordHash = MemberActive, "", passwordHash
-	if m.Role == tenancy.RoleOwner {
+	if m.owns() {
 		if err := s.own(ctx, m.Organization, m.ID); err != nil {
 			return nil, err
 		}
@@ -202,6 +205,12 @@ func (s *Store) Accept(ctx context.Context, invited *Member, passwordHash string
 	return &m, nil
 }
 
+// owns reports whether the member can act as an owner of all of the organization:
+// one who is limited to tenants could not appoint another one.
+func (m *Member) owns() bool {
+	return m.Role == tenancy.RoleOwner && m.State == MemberActive && len(m.Tenants) == 0
+}
+
 // own adds a member to the owners.
 func (s *Store) own(ctx context.Context, organization, member string) error {
 	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
@@ -214,32 +223,54 @@ func (s *Store) own(ctx context.Context, organization, member string) error {
 }
 
 // disown removes a member from the owners. The error is Conflict with Code
-// "last_owner" if it is the only one.
+// "last_owner" if no other one of them can act as an owner: an id is listed before
+// its member becomes one, which may not have come about.
 func (s *Store) disown(ctx context.Context, organization, member string) error {
 	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
 		i := slices.Index(o.Owners, member)
-		if i >= 0 && len(o.Owners) == 1 {
-			return errs.Coded(errs.Conflict, "last_owner", "an organization keeps at least one owner; appoint another one first")
+		if i < 0 {
+			return nil
 		}
-		if i >= 0 {
-			o.Owners = slices.Delete(o.Owners, i, i+1)
+		o.Owners = slices.Delete(o.Owners, i, i+1)
+		for _, id := range o.Owners {
+			m, err := s.Member(ctx, organization, id)
+			if err == nil && m.owns() {
+				return nil
+			}
+			if err != nil && !errs.Is(err, errs.NotFound) {
+				return err
+			}
 		}
-		return nil
+		return errs.Coded(errs.Conflict, "last_owner", "an organization keeps at least one owner who is not limited to tenants; appoint another one first")
 	})
 	return err
 }
 
+// CheckAccess returns the error with which SetAccess refuses the member as it is:
+// the code of an invitation is known to who invited, and must not become good for
+// more than that one could give.
+func (m *Member) CheckAccess() error {
+	if m.State == MemberInvited {
+		return errs.Coded(errs.Conflict, "member_invited", "%s has not accepted the invitation yet; invite again with the new role, which ends the old invitation", m.Email)
+	}
+	return nil
+}
+
 // SetAccess changes what a member may do and returns the member as it was and
 // is; see UpdateTenant for ifRevision. The error is Conflict with Code
-// "last_owner" where no owner would be left.
+// "last_owner" where no owner would be left, and "member_invited" before the
+// member has accepted.
 func (s *Store) SetAccess(ctx context.Context, organization, id string, ifRevision uint64, access tenancy.Access) (was, now *Member, err error) {
 	return s.changeMember(ctx, organization, id, ifRevision, func(m *Member) error {
-		owns, will := m.Role == tenancy.RoleOwner && m.State == MemberActive, access.Role == tenancy.RoleOwner && m.State == MemberActive
+		if err := m.CheckAccess(); err != nil {
+			return err
+		}
+		role := m.Role
 		m.Access = access
 		switch {
-		case will:
+		case m.owns():
 			return s.own(ctx, organization, id)
-		case owns:
+		case role == tenancy.RoleOwner:
 			return s.disown(ctx, organization, id)
 		}
 		return nil

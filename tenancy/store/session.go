@@ -16,7 +16,8 @@ type MemberSession struct {
 	ID           string    `json:"id"`
 	Organization string    `json:"organization"`
 	Member       string    `json:"member"`
-	Hash         string    `json:"hash"` // SHA-256 of the token, hexadecimal
+	Generation   string    `json:"generation,omitempty"` // the member's
+	Hash         string    `json:"hash"`                 // SHA-256 of the token, hexadecimal
 	ExpiresAt    time.Time `json:"expires_at"`
 }
 
@@ -32,7 +33,7 @@ const (
 func (s *Store) StartSession(ctx context.Context, m *Member) (*MemberSession, string, error) {
 	id := newID(sessionPrefix)
 	token := secretOf(tokenPrefix, id)
-	x := &MemberSession{ID: id, Organization: m.Organization, Member: m.ID, Hash: hashSecret(token), ExpiresAt: s.now().UTC().Add(SessionLife)}
+	x := &MemberSession{ID: id, Organization: m.Organization, Member: m.ID, Generation: m.Generation, Hash: hashSecret(token), ExpiresAt: s.now().UTC().Add(SessionLife)}
 	if _, err := put(ctx, s.sessions, id, x, bus.Absent); err != nil {
 		return nil, "", err
 	}
@@ -63,7 +64,9 @@ func (s *Store) AuthenticateToken(ctx context.Context, token string) (*MemberSes
 		return nil, nil, denied
 	}
 	m, err := s.Member(ctx, x.Organization, x.Member)
-	if errs.Is(err, errs.NotFound) || err == nil && m.State != MemberActive {
+	// The id follows from the address: whoever was removed and is invited again has
+	// the same one, and another generation.
+	if errs.Is(err, errs.NotFound) || err == nil && (m.State != MemberActive || m.Generation != x.Generation) {
 		return nil, nil, denied
 	}
 	return x, m, err

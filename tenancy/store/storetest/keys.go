@@ -211,6 +211,43 @@ func testLastOwner(t *testing.T, b bus.Bus) {
 	}
 }
 
+// testUsableOwner has an owner stay who may do everything: neither one who is
+// limited to tenants nor an id without an owner behind it counts.
+func testUsableOwner(t *testing.T, b bus.Bus) {
+	s, _ := newStore(t, b)
+	ctx := t.Context()
+	out := must(s.SignUp(ctx, signUp("acme")))(t)
+	org, first := out.Organization.ID, out.Owner.ID
+	join := func(email string, access tenancy.Access) *store.Member {
+		t.Helper()
+		_, token, err := s.Invite(ctx, org, email, first, access)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return must(s.Accept(ctx, must(s.Invited(ctx, token))(t), "h"))(t)
+	}
+	limited := tenancy.Access{Role: tenancy.RoleOwner, Tenants: []string{"acme"}}
+	second := join("second@acme.example", limited)
+	viewer := join("viewer@acme.example", tenancy.Access{Role: tenancy.RoleViewer})
+	// Such owners were listed once; and one is listed before it is written.
+	if _, _, err := s.ChangeOrganization(ctx, org, 0, func(o *store.Organization) error {
+		o.Owners = []string{first, second.ID, viewer.ID, "mem_gone"}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.RemoveMember(ctx, org, first, 0)
+	wantCode(t, err, errs.Conflict, "last_owner")
+	for _, access := range []tenancy.Access{limited, {Role: tenancy.RoleAdmin}} {
+		_, _, err = s.SetAccess(ctx, org, first, 0, access)
+		wantCode(t, err, errs.Conflict, "last_owner")
+	}
+	if _, _, err := s.SetAccess(ctx, org, second.ID, 0, tenancy.Access{Role: tenancy.RoleOwner}); err != nil {
+		t.Error(err)
+	}
+	must(s.RemoveMember(ctx, org, first, 0))(t)
+}
+
 func testMembers(t *testing.T, b bus.Bus) {
 	s, clock := newStore(t, b)
 	ctx := t.Context()
@@ -226,6 +263,9 @@ func testMembers(t *testing.T, b bus.Bus) {
 	if err != nil || m.State != store.MemberInvited || m.Role != tenancy.RoleDeveloper {
 		t.Fatalf("%+v, %v", m, err)
 	}
+	// A code is good for what its inviter gave, so another access is another code.
+	_, _, err = s.SetAccess(ctx, org, m.ID, 0, tenancy.Access{Role: tenancy.RoleOwner})
+	wantCode(t, err, errs.Conflict, "member_invited")
 	// A second invitation ends the first.
 	again, token, err := s.Invite(ctx, org, "dev@acme.example", out.Owner.ID, tenancy.Access{Role: tenancy.RoleViewer})
 	if err != nil || again.ID != m.ID {
@@ -330,10 +370,34 @@ func testSessions(t *testing.T, b bus.Bus) {
 	good(second)
 	must(s.RemoveMember(ctx, m.Organization, m.ID, 0))(t)
 	denied(second)
+	// Who is invited again has the same id, and is another member.
+	_, invitation, err = s.Invite(ctx, m.Organization, m.Email, "", tenancy.Access{Role: tenancy.RoleOwner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := must(s.Accept(ctx, must(s.Invited(ctx, invitation))(t), "h"))(t)
+	if again.ID != m.ID {
+		t.Errorf("id %s, want %s", again.ID, m.ID)
+	}
+	denied(second)
+	_, fresh, err := s.StartSession(ctx, again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good(fresh)
+	// One from before there were generations is of a member that has none.
+	old := *again
+	old.Generation = ""
+	_, ungenerated, err := s.StartSession(ctx, &old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	denied(ungenerated)
 	_, third, err := s.StartSession(ctx, out.Owner)
 	if err != nil {
 		t.Fatal(err)
 	}
+	good(third) // nor has who signed up one
 	clock.move(store.SessionLife)
 	denied(third)
 }
