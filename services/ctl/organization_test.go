@@ -90,10 +90,12 @@ func TestOrganizationCommands(t *testing.T) {
 	}
 	id := m["id"].(string)
 	shown(t, "dev@acme.example  developer  acme", "member", "list")
-	shown(t, "is viewer, tenants all", "member", "update", id, "--role", "viewer")
+	bad(t, 1, "member_invited", "member", "update", id, "--role", "viewer")
 	shown(t, "is removed", "member", "remove", id)
 	bad(t, 2, "--role", "member", "invite", "x@acme.example")
-	bad(t, 1, "last_owner", "member", "remove", good(t, "member", "list")["items"].([]any)[0].(map[string]any)["id"].(string))
+	owner := good(t, "member", "list")["items"].([]any)[0].(map[string]any)["id"].(string)
+	shown(t, "is owner, tenants all", "member", "update", owner, "--role", "owner")
+	bad(t, 1, "last_owner", "member", "remove", owner)
 
 	k := good(t, "key", "create", "ci", "--permission", "usage:read,tenants:read", "--tenant", "acme", "--expires", "1h")
 	shown(t, "ci", "key", "list")
