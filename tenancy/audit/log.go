@@ -193,33 +193,44 @@ func (l *Log) turn(ctx context.Context, organization string) (end func(), err er
 
 // append gives r its place in the chain and stores it there.
 func (l *Log) append(ctx context.Context, r *Record) error {
+	_, err := l.appendUnless(ctx, r, func(uint64) (bool, error) { return false, nil })
+	return err
+}
+
+// appendUnless appends r unless the chain has it already. has says so for the first end
+// records, and is asked again whenever somebody else was first: what is put behind an end
+// that it has looked at is not there a second time. It reports whether it was appended.
+func (l *Log) appendUnless(ctx context.Context, r *Record, has func(end uint64) (bool, error)) (bool, error) {
 	end, err := l.turn(ctx, r.Organization)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer end()
 	for {
 		h, err := l.head(ctx, r.Organization)
 		if err != nil {
-			return err
+			return false, err
+		}
+		if there, err := has(h.N); there || err != nil {
+			return false, err
 		}
 		r.N, r.Previous = h.N+1, h.Hash
 		if r.Hash, err = r.sum(); err != nil {
-			return err
+			return false, err
 		}
 		b, err := json.Marshal(r)
 		if err != nil {
-			return errs.New(errs.Internal, "encode an audit record: %w", err)
+			return false, errs.New(errs.Internal, "encode an audit record: %w", err)
 		}
 		_, err = l.records.Put(ctx, key(r.Organization, r.N), b, bus.Absent)
 		if err == nil {
 			h.N, h.Hash = r.N, r.Hash
 			l.remember(ctx, r.Organization, h)
-			return nil
+			return true, nil
 		}
 		l.forget(r.Organization)
 		if !errs.Is(err, errs.Conflict) {
-			return err
+			return false, err
 		}
 	}
 }

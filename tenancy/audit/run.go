@@ -79,26 +79,24 @@ func (l *Log) recover(ctx context.Context, e bus.Entry) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	there, err := l.recorded(ctx, &r)
+	// Who has read the notes after that Put claims it too; the chain takes one of them.
+	made, err := l.appendUnless(ctx, &r, func(end uint64) (bool, error) { return l.recorded(ctx, &r, end) })
 	if err != nil {
 		return false, err
 	}
-	if !there {
-		if err := l.append(ctx, &r); err != nil {
-			return false, err
-		}
+	if made {
 		l.cfg.Log.Warn("change recorded whose outcome is not known", "organization", r.Organization, "operation", r.Operation, "id", r.ID)
 	}
-	return !there, l.notes.Delete(ctx, e.Key, rev)
+	err = l.notes.Delete(ctx, e.Key, rev)
+	if errs.Is(err, errs.Conflict) || errs.Is(err, errs.NotFound) {
+		err = nil // another process had the same note, and was first
+	}
+	return made, err
 }
 
-// recorded reports whether the noted change is in the chain already.
-func (l *Log) recorded(ctx context.Context, note *Record) (bool, error) {
-	h, err := l.end(ctx, note.Organization)
-	if err != nil {
-		return false, err
-	}
-	for n := h.N; n > 0; n-- {
+// recorded reports whether the noted change is among the first end records of the chain.
+func (l *Log) recorded(ctx context.Context, note *Record, end uint64) (bool, error) {
+	for n := end; n > 0; n-- {
 		r, err := l.record(ctx, note.Organization, n)
 		if errs.Is(err, errs.NotFound) {
 			return false, nil

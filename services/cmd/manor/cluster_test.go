@@ -257,9 +257,14 @@ func leaderOf(t *testing.T, r *region, secret string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := js.Stream(t.Context(), "KV_partitions")
-	if err != nil {
-		t.Fatal(err)
+	var s jetstream.Stream
+	for deadline := time.Now().Add(30 * time.Second); ; { // which a busy machine may take a while to say
+		if s, err = js.Stream(t.Context(), "KV_partitions"); err == nil && s.CachedInfo().Cluster.Leader != "" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the bucket has no leader: ", err)
+		}
 	}
 	if n := s.CachedInfo().Config.Replicas; n != 3 {
 		t.Errorf("the bucket is kept %d times", n)
