@@ -71,24 +71,23 @@ func TestHost_CommitsWhileItSyncs(t *testing.T) {
 func TestHost_EpochWaitsForItsSync(t *testing.T) {
 	inSluggish(t, func(b *bubble, s *sluggish) {
 		own, theirs := partition.ID(few), partition.ID(few)
-		for p := range partition.ID(few) {
-			if b.owner(p) == "b1" {
-				own = p
-			} else {
-				theirs = p
+		b.eventually("both own something", func() bool {
+			own, theirs = few, few
+			for p := range partition.ID(few) {
+				if b.owner(p) == "b1" {
+					own = p
+				} else {
+					theirs = p
+				}
 			}
-		}
-		if own == few || theirs == few {
-			t.Skip("one of the two owns nothing")
-		}
+			return own != few && theirs != few
+		})
 		time.Sleep(15 * time.Second) // an owner that is new keeps what it has for a while
 		const takes = 1500 * time.Millisecond
 		s.takes.Store(int64(takes))
 		before := b.hosts["b1"].Entry(theirs).Table.Epoch
 		b.hosts["b2"].SetStopping(true) // so that b1 is to own all
-		for b.hosts["b1"].Entry(theirs).Table.Owner != "b1" {
-			time.Sleep(time.Millisecond)
-		}
+		b.eventually("b1 owns it", func() bool { return b.hosts["b1"].Entry(theirs).Table.Owner == "b1" })
 		seen := time.Now()
 		if err := b.append("b1", own, 7); err != nil || time.Since(seen) > takes/3 {
 			t.Errorf("an append to another partition: %v after %v", err, time.Since(seen))
