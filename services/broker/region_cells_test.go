@@ -60,31 +60,9 @@ func TestRegion_Cells(t *testing.T) {
 		w.brokers[1].start()
 		w.settled()
 	})
-	var want []string
-	pub := w.connect("pub", 0)
-	for i := range 40 {
-		p := fmt.Sprintf("r%02d", i)
-		pub.send(link.UpFrame{Kind: link.UpPublish, PacketID: 7, Message: mqtt.Message{
-			Topic: []byte("ret/" + p), Payload: []byte(p), QoS: mqtt.AtLeastOnce, Retain: true,
-		}})
-		pub.want(link.DownAck)
-		want = append(want, p)
-	}
+	want := w.retainSome()
 	w.livesIn(cell)
-	for i := range 4 {
-		c := w.connect(fmt.Sprint("late-", i), 0)
-		c.subscribe("ret/+", mqtt.AtLeastOnce)
-		got := c.collect(time.Second)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Errorf("at %s: got %v, expected %v", c.at.name, got, want)
-		}
-		c = w.connect(fmt.Sprint("exact-", i), 0)
-		c.subscribe("ret/r07", mqtt.AtLeastOnce)
-		if got := c.collect(time.Second); !slices.Equal(got, []string{"r07"}) {
-			t.Errorf("at %s: got %v for one topic", c.at.name, got)
-		}
-	}
+	w.findRetained(want)
 	for _, h := range w.brokers {
 		for _, id := range []mqtt.ClientID{"reader-0", "one-1", "two-2"} {
 			if a := h.shards.Ask(&link.Query{Kind: link.QueryClient, Tenant: "acme", ClientID: id}); !a.Found || a.Error != "" {

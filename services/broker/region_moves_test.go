@@ -264,28 +264,39 @@ func TestRegion_Drain(t *testing.T) {
 // Retained messages are found from every broker.
 func TestRegion_Retained(t *testing.T) {
 	w := newTown(t, 3)
+	w.findRetained(w.retainSome())
+}
+
+// retainSome publishes messages to be retained, r00 and so on under ret/.
+func (w *town) retainSome() (payloads []string) {
+	w.t.Helper()
 	pub := w.connect("pub", 0)
-	var want []string
 	for i := range 40 {
 		p := fmt.Sprintf("r%02d", i)
 		pub.send(link.UpFrame{Kind: link.UpPublish, PacketID: 7, Message: mqtt.Message{
 			Topic: []byte("ret/" + p), Payload: []byte(p), QoS: mqtt.AtLeastOnce, Retain: true,
 		}})
 		pub.want(link.DownAck)
-		want = append(want, p)
+		payloads = append(payloads, p)
 	}
+	return payloads
+}
+
+// findRetained subscribes to them anew.
+func (w *town) findRetained(want []string) {
+	w.t.Helper()
 	for i := range 4 {
-		c := w.connect(fmt.Sprintf("late-%d", i), 0)
+		c := w.connect(fmt.Sprint("late-", i), 0)
 		c.subscribe("ret/+", mqtt.AtLeastOnce)
 		got := c.collect(time.Second)
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
-			t.Errorf("at %s: got %v, expected %v", c.at.name, got, want)
+			w.t.Errorf("at %s: got %v, expected %v", c.at.name, got, want)
 		}
-		c = w.connect(fmt.Sprintf("exact-%d", i), 0)
+		c = w.connect(fmt.Sprint("exact-", i), 0)
 		c.subscribe("ret/r07", mqtt.AtLeastOnce)
 		if got := c.collect(time.Second); !slices.Equal(got, []string{"r07"}) {
-			t.Errorf("at %s: got %v for one topic", c.at.name, got)
+			w.t.Errorf("at %s: got %v for one topic", c.at.name, got)
 		}
 	}
 }

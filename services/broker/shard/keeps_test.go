@@ -4,11 +4,9 @@ package shard
 
 import (
 	"fmt"
-	"log/slog"
 	"testing"
 	"time"
 
-	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/cluster"
@@ -121,16 +119,9 @@ func TestRetained_OriginMoves(t *testing.T) {
 // what was not sent is not.
 func TestKeeps_OriginLost(t *testing.T) {
 	c := &oneOther{epoch: 1}
-	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := withCluster(t, c)
 	s := set.shards[0]
-	turn := func(f func()) {
-		r := runs.Get().(*run)
-		s.post(item{kind: itemCall, call: f}, r)
-		set.finish(r)
-	}
+	turn := s.turnOf()
 	done := 0
 	turn(func() {
 		p := s.newSpace(0, nil)

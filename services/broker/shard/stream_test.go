@@ -45,20 +45,32 @@ func (c *oneOther) Send(_ string, e *cluster.Enqueue, done func(cluster.Answer))
 	return nil
 }
 
-// What was refused, or lost with a link, goes again before all that was published
-// after it, and the first of what is under way says that it is.
-func TestStream_NothingOvertakes(t *testing.T) {
-	c := &oneOther{epoch: 1}
+// withCluster is a Set of one shard that nothing runs but the test, through turnOf.
+func withCluster(t *testing.T, c Cluster) *Set {
+	t.Helper()
 	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, tenant := set.shards[0], set.Tenant("acme")
-	turn := func(f func()) {
+	return set
+}
+
+// turnOf runs what it is given in a turn of the shard.
+func (s *Shard) turnOf() func(func()) {
+	return func(f func()) {
 		r := runs.Get().(*run)
 		s.post(item{kind: itemCall, call: f}, r)
-		set.finish(r)
+		s.set.finish(r)
 	}
+}
+
+// What was refused, or lost with a link, goes again before all that was published
+// after it, and the first of what is under way says that it is.
+func TestStream_NothingOvertakes(t *testing.T) {
+	c := &oneOther{epoch: 1}
+	set := withCluster(t, c)
+	s, tenant := set.shards[0], set.Tenant("acme")
+	turn := s.turnOf()
 	launch := func(payloads ...string) {
 		turn(func() {
 			for _, p := range payloads {
@@ -130,10 +142,7 @@ func TestStream_NothingOvertakes(t *testing.T) {
 // is published now behind them, and not past them.
 func TestStream_PartitionComesHere(t *testing.T) {
 	c := &oneOther{epoch: 1}
-	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := withCluster(t, c)
 	s := set.shards[0]
 	se := &sess{space: s.newSpace(0, nil)}
 	d := &dispatch{tenant: set.Tenant("acme"), msg: &mqtt.Message{Topic: []byte("t"), QoS: 1}}
@@ -154,10 +163,7 @@ func TestStream_PartitionComesHere(t *testing.T) {
 // place that it had among what was published, whatever was written meanwhile.
 func TestStream_LostUnwritten(t *testing.T) {
 	c := &oneOther{epoch: 1}
-	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := withCluster(t, c)
 	s, tenant := set.shards[0], set.Tenant("acme")
 	origin, p := s.newSpace(0, nil), s.newSpace(1, nil)
 	publish := func(payload string, deferred bool) {
@@ -196,16 +202,9 @@ func TestStream_LostUnwritten(t *testing.T) {
 // when that has arrived.
 func TestStream_FirstGoesAhead(t *testing.T) {
 	c := &oneOther{epoch: 1}
-	set, err := New(Config{Store: mem.New(), Partitions: 8, Shards: 1, Cluster: c, Now: func() int64 { return 1_000_000 }, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := withCluster(t, c)
 	s := set.shards[0]
-	turn := func(f func()) {
-		r := runs.Get().(*run)
-		s.post(item{kind: itemCall, call: f}, r)
-		set.finish(r)
-	}
+	turn := s.turnOf()
 	answer := func(a cluster.Answer) {
 		done := c.done
 		c.sent, c.done = nil, nil
