@@ -51,7 +51,7 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.sendUnwritten(e, se)
 		return
 	}
-	if s.set.inside.Load() && se.Durable() && group == "" && !share && se.kin == nil && !se.limits.Settings.LIFO && se.waiting() == 0 && se.Ready() && !se.space.sealed() && se.queueOf().MayKeep() {
+	if group == "" && !share && s.maySendWritten(se) {
 		s.sendWritten(e, se)
 		return
 	}
@@ -78,6 +78,13 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 	if se.Durable() && b.Len() > before {
 		s.storedIn(se.space.ledger)
 	}
+}
+
+// maySendWritten reports whether the next message of a session can be sent at once, with
+// its delivery's record to hold it.
+func (s *Shard) maySendWritten(se *sess) bool {
+	return s.set.inside.Load() && se.Durable() && se.kin == nil && !se.limits.Settings.LIFO && !se.space.sealed() &&
+		se.waiting() == 0 && se.Ready() && se.queueOf().MayKeep()
 }
 
 // sendWritten sends a message that nothing waits before: the record of its delivery
