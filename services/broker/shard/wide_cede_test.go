@@ -136,5 +136,7 @@ func playPlanned(t *testing.T, seed uint64) {
 	for _, c := range all {
 		gone += c.moved
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	t.Logf("%d moves, %d connections went on elsewhere, %+v", moves, gone, w.stats)
 }

@@ -152,6 +152,8 @@ func playWide(t *testing.T, seed uint64) {
 		}
 	}
 	once(t, "the group", pubs, shared)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	t.Logf("%+v", w.stats)
 }
 
