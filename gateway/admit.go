@@ -97,7 +97,7 @@ func (t *turn) freeSlot() {
 }
 
 // admitted waits for CONNACK, or refuses the client. It also returns when the client
-// has to wait for the owner of its partition.
+// has to wait for the owner of its partition, and of one that a loop has before that.
 func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	if r.Reason.Failed() {
 		c.refuse(t, r)
@@ -105,7 +105,7 @@ func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	}
 	// The client may send on before CONNACK, but what it may do is known only
 	// then [MQTT-3.1.4-6].
-	return c.wait(func() bool { return c.opened || c.waitsLocked() })
+	return c.wait(func() bool { return c.opened || c.waitsLocked() || c.entering })
 }
 
 func (c *connection) refuse(t *turn, r conn.Refusal) {

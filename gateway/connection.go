@@ -105,6 +105,10 @@ type connection struct {
 	wake    chan struct{}
 	// source: an event loop has the socket, and owns the inbound half.
 	source *loop.Source
+	// entering: a goroutine owns the inbound half, to let the client in. rested: its
+	// loop has heard more meanwhile, and looks again when woken.
+	entering bool
+	rested   bool
 	// lingerUntil is when a client that was told goodbye has had its time, on a
 	// loop; before that, when the broker's answer to the close is not waited for any
 	// more. In Unix milliseconds.
@@ -122,8 +126,11 @@ type connection struct {
 	// answered: the broker has heard of the close, or is not waited for any more.
 	answered bool
 
-	// rest is what was read of a packet that has not come whole; the loop's.
+	// rest is what was read of a packet that has not come whole; the inbound half's.
 	rest *rest
+	// stranger: it came to its loop before CONNACK, and has none as far as the loop has
+	// seen; the loop's.
+	stranger bool
 
 	// delivered counts the messages that were appended since the last write.
 	// uncredited: the broker is granted nothing until a timer fires.
@@ -176,14 +183,20 @@ func (c *connection) session() *tenancy.SessionOverride {
 // each.
 func (g *Gateway) handle(in *listener.Conn) {
 	c := g.newConnection(in)
-	if moved := c.read(); !moved {
+	goesOn := false
+	if c.stranger {
+		goesOn = c.arrive()
+	} else {
+		goesOn = c.read()
+	}
+	if !goesOn {
 		c.finish()
 	}
 }
 
 func (g *Gateway) newConnection(in *listener.Conn) *connection {
 	now := time.Now().UnixMilli()
-	c := &connection{gw: g, in: in, started: now}
+	c := &connection{gw: g, in: in, started: now, stranger: in.Socket.Own()}
 	c.lastRead.Store(now)
 	cfg := in.Listener.Config()
 	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()

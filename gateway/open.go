@@ -231,6 +231,13 @@ func (c *connection) openedLocked(in bool) {
 // partition, and has no answer and no CONNACK yet.
 func (c *connection) waitsLocked() bool { return c.opening != nil && c.opening.until != 0 && !c.opened }
 
+// asks reports whether a broker is asked for a channel, or soon will be.
+func (c *connection) asks() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opening != nil
+}
+
 // overdueLocked ends c, which has no CONNACK yet, if it is time, and returns when to
 // look again.
 func (c *connection) overdueLocked(now int64) (again int64) {

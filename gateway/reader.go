@@ -191,7 +191,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if c.version() == 0 {
 			n, ok := c.connect(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -199,7 +199,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if sp := c.special.Load(); sp != nil && sp.enhanced != nil {
 			n, ok := c.authenticate(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -265,7 +265,7 @@ func (c *connection) send(t *turn) {
 	t.fx.Reset()
 	t.decoder.Reset()
 	c.mu.Lock()
-	alone, dirty := c.source == nil, c.dirty
+	alone, dirty := c.source == nil || c.entering, c.dirty
 	c.mu.Unlock()
 	if !alone {
 		return // a loop flushes once for all
