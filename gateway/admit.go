@@ -24,7 +24,7 @@ import (
 // whether the client was let in.
 func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	p := &t.packet
-	t.tenant, t.username = "", ""
+	t.tenant, t.username, t.stranger = "", "", false
 	n, err := t.decoder.Decode(b, 0, c.gw.cfg.ConnectSize, p)
 	if err != nil {
 		var e *packet.Error
@@ -114,6 +114,7 @@ func (c *connection) refuse(t *turn, r conn.Refusal) {
 	if why == "" {
 		why = r.Text
 	}
+	c.tellRefusal(t, r, why)
 	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(), "tenant", short(t.tenant),
 		"username", short(t.username), "client_id", short(c.clientID), "reason", r.Reason.String(), "why", why)
 	c.end(r.Close())
@@ -140,7 +141,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	named, username, r := g.tenantOf(ctx, c, p)
 	t.username = username
 	if named != nil {
-		t.tenant = named.ID
+		t.tenant, t.stranger = named.ID, named.State == ""
 	}
 	if r.Reason.Failed() {
 		return r

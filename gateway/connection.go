@@ -219,6 +219,7 @@ func (c *connection) endLocked(cl conn.Close) {
 	if c.ending {
 		return
 	}
+	known := c.knownLocked()
 	c.ending, c.goodbye = true, cl
 	if c.opening != nil {
 		c.gw.waiting.forget(c.opening)
@@ -228,6 +229,9 @@ func (c *connection) endLocked(cl conn.Close) {
 	c.wakeLocked()
 	c.markLocked()
 	c.count(cl)
+	if known {
+		c.tellEndLocked(cl)
+	}
 }
 
 // markLocked puts c in the gateway's list, to be flushed.

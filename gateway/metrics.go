@@ -43,6 +43,8 @@ const (
 	mWaiting
 	mGuests
 	mGuestSessions
+	mEvents
+	mEventsDropped
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -74,6 +76,8 @@ var Metrics = []telemetry.Metric{
 	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
 	mGuests:               {Name: "mqtt_gateway_guests", Kind: telemetry.Gauge, Help: "Clients that have a guest session (allow_register_during_netsplit)."},
 	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
+	mEvents:               {Name: "mqtt_gateway_events_total", Kind: telemetry.Counter, Help: "Events in the histories of tenants' clients that were written."},
+	mEventsDropped:        {Name: "mqtt_gateway_events_dropped_total", Kind: telemetry.Counter, Help: "Events of which at most the number was written: too many had gathered, or the bus was away for long."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -144,6 +148,8 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
+	Metrics[mEvents].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Written()) })
+	Metrics[mEventsDropped].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Dropped()) })
 	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })
 	r.MustRegister(tenantCollector{g})
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.brokers.Up()) })

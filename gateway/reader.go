@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 const (
@@ -29,8 +30,9 @@ type turn struct {
 	packets [16]int
 	// slot ends the turn of a CONNECT; nil without one.
 	slot func()
-	// tenant and username that a CONNECT claims.
+	// tenant and username that a CONNECT claims. stranger: there is no such tenant.
 	tenant, username string
+	stranger         bool
 }
 
 // reading is the buffer of a reading goroutine.
@@ -342,6 +344,7 @@ func (c *connection) countTurn(t *turn) {
 		if c.state != nil {
 			c.state.drops[why].Add(uint64(n))
 		}
+		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: int(n)})
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
@@ -364,6 +367,11 @@ func (c *connection) countRefused(fx *conn.Effects) {
 			c.gw.metrics.subscriptions[by].Add(float64(n))
 		}
 	}
+	total := 0
+	for _, n := range fx.Refused {
+		total += int(n)
+	}
+	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: first.Text, Topic: short(first.Filter), Count: total})
 	now := time.Now().UnixMilli()
 	if c.refusedLogged != 0 && now-c.refusedLogged < refusalEvery.Milliseconds() {
 		return

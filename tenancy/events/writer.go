@@ -59,11 +59,21 @@ func NewWriter(open func(context.Context) (bus.Stream, error), log *slog.Logger)
 }
 
 // Written and Dropped count events: those that are kept, and those of which at most
-// the number is.
-func (w *Writer) Written() uint64 { return w.written.Load() }
+// the number is. They may be asked of a nil Writer.
+func (w *Writer) Written() uint64 {
+	if w == nil {
+		return 0
+	}
+	return w.written.Load()
+}
 
 // Dropped is beside Written.
-func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
+func (w *Writer) Dropped() uint64 {
+	if w == nil {
+		return 0
+	}
+	return w.dropped.Load()
+}
 
 // Add takes an event of a tenant. It does not wait.
 func (w *Writer) Add(tenant string, e Event) {
