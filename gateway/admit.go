@@ -19,8 +19,8 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// connect handles the CONNECT at the front of b, and waits for the broker's
-// answer. It returns the packet's length, 0 if it has not come whole, and
+// connect handles the CONNECT at the front of b and, where a goroutine has the
+// connection, waits for the broker's answer. It returns the packet's length, 0 if it has not come whole, and
 // whether the client was let in.
 func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	p := &t.packet

@@ -34,8 +34,8 @@ const (
 	warned
 )
 
-// connection is the shell of a connection machine. Its reading goroutine owns
-// the machine's inbound half.
+// connection is the shell of a connection machine. Who reads owns the machine's
+// inbound half: its goroutine, its loop, or while entering who lets it in.
 type connection struct {
 	gw    *Gateway
 	in    *listener.Conn
@@ -103,7 +103,7 @@ type connection struct {
 	paused  bool
 	stalled bool
 	wake    chan struct{}
-	// source: an event loop has the socket, and owns the inbound half.
+	// source: an event loop has the socket, and owns the inbound half unless entering.
 	source *loop.Source
 	// entering: a goroutine owns the inbound half, to let the client in. rested: its
 	// loop has heard more meanwhile, and looks again when woken.
@@ -374,7 +374,7 @@ func (c *connection) appendedLocked(n int, owed bool) {
 	}
 }
 
-// finish is the last thing that the reading goroutine does.
+// finish is the last thing that who reads does.
 func (c *connection) finish() {
 	c.end(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
 	c.gw.flushOne(c)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/gateway"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
@@ -92,4 +93,64 @@ func TestEntering_GoneMeanwhile(t *testing.T) {
 	close(w.dir.thinks)
 	w.eventually("the connection stays", func() bool { return w.gw.Connections() == 0 })
 	w.dial("mqtt").mustConnect(hello("next")) // the quota has its place back
+}
+
+// eager is a CONNECT with a PINGREQ right behind it.
+func eager(c *client, id string) []byte {
+	c.v = packet.V5
+	b := packet.Append(nil, c.v, &packet.Packet{Type: packet.CONNECT, Connect: hello(id)}, 0)
+	return packet.Append(b, c.v, &packet.Packet{Type: packet.PINGREQ}, 0)
+}
+
+// What was said behind CONNECT is handled after CONNACK also if the broker that was
+// asked is lost, or says that the partition has moved, and another answers, at once or
+// later.
+func TestEntering_AnotherBroker(t *testing.T) {
+	for _, listener := range []string{"mqtt", "mqtts"} {
+		for _, how := range []string{"lost", "moved", "moved and known"} {
+			t.Run(listener+", "+how, func(t *testing.T) {
+				for range 10 {
+					r := startRegion(t, 2, true, nil)
+					r.brokers[0].mu.Lock()
+					r.brokers[0].quiet = true
+					r.brokers[0].mu.Unlock()
+					c := r.any(listener, "acme.localhost")
+					c.write(eager(c, idIn(0, 0)))
+					r.eventually("asked", func() bool { return r.brokers[0].opened() == 1 })
+					switch how {
+					case "lost":
+						r.brokers[0].lose()
+					case "moved":
+						r.brokers[0].down(link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: 0, Epoch: 2}})
+					default:
+						r.brokers[0].down(link.DownFrame{Kind: link.DownMoved, Moved: &link.Moved{Partition: 0, Epoch: 2, Broker: "b1"}})
+					}
+					if how != "moved and known" {
+						r.waiting(1)
+						r.own(1, 1, 3, 0)
+					}
+					c.welcome()
+					c.want(packet.PINGRESP)
+				}
+			})
+		}
+	}
+}
+
+// A connect, a subscription and a disconnect cost a bounded number of calls to the
+// kernel: two writes, and a read for each packet and one in vain.
+func TestEntering_Calls(t *testing.T) {
+	w := start(t, nil)
+	const n = 100
+	reads, writes := w.metric("mqtt_gateway_loop_reads_total"), w.metric("mqtt_gateway_loop_writes_total")
+	for range n {
+		c := w.dial("mqtt").mustConnect(hello(""))
+		c.subscribe("a")
+		c.send(&packet.Packet{Type: packet.DISCONNECT, Disconnect: &packet.Disconnect{}})
+		c.wantEnd()
+	}
+	reads, writes = w.metric("mqtt_gateway_loop_reads_total")-reads, w.metric("mqtt_gateway_loop_writes_total")-writes
+	if reads > 4*n || writes > 2*n+n/10 || writes < n {
+		t.Errorf("%v reads and %v writes for each", reads/n, writes/n)
+	}
 }

@@ -139,7 +139,8 @@ func (c *connection) Readable(l *loop.Loop) {
 // Writable implements loop.Handler.
 func (c *connection) Writable(*loop.Loop) { c.in.Socket.Drain() }
 
-// Woken implements loop.Handler: c is paused no longer, or ends.
+// Woken implements loop.Handler: c is paused no longer, or ends, or was heard while it
+// was let in.
 func (c *connection) Woken(l *loop.Loop) {
 	c.mu.Lock()
 	if c.entering {
@@ -150,6 +151,12 @@ func (c *connection) Woken(l *loop.Loop) {
 	over := ending && c.told && time.Now().UnixMilli() >= c.lingerUntil
 	entered := c.stranger && (c.opened || ending)
 	c.rested = c.rested && paused
+	if c.stranger && !entered && !paused && c.rest != nil && c.waitsLocked() {
+		// What it has said behind its CONNECT waits for CONNACK, and nothing that the
+		// kernel has would tell of it.
+		c.paused, paused = true, true
+		source.WantEnd()
+	}
 	c.mu.Unlock()
 	if entered {
 		c.stranger = false

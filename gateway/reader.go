@@ -344,7 +344,7 @@ func (c *connection) countTurn(t *turn) {
 		if c.state != nil {
 			c.state.drops[why].Add(uint64(n))
 		}
-		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: int(n)})
+		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: n})
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
@@ -369,7 +369,7 @@ func (c *connection) countRefused(fx *conn.Effects) {
 	}
 	total := 0
 	for _, n := range fx.Refused {
-		total += int(n)
+		total += n
 	}
 	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: first.Text, Topic: short(first.Filter), Count: total})
 	now := time.Now().UnixMilli()

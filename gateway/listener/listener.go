@@ -99,6 +99,8 @@ type Listener struct {
 	warned  atomic.Int64 // Unix seconds of the last line about max connections
 	// strangers bounds the lines about those that do not speak TLS.
 	strangers rate.Sometimes
+	// unaccepting bounds those about connections that cannot be accepted.
+	unaccepting rate.Sometimes
 }
 
 // New validates c, reads its certificate and binds its address.
@@ -106,7 +108,7 @@ func New(c Config, o Options) (*Listener, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label()), strangers: rate.Sometimes{First: 1, Interval: time.Minute}}
+	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label()), strangers: rate.Sometimes{First: 1, Interval: time.Minute}, unaccepting: rate.Sometimes{First: 1, Interval: 10 * time.Second}}
 	l.trusted, _ = c.trusted() // Validate has seen it
 	if c.TLS() {
 		var err error
@@ -222,7 +224,9 @@ func (a acceptor) Accept() (net.Conn, error) {
 // unaccepted waits a moment: the process is out of descriptors, most often, and
 // others will be closed.
 func (l *Listener) unaccepted(err error) {
-	l.log.Warn("accept", "error", err)
+	l.unaccepting.Do(func() {
+		l.log.Warn("connections cannot be accepted; it is tried 20 times a second, and told every 10 s", "error", err)
+	})
 	time.Sleep(50 * time.Millisecond)
 }
 

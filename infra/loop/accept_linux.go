@@ -58,8 +58,12 @@ func (a *Acceptor) Accept() (*Socket, netip.AddrPort, error) {
 	var sa syscall.Sockaddr
 	var err error
 	if rerr := a.raw.Read(func(l uintptr) bool {
-		fd, sa, err = syscall.Accept4(int(l), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
-		return !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR) && !errors.Is(err, syscall.ECONNABORTED)
+		for { // Go's poller tells of connections that come, not of those that wait
+			fd, sa, err = syscall.Accept4(int(l), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			if !errors.Is(err, syscall.EINTR) && !errors.Is(err, syscall.ECONNABORTED) {
+				return !errors.Is(err, syscall.EAGAIN)
+			}
+		}
 	}); rerr != nil {
 		return nil, netip.AddrPort{}, net.ErrClosed
 	}
@@ -76,7 +80,13 @@ func peerOf(sa syscall.Sockaddr) netip.AddrPort {
 	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *syscall.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+		addr := netip.AddrFrom16(a.Addr).Unmap()
+		if a.ZoneId != 0 && addr.Is6() {
+			if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
+				addr = addr.WithZone(i.Name)
+			}
+		}
+		return netip.AddrPortFrom(addr, uint16(a.Port))
 	}
 	return netip.AddrPort{}
 }

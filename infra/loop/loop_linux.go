@@ -70,6 +70,10 @@ type Loop struct {
 	shared time.Time // when several owners were seen last
 	// several says that this was less than sharedTime before the batch.
 	several bool
+	// nobody's sources are those without a name. They take turns with the others, and
+	// are not one of several: connections that come and go must not make the batches of
+	// all others small.
+	nobody owner
 	// more says that there is something to do besides what comes.
 	more bool
 }
@@ -133,7 +137,7 @@ func (l *Loop) Calls() *Calls { return &l.calls }
 
 // Add watches fd, which must be in non-blocking mode, for h. Bytes to read are
 // wanted from the start. While there is more to do than the loop can, the owners
-// of sources, by name, are served for equal times.
+// of sources, by name, are served for equal times; those without a name are one.
 func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
 	s := &Source{loop: l, h: h, fd: fd, events: unix.EPOLLIN}
 	l.mu.Lock()
@@ -194,6 +198,9 @@ func (l *Loop) forget(s *Source) {
 
 func (l *Loop) joinOwner(s *Source, name string) {
 	s.name, s.owner = name, l.owners[name]
+	if name == "" {
+		s.owner = &l.nobody
+	}
 	if s.owner == nil {
 		s.owner = &owner{}
 		l.owners[name] = s.owner
@@ -266,7 +273,11 @@ func (l *Loop) turn() (more bool) {
 	l.gather()
 	start := time.Now()
 	before, most, fresh := time.Duration(0), aloneTime, false
-	if l.fair.Flows() > 1 {
+	flows := l.fair.Flows()
+	if l.nobody.flow.Busy() {
+		flows--
+	}
+	if flows > 1 {
 		l.shared, fresh = start, l.fair.Fresh()
 	}
 	if l.several = start.Sub(l.shared) < sharedTime; l.several {

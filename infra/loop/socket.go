@@ -138,6 +138,10 @@ func (s *Socket) Backlog() int {
 // Write takes all of p or fails.
 func (s *Socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
+	if s.own && s.source == nil {
+		s.mu.Unlock()
+		return 0, errStays // nothing would ever write it
+	}
 	if !s.async {
 		before := s.progress
 		s.mu.Unlock()

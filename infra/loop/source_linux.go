@@ -34,7 +34,7 @@ func (s *Source) WantRead(want bool) {
 		s.change(unix.EPOLLIN, unix.EPOLLRDHUP|unix.EPOLLET)
 		return
 	}
-	s.change(0, unix.EPOLLIN)
+	s.change(0, unix.EPOLLIN|unix.EPOLLET)
 }
 
 // Rest is WantRead(false), but that an end or an error is told once, instead of again
