@@ -34,8 +34,8 @@ func (q *Query) wants(e *Event) bool {
 
 // Page is a part of what is asked for.
 type Page struct {
-	// Events are in the order in which gateways wrote them: about a second may be
-	// between the clocks of two.
+	// Events are in the order of their times. Gateways write once a second: of that
+	// much one on the next page may be older.
 	Events []Event
 	// Next is the Cursor of what comes after; empty at the end.
 	Next string
@@ -74,6 +74,15 @@ const (
 
 // List returns events of a tenant. The error is Invalid for a Cursor that is none.
 func (l *Log) List(ctx context.Context, tenant string, q Query) (*Page, error) {
+	page, err := l.list(ctx, tenant, q)
+	if err == nil {
+		slices.SortStableFunc(page.Events, func(a, b Event) int { return a.At.Compare(b.At) })
+	}
+	return page, err
+}
+
+// list is List in the order of the stream.
+func (l *Log) list(ctx context.Context, tenant string, q Query) (*Page, error) {
 	filter := tenant + ".*"
 	if q.Client != "" {
 		filter = subject(tenant, slotOf(q.Client))
