@@ -42,6 +42,8 @@ type fakeDirectory struct {
 	tenants map[string]*tenancy.Tenant
 	changes chan tenancy.Change
 	down    bool
+	// authorize is who decides; nil grants the default.
+	authorize func(*tenancy.Tenant, *tenancy.Arrival) (*tenancy.Grant, error)
 }
 
 func newDirectory() *fakeDirectory {
@@ -91,6 +93,15 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+}
+
+func (d *fakeDirectory) Authorize(_ context.Context, t *tenancy.Tenant, a *tenancy.Arrival) (*tenancy.Grant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.authorize != nil {
+		return d.authorize(t, a)
+	}
+	return tenancy.DefaultGrant(), nil
 }
 
 // Begin knows the method FAKE: the client says its name, and then "secret". A

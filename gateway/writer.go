@@ -54,7 +54,10 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 			g.load.told(l, f.Load)
 		}
 		switch f.Kind {
-		case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable:
+		case link.DownAnswer:
+			g.held(f.Answer)
+			continue
+		case link.DownGoaway, link.DownLoad, link.DownTable:
 			continue
 		default:
 		}
@@ -149,6 +152,13 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 	if f.Kind == link.DownDeliver {
 		c.delivered++
 	}
+	if r.Denied {
+		c.gw.metrics.drops[conn.DropDenied].Inc()
+		if f.QoS > mqtt.AtMostOnce {
+			c.tooLarge = append(c.tooLarge, f.PacketID)
+		}
+		c.markLocked()
+	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		c.warnOut = max(c.warnOut, warnDue)
@@ -161,6 +171,9 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		c.opened = true
 		c.silence.Store(c.m.KeepAlive().Milliseconds())
 		c.lookLocked()
+		if c.m.MayHold() {
+			c.holdLocked(false)
+		}
 		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
 	}
 	if r.Opened || r.Resume {

@@ -118,6 +118,9 @@ func (g *Grant) MaySubscribe(filter string) (most mqtt.QoS, ok bool) {
 	return most, true
 }
 
+// Default reports whether it is DefaultGrant's.
+func (g *Grant) Default() bool { return g.everything }
+
 // Class is that of the set; empty for the default.
 func (g *Grant) Class() string {
 	if g.set == nil {
