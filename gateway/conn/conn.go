@@ -74,7 +74,7 @@ type Conn struct {
 	limit      uint32 // the client's Maximum Packet Size, 0 for none
 	aliasMax   uint16 // what we announced
 	receiveMax uint16
-	asked      uint32 // the session expiry of CONNECT
+	asked      uint32          // the session expiry of CONNECT
 	connack    *packet.Connack // until it is sent
 	method     *string         // the Authentication Method of CONNECT
 	told       unavailable     // in CONNACK
