@@ -75,6 +75,9 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.operation = o.ID
+	for _, shadow := range []string{"false", "true"} {
+		w.want(w.do("PUT", "/v1/tenants/acme/policies", w.owner, `{"files":{"p.rego":"package mqtt\n\ngrants := []"},"shadow":`+shadow+`}`), 200, "")
+	}
 	return w
 }
 
@@ -91,7 +94,7 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation).Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{revision}", "1").Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -141,6 +144,16 @@ var accessTable = map[string]accessRow{
 	"replace-settings":           {"oad", `{}`},
 	"list-client-cas":            {"oadbv", ""},
 	"replace-client-cas":         {"oad", `{}`},
+	"list-policies":              {"oadv", ""},
+	"get-policy":                 {"oadv", ""},
+	"put-policy":                 {"oad", `{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`},
+	"delete-policy":              {"oad", ""},
+	"rollback-policy":            {"oad", `{"revision":1}`},
+	"test-policy":                {"oadv", `{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`},
+	"explain-policy":             {"oadv", `{"topic":"a"}`},
+	"simulate-policy":            {"oadv", `{"revision":1}`},
+	"get-policy-shadow":          {"oadv", ""},
+	"delete-policy-shadow":       {"oad", ""},
 	"list-quotas":                {"oadbv", ""},
 	"replace-quota-overrides":    {"oab", `{}`},
 	"get-usage":                  {"oadbv", ""},

@@ -32,6 +32,7 @@ import (
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -155,8 +156,12 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	policies, err := decide.New(decide.Config{Store: records, Log: log, Registerer: registry})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -174,6 +179,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets},
 		node.Part{Name: "audit", Run: changes.Run},
+		node.Part{Name: "policies", Run: policies.Run},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)
