@@ -234,8 +234,8 @@ type connectInput struct {
 	tenancy.Arrival
 }
 
-// Admit evaluates mqtt.connect. What is undefined, wrong or fails denies, and Why of
-// the answer says so.
+// Admit evaluates mqtt.connect. What is undefined denies, and so does what is wrong or
+// fails, of which Why of the answer says so.
 func (p *Program) Admit(ctx context.Context, t TenantInput, a *tenancy.Arrival) tenancy.ConnectAnswer {
 	if !p.Connect {
 		return tenancy.ConnectAnswer{Allow: true, Class: p.Classes[0]}
@@ -245,7 +245,7 @@ func (p *Program) Admit(ctx context.Context, t TenantInput, a *tenancy.Arrival) 
 		return tenancy.ConnectAnswer{Why: "mqtt.connect: " + err.Error()}
 	}
 	if v == nil {
-		return tenancy.ConnectAnswer{Why: "mqtt.connect is undefined for this client"}
+		return tenancy.ConnectAnswer{Reason: "the tenant's policy does not let this client in: mqtt.connect is undefined for it"}
 	}
 	var said struct {
 		Allow  bool   `json:"allow"`

@@ -92,7 +92,7 @@ func TestProgram(t *testing.T) {
 	}{
 		{"joe", "192.0.2.1", tenancy.ConnectAnswer{Allow: true, Class: "sensor"}},
 		{"op-1", "10.1.2.3", tenancy.ConnectAnswer{Allow: true, Class: "operator"}},
-		{"op-1", "192.0.2.1", tenancy.ConnectAnswer{Why: "mqtt.connect is undefined for this client"}},
+		{"op-1", "192.0.2.1", tenancy.ConnectAnswer{Reason: "the tenant's policy does not let this client in: mqtt.connect is undefined for it"}},
 	} {
 		if got := p.Admit(t.Context(), policy.TenantInput{}, &tenancy.Arrival{Client: tenancy.Subject{Username: c.user}, IP: c.ip}); got != c.want {
 			t.Errorf("%s from %s: %+v, want %+v", c.user, c.ip, got, c.want)
