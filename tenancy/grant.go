@@ -52,15 +52,36 @@ func NewGrant(revision uint64, publish, subscribe []string) (*Grant, error) {
 // MayPublish reports whether a message may be published to the topic name,
 // which must be valid, with that QoS and retain flag.
 func (g *Grant) MayPublish(topic []byte, qos mqtt.QoS, retain bool) bool {
-	if len(topic) == 0 || topic[0] == '$' {
-		return false
-	}
 	if g.everything {
-		return true
+		return len(topic) > 0 && topic[0] != '$'
+	}
+	return g.Publishes(topic).Allows(qos, retain)
+}
+
+// Allowance is with what QoS and retain flags a topic may be published to. It is a
+// plain value.
+type Allowance uint8
+
+// Allows reports whether that QoS with that retain flag is among them.
+func (a Allowance) Allows(qos mqtt.QoS, retain bool) bool { return uint8(a)&bit(qos, retain) != 0 }
+
+// everyAllowance is all of them.
+const everyAllowance Allowance = 1<<6 - 1
+
+// Publishes is how the topic name, which must be valid, may be published to.
+func (g *Grant) Publishes(topic []byte) Allowance {
+	switch {
+	case len(topic) == 0 || topic[0] == '$':
+		return 0
+	case g.everything:
+		return everyAllowance
 	}
 	o := outcome{deny: noPriority, allow: noPriority}
 	g.match(&g.set.publish, topic, 0, &o)
-	return o.deny < o.allow && o.mask&bit(qos, retain) != 0
+	if o.deny >= o.allow {
+		return 0
+	}
+	return Allowance(o.mask)
 }
 
 // MayReceive reports whether the subscribe entries allow messages of the topic

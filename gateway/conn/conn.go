@@ -86,6 +86,7 @@ type Conn struct {
 	sent       uint64   // what was sent to the broker, in link.UpFrame.Cost
 	forwarded  [2]uint32
 	samples    uint32 // publishes that were allowed
+	memo       *memo  // nil before the first publish under a policy
 
 	// The outbound half.
 

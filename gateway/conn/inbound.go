@@ -64,7 +64,7 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 		return
 	}
 	grant := c.grant.Load()
-	may := grant.MayPublish(m.Topic, m.QoS, m.Retain)
+	may := c.mayPublish(grant, m)
 	if !may || !grant.Default() {
 		c.decided(grant, m, may, fx)
 	}

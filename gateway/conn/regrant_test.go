@@ -106,6 +106,30 @@ func TestGrant_CapsQoS(t *testing.T) {
 	}
 }
 
+// TestPublish_Memo: what is remembered of topics is that of the grant that holds.
+func TestPublish_Memo(t *testing.T) {
+	c, _ := accepted(t, 1<<40, granted(t, oneEntry("a/#", 1)), nil)
+	var fx conn.Effects
+	may := func(topic string, qos mqtt.QoS) bool {
+		fx.Reset()
+		c.Handle(&packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{PacketID: 1, Message: mqtt.Message{Topic: []byte(topic), QoS: qos}}}, &fx)
+		return len(fx.Up.Frames) == 1
+	}
+	for range 3 {
+		for i := range 40 {
+			if !may(fmt.Sprintf("a/%d", i), 1) || may(fmt.Sprintf("a/%d", i), 2) || may(fmt.Sprintf("b/%d", i), 0) {
+				t.Fatalf("topics %d are not what the grant says", i)
+			}
+		}
+	}
+	c.Regrant(granted(t, oneEntry("b/#", 2)))
+	for i := range 40 {
+		if may(fmt.Sprintf("a/%d", i), 0) || !may(fmt.Sprintf("b/%d", i), 2) {
+			t.Fatalf("after another grant topics %d are what the old one says", i)
+		}
+	}
+}
+
 // BenchmarkPublish is what the machine does for one PUBLISH at QoS 0, under the
 // default and under a policy with 200 entries.
 func BenchmarkPublish(b *testing.B) {
@@ -117,17 +141,27 @@ func BenchmarkPublish(b *testing.B) {
 		}
 		entries = append(entries, e)
 	}
-	for name, g := range map[string]*tenancy.Grant{"default": tenancy.DefaultGrant(), "200": granted(b, entries...)} {
-		b.Run(name, func(b *testing.B) {
+	for _, row := range []struct {
+		name   string
+		grant  *tenancy.Grant
+		topics int
+	}{{"default", tenancy.DefaultGrant(), 1}, {"200-one-topic", granted(b, entries...), 1}, {"200-four-topics", granted(b, entries...), 4}, {"200-many-topics", granted(b, entries...), 1000}} {
+		b.Run(row.name, func(b *testing.B) {
+			g := row.grant
 			c := &conn.Conn{}
 			p := &packet.Connect{Version: packet.V5, ClientID: "c", CleanStart: true}
 			c.Connect(p)
 			c.Accept(p, conn.Admission{Identity: &tenancy.Identity{Tenant: &tenancy.Tenant{ID: "acme", Limits: tenancy.NoLimits()}, Grant: g}})
 			c.Receive(nil, nil, &link.DownFrame{Kind: link.DownOpened, Bytes: 1 << 62})
 			var fx conn.Effects
-			in := packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{Message: mqtt.Message{Topic: []byte("site117/dev/c/temp/data"), Payload: make([]byte, 64)}}}
+			in := packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{Message: mqtt.Message{Payload: make([]byte, 64)}}}
+			topics := make([][]byte, row.topics)
+			for i := range topics {
+				topics[i] = fmt.Appendf(nil, "site%d/dev/c/temp%d/data", 100+(i*10+7)%100, i)
+			}
 			b.ReportAllocs()
-			for b.Loop() {
+			for i := 0; b.Loop(); i++ {
+				in.Publish.Message.Topic = topics[i%len(topics)]
 				c.Handle(&in, &fx)
 				if len(fx.Up.Frames) != 1 {
 					b.Fatal("not passed on")
