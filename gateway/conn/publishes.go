@@ -19,7 +19,10 @@ const (
 
 // memo is what a grant of the tenant's own policy has said of topics; the place of one
 // is by its slot. It is made with the first publish.
-type memo [memoTopics]memoEntry
+type memo struct {
+	entries [memoTopics]memoEntry
+	last    *memoEntry // most clients stay with a topic for a while
+}
 
 type memoEntry struct {
 	grant *tenancy.Grant // that has said it; another one is asked
@@ -42,8 +45,13 @@ func (c *Conn) mayPublish(grant *tenancy.Grant, m *mqtt.Message) bool {
 	}
 	if c.memo == nil {
 		c.memo = &memo{}
+		c.memo.last = &c.memo.entries[0]
 	}
-	e := &c.memo[slot(m.Topic)]
+	e := c.memo.last
+	if e.grant != grant || !bytes.Equal(e.topic, m.Topic) {
+		e = &c.memo.entries[slot(m.Topic)]
+		c.memo.last = e
+	}
 	if e.grant != grant || !bytes.Equal(e.topic, m.Topic) {
 		says := grant.Publishes(m.Topic)
 		if len(m.Topic) > memoLength {

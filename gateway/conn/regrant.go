@@ -78,7 +78,7 @@ const (
 	mostDecided = 4
 	// sampleEvery is which of the publishes that are allowed is noted, beside the
 	// first of a connection.
-	sampleEvery = 256
+	sampleEvery = 4096
 )
 
 // decided notes a publish: those that are denied, and some of the others, under a

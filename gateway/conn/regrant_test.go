@@ -101,7 +101,7 @@ func TestGrant_CapsQoS(t *testing.T) {
 			fx.Reset()
 		}
 	}
-	if allowed != 2 || denied < 200 {
+	if allowed != 1 || denied < 200 {
 		t.Errorf("noted %d that were allowed, and %d that were denied", allowed, denied)
 	}
 }

@@ -75,8 +75,22 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.operation = o.ID
-	for _, shadow := range []string{"false", "true"} {
-		w.want(w.do("PUT", "/v1/tenants/acme/policies", w.owner, `{"files":{"p.rego":"package mqtt\n\ngrants := []"},"shadow":`+shadow+`}`), 200, "")
+	set, err := tenancy.NewGrantSet(0, tenancy.DefaultClass, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, live := range []bool{true, false} {
+		p, err := w.store.AddPolicy(t.Context(), acme, store.Policy{Files: map[string]string{"p.rego": "package mqtt\n\ngrants := []"}}, []*tenancy.GrantSet{set})
+		if err != nil || p.Revision != uint64(n+1) {
+			t.Fatal(p, err)
+		}
+		then := store.ShadowPolicy(p.Revision)
+		if live {
+			then = store.LivePolicy(p, "")
+		}
+		if acme, err = w.store.UpdateTenant(t.Context(), "acme", 0, then); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return w
 }

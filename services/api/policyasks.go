@@ -148,7 +148,7 @@ func diffOf(revision uint64, d decide.Diff) PolicyDiff {
 			action = "connect"
 		}
 		out.Changes = append(out.Changes, PolicyChange{
-			ClientID: c.Client.ClientID, Username: c.Client.Username, Action: action, Topic: c.Topic, QoS: int(c.QoS), Retain: c.Retain,
+			Decision: c.Decision, ClientID: c.Client.ClientID, Username: c.Client.Username, Action: action, Topic: c.Topic, QoS: int(c.QoS), Retain: c.Retain,
 			Was: c.Was, Would: c.Would, Why: c.Why,
 		})
 	}

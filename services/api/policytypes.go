@@ -118,6 +118,7 @@ type SimulateRequest struct {
 
 // PolicyChange is a decision that would be another one.
 type PolicyChange struct {
+	Decision string `json:"decision,omitempty" doc:"The id of the decision, for policies:explain; not there for connects and questions."`
 	ClientID string `json:"client_id"`
 	Username string `json:"username,omitempty"`
 	Action   string `json:"action" enum:"connect,publish,subscribe"`

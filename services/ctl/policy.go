@@ -267,6 +267,9 @@ func simulatePolicy() *cobra.Command {
 func diff(d *client.PolicyDiff) string {
 	var b strings.Builder
 	for _, c := range d.Changes {
+		if c.Decision != "" {
+			b.WriteString(c.Decision + ": ")
+		}
 		fmt.Fprintf(&b, "client %q, user %q, %s %q at QoS %d: was %s, would be %s: %s\n", c.ClientID, c.Username, c.Action, c.Topic, c.QoS, permitted(c.Was), permitted(c.Would), c.Why)
 	}
 	fmt.Fprintf(&b, "%d of %d decisions would change", d.Changed, d.Looked)

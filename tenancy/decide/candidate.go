@@ -87,7 +87,7 @@ func (c *Candidate) decision(d *tenancy.Decision) *Change {
 	if x.Entry != nil {
 		why += " (" + x.Entry.At + ")"
 	}
-	return &Change{Client: d.Client, Question: d.Question, Was: d.Allowed, Would: x.Allowed, Why: why}
+	return &Change{Decision: d.ID, Client: d.Client, Question: d.Question, Was: d.Allowed, Would: x.Allowed, Why: why}
 }
 
 // arrival is what it says of a client that came.

@@ -42,7 +42,9 @@ type shadow struct {
 
 // Change is a decision that would be another one.
 type Change struct {
-	Client tenancy.Subject `json:"client"`
+	// Decision is its id, empty for a connect.
+	Decision string          `json:"decision,omitempty"`
+	Client   tenancy.Subject `json:"client"`
 	// Connect is that it is about mqtt.connect; then the question is empty.
 	Connect bool `json:"connect,omitempty"`
 	tenancy.Question

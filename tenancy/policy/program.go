@@ -115,6 +115,9 @@ func (p *Program) readClasses(ctx context.Context) ([]string, error) {
 	case len(classes) == 0 || len(classes) > classesMost:
 		return nil, fault("", "mqtt.classes: expected 1 to %d classes, found %d", classesMost, len(classes))
 	}
+	if !p.Connect && !slices.Contains(classes, tenancy.DefaultClass) {
+		return nil, fault("", "mqtt.classes: expected %q among them: without mqtt.connect every client is of that class", tenancy.DefaultClass)
+	}
 	slices.Sort(classes)
 	for _, c := range classes {
 		if c == "" || len(c) > classNameMost {
@@ -238,7 +241,7 @@ type connectInput struct {
 // fails, of which Why of the answer says so.
 func (p *Program) Admit(ctx context.Context, t TenantInput, a *tenancy.Arrival) tenancy.ConnectAnswer {
 	if !p.Connect {
-		return tenancy.ConnectAnswer{Allow: true, Class: p.Classes[0]}
+		return tenancy.ConnectAnswer{Allow: true, Class: tenancy.DefaultClass}
 	}
 	v, err := p.eval(ctx, p.connect, connectInput{t, *a}, nil)
 	if err != nil {

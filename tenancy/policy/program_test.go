@@ -136,20 +136,21 @@ func TestAdmit_FailsClosed(t *testing.T) {
 // TestCompile_Refuses: what is wrong is named with its file and line.
 func TestCompile_Refuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"syntax":        {"package mqtt\n\ngrants contains {", "p.rego:3"},
-		"unsafe":        {"package mqtt\n\ngrants contains {\"action\": \"all\", \"filter\": x}", "p.rego:3"},
-		"network":       {"package mqtt\n\ngrants contains http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"})", "p.rego:3:17: undefined function http.send"},
-		"clock":         {"package mqtt\n\ngrants contains 1 if time.now_ns() > 0", "undefined function time.now_ns"},
-		"chance":        {"package mqtt\n\ngrants contains rand.intn(\"a\", 5)", "undefined function rand.intn"},
-		"environment":   {"package mqtt\n\ngrants contains opa.runtime()", "undefined function opa.runtime"},
-		"names":         {"package mqtt\n\ngrants contains net.lookup_ip_addr(\"localhost\")", "undefined function net.lookup_ip_addr"},
-		"many numbers":  {"package mqtt\n\ngrants := numbers.range(1, 1000000000)", "undefined function numbers.range"},
-		"recursion":     {"package mqtt\n\ngrants contains x if some x in grants", "recursive"},
-		"no grants":     {"package mqtt\n\nfoo := 1", "expected the rule grants"},
-		"other package": {"package other\n\ngrants := []", "expected the rule grants"},
-		"empty":         {"", "p.rego"},
-		"no classes":    {"package mqtt\n\ngrants := []\n\nclasses := set()", "expected 1 to 64 classes"},
-		"old Rego":      {"package mqtt\n\ngrants[x] { x := 1 }", "p.rego:3"},
+		"syntax":            {"package mqtt\n\ngrants contains {", "p.rego:3"},
+		"unsafe":            {"package mqtt\n\ngrants contains {\"action\": \"all\", \"filter\": x}", "p.rego:3"},
+		"network":           {"package mqtt\n\ngrants contains http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"})", "p.rego:3:17: undefined function http.send"},
+		"clock":             {"package mqtt\n\ngrants contains 1 if time.now_ns() > 0", "undefined function time.now_ns"},
+		"chance":            {"package mqtt\n\ngrants contains rand.intn(\"a\", 5)", "undefined function rand.intn"},
+		"environment":       {"package mqtt\n\ngrants contains opa.runtime()", "undefined function opa.runtime"},
+		"names":             {"package mqtt\n\ngrants contains net.lookup_ip_addr(\"localhost\")", "undefined function net.lookup_ip_addr"},
+		"many numbers":      {"package mqtt\n\ngrants := numbers.range(1, 1000000000)", "undefined function numbers.range"},
+		"recursion":         {"package mqtt\n\ngrants contains x if some x in grants", "recursive"},
+		"no grants":         {"package mqtt\n\nfoo := 1", "expected the rule grants"},
+		"other package":     {"package other\n\ngrants := []", "expected the rule grants"},
+		"empty":             {"", "p.rego"},
+		"no classes":        {"package mqtt\n\ngrants := []\n\nclasses := set()", "expected 1 to 64 classes"},
+		"classes of nobody": {"package mqtt\n\ngrants := []\n\nclasses := {\"x\"}", "without mqtt.connect"},
+		"old Rego":          {"package mqtt\n\ngrants[x] { x := 1 }", "p.rego:3"},
 	} {
 		_, err := policy.Compile(t.Context(), policy.Source{"p.rego": c.text}, limits)
 		var f *policy.FaultsError
@@ -188,6 +189,20 @@ func TestGrants_Refuses(t *testing.T) {
 		if _, err := p.Grants(t.Context(), policy.TenantInput{}, "default"); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// TestGrants_Time: a policy that takes longer than its quota is refused when it is
+// pushed.
+func TestGrants_Time(t *testing.T) {
+	text := "package mqtt\n\nxs := [to_number(x) | some x in split(\"" + strings.TrimSpace(strings.Repeat("1 ", 120)) + "\", \" \")]\n\n" +
+		"grants contains {\"action\": \"all\", \"filter\": \"a\"} if count([1 | some i in xs; some j in xs; some k in xs; i + j + k > 5]) == 0\n"
+	p, err := policy.Compile(t.Context(), policy.Source{"p.rego": text}, policy.Limits{Bytes: -1, Grants: -1, Time: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Grants(t.Context(), policy.TenantInput{}, "default"); err == nil || !strings.Contains(err.Error(), "policy_time_ms") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -127,7 +127,7 @@ server(action, name) if {
 // iteration.
 func randomPolicy(r *rand.Rand) string {
 	var b strings.Builder
-	b.WriteString("package mqtt\n\nclasses := {\"x\", \"y\"}\n\n")
+	b.WriteString("package mqtt\n\nclasses := {\"x\", \"y\"}\n\nconnect := {\"allow\": true, \"class\": \"x\"}\n\n")
 	for range 1 + r.IntN(7) {
 		g := map[string]any{"action": []string{"publish", "subscribe", "all"}[r.IntN(3)], "filter": randomFilter(r, []string{"a", "b", "", "+", "%c", "a%c"})}
 		if strings.HasPrefix(g["filter"].(string), "$") {

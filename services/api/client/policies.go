@@ -159,6 +159,7 @@ type SimulatePolicy struct {
 
 // PolicyChange is a decision that would be another one.
 type PolicyChange struct {
+	Decision string `json:"decision,omitempty"`
 	ClientID string `json:"client_id"`
 	Username string `json:"username,omitempty"`
 	Action   string `json:"action"` // connect, publish or subscribe

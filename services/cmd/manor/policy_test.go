@@ -209,6 +209,42 @@ func (x *tenant) queued(client string) int {
 	return info.QueueMessages + info.Inflight
 }
 
+// TestPolicy_Explained: what a gateway has denied is recorded, held against another
+// policy, and explained by its id.
+func TestPolicy_Explained(t *testing.T) {
+	x := startProduct(t).signUp(t, "acme")
+	x.policy(onlyB)
+	d := x.device(clientID("c"))
+	if r := d.acked("a/1"); r != mqtt.NotAuthorized {
+		t.Fatalf("publish: %v", r)
+	}
+	var diff struct {
+		Looked  int
+		Changes []struct{ Decision, Action, Topic, Why string }
+	}
+	for end := time.Now().Add(soon); len(diff.Changes) == 0; time.Sleep(20 * time.Millisecond) {
+		x.do("POST", "/v1/tenants/acme/policies:simulate", `{"files":{"p.rego":"package mqtt\n\ngrants contains {\"action\": \"all\", \"filter\": \"#\"}"}}`, &diff)
+		if time.Now().After(end) {
+			t.Fatal("the denial is not recorded")
+		}
+	}
+	if c := diff.Changes[0]; c.Topic != "a/1" || c.Action != "publish" || !strings.HasPrefix(c.Why, "allowed by the entry (p.rego:3)") {
+		t.Errorf("got %+v", c)
+	}
+	var answer struct {
+		Allowed  bool
+		Revision uint64
+		Why      string
+		Recorded struct {
+			ClientID string `json:"client_id"`
+		}
+	}
+	x.do("POST", "/v1/tenants/acme/policies:explain", fmt.Sprintf(`{"decision":%q}`, diff.Changes[0].Decision), &answer)
+	if answer.Allowed || answer.Revision != 1 || answer.Recorded.ClientID != "c" || !strings.HasPrefix(answer.Why, "no entry allows") {
+		t.Errorf("explained by %+v", answer)
+	}
+}
+
 // TestPolicy_Connect: mqtt.connect decides who comes in, with what class, and who may
 // stay.
 func TestPolicy_Connect(t *testing.T) {
