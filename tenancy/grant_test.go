@@ -120,8 +120,11 @@ func TestNewGrant_Refuses(t *testing.T) {
 
 func TestGrant_DoesNotAllocate(t *testing.T) {
 	s, err := NewGrantSet(2, "x", []GrantEntry{
-		{Action: ActionPublish, Filter: "x/y"}, {Action: ActionAll, Filter: "a/+/%c/#"}, {Action: ActionSubscribe, Filter: "a/#"},
-		{Effect: EffectDeny, Action: ActionSubscribe, Filter: "a/+/secret"}, {Action: ActionSubscribe, Filter: "a/#", Priority: 1},
+		{Action: ActionPublish, Filter: "x/y"},
+		{Action: ActionAll, Filter: "a/+/%c/#"},
+		{Action: ActionSubscribe, Filter: "a/#"},
+		{Effect: EffectDeny, Action: ActionSubscribe, Filter: "a/+/secret"},
+		{Action: ActionSubscribe, Filter: "a/#", Priority: 1},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -42,8 +42,16 @@ func TestGrantSet_Priorities(t *testing.T) {
 		retain bool
 		want   bool
 	}{
-		{"a", 2, true, true}, {"a/b", 2, true, true}, {"a/secret", 0, false, false}, {"a/secret/x", 0, false, false}, {"a/secret/open", 2, true, true},
-		{"b", 0, false, false}, {"q/x", 1, false, true}, {"q/x", 2, false, false}, {"q/x", 0, true, false}, {"q/high", 2, true, true},
+		{"a", 2, true, true},
+		{"a/b", 2, true, true},
+		{"a/secret", 0, false, false},
+		{"a/secret/x", 0, false, false},
+		{"a/secret/open", 2, true, true},
+		{"b", 0, false, false},
+		{"q/x", 1, false, true},
+		{"q/x", 2, false, false},
+		{"q/x", 0, true, false},
+		{"q/high", 2, true, true},
 	} {
 		if got := g.MayPublish([]byte(c.topic), c.qos, c.retain); got != c.want {
 			t.Errorf("publish %q at %d, retain %v: %v, want %v", c.topic, c.qos, c.retain, got, c.want)
@@ -54,8 +62,18 @@ func TestGrantSet_Priorities(t *testing.T) {
 		want   bool
 		qos    mqtt.QoS
 	}{
-		{"a", true, 2}, {"a/#", false, 0}, {"a/+", false, 0}, {"a/b/#", true, 2}, {"a/secret/open", true, 2}, {"a/secret/+", false, 0},
-		{"q/#", true, 1}, {"q/high", true, 2}, {"q/+", true, 1}, {"#", false, 0}, {"$share/g/a/b", true, 2}, {"$share/g/a/secret/x", false, 0},
+		{"a", true, 2},
+		{"a/#", false, 0},
+		{"a/+", false, 0},
+		{"a/b/#", true, 2},
+		{"a/secret/open", true, 2},
+		{"a/secret/+", false, 0},
+		{"q/#", true, 1},
+		{"q/high", true, 2},
+		{"q/+", true, 1},
+		{"#", false, 0},
+		{"$share/g/a/b", true, 2},
+		{"$share/g/a/secret/x", false, 0},
 	} {
 		if qos, got := g.MaySubscribe(c.filter); got != c.want || got && qos != c.qos {
 			t.Errorf("subscribe %q: %v at %d, want %v at %d", c.filter, got, qos, c.want, c.qos)

@@ -137,12 +137,7 @@ type expansion struct {
 }
 
 func (x *expansion) has(level []byte) bool {
-	for _, t := range x.texts {
-		if t == string(level) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(x.texts, func(t string) bool { return t == string(level) })
 }
 
 // expand says what the level stands for.

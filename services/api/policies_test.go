@@ -273,7 +273,8 @@ grants contains {"action": "publish", "filter": input.class}
 	}
 	for _, q := range []tenancy.ConnectQuestion{
 		{Tenant: "acme", Revision: 1, Arrival: tenancy.Arrival{Client: tenancy.Subject{Username: "eve"}}},
-		{Tenant: "acme", Revision: 4}, {Tenant: "nobody", Revision: 1},
+		{Tenant: "acme", Revision: 4},
+		{Tenant: "nobody", Revision: 1},
 	} {
 		if a := ask(q); a.Allow || a.Why == "" && a.Reason == "" {
 			t.Errorf("%+v: %+v", q, a)

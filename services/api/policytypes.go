@@ -70,7 +70,7 @@ type PolicyClient struct {
 
 // PolicyQuestion is what a client wants to do.
 type PolicyQuestion struct {
-	Client PolicyClient `json:"client,omitempty"`
+	Client PolicyClient `json:"client" required:"false"`
 	Class  string       `json:"class,omitempty" doc:"The class of the client; left out, mqtt.connect says it."`
 	Action string       `json:"action,omitempty" enum:"publish,subscribe" default:"publish"`
 	Topic  string       `json:"topic,omitempty" doc:"A topic name, or to subscribe a topic filter."`

@@ -30,7 +30,7 @@ var grantsRef = ast.MustParseRef(grantsRule)
 // TraceEvent implements topdown.QueryTracer.
 func (o *origins) TraceEvent(e topdown.Event) {
 	rule, ok := e.Node.(*ast.Rule)
-	if !ok || e.Op != topdown.ExitOp || rule.Location == nil || !rule.Path().Equal(grantsRef) {
+	if !ok || e.Op != topdown.ExitOp || rule.Location == nil || !rule.Ref().Equal(grantsRef) {
 		return
 	}
 	where := fmt.Sprintf("%s:%d", rule.Location.File, rule.Location.Row)

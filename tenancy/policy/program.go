@@ -67,7 +67,7 @@ func Compile(ctx context.Context, s Source, l Limits) (*Program, error) {
 		return nil, faults(p.compiler.Errors)
 	}
 	if !p.has(grantsRule) {
-		return nil, fault("", "expected the rule grants in package mqtt, such as: grants contains {\"action\": \"publish\", \"filter\": \"a/#\"}")
+		return nil, fault("expected the rule grants in package mqtt, such as: grants contains {\"action\": \"publish\", \"filter\": \"a/#\"}")
 	}
 	p.Connect = p.has(connectRule)
 	if p.grants, err = p.prepare(ctx, grantsRule); err != nil {
@@ -111,17 +111,17 @@ func (p *Program) readClasses(ctx context.Context) ([]string, error) {
 	}
 	switch {
 	case err != nil:
-		return nil, fault("", "mqtt.classes: expected a set of strings: %v", err)
+		return nil, fault("mqtt.classes: expected a set of strings: %v", err)
 	case len(classes) == 0 || len(classes) > classesMost:
-		return nil, fault("", "mqtt.classes: expected 1 to %d classes, found %d", classesMost, len(classes))
+		return nil, fault("mqtt.classes: expected 1 to %d classes, found %d", classesMost, len(classes))
 	}
 	if !p.Connect && !slices.Contains(classes, tenancy.DefaultClass) {
-		return nil, fault("", "mqtt.classes: expected %q among them: without mqtt.connect every client is of that class", tenancy.DefaultClass)
+		return nil, fault("mqtt.classes: expected %q among them: without mqtt.connect every client is of that class", tenancy.DefaultClass)
 	}
 	slices.Sort(classes)
 	for _, c := range classes {
 		if c == "" || len(c) > classNameMost {
-			return nil, fault("", "mqtt.classes: expected names of 1 to %d bytes, found %q", classNameMost, c)
+			return nil, fault("mqtt.classes: expected names of 1 to %d bytes, found %q", classNameMost, c)
 		}
 	}
 	return slices.Compact(classes), nil
@@ -196,13 +196,13 @@ func (p *Program) Grants(ctx context.Context, t TenantInput, class string) (*ten
 		took = min(took, time.Since(begin))
 	}
 	if p.limits.Time > 0 && took > p.limits.Time {
-		return nil, fault("", "mqtt.grants of class %q takes %s, the quota policy_time_ms allows %s", class, took.Round(time.Millisecond), p.limits.Time)
+		return nil, fault("mqtt.grants of class %q takes %s, the quota policy_time_ms allows %s", class, took.Round(time.Millisecond), p.limits.Time)
 	}
 	var values []any
 	if v != nil {
 		var ok bool
 		if values, ok = v.([]any); !ok {
-			return nil, fault("", "mqtt.grants: expected a set or an array, found %T", v)
+			return nil, fault("mqtt.grants: expected a set or an array, found %T", v)
 		}
 	}
 	if n := int64(len(values)); p.limits.Grants >= 0 && n > p.limits.Grants {
@@ -228,7 +228,7 @@ func (p *Program) failed(rule, class string, err error) error {
 	if e, ok := errsAs[*topdown.Error](err); ok && e.Location != nil {
 		return &FaultsError{[]Fault{{File: e.Location.File, Line: e.Location.Row, Column: e.Location.Col, Message: fmt.Sprintf("mqtt.%s of class %q: %s", rule, class, e.Message)}}}
 	}
-	return fault("", "%s", text)
+	return fault("%s", text)
 }
 
 // connectInput is the input of mqtt.connect.

@@ -84,17 +84,18 @@ func (e *FaultsError) Error() string {
 // ErrKind makes a FaultsError an errs.Kinder.
 func (e *FaultsError) ErrKind() errs.Kind { return errs.Invalid }
 
-func fault(file, format string, args ...any) error {
-	return &FaultsError{[]Fault{{File: file, Message: fmt.Sprintf(format, args...)}}}
+// fault is one thing that is wrong with the policy as a whole.
+func fault(format string, args ...any) *FaultsError {
+	return &FaultsError{[]Fault{{Message: fmt.Sprintf(format, args...)}}}
 }
 
 // faults makes an error of what OPA says.
-func faults(err error) error {
+func faults(err error) *FaultsError {
 	all, ok := errsAs[ast.Errors](err)
 	if !ok {
 		one, ok := errsAs[*ast.Error](err)
 		if !ok {
-			return fault("", "%v", err)
+			return fault("%v", err)
 		}
 		all = ast.Errors{one}
 	}
@@ -112,14 +113,14 @@ func faults(err error) error {
 // check holds a Source to the bounds.
 func (s Source) check(l Limits) error {
 	if len(s) == 0 {
-		return fault("", "expected at least one file with Rego, such as policy.rego")
+		return fault("expected at least one file with Rego, such as policy.rego")
 	}
 	if len(s) > filesMost {
-		return fault("", "expected at most %d files, found %d", filesMost, len(s))
+		return fault("expected at most %d files, found %d", filesMost, len(s))
 	}
 	for name := range s {
 		if !fileName.MatchString(name) {
-			return fault("", "expected file names of letters, digits, '_', '-' and '.' that end with .rego, found %q", name)
+			return fault("expected file names of letters, digits, '_', '-' and '.' that end with .rego, found %q", name)
 		}
 	}
 	n := s.Bytes()
@@ -127,7 +128,7 @@ func (s Source) check(l Limits) error {
 		return &tenancy.ExceededError{Quota: "policy_bytes", Limit: l.Bytes, Usage: n}
 	}
 	if n > bytesMost {
-		return fault("", "expected at most %d bytes in all, found %d", bytesMost, n)
+		return fault("expected at most %d bytes in all, found %d", bytesMost, n)
 	}
 	return nil
 }
@@ -163,8 +164,7 @@ func (s Source) parse() (map[string]*ast.Module, error) {
 		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities})
 		switch {
 		case err != nil:
-			e, _ := faults(err).(*FaultsError)
-			all.Faults = append(all.Faults, e.Faults...)
+			all.Faults = append(all.Faults, faults(err).Faults...)
 		case m == nil:
 			all.Faults = append(all.Faults, Fault{File: name, Message: "expected a package: the file is empty"})
 		default:

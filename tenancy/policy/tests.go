@@ -64,7 +64,7 @@ func (p *Program) Test(ctx context.Context) (*Report, error) {
 	store := inmem.New()
 	txn, err := store.NewTransaction(ctx, storage.WriteParams)
 	if err != nil {
-		return nil, fault("", "the tests cannot be run: %v", err)
+		return nil, fault("the tests cannot be run: %v", err)
 	}
 	defer store.Abort(ctx, txn)
 	lines := cover.New()
@@ -100,7 +100,7 @@ func (p *Program) Test(ctx context.Context) (*Report, error) {
 		r.Tests = append(r.Tests, t)
 	}
 	if ctx.Err() != nil {
-		return nil, fault("", "the tests take longer than %s", testsTime)
+		return nil, fault("the tests take longer than %s", testsTime)
 	}
 	covered := lines.Report(modules)
 	r.Coverage = covered.Coverage
