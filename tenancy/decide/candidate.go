@@ -5,6 +5,7 @@ package decide
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
@@ -21,9 +22,6 @@ type Candidate struct {
 	classes  map[string]*tenancy.GrantSet
 }
 
-// candidate is short for it.
-type candidate = Candidate
-
 // Candidate is the policy of files that are not stored.
 func (s *Service) Candidate(ctx context.Context, t *tenancy.TenantRecord, files policy.Source) (*Candidate, error) {
 	p, sets, err := s.Compile(ctx, t, files)
@@ -39,15 +37,43 @@ func (s *Service) Candidate(ctx context.Context, t *tenancy.TenantRecord, files 
 
 // Kept is a revision that is stored; the errors include NotFound.
 func (s *Service) Kept(ctx context.Context, t *tenancy.TenantRecord, revision uint64) (*Candidate, error) {
-	return s.kept(ctx, t, revision)
-}
-
-func (s *Service) kept(ctx context.Context, t *tenancy.TenantRecord, revision uint64) (*candidate, error) {
-	p, err := s.program(ctx, t, revision)
+	key := fmt.Sprintf("%s.%d.%s", t.ID, revision, t.Plan)
+	if c, ok := s.stored.Get(key); ok {
+		return c, nil
+	}
+	// Many clients of a tenant may come at once: it is compiled for all of them.
+	v, err, _ := s.loads.Do(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTime)
+		defer cancel()
+		return s.load(ctx, t, revision)
+	})
 	if err != nil {
 		return nil, err
 	}
-	c := &candidate{Revision: revision, tenant: inputOf(t), program: p, classes: map[string]*tenancy.GrantSet{}}
+	c, _ := v.(*Candidate)
+	s.stored.Add(key, c)
+	return c, nil
+}
+
+// loadTime bounds reading and compiling a revision.
+const loadTime = 10 * time.Second
+
+func (s *Service) load(ctx context.Context, t *tenancy.TenantRecord, revision uint64) (*Candidate, error) {
+	stored, err := s.cfg.Store.Policy(ctx, t.ID, revision)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := t.Limits()
+	if err != nil {
+		return nil, err
+	}
+	l := policy.LimitsOf(&limits)
+	l.Bytes = -1 // it was within the quota when it was made
+	p, err := policy.Compile(ctx, stored.Files, l)
+	if err != nil {
+		return nil, err
+	}
+	c := &Candidate{Revision: revision, tenant: inputOf(t), program: p, classes: map[string]*tenancy.GrantSet{}}
 	for _, class := range p.Classes {
 		if c.classes[class], err = s.cfg.Store.Grants(ctx, t.ID, revision, class); err != nil {
 			return nil, err

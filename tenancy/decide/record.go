@@ -14,9 +14,9 @@ import (
 
 // Bounds of what is remembered.
 const (
-	tenantsRecorded   = 1000
-	decisionsRecorded = 2000
-	arrivalsRecorded  = 500
+	tenantsRecorded   = 200
+	decisionsRecorded = 1000
+	arrivalsRecorded  = 200
 	examplesMost      = 100
 )
 
@@ -102,7 +102,7 @@ func (s *Service) heard(ctx context.Context, body []byte) {
 	r := s.of(d.Tenant)
 	r.decisions = keep(r.decisions, d.Items, decisionsRecorded)
 	s.mu.Unlock()
-	s.look(ctx, d.Tenant, func(c *candidate, diff *Diff) {
+	s.look(ctx, d.Tenant, func(c *Candidate, diff *Diff) {
 		for i := range d.Items {
 			diff.add(c.decision(&d.Items[i]))
 		}
@@ -119,16 +119,16 @@ func (s *Service) arrived(ctx context.Context, body []byte) {
 	r := s.of(a.Tenant)
 	r.arrivals = keep(r.arrivals, []arrival{a}, arrivalsRecorded)
 	s.mu.Unlock()
-	s.look(ctx, a.Tenant, func(c *candidate, diff *Diff) { diff.add(c.arrival(ctx, &a)) })
+	s.look(ctx, a.Tenant, func(c *Candidate, diff *Diff) { diff.add(c.arrival(ctx, &a)) })
 }
 
 // look has the candidate of a tenant, if there is one, look at what was decided.
-func (s *Service) look(ctx context.Context, tenant string, f func(*candidate, *Diff)) {
+func (s *Service) look(ctx context.Context, tenant string, f func(*Candidate, *Diff)) {
 	t, err := s.cfg.Store.Tenant(ctx, tenant)
 	if err != nil || t.Policy == nil || t.Policy.Shadow == 0 {
 		return
 	}
-	c, err := s.kept(ctx, t, t.Policy.Shadow)
+	c, err := s.Kept(ctx, t, t.Policy.Shadow)
 	if err != nil {
 		s.log.Warn("a shadow of a policy cannot be followed", "tenant", tenant, "revision", t.Policy.Shadow, "error", err)
 		return

@@ -11,6 +11,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -20,9 +21,9 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// programsKept is how many compiled policies are kept; the others are compiled again
-// when they are needed.
-const programsKept = 1000
+// candidatesKept is how many compiled revisions are kept, of a megabyte or so each; the
+// others are compiled again when they are needed.
+const candidatesKept = 200
 
 // arrivalsSubject is where it is told what mqtt.connect has said, to all tenancyds.
 const arrivalsSubject = "policy.arrivals"
@@ -51,22 +52,18 @@ func Metrics() []telemetry.Metric {
 
 // Service follows tenants' policies. It is safe for concurrent use. Make it with New.
 type Service struct {
-	cfg      Config
-	bus      bus.Bus
-	log      *slog.Logger
-	programs *lru.Cache[programKey, *policy.Program]
-	answers  *prometheus.CounterVec
-	seconds  prometheus.Observer
+	cfg     Config
+	bus     bus.Bus
+	log     *slog.Logger
+	stored  *lru.Cache[string, *Candidate] // by tenant and revision
+	loads   singleflight.Group
+	answers *prometheus.CounterVec
+	seconds prometheus.Observer
 	// turns bounds how many policies are compiled and tested at once.
 	turns chan struct{}
 
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
-}
-
-type programKey struct {
-	tenant   string
-	revision uint64
 }
 
 // New returns a Service that answers gateways while Run runs.
@@ -80,7 +77,7 @@ func New(cfg Config) (*Service, error) {
 		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(),
 	}
 	var err error
-	if s.programs, err = lru.New[programKey, *policy.Program](programsKept); err != nil {
+	if s.stored, err = lru.New[string, *Candidate](candidatesKept); err != nil {
 		return nil, errs.New(errs.Internal, "decide: %w", err)
 	}
 	if s.recorded, err = lru.New[string, *record](tenantsRecorded); err != nil {
@@ -153,30 +150,6 @@ func inputOf(t *tenancy.TenantRecord) policy.TenantInput {
 	return policy.TenantInput{ID: t.ID, Plan: t.Plan}
 }
 
-// program returns a revision of a tenant's policy, compiled.
-func (s *Service) program(ctx context.Context, t *tenancy.TenantRecord, revision uint64) (*policy.Program, error) {
-	key := programKey{t.ID, revision}
-	if p, ok := s.programs.Get(key); ok {
-		return p, nil
-	}
-	stored, err := s.cfg.Store.Policy(ctx, t.ID, revision)
-	if err != nil {
-		return nil, err
-	}
-	limits, err := t.Limits()
-	if err != nil {
-		return nil, err
-	}
-	l := policy.LimitsOf(&limits)
-	l.Bytes = -1 // it was within the quota when it was made
-	p, err := policy.Compile(ctx, stored.Files, l)
-	if err != nil {
-		return nil, err
-	}
-	s.programs.Add(key, p)
-	return p, nil
-}
-
 // connect answers a tenancy.ConnectQuestion.
 func (s *Service) connect(ctx context.Context, body []byte) ([]byte, error) {
 	timer := prometheus.NewTimer(s.seconds)
@@ -214,9 +187,9 @@ func (s *Service) admit(ctx context.Context, q *tenancy.ConnectQuestion) (tenanc
 	if err != nil {
 		return tenancy.ConnectAnswer{}, err
 	}
-	p, err := s.program(ctx, t, q.Revision)
+	c, err := s.Kept(ctx, t, q.Revision)
 	if err != nil {
 		return tenancy.ConnectAnswer{}, err
 	}
-	return p.Admit(ctx, inputOf(t), &q.Arrival), nil
+	return c.program.Admit(ctx, c.tenant, &q.Arrival), nil
 }

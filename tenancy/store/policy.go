@@ -39,24 +39,34 @@ const (
 	valueMost = 1_000_000
 )
 
-func policyKey(tenant string, revision uint64) string { return fmt.Sprintf("%s.%d", tenant, revision) }
+// The text is apart, so that lists need not read it.
+const (
+	policyMeta = "meta."
+	policyText = "text."
+)
+
+func policyKey(kind, tenant string, revision uint64) string {
+	return fmt.Sprintf("%s%s.%d", kind, tenant, revision)
+}
 
 // Policy returns a revision of a tenant's policy, or an error NotFound.
 func (s *Store) Policy(ctx context.Context, tenant string, revision uint64) (*Policy, error) {
-	e, err := s.policies.Get(ctx, policyKey(tenant, revision))
-	if err != nil {
-		return nil, named(err, "policy_not_found", "there is no revision %d of the policy", revision)
-	}
 	p := &Policy{}
-	if err := json.Unmarshal(e.Value, p); err != nil {
-		return nil, errs.New(errs.Internal, "stored policy: %w", err)
+	for kind, to := range map[string]any{policyMeta: p, policyText: &p.Files} {
+		e, err := s.policies.Get(ctx, policyKey(kind, tenant, revision))
+		if err != nil {
+			return nil, named(err, "policy_not_found", "there is no revision %d of the policy", revision)
+		}
+		if err := json.Unmarshal(e.Value, to); err != nil {
+			return nil, errs.New(errs.Internal, "stored policy: %w", err)
+		}
 	}
 	return p, nil
 }
 
 // Policies lists the revisions that are kept, the newest first, without their text.
 func (s *Store) Policies(ctx context.Context, tenant string) ([]Policy, error) {
-	entries, _, err := bus.List(ctx, s.policies, tenant+".", 10*policiesKept)
+	entries, _, err := bus.List(ctx, s.policies, policyMeta+tenant+".", 10*policiesKept)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +75,6 @@ func (s *Store) Policies(ctx context.Context, tenant string) ([]Policy, error) {
 		if err := json.Unmarshal(e.Value, &all[i]); err != nil {
 			return nil, errs.New(errs.Internal, "stored policy: %w", err)
 		}
-		all[i].Files = nil
 	}
 	slices.SortFunc(all, func(a, b Policy) int { return int(int64(b.Revision) - int64(a.Revision)) })
 	return all, nil
@@ -94,21 +103,26 @@ func (s *Store) AddPolicy(ctx context.Context, t *tenancy.TenantRecord, like Pol
 	if t.Policy != nil {
 		p.Revision = t.Policy.Newest + 1
 	}
+	text, err := json.Marshal(p.Files)
+	if err != nil {
+		return nil, errs.New(errs.Internal, "encode a policy: %w", err)
+	}
+	if len(text) > valueMost {
+		return nil, errs.Coded(errs.Invalid, "policy_invalid", "expected a policy of at most %d bytes as JSON, found %d", valueMost, len(text))
+	}
+	p.Files = nil
 	for ; ; p.Revision++ {
-		value, err := json.Marshal(p)
-		if err != nil {
-			return nil, errs.New(errs.Internal, "encode a policy: %w", err)
-		}
-		if len(value) > valueMost {
-			return nil, errs.Coded(errs.Invalid, "policy_invalid", "expected a policy of at most %d bytes as JSON, found %d", valueMost, len(value))
-		}
-		_, err = s.policies.Put(ctx, policyKey(t.ID, p.Revision), value, bus.Absent)
+		_, err := put(ctx, s.policies, policyKey(policyMeta, t.ID, p.Revision), p, bus.Absent)
 		if err == nil {
 			break
 		}
 		if !errs.Is(err, errs.Conflict) { // of one that was made at the same time, or never became live
 			return nil, err
 		}
+	}
+	p.Files = like.Files
+	if _, err := s.policies.Put(ctx, policyKey(policyText, t.ID, p.Revision), text, bus.Any); err != nil {
+		return nil, err
 	}
 	for _, set := range sets {
 		value, err := json.Marshal(tenancy.Grants{Entries: set.Entries})
@@ -185,8 +199,10 @@ func (s *Store) PrunePolicies(ctx context.Context, t *tenancy.TenantRecord) erro
 				return err
 			}
 		}
-		if err := s.policies.Delete(ctx, policyKey(t.ID, p.Revision), bus.Any); err != nil {
-			return err
+		for _, kind := range []string{policyText, policyMeta} {
+			if err := s.policies.Delete(ctx, policyKey(kind, t.ID, p.Revision), bus.Any); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

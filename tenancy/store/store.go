@@ -30,7 +30,7 @@ const (
 	sessionsBucket      = "sign_ins"      // id -> MemberSession
 	verificationsBucket = "verifications" // hash of the code -> Unverified
 	operationsBucket    = "operations"    // tenant.id -> Operation
-	policiesBucket      = "policies"      // tenant.revision -> Policy
+	policiesBucket      = "policies"      // meta.tenant.revision -> Policy without its text; text.tenant.revision -> that
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
