@@ -194,6 +194,12 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		c.makeSpecial().session = id.Session
 	}
 	c.setRates(id.Tenant, id.Session)
+	if p.ClientID == "" {
+		c.clientID = "auto-" + rand.Text()
+	}
+	if id, r = c.authorize(id, p); r.Reason.Failed() {
+		return r
+	}
 	open, r := c.accept(p, id)
 	if r.Reason.Failed() {
 		return r
@@ -210,8 +216,7 @@ func (c *connection) accept(p *packet.Connect, id *tenancy.Identity) (*link.Open
 	g := c.gw
 	assigned := ""
 	if p.ClientID == "" {
-		assigned = "auto-" + rand.Text()
-		c.clientID = assigned
+		assigned = c.clientID
 	}
 	cfg := c.in.Listener.Config()
 	c.mu.Lock()

@@ -46,6 +46,9 @@ type Config struct {
 	// Anonymous is the id of the tenant of clients that name none, on the
 	// listeners without TLS; empty is none.
 	Anonymous string
+	// Record hears of what is denied, and of some of what is allowed, under tenants'
+	// own policies; nil is nobody. It must not block, and may keep d.
+	Record func(tenant string, d *tenancy.Decision)
 	// Loops is how many event loops share the connections without TLS; 0 is one
 	// for each processor.
 	Loops int

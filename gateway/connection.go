@@ -93,6 +93,8 @@ type connection struct {
 	// owed is how many bytes of answers, which need no credit, were appended
 	// since the socket had last taken everything.
 	owed int
+	// holding is what the session may hold and is not granted; nil for most.
+	holding *holding
 	// changed is what the broker must hear of a change of the tenant.
 	changed *link.NewLimits
 	// largest is the most that was appended at once, which the socket's backlog
@@ -145,10 +147,14 @@ type connection struct {
 	// refusedLogged is when the log had the last line about a subscription that
 	// was refused, in Unix milliseconds; the reading goroutine's.
 	refusedLogged int64
+	// deniedLogged is that of the last line about what the tenant's policy denied.
+	deniedLogged int64
 }
 
 // special is what few connections have.
 type special struct {
+	// arrival is the client as the tenant's policy saw it, or nil; it does not change.
+	arrival *tenancy.Arrival
 	// session is what the credential says; guarded by mu from CONNACK on.
 	session *tenancy.SessionOverride
 	// enhanced is the enhanced authentication before CONNACK, nil if there is
@@ -384,6 +390,9 @@ func (c *connection) finish() {
 	c.slowLocked(false)
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
+	}
+	if c.holding != nil {
+		c.gw.questions.take(c.holding.id)
 	}
 	guest := c.guest
 	c.mu.Unlock()

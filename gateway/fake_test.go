@@ -45,6 +45,8 @@ type fakeDirectory struct {
 	// thinks has Authenticate wait until it is closed; nil does not.
 	thinks chan struct{}
 	asked  int // of Authenticate
+	// authorize is who decides; nil grants the default.
+	authorize func(*tenancy.Tenant, *tenancy.Arrival) (*tenancy.Grant, error)
 }
 
 func newDirectory() *fakeDirectory {
@@ -114,6 +116,15 @@ func (d *fakeDirectory) isAsked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.asked > 0
+}
+
+func (d *fakeDirectory) Authorize(_ context.Context, t *tenancy.Tenant, a *tenancy.Arrival) (*tenancy.Grant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.authorize != nil {
+		return d.authorize(t, a)
+	}
+	return tenancy.DefaultGrant(), nil
 }
 
 // Begin knows the method FAKE: the client says its name, and then "secret". A

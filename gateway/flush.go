@@ -6,9 +6,11 @@ import (
 	"math"
 	"time"
 
+	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 )
 
 // markDirty puts c in the list of what is to be written. The caller holds c.mu.
@@ -283,7 +285,8 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
 		}
-		if len(c.tooLarge) > 0 || c.changed != nil {
+		held := c.holding != nil && c.holdFramesLocked(func() *link.Up { return fl.frames(c.link) })
+		if len(c.tooLarge) > 0 || c.changed != nil || held {
 			c.sending++
 			fl.senders = append(fl.senders, c)
 		}
@@ -296,6 +299,10 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpLimits, Channel: c.channel, Limits: c.changed})
 			c.changed = nil
+		}
+		if held && c.holding.ends {
+			c.endLocked(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.NotAuthorized, Text: "the tenant's policy does not grant any more what the session had subscribed"})
+			return n, warn
 		}
 		if c.mayPauseLocked() {
 			c.moving.told = true

@@ -35,6 +35,7 @@ type Gateway struct {
 	brokers   *uplink.Brokers[connection]
 	waiting   waiting
 	guests    guests
+	questions questions
 	registry  registry
 	rules     rules
 	turns     sync.Pool // *turn

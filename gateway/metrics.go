@@ -34,6 +34,7 @@ const (
 	mPolls
 	mReads
 	mWrites
+	mPolicies
 	mReauths
 	mLoad
 	mTenantPublishes
@@ -78,6 +79,7 @@ var Metrics = []telemetry.Metric{
 	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
 	mEvents:               {Name: "mqtt_gateway_events_total", Kind: telemetry.Counter, Help: "Events in the histories of tenants' clients that were written."},
 	mEventsDropped:        {Name: "mqtt_gateway_events_dropped_total", Kind: telemetry.Counter, Help: "Events of which at most the number was written: too many had gathered, or the bus was away for long."},
+	mPolicies:             {Name: "mqtt_gateway_policy_events_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "What tenants' policies of their own have led to beside what they grant: clients that mqtt.connect has denied (denied), that were refused or kept what they had because nobody could be asked (unknown), or because the policy cannot be followed (failed); live connections that have the grants of a new revision (regranted), or were ended by it (ended); filters that were taken from sessions (subscriptions_taken)."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -91,6 +93,7 @@ type metrics struct {
 	throttled                                                  [quotas]prometheus.Counter
 	opens                                                      [len(openEvents)]prometheus.Counter
 	guests                                                     [len(guestEvents)]prometheus.Counter
+	policies                                                   [len(policyEvents)]prometheus.Counter
 }
 
 // What happens to CONNECTs that do not find their broker at once.
@@ -137,6 +140,10 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	opens := Metrics[mOpens].CounterVec(r)
 	for i, event := range openEvents {
 		m.opens[i] = opens.WithLabelValues(event)
+	}
+	policies := Metrics[mPolicies].CounterVec(r)
+	for i, event := range policyEvents {
+		m.policies[i] = policies.WithLabelValues(event)
 	}
 	guests := Metrics[mGuestSessions].CounterVec(r)
 	for i, event := range guestEvents {

@@ -67,6 +67,9 @@ func (c *connection) reopenedLocked(window uint64) {
 	c.gw.metrics.opens[openResumed].Inc()
 	c.lastRead.Store(time.Now().UnixMilli()) // not being read was no silence of the client's
 	c.wakeLocked()
+	if h := c.holding; h != nil && h.id != 0 {
+		c.holdLocked(h.ends) // the old owner does not answer any more
+	}
 	c.markLocked() // for what the new owner is to hear
 }
 

@@ -289,7 +289,7 @@ func (c *connection) apply(fx *conn.Effects) (send bool, l *uplink.Link[connecti
 	if c.ending {
 		return false, nil
 	}
-	if c.mayPauseLocked() {
+	if c.mayPauseLocked() || c.mayAskLocked() {
 		c.markLocked()
 	}
 	c.borrowOut()
@@ -322,7 +322,7 @@ func (c *connection) sent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sending--
-	if c.ending && !c.reported || c.mayPauseLocked() {
+	if c.ending && !c.reported || c.mayPauseLocked() || c.mayAskLocked() {
 		c.markLocked()
 	}
 }
@@ -336,6 +336,7 @@ func (c *connection) countTurn(t *turn) {
 		}
 	}
 	c.countRefused(&t.fx)
+	c.decided(&t.fx)
 	for why, n := range t.fx.Drops {
 		if n == 0 {
 			continue

@@ -147,6 +147,7 @@ func (g *Gateway) recheckOne(c *connection) {
 	}
 	g.recertify(t, []*connection{c})
 	c.change(t)
+	g.regrant(t, []*connection{c})
 	g.rerateOne(c, t)
 	g.flush()
 }
@@ -168,6 +169,7 @@ func (g *Gateway) recheck(tenant string) {
 	if err == nil && t.Active() {
 		g.recertify(t, g.registry.of(tenant))
 		g.change(t)
+		g.regrant(t, g.registry.of(tenant))
 		g.rerate(t)
 		return
 	}

@@ -55,7 +55,10 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 			g.load.told(l, f.Load)
 		}
 		switch f.Kind {
-		case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable:
+		case link.DownAnswer:
+			g.held(f.Answer)
+			continue
+		case link.DownGoaway, link.DownLoad, link.DownTable:
 			continue
 		default:
 		}
@@ -150,6 +153,13 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 	if f.Kind == link.DownDeliver {
 		c.delivered++
 	}
+	if r.Denied {
+		c.gw.metrics.drops[conn.DropDenied].Inc()
+		if f.QoS > mqtt.AtMostOnce {
+			c.tooLarge = append(c.tooLarge, f.PacketID)
+		}
+		c.markLocked()
+	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
 		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.DropSize.String(), Why: "larger than the client's maximum packet size"})
@@ -163,6 +173,9 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		c.opened = true
 		c.silence.Store(c.m.KeepAlive().Milliseconds())
 		c.lookLocked()
+		if c.m.MayHold() {
+			c.holdLocked(false)
+		}
 		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
 		c.tell(c.tenant, events.Event{Kind: events.Connected})
 	}

@@ -41,6 +41,8 @@ const (
 	MayReadAudit        = "audit:read"
 	MayReadTenants      = "tenants:read"
 	MayWriteTenants     = "tenants:write"
+	MayReadPolicies     = "policies:read"
+	MayWritePolicies    = "policies:write"
 	MayReadQuotas       = "quotas:read"
 	MayWriteQuotas      = "quotas:write"
 	MayReadUsage        = "usage:read"
@@ -56,7 +58,7 @@ const (
 func Permissions() []string {
 	all := []string{
 		MayReadOrganization, MayWriteOrganization, MayReadMembers, MayWriteMembers, MayWriteOwners, MayReadKeys, MayWriteKeys,
-		MayReadAudit, MayReadTenants, MayWriteTenants, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
+		MayReadAudit, MayReadTenants, MayWriteTenants, MayReadPolicies, MayWritePolicies, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
 		MayWriteCredentials, MayReadClients, MayWriteClients, MayReadMessages, MayWriteMessages,
 	}
 	slices.Sort(all)

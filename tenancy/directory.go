@@ -32,6 +32,11 @@ type Directory interface {
 	// prefix. The error is NotFound with CodeMethodUnknown if there is no such
 	// method.
 	Begin(ctx context.Context, method string, a Attempt) (Exchange, error)
+	// Authorize returns what a client may do that was authenticated: the default
+	// grant, or what the tenant's own policy says. The error is Denied, with what the
+	// client may be told, Unavailable when the answer is not known and cannot be had
+	// now, or Internal when the policy cannot be followed: then nothing is granted.
+	Authorize(ctx context.Context, t *Tenant, a *Arrival) (*Grant, error)
 	// Watch calls f for every change that live connections must hear of, until
 	// ctx is done. Calls come one at a time, within 2 s of the change; f must
 	// not block.
@@ -73,7 +78,11 @@ type Attempt struct {
 type Identity struct {
 	Tenant   *Tenant
 	Username string
-	Grant    *Grant
+	// Grant is what it may do, once it was authorized.
+	Grant *Grant
+	// Groups and Claims are those of the device and its token, for policies.
+	Groups []string
+	Claims map[string]string
 	// Session is what the credential says of its sessions, or nil.
 	Session *SessionOverride
 }

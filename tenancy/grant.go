@@ -5,59 +5,99 @@ package tenancy
 import (
 	"strings"
 
-	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/mqtt"
 )
 
-// Grant is what a connection may publish and subscribe to: two lists of topic
-// filters. What no filter allows is denied. It is immutable and may be used
-// concurrently; its checks do not allocate.
+// Grant is what a connection may publish and subscribe to: a GrantSet, with what
+// its placeholders stand for. What no entry allows is denied. It is immutable and
+// may be used concurrently; its checks do not allocate.
 type Grant struct {
-	// Revision names the policy that the grant was made from.
-	Revision  uint64
-	publish   []string
-	subscribe []string
-	// everything says that the lists are {"#"} each, the common case.
+	// Revision names the policy that the grant was made from: 1 is the default,
+	// a tenant's own are above.
+	Revision uint64
+	set      *GrantSet
+	values   []expansion // by the index of the set's placeholder levels
+	// everything says that this is the default, the common case.
 	everything bool
 }
 
+// defaultRevision is the Revision of DefaultGrant.
+const defaultRevision = 1
+
 // defaultGrant is shared: a grant has no state.
-var defaultGrant = &Grant{Revision: 1, publish: []string{"#"}, subscribe: []string{"#"}, everything: true}
+var defaultGrant = &Grant{Revision: defaultRevision, everything: true}
 
 // DefaultGrant allows everything inside the tenant except topics that begin
 // with $, which are the server's [MQTT-4.7.2-1]; of those, $SYS/… may be
 // subscribed.
 func DefaultGrant() *Grant { return defaultGrant }
 
-// NewGrant compiles the filters that may be published to and subscribed. The
-// error is Invalid and names the filter that is not one.
+// NewGrant compiles filters that may be published to and subscribed, without
+// placeholders. The errors are those of NewGrantSet.
 func NewGrant(revision uint64, publish, subscribe []string) (*Grant, error) {
-	g := &Grant{Revision: revision, publish: clone(publish), subscribe: clone(subscribe)}
-	for _, f := range append(clone(publish), subscribe...) {
-		if !validFilter(f) || strings.HasPrefix(f, sharePrefix) {
-			return nil, errs.Coded(errs.Invalid, "filter_invalid", "expected a topic filter, found %q", f)
-		}
+	var all []GrantEntry
+	for _, f := range publish {
+		all = append(all, GrantEntry{Action: ActionPublish, Filter: f})
 	}
-	g.everything = len(g.publish) == 1 && g.publish[0] == "#" && len(g.subscribe) == 1 && g.subscribe[0] == "#"
-	return g, nil
+	for _, f := range subscribe {
+		all = append(all, GrantEntry{Action: ActionSubscribe, Filter: f})
+	}
+	s, err := NewGrantSet(revision, "", all)
+	if err != nil {
+		return nil, err
+	}
+	return s.Bind(&Subject{}), nil
 }
 
-func clone(s []string) []string { return append([]string(nil), s...) }
-
 // MayPublish reports whether a message may be published to the topic name,
-// which must be valid.
-func (g *Grant) MayPublish(topic []byte) bool {
+// which must be valid, with that QoS and retain flag.
+func (g *Grant) MayPublish(topic []byte, qos mqtt.QoS, retain bool) bool {
+	if g.everything {
+		return len(topic) > 0 && topic[0] != '$'
+	}
+	return g.Publishes(topic).Allows(qos, retain)
+}
+
+// Allowance is with what QoS and retain flags a topic may be published to. It is a
+// plain value.
+type Allowance uint8
+
+// Allows reports whether that QoS with that retain flag is among them.
+func (a Allowance) Allows(qos mqtt.QoS, retain bool) bool { return uint8(a)&bit(qos, retain) != 0 }
+
+// everyAllowance is all of them.
+const everyAllowance Allowance = 1<<6 - 1
+
+// Publishes is how the topic name, which must be valid, may be published to.
+func (g *Grant) Publishes(topic []byte) Allowance {
+	switch {
+	case len(topic) == 0 || topic[0] == '$':
+		return 0
+	case g.everything:
+		return everyAllowance
+	}
+	o := outcome{deny: noPriority, allow: noPriority}
+	g.match(&g.set.publish, topic, 0, &o)
+	if o.deny >= o.allow {
+		return 0
+	}
+	return Allowance(o.mask)
+}
+
+// MayReceive reports whether the subscribe entries allow messages of the topic
+// name, which must be valid, at any QoS: whoever was granted a filter that matches
+// the name may. A message that waits for a session since another grant held is
+// asked about so.
+func (g *Grant) MayReceive(topic []byte) bool {
 	if len(topic) == 0 {
 		return false
 	}
 	if g.everything {
-		return topic[0] != '$'
+		return topic[0] != '$' || strings.HasPrefix(string(topic), sysPrefix)
 	}
-	for _, f := range g.publish {
-		if matches(f, topic) {
-			return true
-		}
-	}
-	return false
+	o := outcome{deny: noPriority, allow: noPriority}
+	g.match(&g.set.subscribe, topic, 0, &o)
+	return o.deny < o.allow
 }
 
 const (
@@ -67,111 +107,45 @@ const (
 )
 
 // MaySubscribe reports whether the topic filter, which must be valid, may be
-// subscribed: one filter of the grant allows everything that it can match. For
-// $share/NAME/FILTER that is asked of FILTER [MQTT-4.8.2].
-func (g *Grant) MaySubscribe(filter string) bool {
+// subscribed, and at most at what QoS: one allowing entry covers all that it can
+// match, and no denying entry of the same or a higher priority matches anything
+// that it can match. For $share/NAME/FILTER that is asked of FILTER [MQTT-4.8.2].
+func (g *Grant) MaySubscribe(filter string) (most mqtt.QoS, ok bool) {
 	if rest, ok := strings.CutPrefix(filter, sharePrefix); ok {
 		_, shared, ok := strings.Cut(rest, "/")
 		if !ok {
-			return false
+			return 0, false
 		}
 		filter = shared
 	}
 	if filter == "" {
-		return false
+		return 0, false
 	}
 	if g.everything {
-		return filter[0] != '$' || strings.HasPrefix(filter, sysPrefix)
+		return mqtt.ExactlyOnce, filter[0] != '$' || strings.HasPrefix(filter, sysPrefix)
 	}
-	for _, f := range g.subscribe {
-		if covers(f, filter) {
-			return true
-		}
+	c := coverage{outcome: outcome{deny: noPriority, allow: noPriority}}
+	g.cover(&g.set.subscribe, filter, 0, true, &c)
+	if c.deny >= c.allow {
+		return 0, false
 	}
-	return false
+	most = mostQoS(c.mask)
+	if c.allow < g.set.highest {
+		// An entry of a higher priority decides about a part of the filter.
+		n := coverage{narrows: true, above: c.allow, most: most}
+		g.cover(&g.set.subscribe, filter, 0, true, &n)
+		most = n.most
+	}
+	return most, true
 }
 
-// matches reports whether the topic filter matches the topic name
-// [MQTT-4.7.1-1, -2, MQTT-4.7.2-1].
-func matches(filter string, topic []byte) bool {
-	if topic[0] == '$' && (filter[0] == '#' || filter[0] == '+') {
-		return false
-	}
-	t, more := 0, true // topic[t:] is what is left, if more
-	for f := 0; ; {
-		level, next, last := nextLevel(filter, f)
-		if level == "#" {
-			return true
-		}
-		if !more {
-			return false
-		}
-		end := t
-		for end < len(topic) && topic[end] != '/' {
-			end++
-		}
-		if level != "+" && level != string(topic[t:end]) {
-			return false
-		}
-		more = end < len(topic)
-		t = end + 1
-		if last {
-			return !more
-		}
-		f = next
-	}
-}
+// Default reports whether it is DefaultGrant's.
+func (g *Grant) Default() bool { return g.everything }
 
-// covers reports whether every topic name that filter matches is matched by
-// allow.
-func covers(allow, filter string) bool {
-	if filter[0] == '$' && (allow[0] == '#' || allow[0] == '+') {
-		return false
+// Class is that of the set; empty for the default.
+func (g *Grant) Class() string {
+	if g.set == nil {
+		return ""
 	}
-	f, more := 0, true // filter[f:] is what is left, if more
-	for a := 0; ; {
-		level, next, last := nextLevel(allow, a)
-		if level == "#" {
-			return true
-		}
-		if !more {
-			return false
-		}
-		have, fnext, flast := nextLevel(filter, f)
-		if have == "#" || level != "+" && level != have {
-			return false
-		}
-		more, f = !flast, fnext
-		if last {
-			return !more
-		}
-		a = next
-	}
-}
-
-// nextLevel returns the level of s that begins at i, where the following one
-// begins, and whether there is none.
-func nextLevel(s string, i int) (level string, next int, last bool) {
-	if j := strings.IndexByte(s[i:], '/'); j >= 0 {
-		return s[i : i+j], i + j + 1, false
-	}
-	return s[i:], len(s), true
-}
-
-// validFilter reports whether s is a topic filter: wildcards stand alone in
-// their level, # only in the last [MQTT-4.7.1-1, MQTT-4.7.1-2].
-func validFilter(s string) bool {
-	if s == "" || len(s) > 65535 || strings.ContainsRune(s, 0) {
-		return false
-	}
-	for i := 0; ; {
-		level, next, last := nextLevel(s, i)
-		if len(level) > 1 && strings.ContainsAny(level, "#+") || level == "#" && !last {
-			return false
-		}
-		if last {
-			return true
-		}
-		i = next
-	}
+	return g.set.Class
 }

@@ -35,6 +35,8 @@ type TenantRecord struct {
 	Settings *SettingsOverride `json:"settings,omitempty"`
 	// ClientCAs are its own CAs of client certificates, or nil.
 	ClientCAs *ClientCAs `json:"client_cas,omitempty"`
+	// Policy is what there is of its own policy, or nil.
+	Policy *PolicyRef `json:"policy,omitempty"`
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
@@ -82,6 +84,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Limits:       limits,
 		Settings:     r.Settings,
 		ClientCAs:    r.ClientCAs,
+		Policy:       r.Policy,
 		Grant:        DefaultGrant(),
 		Revision:     r.Revision,
 		CreatedAt:    r.CreatedAt,

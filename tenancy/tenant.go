@@ -43,8 +43,9 @@ type Tenant struct {
 	Settings *SettingsOverride
 	// ClientCAs are its own CAs of client certificates, or nil.
 	ClientCAs *ClientCAs
-	// Grant is what a credential of this tenant may do when nothing narrower
-	// is attached to it.
+	// Policy is what there is of its own policy, or nil.
+	Policy *PolicyRef
+	// Grant is what the tenant itself may do, and its clients without a policy.
 	Grant *Grant
 	// Revision grows with every change of the tenant.
 	Revision  uint64

@@ -74,8 +74,7 @@ type Conn struct {
 	limit      uint32 // the client's Maximum Packet Size, 0 for none
 	aliasMax   uint16 // what we announced
 	receiveMax uint16
-	asked      uint32 // the session expiry of CONNECT
-	grant      *tenancy.Grant
+	asked      uint32          // the session expiry of CONNECT
 	connack    *packet.Connack // until it is sent
 	method     *string         // the Authentication Method of CONNECT
 	told       unavailable     // in CONNACK
@@ -86,6 +85,8 @@ type Conn struct {
 	aliasBytes int      // of those topics
 	sent       uint64   // what was sent to the broker, in link.UpFrame.Cost
 	forwarded  [2]uint32
+	samples    uint32 // publishes that were allowed
+	memo       *memo  // nil before the first publish under a policy
 
 	// The outbound half.
 
@@ -98,10 +99,14 @@ type Conn struct {
 	granted      uint64 // the last UpCredit
 	held         []answer
 	subacks      map[uint16]partSuback
+	// guards: messages may come that the grant does not allow, from what was
+	// subscribed, or was matched, before it held.
+	guards bool
 
 	// Both halves.
 
 	rules    atomic.Pointer[Rules]
+	grant    atomic.Pointer[tenancy.Grant]
 	expiry   atomic.Uint32 // the session expiry in force
 	window   atomic.Uint64
 	inflight atomic.Int32
@@ -188,6 +193,8 @@ type Effects struct {
 	// first of them.
 	Refused      [RefusedIDs + 1]int
 	FirstRefused RefusedSubscription
+	// Decided are some of the answers of a grant of the tenant's own policy.
+	Decided []Decided
 	// Auth is an AUTH of a client that authenticates again.
 	Auth  Auth
 	Close Close
@@ -218,6 +225,8 @@ func (fx *Effects) Reset() {
 	clear(fx.subacks)
 	fx.out, fx.answers, fx.subacks = fx.out[:0], fx.answers[:0], fx.subacks[:0]
 	fx.Drops = [DropOverload + 1]int{}
+	clear(fx.Decided)
+	fx.Decided = fx.Decided[:0]
 	fx.Refused, fx.FirstRefused, fx.Auth = [RefusedIDs + 1]int{}, RefusedSubscription{}, Auth{}
 	fx.Close, fx.Channel = Close{}, 0
 }
@@ -269,8 +278,8 @@ func (c *Conn) KeepAlive() time.Duration {
 	return time.Duration(c.keepAlive) * time.Second * 3 / 2
 }
 
-// Grant is what the client may do.
-func (c *Conn) Grant() *tenancy.Grant { return c.grant }
+// Grant is what the client may do; nil before Accept.
+func (c *Conn) Grant() *tenancy.Grant { return c.grant.Load() }
 
 // MayRead reports whether the next packet, of that type, may be handled. What
 // leads to frames for the broker must wait while the broker's window is used

@@ -81,7 +81,8 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 		l = NewRules(a.Identity.Tenant, a.Identity.Session)
 	}
 	c.rules.Store(l)
-	c.grant, c.told = a.Identity.Grant, l.unavailable()
+	c.told = l.unavailable()
+	c.grant.Store(a.Identity.Grant)
 	c.receiveMax = uint16(within(l.ReceiveMaximum, 65535))
 	c.aliasMax = uint16(within(l.TopicAliasMaximum, aliasesIn))
 	c.creditWindow = CreditWindow
@@ -109,8 +110,8 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 		Partitions: l.Partitions(),
 	}
 	o.Labels.Protocol = p.Version.String()
-	if c.grant != nil {
-		o.GrantRevision = c.grant.Revision
+	if a.Identity.Grant != nil {
+		o.GrantRevision = a.Identity.Grant.Revision
 	}
 	if o.ReceiveMaximum == 0 {
 		o.ReceiveMaximum = 65535 // [MQTT-3.1.2.11.3]
@@ -168,8 +169,8 @@ func (c *Conn) checkWill(w *mqtt.Will, l *Rules) Refusal {
 		r.Text = "the will: " + r.Text
 		return r
 	}
-	if !c.grant.MayPublish(w.Message.Topic) {
-		return Refusal{Reason: mqtt.NotAuthorized, Text: "the grant of this credential does not allow the will topic"}
+	if !c.grant.Load().MayPublish(w.Message.Topic, w.Message.QoS, w.Message.Retain) {
+		return Refusal{Reason: mqtt.NotAuthorized, Text: "the grant of this credential does not allow the will"}
 	}
 	if b := beyondLimits(w.Message.Topic, l); b.quota != NotRefused {
 		return Refusal{Reason: mqtt.TopicNameInvalid, Text: "the will topic has " + b.String(), Limit: b.quota.String()}

@@ -63,7 +63,12 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	if p.HasTopicAlias && !c.resolve(p, fx) {
 		return
 	}
-	if !c.grant.MayPublish(m.Topic) {
+	grant := c.grant.Load()
+	may := c.mayPublish(grant, m)
+	if !may || !grant.Default() {
+		c.decided(grant, m, may, fx)
+	}
+	if !may {
 		c.refuse(p, DropDenied, mqtt.NotAuthorized, "the grant of this credential does not allow to publish to this topic", fx)
 		return
 	}

@@ -59,6 +59,9 @@ type Result struct {
 	// message; at QoS above 0 the broker must hear of it with UpTooLarge
 	// [MQTT-3.1.2-25].
 	TooLarge bool
+	// Denied is set when a message was not passed on because the grant does not
+	// allow it any more. The broker must hear of it as of one too large.
+	Denied bool
 	// Opened is set when CONNACK was appended.
 	Opened bool
 	// Payload, if any, is the end of the packet that was appended, and has to be
@@ -79,6 +82,10 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	case link.DownDeliver:
 		m := &b.Messages[f.Slot]
 		c.delivered += uint64(link.DeliverCost(m.Size(), len(f.SubscriptionIDs)))
+		if c.guards && !c.grant.Load().MayReceive(m.Topic) {
+			r.Denied = true
+			break
+		}
 		dst, r.TooLarge = c.deliver(dst, m, f)
 		switch {
 		case r.TooLarge:
@@ -90,6 +97,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	case link.DownAck:
 		return c.ack(dst, f)
 	case link.DownSuback:
+		if f.PacketID == 0 {
+			break // of Reduce: the client has not asked
+		}
 		reasons, text, limit := f.Reasons, "", ""
 		if mine, ok := c.subacks[f.PacketID]; ok {
 			delete(c.subacks, f.PacketID)
@@ -106,6 +116,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		}
 		dst = c.appendSuback(dst, packet.SUBACK, f.PacketID, reasons, text, limit)
 	case link.DownUnsuback:
+		if f.PacketID == 0 {
+			break
+		}
 		if c.version != packet.V5 && slices.ContainsFunc(f.Reasons, mqtt.ReasonCode.Failed) {
 			break // which its UNSUBACK cannot say
 		}
@@ -123,6 +136,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		k := c.connack
 		c.connack = nil
 		k.SessionPresent = f.SessionPresent
+		c.guards = c.guards || f.SessionPresent && c.grant.Load().Class() != ""
 		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
 		r.Opened = true
 	case link.DownRefused, link.DownClose:

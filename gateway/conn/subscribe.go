@@ -102,7 +102,7 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 	part := partSuback{id: p.PacketID} // without reasons while nothing is refused
 	granted := p.Subscriptions[:0]
 	for i, s := range p.Subscriptions {
-		reason, by := c.checkSubscription(&s, rules)
+		reason, by := c.checkSubscription(&s, rules, fx)
 		if reason.Failed() && c.wasTold(by) {
 			fx.refused(by, s.Filter, c.refusedText(s.Filter, by, rules))
 			fx.Refused[by]++
@@ -173,13 +173,19 @@ func (fx *Effects) refused(by Refused, filter, text string) {
 	}
 }
 
-// checkSubscription returns brokerDecides, or a reason and what refuses.
-func (c *Conn) checkSubscription(s *mqtt.Subscription, rules *Rules) (mqtt.ReasonCode, Refused) {
+// checkSubscription returns brokerDecides, or a reason and what refuses. It lowers
+// the QoS to what is granted [MQTT-3.8.4-8].
+func (c *Conn) checkSubscription(s *mqtt.Subscription, rules *Rules, fx *Effects) (mqtt.ReasonCode, Refused) {
 	name, rest, _, err := topic.ParseShare(s.Filter)
-	switch {
-	case err != nil:
+	if err != nil {
 		return mqtt.TopicFilterInvalid, RefusedFilter
-	case !c.grant.MaySubscribe(s.Filter):
+	}
+	grant := c.grant.Load()
+	most, ok := grant.MaySubscribe(s.Filter)
+	c.decidedSubscription(grant, s, ok, fx)
+	s.QoS = min(s.QoS, most)
+	switch {
+	case !ok:
 		return mqtt.NotAuthorized, RefusedGrants
 	case name != "" && !rules.Settings.SharedAvailable:
 		return mqtt.SharedSubscriptionsNotSupported, RefusedShared

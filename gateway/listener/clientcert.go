@@ -109,6 +109,14 @@ type goodUnder struct {
 	revision uint64
 }
 
+// CommonName is that of its subject, or empty.
+func (c *ClientCert) CommonName() string {
+	if len(c.chain) == 0 {
+		return ""
+	}
+	return c.chain[0].Subject.CommonName
+}
+
 // Trust is under what it was good last.
 func (c *ClientCert) Trust() *tenancy.Trust { return c.good.Load().trust }
 

@@ -75,6 +75,23 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.operation = o.ID
+	set, err := tenancy.NewGrantSet(0, tenancy.DefaultClass, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, live := range []bool{true, false} {
+		p, err := w.store.AddPolicy(t.Context(), acme, store.Policy{Files: map[string]string{"p.rego": "package mqtt\n\ngrants := []"}}, []*tenancy.GrantSet{set})
+		if err != nil || p.Revision != uint64(n+1) {
+			t.Fatal(p, err)
+		}
+		then := store.ShadowPolicy(p.Revision)
+		if live {
+			then = store.LivePolicy(p, "")
+		}
+		if acme, err = w.store.UpdateTenant(t.Context(), "acme", 0, then); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return w
 }
 
@@ -91,7 +108,7 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation).Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{revision}", "1").Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -141,6 +158,16 @@ var accessTable = map[string]accessRow{
 	"replace-settings":           {"oad", `{}`},
 	"list-client-cas":            {"oadbv", ""},
 	"replace-client-cas":         {"oad", `{}`},
+	"list-policies":              {"oadv", ""},
+	"get-policy":                 {"oadv", ""},
+	"put-policy":                 {"oad", `{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`},
+	"delete-policy":              {"oad", ""},
+	"rollback-policy":            {"oad", `{"revision":1}`},
+	"test-policy":                {"oadv", `{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`},
+	"explain-policy":             {"oadv", `{"topic":"a"}`},
+	"simulate-policy":            {"oadv", `{"revision":1}`},
+	"get-policy-shadow":          {"oadv", ""},
+	"delete-policy-shadow":       {"oad", ""},
 	"list-quotas":                {"oadbv", ""},
 	"replace-quota-overrides":    {"oab", `{}`},
 	"get-usage":                  {"oadbv", ""},

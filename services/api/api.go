@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package api is the public API /v1: sign-up, organizations with members, API
-// keys and their audit log, credentials, quotas, usage, clients, publish and
+// keys and their audit log, credentials, policies, quotas, usage, clients, publish and
 // retained messages. The Go types of its requests and
 // answers are the source of the OpenAPI document, which it serves and which
 // docs/openapi.json repeats. net/http owns its goroutines, Run those of its
@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -71,6 +72,8 @@ type Config struct {
 	Audit *audit.Log
 	// Events says what happened to clients.
 	Events *events.Log
+	// Policies follows the tenants' own policies.
+	Policies *decide.Service
 	// Mailer sends invitations, and codes without which a sign-up makes nothing;
 	// nil sends no mail, and believes every address.
 	Mailer Mailer
@@ -135,8 +138,8 @@ func New(cfg Config) (*Server, error) {
 	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
 		return nil, err
 	}
-	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
-		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, an audit log, an event log and a logger")
+	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Policies == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
+		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, policies, an audit log, an event log and a logger")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -220,6 +223,7 @@ func (s *Server) routes() {
 	s.tenantRoutes()
 	s.settingRoutes()
 	s.clientCARoutes()
+	s.policyRoutes()
 	s.credentialRoutes()
 	s.importRoutes()
 	s.clientRoutes()

@@ -14,9 +14,9 @@ import (
 )
 
 // notChanges are operations with another method than GET that change nothing of
-// an organization. Messages are what tenants make of it: MQTT publishes are not
+// an organization: questions, and publish. Messages are what tenants make of it: MQTT publishes are not
 // in the audit log either.
-var notChanges = map[string]bool{"publish": true}
+var notChanges = map[string]bool{"publish": true, "test-policy": true, "explain-policy": true, "simulate-policy": true}
 
 // changing is the change that a request makes, or none so far. It belongs to the
 // request's goroutine.

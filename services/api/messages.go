@@ -191,7 +191,7 @@ func setProperties(m *mqtt.Message, in *MessageProperties) error {
 
 // mayPublish holds a message to what the tenant's clients are held to.
 func mayPublish(t *tenancy.Tenant, m *mqtt.Message) error {
-	if !t.Grant.MayPublish(m.Topic) {
+	if !t.Grant.MayPublish(m.Topic, m.QoS, m.Retain) {
 		return errs.Coded(errs.Denied, "topic_forbidden", "the tenant's clients may not publish to %q", m.Topic)
 	}
 	switch _, s := t.Rules(nil); {

@@ -40,6 +40,7 @@ func describe() huma.Config {
 				{Name: "API keys", Description: "With what programs call, as far as each may."},
 				{Name: "Audit", Description: "Who changed what."},
 				{Name: "Tenants", Description: "A tenant, its quotas and its usage."},
+				{Name: "Policies", Description: "What clients may do, as Rego."},
 				{Name: "Credentials", Description: "With what devices connect."},
 				{Name: "Clients", Description: "Sessions and their connections."},
 				{Name: "Messages", Description: "Publishing and retained messages."},

@@ -5,6 +5,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/policy"
 )
 
 // Problem is an RFC 9457 problem document.
@@ -68,6 +70,13 @@ func (p *Problem) GetHeaders() http.Header {
 // to HTTP.
 func problemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	if f, ok := errors.AsType[*policy.FaultsError](err); ok {
+		p := newProblem(http.StatusBadRequest, "policy_invalid", err.Error())
+		for _, x := range f.Faults {
+			p.Errors = append(p.Errors, ProblemDetail{Location: fmt.Sprintf("%s:%d:%d", x.File, x.Line, x.Column), Message: x.Message})
+		}
 		return p
 	}
 	code := errs.CodeOf(err)

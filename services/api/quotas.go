@@ -45,6 +45,9 @@ var enforcement = map[string]string{
 	"api_keys":              "API, making an API key: 409. Of an organization, the widest of its tenants",
 	"audit_days":            "tenancyd, each hour: older records of the audit log are removed, but the newest. Of an organization, the widest of its tenants",
 	"credentials":           "API, making a credential: 409",
+	"grants":                "API, making a revision of a policy: 409, for the entries of one class",
+	"policy_bytes":          "API, making or testing a policy: 409, for all of its files together",
+	"policy_time_ms":        "API, making a revision of a policy: refused if the grants of a class take longer. mqtt.connect is cut off after ten times as long, and the client refused",
 	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }
 

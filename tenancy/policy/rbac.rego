@@ -17,10 +17,12 @@ roles := {
 		"keys:read",
 		"messages:read",
 		"messages:write",
+		"policies:read",
+		"policies:write",
 		"tenants:write",
 	},
 	"billing": everyone | {"quotas:write"},
-	"viewer": everyone | {"clients:read", "credentials:read"},
+	"viewer": everyone | {"clients:read", "credentials:read", "policies:read"},
 }
 
 everyone := {"members:read", "organization:read", "quotas:read", "tenants:read", "usage:read"}
@@ -38,6 +40,8 @@ everything := everyone | {
 	"messages:write",
 	"organization:write",
 	"owners:write",
+	"policies:read",
+	"policies:write",
 	"quotas:write",
 	"tenants:write",
 }

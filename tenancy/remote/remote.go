@@ -91,6 +91,9 @@ type Directory struct {
 	asking  chan struct{} // a token for each question about a credential
 	dirty   chan struct{} // holds a token when the snapshot is behind
 
+	grants    *grants
+	decisions decisions
+
 	tickets atomic.Pointer[tenancy.TicketSecrets]
 
 	mu      sync.Mutex
@@ -100,7 +103,7 @@ type Directory struct {
 
 var _ tenancy.Directory = (*Directory)(nil)
 
-type buckets struct{ tenants, credentials, tickets bus.Bucket }
+type buckets struct{ tenants, credentials, tickets, grants bus.Bucket }
 
 // New returns a Directory that knows what its snapshot knows. A snapshot that
 // is missing, too old or not authentic is left alone, with a line in the log.
@@ -121,6 +124,7 @@ func New(cfg Config) (*Directory, error) {
 		domain: "." + strings.ToLower(strings.Trim(cfg.Domain, ".")),
 		cache:  newCache(cfg.Credentials),
 		absent: newAbsentees(),
+		grants: newGrants(),
 		ready:  make(chan struct{}),
 		load:   make(chan string, 1024),
 		asking: make(chan struct{}, asksAtOnce),
@@ -448,6 +452,9 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 		return b, err
 	}
 	if b.tickets, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.TicketsBucket}); err != nil {
+		return b, err
+	}
+	if b.grants, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.GrantsBucket}); err != nil {
 		return b, err
 	}
 	d.mu.Lock()

@@ -25,6 +25,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	wg.Go(func() { d.runWatches(ctx) })
 	wg.Go(func() { d.runLoader(ctx) })
 	wg.Go(func() { d.runProbe(ctx) })
+	wg.Go(func() { d.runDecisions(ctx) })
 	if d.cfg.Snapshot != "" {
 		wg.Go(func() { d.runSnapshot(ctx) })
 	}
@@ -95,6 +96,7 @@ func (d *Directory) watchTenants(ctx context.Context, b bus.Bucket) {
 
 func (d *Directory) tenantGone(id string) {
 	if d.cache.dropTenant(id) {
+		d.grants.drop(id)
 		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: id})
 		d.markDirty()
 	}

@@ -36,6 +36,8 @@ type snapshotTenant struct {
 	Whole       bool                  `json:"whole,omitempty"`
 	Large       bool                  `json:"large,omitempty"`
 	Credentials []snapshotCredential  `json:"credentials,omitempty"`
+	Grants      []snapshotGrants      `json:"grants,omitempty"`
+	Admitted    []snapshotAdmitted    `json:"admitted,omitempty"`
 }
 
 type snapshotCredential struct {
@@ -123,11 +125,12 @@ func (d *Directory) save() error {
 	if s.Contact.IsZero() {
 		return nil
 	}
+	grants, admitted := d.grants.snapshot()
 	c := d.cache
 	c.mu.RLock()
 	s.Revision = c.revision
 	for id, k := range c.tenants {
-		t := snapshotTenant{Record: k.record, Revision: k.record.Revision}
+		t := snapshotTenant{Record: k.record, Revision: k.record.Revision, Grants: grants[id], Admitted: admitted[id]}
 		if r := c.realms[id]; r != nil {
 			t.Whole, t.Large = r.whole, r.large
 			for _, cred := range r.names {
@@ -203,6 +206,9 @@ func (d *Directory) restoreFrom(b []byte) error {
 			return err
 		}
 		c.tenants[t.Record.ID] = k
+		if err := d.grants.restore(t.Record.ID, t.Grants, t.Admitted); err != nil {
+			return err
+		}
 		if len(t.Credentials) == 0 && !t.Whole && !t.Large {
 			continue
 		}

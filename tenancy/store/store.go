@@ -30,6 +30,7 @@ const (
 	sessionsBucket      = "sign_ins"      // id -> MemberSession
 	verificationsBucket = "verifications" // hash of the code -> Unverified
 	operationsBucket    = "operations"    // tenant.id -> Operation
+	policiesBucket      = "policies"      // meta.tenant.revision -> Policy without its text; text.tenant.revision -> that
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -63,6 +64,8 @@ type Store struct {
 	operations    bus.Bucket
 	replies       bus.Bucket
 	tickets       bus.Bucket
+	policies      bus.Bucket
+	grants        bus.Bucket
 	counts        counts
 	uses          uses
 }
@@ -90,6 +93,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{operationsBucket, operationLife, &s.operations},
 		{repliesBucket, replyLife, &s.replies},
 		{tenancy.TicketsBucket, 0, &s.tickets},
+		{policiesBucket, 0, &s.policies},
+		{tenancy.GrantsBucket, 0, &s.grants},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

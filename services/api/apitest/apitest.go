@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -56,8 +57,11 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	must(err)
 	changes, err := audit.Open(t.Context(), audit.Config{Bus: b, Log: telemetry.Discard(), Days: records.AuditDays})
 	must(err)
+	policies, err := decide.New(decide.Config{Store: records, Log: telemetry.Discard()})
+	must(err)
 	cfg := api.Config{
-		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
+		Policies: policies,
+		Store:    records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
 	for _, change := range with {

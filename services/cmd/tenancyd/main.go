@@ -19,6 +19,7 @@ import (
 	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -79,8 +80,12 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	policies, err := decide.New(decide.Config{Store: records, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
@@ -93,5 +98,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
-		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "audit", Run: changes.Run}, public.Part())
+		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "audit", Run: changes.Run}, node.Part{Name: "policies", Run: policies.Run}, public.Part())
 }

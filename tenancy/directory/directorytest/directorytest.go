@@ -203,7 +203,7 @@ func testAuthenticate(t *testing.T, s *store.Store, d tenancy.Directory) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if id.Tenant.ID != "acme" || id.Username != "default" || !id.Grant.MayPublish([]byte("a")) || id.Grant.MayPublish([]byte("$SYS/a")) {
+		if id.Tenant.ID != "acme" || id.Username != "default" || !id.Grant.MayPublish([]byte("a"), 0, false) || id.Grant.MayPublish([]byte("$SYS/a"), 0, false) {
 			t.Errorf("got %+v", id)
 		}
 		_, err = Attempt(ctx, d, "acme", "default", "wrong")

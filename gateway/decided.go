@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"crypto/rand"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/tenancy"
+)
+
+// decided tells of what a tenant's own policy has decided: the log of what it has
+// denied, at most once a minute for a connection, and who records decisions.
+func (c *connection) decided(fx *conn.Effects) {
+	if len(fx.Decided) == 0 {
+		return
+	}
+	grant := c.m.Grant()
+	for i := range fx.Decided {
+		q := &fx.Decided[i]
+		d := &tenancy.Decision{
+			ID: "dec_" + rand.Text(), At: time.Now().UTC(), Revision: grant.Revision - tenancy.GrantRevision(0), Class: grant.Class(),
+			Client: tenancy.Subject{ClientID: c.clientID, Username: c.username}, Question: q.Question, Allowed: q.Allowed,
+		}
+		if sp := c.special.Load(); sp != nil && sp.arrival != nil {
+			d.Client = sp.arrival.Client
+		}
+		if now := d.At.UnixMilli(); !q.Allowed && now-c.deniedLogged >= refusalEvery.Milliseconds() {
+			c.deniedLogged = now
+			x := grant.Explain(q.Question)
+			at := ""
+			if x.Entry != nil {
+				at = x.Entry.At
+			}
+			c.gw.log.Warn("denied by the tenant's policy; further denials of this connection are only counted for a minute",
+				"tenant", c.tenant, "client_id", short(c.clientID), "decision", d.ID, "action", q.Action, "topic", short(q.Topic), "qos", q.QoS, "retain", q.Retain,
+				"revision", d.Revision, "class", d.Class, "at", at, "why", short(x.Why))
+		}
+		if c.gw.cfg.Record != nil {
+			c.gw.cfg.Record(c.tenant, d)
+		}
+	}
+}
