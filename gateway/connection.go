@@ -68,6 +68,9 @@ type connection struct {
 
 	mu sync.Mutex // guards what follows
 
+	// method is by which the client was let in; written before it is known to others.
+	method method
+
 	m   conn.Conn // the outbound half
 	out *output   // nil while nothing is to be written
 	// state is that of the tenant; nil before it is known.
@@ -151,6 +154,10 @@ type special struct {
 	prefixed bool
 	// reauth is set while a client authenticates again; guarded by mu.
 	reauth *reauth
+	// issuer is whose token has let the client in, and expires when that ends, in
+	// Unix milliseconds; empty and 0 without one. Set before CONNACK.
+	issuer  string
+	expires int64
 }
 
 // makeSpecial returns what is special, made when first needed. The reading
@@ -195,10 +202,17 @@ func (g *Gateway) newConnection(in *listener.Conn) *connection {
 
 // end begins the end of the connection; the first caller says how. The caller
 // flushes afterwards.
-func (c *connection) end(cl conn.Close) {
+func (c *connection) end(cl conn.Close) { c.expel(cl) }
+
+// expel is end, and reports whether the connection was not about to end anyway.
+func (c *connection) expel(cl conn.Close) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ending {
+		return false
+	}
 	c.endLocked(cl)
+	return true
 }
 
 // endLocked is end under mu.

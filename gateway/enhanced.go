@@ -38,6 +38,9 @@ func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) conn.Refusal 
 	}
 	if tenant != nil {
 		t.tenant = tenant.ID
+		if r := c.kept(tenant, ""); r.Reason.Failed() {
+			return r
+		}
 	}
 	x, err := g.cfg.Directory.Begin(ctx, p.AuthMethod, tenancy.Attempt{Tenant: tenant, ClientID: p.ClientID, Peer: c.in.Peer})
 	if errs.CodeOf(err) == tenancy.CodeMethodUnknown {
@@ -61,7 +64,11 @@ func (c *connection) authStep(t *turn, data []byte) (done bool, r conn.Refusal) 
 	before := g.changes.Load()
 	answer, id, err := c.special.Load().enhanced.exchange.Step(ctx, data)
 	if err != nil {
+		g.metrics.authenticated(tenancy.AuthSCRAM, err)
 		return false, authRefusal(err)
+	}
+	if id != nil {
+		g.metrics.authenticated(tenancy.AuthSCRAM, nil)
 	}
 	c.mu.Lock()
 	if id == nil {
@@ -123,6 +130,9 @@ func (c *connection) authenticate(t *turn, b []byte) (n int, ok bool) {
 func authRefusal(err error) conn.Refusal {
 	if errs.CodeOf(err) == tenancy.CodeTenantInactive {
 		return inactive
+	}
+	if errs.CodeOf(err) == tenancy.CodeMethodNotTaken {
+		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: err.Error()}
 	}
 	if errs.Is(err, errs.Denied) {
 		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: "the authentication failed", Why: err.Error()}

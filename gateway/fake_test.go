@@ -42,6 +42,9 @@ type fakeDirectory struct {
 	tenants map[string]*tenancy.Tenant
 	changes chan tenancy.Change
 	down    bool
+	bans    map[string]*tenancy.Bans // by tenant
+	flaps   []tenancy.Flap
+	tokens  map[string]tenancy.Identity // by the password that is the token
 }
 
 func newDirectory() *fakeDirectory {
@@ -82,6 +85,9 @@ func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy
 
 func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
 	t, err := d.Tenant(ctx, a.Tenant.ID)
+	if a.Method == tenancy.AuthJWT {
+		return d.byToken(t, a)
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -91,6 +97,33 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+}
+
+// byToken knows the passwords that are tokens; "bad" is one that is not good.
+func (d *fakeDirectory) byToken(t *tenancy.Tenant, a tenancy.Attempt) (*tenancy.Identity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if string(a.Password) == "bad" {
+		return nil, errs.Coded(errs.Denied, tenancy.CodeTokenRefused, "the token is refused: it is bad")
+	}
+	id, ok := d.tokens[string(a.Password)]
+	if !ok || t == nil {
+		return nil, errs.Coded(errs.Denied, tenancy.CodePassed, "the password is no token")
+	}
+	id.Tenant, id.Grant = t, tenancy.DefaultGrant()
+	return &id, nil
+}
+
+func (d *fakeDirectory) Bans(tenant string) *tenancy.Bans {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.bans[tenant]
+}
+
+func (d *fakeDirectory) Flapped(f tenancy.Flap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flaps = append(d.flaps, f)
 }
 
 // Begin knows the method FAKE: the client says its name, and then "secret". A

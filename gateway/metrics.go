@@ -43,6 +43,8 @@ const (
 	mWaiting
 	mGuests
 	mGuestSessions
+	mAuthentications
+	mKeptOut
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -74,6 +76,8 @@ var Metrics = []telemetry.Metric{
 	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
 	mGuests:               {Name: "mqtt_gateway_guests", Kind: telemetry.Gauge, Help: "Clients that have a guest session (allow_register_during_netsplit)."},
 	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
+	mAuthentications:      {Name: "mqtt_gateway_authentications_total", Kind: telemetry.Counter, Labels: []string{"method", "result"}, Help: "What the methods of authentication have said of CONNECTs: accepted, refused, passed (the next method is asked), unavailable (it could not be known)."},
+	mKeptOut:              {Name: "mqtt_gateway_kept_out_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Clients that were refused at CONNECT, or whose connection was ended, although who they are was not the reason: by a ban (ban), because they connect again and again (flapping), by the tenant's allow-list (address), because the tenant takes their method, or their token's issuer, no more (method)."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -87,6 +91,7 @@ type metrics struct {
 	throttled                                                  [quotas]prometheus.Counter
 	opens                                                      [len(openEvents)]prometheus.Counter
 	guests                                                     [len(guestEvents)]prometheus.Counter
+	authentications, keptOut                                   *prometheus.CounterVec
 }
 
 // What happens to CONNECTs that do not find their broker at once.
@@ -101,18 +106,20 @@ var openEvents = [...]string{openMoved: "moved", openWaited: "waited", openTimed
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	m := &metrics{
-		accepted:    Metrics[mAccepted].CounterVec(r),
-		refused:     Metrics[mRefused].CounterVec(r),
-		connects:    Metrics[mConnects].CounterVec(r),
-		disconnects: Metrics[mDisconnects].CounterVec(r),
-		reauths:     Metrics[mReauths].CounterVec(r),
-		dropped:     Metrics[mDropped].CounterVec(r),
-		deliveries:  Metrics[mDeliveries].Counter(r),
-		bytesIn:     Metrics[mBytesIn].Counter(r),
-		bytesOut:    Metrics[mBytesOut].Counter(r),
-		paused:      Metrics[mPaused].Counter(r),
-		overruns:    Metrics[mOverruns].Counter(r),
-		slow:        Metrics[mBacklog].Gauge(r),
+		accepted:        Metrics[mAccepted].CounterVec(r),
+		refused:         Metrics[mRefused].CounterVec(r),
+		connects:        Metrics[mConnects].CounterVec(r),
+		disconnects:     Metrics[mDisconnects].CounterVec(r),
+		reauths:         Metrics[mReauths].CounterVec(r),
+		authentications: Metrics[mAuthentications].CounterVec(r),
+		keptOut:         Metrics[mKeptOut].CounterVec(r),
+		dropped:         Metrics[mDropped].CounterVec(r),
+		deliveries:      Metrics[mDeliveries].Counter(r),
+		bytesIn:         Metrics[mBytesIn].Counter(r),
+		bytesOut:        Metrics[mBytesOut].Counter(r),
+		paused:          Metrics[mPaused].Counter(r),
+		overruns:        Metrics[mOverruns].Counter(r),
+		slow:            Metrics[mBacklog].Gauge(r),
 	}
 	throttled := Metrics[mThrottled].CounterVec(r)
 	for q := range quotas {

@@ -52,6 +52,18 @@ var permissions = map[string]string{
 	"import-credentials":         tenancy.MayWriteCredentials,
 	"get-operation":              tenancy.MayReadCredentials,
 
+	"get-auth-methods":       tenancy.MayReadTenants,
+	"replace-auth-methods":   tenancy.MayWriteTenants,
+	"list-jwt-issuers":       tenancy.MayReadTenants,
+	"replace-jwt-issuers":    tenancy.MayWriteTenants,
+	"get-ip-allow-lists":     tenancy.MayReadTenants,
+	"replace-ip-allow-lists": tenancy.MayWriteTenants,
+	"get-flapping":           tenancy.MayReadTenants,
+	"replace-flapping":       tenancy.MayWriteTenants,
+	"list-bans":              tenancy.MayReadClients,
+	"create-ban":             tenancy.MayWriteClients,
+	"delete-ban":             tenancy.MayWriteClients,
+
 	"list-clients":  tenancy.MayReadClients,
 	"get-client":    tenancy.MayReadClients,
 	"delete-client": tenancy.MayWriteClients,

@@ -71,6 +71,8 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 	switch {
 	case err != nil:
 		return nil, nil, err
+	case !t.Takes(tenancy.AuthSCRAM): // what only who has the password is told
+		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeMethodNotTaken, "the tenant does not take %s", tenancy.MethodSCRAM)
 	case !t.Active():
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
@@ -82,7 +84,7 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 	if err != nil || c.ID != e.found.ID || c.Generation != e.found.Generation {
 		return nil, nil, errs.Coded(errs.Denied, "credential_gone", "the credential was deleted or changed")
 	}
-	return answer, &tenancy.Identity{Tenant: t, Username: e.found.Username, Grant: t.Grant, Session: e.found.Session}, nil
+	return answer, &tenancy.Identity{Method: tenancy.AuthSCRAM, Tenant: t, Username: e.found.Username, Grant: t.Grant, Session: e.found.Session}, nil
 }
 
 // lookup returns a credential from what is kept, else from the bus.

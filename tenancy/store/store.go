@@ -63,6 +63,8 @@ type Store struct {
 	operations    bus.Bucket
 	replies       bus.Bucket
 	tickets       bus.Bucket
+	bans          bus.Bucket
+	tokenKeys     bus.Bucket
 	counts        counts
 	uses          uses
 }
@@ -90,6 +92,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{operationsBucket, operationLife, &s.operations},
 		{repliesBucket, replyLife, &s.replies},
 		{tenancy.TicketsBucket, 0, &s.tickets},
+		{tenancy.BansBucket, 0, &s.bans},
+		{tenancy.KeysBucket, 0, &s.tokenKeys},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

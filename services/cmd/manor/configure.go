@@ -130,6 +130,7 @@ func (r *region) tenancy(config section, p *process, identity section) {
 	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
 		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.natsSection()).
 		with("broker", r.links(identity)).
+		with("jwks_networks", loopback()).
 		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0}) // nobody is a stranger at home
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -155,6 +156,10 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: loopback(), Log: log})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
 		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
@@ -173,11 +178,17 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		public.Part(),
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets},
+		node.Part{Name: "bans", Run: records.RunBans},
+		node.Part{Name: "token keys", Run: fetcher.Run},
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)
 }
+
+// loopback is where the keys of issuers may be fetched from in manor dev, beside the
+// internet: developers have theirs on the same machine.
+func loopback() []string { return []string{"127.0.0.0/8", "::1"} }
 
 // shownListeners are a gateway's listeners as operators see them, under VerneMQ's names
 // of their kinds.

@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -73,6 +74,10 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: c.JWKSNetworks, Log: log})
+	if err != nil {
+		return err
+	}
 	mailer, err := c.mailer()
 	if err != nil {
 		return err
@@ -90,5 +95,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
-		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "audit", Run: changes.Run}, public.Part())
+		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run}, public.Part())
 }
