@@ -25,8 +25,8 @@ type world struct {
 	org, owner, beta string
 	// key and member are such that many roles may change them.
 	key, member string
-	// operation is the id of one of acme.
-	operation string
+	// operation and ban are the ids of one of acme.
+	operation, ban string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -75,6 +75,11 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.operation = o.ID
+	b, _, err := w.store.Ban(t.Context(), "acme", tenancy.Ban{Kind: tenancy.BanClientID, Value: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ban = b.ID
 	return w
 }
 
@@ -91,7 +96,7 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation).Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban).Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -150,6 +155,17 @@ var accessTable = map[string]accessRow{
 	"delete-credential":          {"oad", ""},
 	"import-credentials":         {"oad", `{"items":[{"username":"imported","password":"hunter2-device"}]}`},
 	"get-operation":              {"oadv", ""},
+	"get-auth-methods":           {"oadbv", ""},
+	"replace-auth-methods":       {"oad", `{"methods":["password"]}`},
+	"list-jwt-issuers":           {"oadbv", ""},
+	"replace-jwt-issuers":        {"oad", `{"items":[]}`},
+	"get-ip-allow-lists":         {"oadbv", ""},
+	"replace-ip-allow-lists":     {"oad", `{"mqtt":["10.0.0.0/8"]}`},
+	"get-flapping":               {"oadbv", ""},
+	"replace-flapping":           {"oad", `{"rule":{"connects":5,"window":10,"ban":60}}`},
+	"list-bans":                  {"oadv", ""},
+	"create-ban":                 {"oad", `{"kind":"client_id","value":"c2"}`},
+	"delete-ban":                 {"oad", ""},
 	"list-clients":               {"oadv", ""},
 	"get-client":                 {"oadv", ""},
 	"delete-client":              {"oad", ""},

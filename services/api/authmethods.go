@@ -35,8 +35,8 @@ type IssuersRequest struct {
 	Items []tenancy.Issuer `json:"items" maxItems:"10" doc:"All of them; connections by tokens of one that is taken away end within 2 s."`
 }
 
-// Issuer is an issuer with what is known of its keys.
-type Issuer struct {
+// IssuerDetail is an issuer with what is known of its keys.
+type IssuerDetail struct {
 	tenancy.Issuer
 	Keys IssuerKeys `json:"keys"`
 }
@@ -51,7 +51,7 @@ type IssuerKeys struct {
 
 // IssuerList is the answer to GET and PUT of jwt-issuers.
 type IssuerList struct {
-	Items []Issuer `json:"items"`
+	Items []IssuerDetail `json:"items"`
 }
 
 type (
@@ -97,9 +97,9 @@ func (s *Server) replaceAuthMethods(ctx context.Context, in *authMethodsInput) (
 }
 
 func (s *Server) issuersBody(ctx context.Context, t *tenancy.TenantRecord) (*issuersOutput, error) {
-	out := &issuersOutput{ETag: etag(t.Revision), Body: IssuerList{[]Issuer{}}}
+	out := &issuersOutput{ETag: etag(t.Revision), Body: IssuerList{[]IssuerDetail{}}}
 	for _, i := range t.Issuers {
-		x := Issuer{Issuer: i, Keys: IssuerKeys{IDs: []string{}}}
+		x := IssuerDetail{Issuer: i, Keys: IssuerKeys{IDs: []string{}}}
 		jwks := i.JWKS
 		if i.JWKSURL != "" {
 			k, _, err := s.store.TokenKeys(ctx, t.ID, i.JWKSURL)

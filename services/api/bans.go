@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -106,7 +107,14 @@ func (s *Server) createBan(ctx context.Context, in *createBanInput) (*createBanO
 		b.CreatedAt = s.now().UTC()
 		return &createBanOutput{Status: http.StatusOK, Body: banBody(&b)}, nil
 	}
-	if err := change(ctx, t.Organization, t.ID, "ban "+b.ID, nil); err != nil {
+	var before any
+	switch was, err := s.store.BanByID(ctx, t.ID, b.ID); {
+	case err == nil:
+		before = banBody(was)
+	case !errs.Is(err, errs.NotFound):
+		return nil, err
+	}
+	if err := change(ctx, t.Organization, t.ID, "ban "+b.ID, before); err != nil {
 		return nil, err
 	}
 	now, made, err := s.store.Ban(ctx, t.ID, b)
@@ -118,7 +126,7 @@ func (s *Server) createBan(ctx context.Context, in *createBanInput) (*createBanO
 	if made {
 		out.Status = http.StatusCreated
 	}
-	return out, changed(ctx, nil, out.Body)
+	return out, changed(ctx, before, out.Body)
 }
 
 func (s *Server) listBans(ctx context.Context, in *listBansInput) (*listBansOutput, error) {

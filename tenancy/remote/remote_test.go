@@ -19,6 +19,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/directory/directorytest"
@@ -68,6 +69,9 @@ func start(t *testing.T, cfg remote.Config) (d *remote.Directory, stop func()) {
 	}
 	cfg.SCRAM = func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 		return methods.Begin(find)
+	}
+	if cfg.Tokens, err = jwt.New(); err != nil {
+		t.Fatal(err)
 	}
 	cfg.Verifier, cfg.Domain, cfg.Log = v, "test", telemetry.Discard()
 	if d, err = remote.New(cfg); err != nil {

@@ -13,8 +13,8 @@ type AuthMethods struct {
 	Methods []string `json:"methods"`
 }
 
-// Issuer is somebody whose tokens (JWT) a tenant takes as passwords.
-type Issuer struct {
+// JWTIssuer is somebody whose tokens (JWT) a tenant takes as passwords.
+type JWTIssuer struct {
 	Issuer         string   `json:"issuer"`
 	Audience       []string `json:"audience"`
 	Algorithms     []string `json:"algorithms,omitempty"`
@@ -28,12 +28,12 @@ type Issuer struct {
 
 // Issuers are all issuers of a tenant.
 type Issuers struct {
-	Items []Issuer `json:"items"`
+	Items []JWTIssuer `json:"items"`
 }
 
 // IssuerDetail is an issuer with what is known of its keys.
 type IssuerDetail struct {
-	Issuer
+	JWTIssuer
 	Keys IssuerKeys `json:"keys"`
 }
 
