@@ -66,7 +66,8 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	t.slot = done
 	defer t.freeSlot()
 	if p.Connect.HasAuthMethod {
-		if r = c.begin(t, p.Connect, b[:n]); !r.Reason.Failed() {
+		var done bool
+		if done, r = c.begin(t, p.Connect, b[:n]); !done && !r.Reason.Failed() {
 			return n, true // for its AUTH
 		}
 	} else {
@@ -181,7 +182,8 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	c.state, c.method = state, methodOf(id)
 	if id.Issuer != "" {
 		sp := c.makeSpecial()
-		sp.issuer, sp.expires = id.Issuer, id.Expires.UnixMilli()
+		sp.issuer, sp.claims = id.Issuer, id.Claims
+		sp.expires.Store(id.Expires.UnixMilli())
 	}
 	c.mu.Unlock()
 	if !g.registry.enter(state, tenant.Limits.Connections, c) {

@@ -155,9 +155,10 @@ type special struct {
 	// reauth is set while a client authenticates again; guarded by mu.
 	reauth *reauth
 	// issuer is whose token has let the client in, and expires when that ends, in
-	// Unix milliseconds; empty and 0 without one. Set before CONNACK.
-	issuer  string
-	expires int64
+	// Unix milliseconds; empty and 0 without one. claims are what it limits the client
+	// to. Set before CONNACK; who authenticates again has another expires.
+	issuer, claims string
+	expires        atomic.Int64
 }
 
 // makeSpecial returns what is special, made when first needed. The reading

@@ -144,7 +144,7 @@ func (c *connection) overLocked() int64 {
 // is never.
 func (c *connection) expires() int64 {
 	if sp := c.special.Load(); sp != nil {
-		return sp.expires
+		return sp.expires.Load()
 	}
 	return 0
 }

@@ -48,8 +48,13 @@ type Directory interface {
 // CodeTenantInactive is the Code of the error of a tenant that is not active.
 const CodeTenantInactive = "tenant_inactive"
 
-// MethodSCRAM is the only Authentication Method that is known.
-const MethodSCRAM = "SCRAM-SHA-256"
+// The Authentication Methods that are known.
+const (
+	MethodSCRAM = "SCRAM-SHA-256"
+	// MethodJWT has one step, whose data are a token. A client that authenticates
+	// again with a newer one has its connection go on.
+	MethodJWT = "JWT"
+)
 
 // CodeMethodUnknown is the Code of the error of an Authentication Method that
 // is not known.
@@ -92,6 +97,9 @@ type Identity struct {
 	// without one.
 	Issuer  string
 	Expires time.Time
+	// Claims are what the token limits the client to; two that are the same give the
+	// same Grant.
+	Claims string
 }
 
 // ChangeKind is what a Change is about.

@@ -23,8 +23,11 @@ type exchange struct {
 
 // Begin implements tenancy.Directory.
 func (d *Directory) Begin(_ context.Context, method string, a tenancy.Attempt) (tenancy.Exchange, error) {
+	if method == tenancy.MethodJWT && d.cfg.Tokens != nil {
+		return &tokenExchange{d, a}, nil
+	}
 	if method != tenancy.MethodSCRAM || d.cfg.SCRAM == nil {
-		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "the authentication method %.40q is not known; expected %s", method, tenancy.MethodSCRAM)
+		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "the authentication method %.40q is not known; expected %s or %s", method, tenancy.MethodSCRAM, tenancy.MethodJWT)
 	}
 	e := &exchange{d: d, prefix: a.Tenant == nil}
 	if a.Tenant != nil {

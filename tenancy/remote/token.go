@@ -4,6 +4,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -64,7 +65,33 @@ func (d *Directory) byToken(ctx context.Context, a *tenancy.Attempt) (*tenancy.I
 	if err != nil {
 		return nil, err
 	}
-	return &tenancy.Identity{Method: tenancy.AuthJWT, Tenant: t, Username: token.Username, Grant: grant, Issuer: i.Issuer, Expires: token.Expires}, nil
+	return &tenancy.Identity{Method: tenancy.AuthJWT, Tenant: t, Username: token.Username, Grant: grant, Issuer: i.Issuer, Expires: token.Expires, Claims: fmt.Sprintf("%q %q", token.Publish, token.Subscribe)}, nil
+}
+
+// tokenExchange is a tenancy.Exchange by a token.
+type tokenExchange struct {
+	d *Directory
+	a tenancy.Attempt
+}
+
+// Step implements tenancy.Exchange.
+func (e *tokenExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.Identity, error) {
+	if e.a.Tenant == nil {
+		return nil, nil, refused("expected a tenant's hostname (TLS SNI or WebSocket Host), or a user name like tenant: that names it")
+	}
+	a := e.a
+	a.Method, a.Password, a.HasPassword = tenancy.AuthJWT, data, true
+	id, err := e.d.byToken(ctx, &a)
+	switch {
+	case errs.CodeOf(err) == tenancy.CodePassed:
+		err = refused("%w", err)
+	case err == nil && !id.Tenant.Takes(tenancy.AuthJWT): // what only who has a token is told
+		err = errs.Coded(errs.Denied, tenancy.CodeMethodNotTaken, "the tenant does not take %s", tenancy.MethodJWT)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return nil, id, nil
 }
 
 // tokenGrant is what a client with a token may do: what the tenant's grant allows,

@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/services/broker"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
@@ -345,6 +346,30 @@ func TestTokens_Gateways(t *testing.T) {
 	if late < 0 || late > 2*time.Second {
 		t.Errorf("a connection ended %v after its token", late)
 	}
+	// Who authenticates again with a newer token stays.
+	ends = time.Now().Add(2 * time.Second)
+	renewed := g.on(x, 0).dial()
+	auth := func(reason mqtt.ReasonCode, token string) {
+		renewed.send(&packet.Packet{Type: packet.AUTH, Auth: &packet.Auth{Reason: reason, Method: tenancy.MethodJWT, HasMethod: true, Data: []byte(token)}})
+	}
+	renewed.send(&packet.Packet{Type: packet.CONNECT, Connect: &packet.Connect{
+		Version: packet.V5, CleanStart: true, ClientID: "renewed", KeepAlive: 60, Username: "acme:", HasUsername: true, HasAuthMethod: true, AuthMethod: tenancy.MethodJWT,
+		AuthData: []byte(from.Token("press-7", claims(map[string]any{"exp": float64(ends.UnixMilli()) / 1000}))),
+	}})
+	if k := renewed.want(packet.CONNACK).Connack; k.Reason != mqtt.Success || k.AuthMethod != tenancy.MethodJWT {
+		t.Fatalf("CONNACK %v %q by %s", k.Reason, k.ReasonString, tenancy.MethodJWT)
+	}
+	auth(mqtt.ReAuthenticate, token)
+	if a := renewed.want(packet.AUTH).Auth; a.Reason != mqtt.Success {
+		t.Fatalf("AUTH %v", a.Reason)
+	}
+	time.Sleep(time.Until(ends.Add(1500 * time.Millisecond))) // beyond what it would have had
+	renewed.publish("up/press-7", "x", 1, false)
+	if a := renewed.want(packet.PUBACK).Ack; a.Reason.Failed() {
+		t.Errorf("PUBACK %v after a new token", a.Reason)
+	}
+	auth(mqtt.ReAuthenticate, from.Token("press-7", claims(map[string]any{"pub": "#"})))
+	renewed.wantDisconnect(mqtt.NotAuthorized)
 	// A new key: the gateways ask for it by themselves. It is as old as 10 s before
 	// the issuer is asked again.
 	from.Rotate("2")
