@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -68,6 +69,8 @@ type Config struct {
 	// RBAC decides who may do what, and Audit remembers who did.
 	RBAC  *policy.RBAC
 	Audit *audit.Log
+	// Sealer seals the keys of managed CAs; nil has none.
+	Sealer *managedca.Sealer
 	// Mailer sends invitations, and codes without which a sign-up makes nothing;
 	// nil sends no mail, and believes every address.
 	Mailer Mailer
@@ -216,6 +219,7 @@ func (s *Server) routes() {
 	s.credentialRoutes()
 	s.authMethodRoutes()
 	s.banRoutes()
+	s.certificateRoutes()
 	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()

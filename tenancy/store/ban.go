@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
@@ -101,22 +102,12 @@ func (s *Store) Bans(ctx context.Context, tenant, cursor string, limit int) (pag
 			page = append(page, b)
 		}
 	}
-	slices.SortFunc(page, func(a, b *tenancy.Ban) int { return compare(a.ID, b.ID) })
+	slices.SortFunc(page, func(a, b *tenancy.Ban) int { return strings.Compare(a.ID, b.ID) })
 	if len(page) > limit {
 		page = page[:limit]
 		next = page[limit-1].ID
 	}
 	return page, next, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // Unban ends a ban and returns it as it was. The error is NotFound if there is none.

@@ -30,8 +30,13 @@ const (
 	sessionsBucket      = "sign_ins"      // id -> MemberSession
 	verificationsBucket = "verifications" // hash of the code -> Unverified
 	operationsBucket    = "operations"    // tenant.id -> Operation
+	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
+	claimsBucket        = "claims"        // tenant.id -> Claim
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
+
+// ClaimLife is for how long a Claim is good at most.
+const ClaimLife = 30 * 24 * time.Hour
 
 // replyLife is how long an Idempotency-Key is remembered.
 const replyLife = 24 * time.Hour
@@ -65,6 +70,8 @@ type Store struct {
 	tickets       bus.Bucket
 	bans          bus.Bucket
 	tokenKeys     bus.Bucket
+	managedCAs    bus.Bucket
+	claims        bus.Bucket
 	counts        counts
 	uses          uses
 }
@@ -94,6 +101,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.TicketsBucket, 0, &s.tickets},
 		{tenancy.BansBucket, 0, &s.bans},
 		{tenancy.KeysBucket, 0, &s.tokenKeys},
+		{managedCAsBucket, 0, &s.managedCAs},
+		{claimsBucket, ClaimLife, &s.claims},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -54,8 +55,10 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	must(err)
 	changes, err := audit.Open(t.Context(), audit.Config{Bus: b, Log: telemetry.Discard(), Days: records.AuditDays})
 	must(err)
+	sealer, err := managedca.NewSealer(make([]byte, 32))
+	must(err)
 	cfg := api.Config{
-		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Domain: "localhost", Endpoints: api.DefaultEndpoints(),
+		Store: records, Sealer: sealer, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
 	for _, change := range with {

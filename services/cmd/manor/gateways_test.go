@@ -4,7 +4,12 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
@@ -169,6 +174,22 @@ func (g *gateways) secure(x *tenant, n int, cert tls.Certificate) *device {
 	return d
 }
 
+// mayKnow says why one of the gateways does not take a certificate yet; empty if it
+// does.
+func (g *gateways) mayKnow(x *tenant, n int, cert tls.Certificate) string {
+	c, err := tls.Dial("tcp", g.mqtts[n], &tls.Config{ServerName: x.id + ".localhost", InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = c.Close() }()
+	d := &device{x: x, c: c, v: packet.V5}
+	d.send(&packet.Packet{Type: packet.CONNECT, Connect: &packet.Connect{Version: packet.V5, CleanStart: true, KeepAlive: 60}})
+	if p := d.next(soon); p == nil || p.Type != packet.CONNACK || p.Connack.Reason != mqtt.Success {
+		return fmt.Sprintf("%+v came", p)
+	}
+	return ""
+}
+
 // revocation measures from a call of the API to the DISCONNECT that it leads to, at
 // both gateways.
 type revocation struct{ took []time.Duration }
@@ -242,19 +263,7 @@ func TestRevocation(t *testing.T) {
 	settled := func() { // both gateways know the CAs
 		for n := range g.mqtts {
 			cert := ours.Issue(int64(900_000+n), "settled")
-			x.within(func() string {
-				c, err := tls.Dial("tcp", g.mqtts[n], &tls.Config{ServerName: "acme.localhost", InsecureSkipVerify: true, Certificates: []tls.Certificate{cert}})
-				if err != nil {
-					return err.Error()
-				}
-				defer func() { _ = c.Close() }()
-				d := &device{x: x, c: c, v: packet.V5}
-				d.send(&packet.Packet{Type: packet.CONNECT, Connect: &packet.Connect{Version: packet.V5, CleanStart: true, KeepAlive: 60}})
-				if p := d.next(soon); p == nil || p.Type != packet.CONNACK || p.Connack.Reason != mqtt.Success {
-					return fmt.Sprintf("%+v came", p)
-				}
-				return ""
-			})
+			x.within(func() string { return g.mayKnow(x, n, cert) })
 		}
 	}
 	settled()
@@ -444,4 +453,38 @@ func TestFlapping_Gateways(t *testing.T) {
 			return ""
 		})
 	}
+}
+
+// A device gets its certificate for a claim, connects with it at any gateway, and is
+// ended when that is revoked.
+func TestManagedCA_Gateways(t *testing.T) {
+	g := startGateways(t)
+	x := g.edges[0].signUp(t, "acme")
+	x.do("POST", "/v1/tenants/acme/managed-ca", "", nil)
+	var claim struct{ Secret string }
+	x.do("POST", "/v1/tenants/acme/claims", `{"username":"press-7","days":1}`, &claim)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ Certificate, Serial string }
+	stranger := *x
+	stranger.key = ""
+	stranger.do("POST", "/v1/claims:redeem", fmt.Sprintf(`{"claim":%q,"csr":%q}`, claim.Secret, tenancytest.PEM("CERTIFICATE REQUEST", der)), &got)
+	block, _ := pem.Decode([]byte(got.Certificate))
+	cert := tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+	var devices []*device
+	for n := range g.edges {
+		g.on(x, n).within(func() string { return g.mayKnow(x, n, cert) })
+		devices = append(devices, g.secure(x, n, cert))
+	}
+	var r revocation
+	r.measure(func() {
+		x.do("POST", "/v1/tenants/acme/bans", fmt.Sprintf(`{"kind":"certificate","value":"serial:%s"}`, got.Serial), nil)
+	}, mqtt.AdministrativeAction, devices...)
+	r.report(t, "ban of a certificate that was claimed")
 }

@@ -34,6 +34,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -160,8 +161,15 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	if err := managedca.MakeKeyFile(secretsKey(ca.dir)); err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	sealer, err := managedca.LoadSealer(secretsKey(ca.dir))
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -185,6 +193,9 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		whenWell(health, func() { ready(registry) }),
 	)
 }
+
+// secretsKey is the file of the key with which keys of managed CAs are sealed.
+func secretsKey(dir string) string { return filepath.Join(dir, "secrets.key") }
 
 // loopback is where the keys of issuers may be fetched from in manor dev, beside the
 // internet: developers have theirs on the same machine.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
@@ -19,6 +20,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -78,12 +80,18 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	var sealer *managedca.Sealer
+	if c.SecretsKeyFile != "" {
+		if sealer, err = managedca.LoadSealer(c.SecretsKeyFile); err != nil {
+			return errs.New(errs.Invalid, "secrets_key_file: %w", err)
+		}
+	}
 	mailer, err := c.mailer()
 	if err != nil {
 		return err
 	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Store: records, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
