@@ -191,7 +191,11 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID
-	var r conn.Refusal
+	// A ban that was told between the check and enter has missed us.
+	r := c.kept(tenant, id.Username)
+	if r.Reason.Failed() {
+		return r
+	}
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
 		if id, r = again(); !r.Reason.Failed() {

@@ -96,7 +96,7 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	case !t.Active():
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
-	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
 }
 
 // byToken knows the passwords that are tokens; "bad" is one that is not good.
@@ -110,7 +110,7 @@ func (d *fakeDirectory) byToken(t *tenancy.Tenant, a tenancy.Attempt) (*tenancy.
 	if !ok || t == nil {
 		return nil, errs.Coded(errs.Denied, tenancy.CodePassed, "the password is no token")
 	}
-	id.Tenant, id.Grant = t, tenancy.DefaultGrant()
+	id.Method, id.Tenant, id.Grant = tenancy.AuthJWT, t, tenancy.DefaultGrant()
 	return &id, nil
 }
 
@@ -168,7 +168,7 @@ func (e *fakeExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.
 	if !t.Active() {
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
-	return []byte("welcome"), &tenancy.Identity{Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
+	return []byte("welcome"), &tenancy.Identity{Method: tenancy.AuthSCRAM, Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
 }
 
 func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {

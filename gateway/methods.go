@@ -78,7 +78,6 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 			id, err := g.cfg.Directory.Authenticate(ctx, a)
 			g.metrics.authenticated(m, err)
 			if err == nil {
-				id.Method = m
 				return id, conn.Refusal{}
 			}
 			if !passes(m, err) {

@@ -95,7 +95,9 @@ func (g *Gateway) watch(ctx context.Context) {
 // changed hears of one change. It must not block, so that a tenant is looked up
 // elsewhere.
 func (g *Gateway) changed(ch tenancy.Change) {
-	g.changes.Add(1)
+	if ch.Kind != tenancy.BansChanged { // which say nothing of who is who
+		g.changes.Add(1)
+	}
 	switch ch.Kind {
 	case tenancy.CredentialGone:
 		for _, c := range g.registry.of(ch.Tenant) {

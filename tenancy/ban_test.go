@@ -198,3 +198,17 @@ func TestIssuers(t *testing.T) {
 		t.Error("twice, or too many")
 	}
 }
+
+func BenchmarkBans_Match(b *testing.B) {
+	var all []*tenancy.Ban
+	for n := range 10_000 {
+		all = append(all, &tenancy.Ban{Kind: tenancy.BanClientID, Value: strings.Repeat("x", n%20) + time.Unix(int64(n), 0).String()})
+	}
+	bans, now := tenancy.NewBans(all), time.Now()
+	c := tenancy.Client{ClientID: "press-7", Username: "press-7", Address: netip.MustParseAddr("192.0.2.1")}
+	for b.Loop() {
+		if bans.Match(c, now) != nil {
+			b.Fatal("banned")
+		}
+	}
+}

@@ -51,8 +51,10 @@ type Config struct {
 type Fetcher struct {
 	cfg    Config
 	getter *getter
-	slots  *semaphore.Weighted
-	wake   chan struct{} // holds a token when wanted has changed
+	// slots are for fetching what is old, asked for what gateways miss: issuers that
+	// let one wait must not keep clients of other tenants out.
+	slots, askSlots *semaphore.Weighted
+	wake            chan struct{} // holds a token when wanted has changed
 
 	mu     sync.Mutex
 	wanted map[string][]string // guarded by mu; addresses by tenant
@@ -80,7 +82,7 @@ func New(cfg Config) (*Fetcher, error) {
 		cfg.Now = time.Now
 	}
 	return &Fetcher{
-		cfg: cfg, getter: newGetter(tenancy.ParseNetworks(cfg.Networks)), slots: semaphore.NewWeighted(fetchesAtOnce),
+		cfg: cfg, getter: newGetter(tenancy.ParseNetworks(cfg.Networks)), slots: semaphore.NewWeighted(fetchesAtOnce), askSlots: semaphore.NewWeighted(fetchesAtOnce),
 		wake: make(chan struct{}, 1), wanted: map[string][]string{},
 	}, nil
 }
@@ -185,10 +187,10 @@ func (f *Fetcher) asked(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	for n := range t.Issuers {
 		if t.Issuers[n].JWKSURL == r.URL {
-			if err := f.slots.Acquire(ctx, 1); err != nil {
+			if err := f.askSlots.Acquire(ctx, 1); err != nil {
 				return nil, errs.New(errs.Unavailable, "too many key sets are fetched")
 			}
-			defer f.slots.Release(1)
+			defer f.askSlots.Release(1)
 			k, err := f.refresh(ctx, r, askedEvery)
 			if err != nil {
 				return nil, err

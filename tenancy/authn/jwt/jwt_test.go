@@ -246,3 +246,20 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkCheck(b *testing.B) {
+	from := tenancytest.NewIssuer(b, "issuer")
+	from.UseAll()
+	i, jwks, c := from.Issuer(), from.JWKS(), newChecker(b)
+	for _, x := range [][2]string{{"r", "RS256"}, {"e", "ES256"}, {"o", "EdDSA"}} {
+		token := []byte(from.TokenBy(x[0], x[1], "press-7", nil))
+		b.Run(x[1], func(b *testing.B) {
+			now := time.Now()
+			for b.Loop() {
+				if _, err := c.Check(&i, jwks, token, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
