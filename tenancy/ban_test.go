@@ -29,9 +29,20 @@ func TestBan_Normalize(t *testing.T) {
 		{"certificate", "sha256:" + sum, "sha256:" + sum},
 		{"certificate", "SHA256:" + strings.ToUpper(strings.Repeat("ab:", 31)+"ab"), "sha256:" + sum},
 		{"certificate", "serial:00:0A:ff", "serial:aff"},
-		{"client_id", "", ""}, {"client_id", "\xff", ""}, {"username", "", ""}, {"username", "a\nb", ""}, {"address", "x", ""}, {"address", "fe80::1%eth0", ""},
-		{"address", "::ffff:10.0.0.0/104", ""}, {"certificate", "sha256:ab", ""}, {"certificate", sum, ""}, {"certificate", "serial:", ""}, {"certificate", "serial:xy", ""},
-		{"certificate", "md5:ab", ""}, {"topic", "x", ""}, {"", "x", ""},
+		{"client_id", "", ""},
+		{"client_id", "\xff", ""},
+		{"username", "", ""},
+		{"username", "a\nb", ""},
+		{"address", "x", ""},
+		{"address", "fe80::1%eth0", ""},
+		{"address", "::ffff:10.0.0.0/104", ""},
+		{"certificate", "sha256:ab", ""},
+		{"certificate", sum, ""},
+		{"certificate", "serial:", ""},
+		{"certificate", "serial:xy", ""},
+		{"certificate", "md5:ab", ""},
+		{"topic", "x", ""},
+		{"", "x", ""},
 	} {
 		b := tenancy.Ban{Kind: x.kind, Value: x.value}
 		err := b.Normalize()
@@ -150,7 +161,7 @@ func TestAllowList(t *testing.T) {
 			t.Errorf("%s: expected %v", a, want)
 		}
 	}
-	if !(tenancy.Networks)(nil).Allow(netip.MustParseAddr("1.1.1.1")) || n.Allow(netip.Addr{}) {
+	if !tenancy.Networks(nil).Allow(netip.MustParseAddr("1.1.1.1")) || n.Allow(netip.Addr{}) {
 		t.Error("no list, or no address")
 	}
 }

@@ -31,6 +31,6 @@ func (s *Server) replacePart(ctx context.Context, c Change, what string, of func
 	if err != nil {
 		return nil, err
 	}
-	s.log.Info(what+" replaced", "tenant", t.ID)
+	s.log.Info("a part of a tenant replaced", "tenant", t.ID, "part", what)
 	return now, changed(ctx, of(was), of(now))
 }

@@ -4,6 +4,7 @@ package jwks
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -122,7 +123,7 @@ func (g *getter) get(ctx context.Context, address string) (jwks string, err erro
 	r.Header.Set("Accept", "application/jwk-set+json, application/json")
 	answer, err := g.client.Do(r)
 	if err != nil {
-		if e, ok := err.(*url.Error); ok { // whose text has the URL once more
+		if e, ok := errors.AsType[*url.Error](err); ok { // whose text has the URL once more
 			err = e.Err
 		}
 		return "", errs.New(errs.Unavailable, "%w", err)

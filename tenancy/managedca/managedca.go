@@ -27,10 +27,8 @@ import (
 const (
 	// caLife is how long a CA is good.
 	caLife = 10 * 365 * 24 * time.Hour
-	// DaysMax is for how many days a certificate of a client is good at most; Days is
-	// what it is if nobody says.
+	// DaysMax is for how many days a certificate of a client is good at most.
 	DaysMax = 398
-	Days    = 90
 	// skew is how far the clock of a device, or of a gateway, may be behind.
 	skew   = 5 * time.Minute
 	csrMax = 16 << 10 // bytes of PEM

@@ -456,8 +456,11 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 		to   *bus.Bucket
 		name string
 	}{
-		{&b.credentials, tenancy.CredentialsBucket}, {&b.tickets, tenancy.TicketsBucket}, {&b.bans, tenancy.BansBucket},
-		{&b.keys, tenancy.KeysBucket}, {&b.tenants, tenancy.TenantsBucket}, // last: that it is there says that all are
+		{&b.credentials, tenancy.CredentialsBucket},
+		{&b.tickets, tenancy.TicketsBucket},
+		{&b.bans, tenancy.BansBucket},
+		{&b.keys, tenancy.KeysBucket},
+		{&b.tenants, tenancy.TenantsBucket}, // last: that it is there says that all are
 	} {
 		if *x.to, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: x.name}); err != nil {
 			return buckets{}, err

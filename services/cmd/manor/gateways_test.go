@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
@@ -308,9 +309,7 @@ func TestTokens_Gateways(t *testing.T) {
 	}
 	claims := func(more map[string]any) map[string]any {
 		all := map[string]any{"pub": "up/press-7", "filters": []string{"down/press-7/#"}}
-		for k, v := range more {
-			all[k] = v
-		}
+		maps.Copy(all, more)
 		return all
 	}
 	try := func(n int, token string) mqtt.ReasonCode {
