@@ -66,7 +66,8 @@ func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	t.slot = done
 	defer t.freeSlot()
 	if p.Connect.HasAuthMethod {
-		if r = c.begin(t, p.Connect, b[:n]); !r.Reason.Failed() {
+		var done bool
+		if done, r = c.begin(t, p.Connect, b[:n]); !done && !r.Reason.Failed() {
 			return n, true // for its AUTH
 		}
 	} else {
@@ -146,6 +147,9 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	if r.Reason.Failed() {
 		return r
 	}
+	if r = c.kept(named, ""); r.Reason.Failed() {
+		return r
+	}
 	before := g.changes.Load()
 	id, r := g.identify(ctx, c, named, username, p)
 	if r.Reason.Failed() {
@@ -163,7 +167,10 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, before uint64, again func() (*tenancy.Identity, conn.Refusal)) conn.Refusal {
 	g := c.gw
 	tenant := id.Tenant
-	if r := c.certified(id); r.Reason.Failed() {
+	if r := c.lawful(id); r.Reason.Failed() {
+		return r
+	}
+	if r := g.flapping(c, id); r.Reason.Failed() {
 		return r
 	}
 	state := g.registry.state(tenant.ID)
@@ -173,18 +180,27 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	}
 	c.username = id.Username // before enter, which makes it known to others
 	c.mu.Lock()
-	c.state = state
+	c.state, c.method = state, methodOf(id)
+	if id.Issuer != "" {
+		sp := c.makeSpecial()
+		sp.issuer, sp.limitText = id.Issuer, id.LimitText
+		sp.expires.Store(id.Expires.UnixMilli())
+	}
 	c.mu.Unlock()
 	if !g.registry.enter(state, tenant.Limits.Connections, c) {
 		state.refused.Add(1)
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}
 	c.tenant = tenant.ID
-	var r conn.Refusal
+	// A ban that was told between the check and enter has missed us.
+	r := c.kept(tenant, id.Username)
+	if r.Reason.Failed() {
+		return r
+	}
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
 		if id, r = again(); !r.Reason.Failed() {
-			r = c.certified(id)
+			r = c.lawful(id)
 		}
 		if r.Reason.Failed() {
 			return r
@@ -273,44 +289,13 @@ func (g *Gateway) mayBeAnonymous(c *connection) bool {
 	return g.cfg.Anonymous != "" && !cfg.TLS() && !c.in.ForeignOrigin
 }
 
-func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant, username string, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
-	if t.ID == g.cfg.Anonymous && g.mayBeAnonymous(c) && !p.HasPassword {
-		if !t.Active() {
-			return nil, inactive
-		}
-		grant := t.Grant
-		if grant == nil {
-			grant = tenancy.DefaultGrant()
-		}
-		return &tenancy.Identity{Tenant: t, Grant: grant}, conn.Refusal{}
-	}
-	hasUsername := p.HasUsername
-	if cert := c.certOf(t.ID); cert != nil && cert.Name != "" {
-		if cert.Authenticates {
-			return g.certified(ctx, t.ID, cert.Name)
-		}
-		username, hasUsername = cert.Name, true
-	}
-	id, err := g.cfg.Directory.Authenticate(ctx, tenancy.Attempt{
-		Tenant: t, ClientID: p.ClientID, Username: username, HasUsername: hasUsername,
-		Password: p.Password, HasPassword: p.HasPassword, Peer: c.in.Peer,
-	})
-	switch {
-	case err == nil:
-		return id, conn.Refusal{}
-	case errs.CodeOf(err) == tenancy.CodeTenantInactive:
-		return nil, inactive
-	case !p.HasUsername && c.in.ForeignOrigin && t.ID == g.cfg.Anonymous:
-		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "a web page from another origin needs a user name and a password"}
-	case !p.HasUsername && (errs.Is(err, errs.Denied) || errs.Is(err, errs.NotFound)):
-		return nil, conn.Refusal{Reason: mqtt.NotAuthorized, Text: "expected a user name and a password"}
-	}
-	return nil, refusal(err)
-}
-
 // refusal maps an error of the directory to a CONNACK. What exists and what
 // does not looks the same to a client.
 func refusal(err error) conn.Refusal {
+	switch errs.CodeOf(err) { // what who has shown a token may know
+	case tenancy.CodeTokenRefused, tenancy.CodeTokenKeyUnknown:
+		return conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: err.Error()}
+	}
 	switch errs.KindOf(err) {
 	case errs.Denied, errs.NotFound, errs.Invalid, errs.Conflict:
 		return conn.Refusal{Reason: mqtt.BadUserNameOrPassword, Text: "bad user name or password", Why: err.Error()}

@@ -42,7 +42,7 @@ func (g *Gateway) certified(ctx context.Context, tenant, name string) (*tenancy.
 	if grant == nil {
 		grant = tenancy.DefaultGrant()
 	}
-	return &tenancy.Identity{Tenant: t, Username: name, Grant: grant}, conn.Refusal{}
+	return &tenancy.Identity{Method: tenancy.AuthCertificate, Tenant: t, Username: name, Grant: grant}, conn.Refusal{}
 }
 
 // certified checks an identity against what its tenant asks of certificates now.

@@ -68,6 +68,9 @@ type connection struct {
 
 	mu sync.Mutex // guards what follows
 
+	// method is by which the client was let in; written before it is known to others.
+	method method
+
 	m   conn.Conn // the outbound half
 	out *output   // nil while nothing is to be written
 	// state is that of the tenant; nil before it is known.
@@ -155,6 +158,8 @@ type connection struct {
 type special struct {
 	// arrival is the client as the tenant's policy saw it, or nil; it does not change.
 	arrival *tenancy.Arrival
+	// limit is what its token limits it to, or nil; it does not change.
+	limit *tenancy.Grant
 	// session is what the credential says; guarded by mu from CONNACK on.
 	session *tenancy.SessionOverride
 	// enhanced is the enhanced authentication before CONNACK, nil if there is
@@ -164,6 +169,11 @@ type special struct {
 	prefixed bool
 	// reauth is set while a client authenticates again; guarded by mu.
 	reauth *reauth
+	// issuer is whose token has let the client in, and expires when that ends, in
+	// Unix milliseconds; empty and 0 without one. limitText is what it limits the client
+	// to. Set before CONNACK; who authenticates again has another expires.
+	issuer, limitText string
+	expires        atomic.Int64
 }
 
 // makeSpecial returns what is special, made when first needed. The reading
@@ -214,10 +224,17 @@ func (g *Gateway) newConnection(in *listener.Conn) *connection {
 
 // end begins the end of the connection; the first caller says how. The caller
 // flushes afterwards.
-func (c *connection) end(cl conn.Close) {
+func (c *connection) end(cl conn.Close) { c.expel(cl) }
+
+// expel is end, and reports whether the connection was not about to end anyway.
+func (c *connection) expel(cl conn.Close) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ending {
+		return false
+	}
 	c.endLocked(cl)
+	return true
 }
 
 // endLocked is end under mu.

@@ -23,8 +23,8 @@ type enhanced struct {
 }
 
 // begin begins the enhanced authentication that a CONNECT asks for
-// [MQTT-4.12.0-1].
-func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) conn.Refusal {
+// [MQTT-4.12.0-1]. It reports whether the exchange has ended at once, and well.
+func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) (done bool, r conn.Refusal) {
 	g := c.gw
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
@@ -38,18 +38,20 @@ func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) conn.Refusal 
 	}
 	if tenant != nil {
 		t.tenant, t.stranger = tenant.ID, tenant.State == ""
+		if r = c.kept(tenant, ""); r.Reason.Failed() {
+			return false, r
+		}
 	}
 	x, err := g.cfg.Directory.Begin(ctx, p.AuthMethod, tenancy.Attempt{Tenant: tenant, ClientID: p.ClientID, Peer: c.in.Peer})
 	if errs.CodeOf(err) == tenancy.CodeMethodUnknown {
-		return conn.UnknownMethod(p.AuthMethod)
+		return false, conn.UnknownMethod(p.AuthMethod)
 	}
 	if err != nil {
-		return refusal(err)
+		return false, refusal(err)
 	}
 	sp := c.makeSpecial()
 	sp.prefixed, sp.enhanced = tenant == nil, &enhanced{exchange: x, connect: bytes.Clone(raw)}
-	_, r := c.authStep(t, p.AuthData)
-	return r
+	return c.authStep(t, p.AuthData)
 }
 
 // authStep goes on with the exchange. It reports whether that has ended well, and
@@ -61,7 +63,11 @@ func (c *connection) authStep(t *turn, data []byte) (done bool, r conn.Refusal) 
 	before := g.changes.Load()
 	answer, id, err := c.special.Load().enhanced.exchange.Step(ctx, data)
 	if err != nil {
+		g.metrics.authenticated(c.exchanged(), err)
 		return false, authRefusal(err)
+	}
+	if id != nil {
+		g.metrics.authenticated(c.exchanged(), nil)
 	}
 	c.mu.Lock()
 	if id == nil {
@@ -85,6 +91,14 @@ func (c *connection) authStep(t *turn, data []byte) (done bool, r conn.Refusal) 
 		// The exchange cannot be had again, and what has changed may be about it.
 		return nil, conn.Refusal{Reason: mqtt.ServerBusy, Text: "something has changed meanwhile; try again"}
 	})
+}
+
+// exchanged is the method of the client's exchange, as its tenant calls it.
+func (c *connection) exchanged() string {
+	if c.m.Method() == tenancy.MethodJWT {
+		return tenancy.AuthJWT
+	}
+	return tenancy.AuthSCRAM
 }
 
 // authenticate takes the packet at the front of b, of a client whose exchange is
@@ -123,6 +137,10 @@ func (c *connection) authenticate(t *turn, b []byte) (n int, ok bool) {
 func authRefusal(err error) conn.Refusal {
 	if errs.CodeOf(err) == tenancy.CodeTenantInactive {
 		return inactive
+	}
+	switch errs.CodeOf(err) {
+	case tenancy.CodeMethodNotTaken, tenancy.CodeTokenRefused, tenancy.CodeTokenKeyUnknown:
+		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: err.Error()}
 	}
 	if errs.Is(err, errs.Denied) {
 		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: "the authentication failed", Why: err.Error()}
@@ -182,6 +200,9 @@ func (c *connection) stepAgain(x *reauth, data []byte) {
 	if err == nil && id != nil && (id.Tenant.ID != c.tenant || id.Username != c.username) {
 		err = errs.Coded(errs.Denied, "identity_changed", "the client is somebody else now")
 	}
+	if sp := c.special.Load(); err == nil && id != nil && (id.Issuer != sp.issuer || id.LimitText != sp.limitText || sp.othersThan(id)) {
+		err = errs.Coded(errs.Denied, "identity_changed", "the token allows something else; connect with it")
+	}
 	result := "continued"
 	c.mu.Lock()
 	x.busy = false
@@ -194,7 +215,11 @@ func (c *connection) stepAgain(x *reauth, data []byte) {
 		c.endLocked(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: r.Reason, Text: r.Text})
 	case id != nil:
 		result = "succeeded"
-		c.special.Load().reauth = nil
+		sp := c.special.Load()
+		if sp.reauth = nil; !id.Expires.IsZero() {
+			sp.expires.Store(id.Expires.UnixMilli())
+			c.lookLocked()
+		}
 		c.appendLocked(c.m.Challenge(nil, mqtt.Success, answer))
 	default:
 		c.appendLocked(c.m.Challenge(nil, mqtt.ContinueAuthentication, answer))

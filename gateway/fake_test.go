@@ -47,6 +47,9 @@ type fakeDirectory struct {
 	asked  int // of Authenticate
 	// authorize is who decides; nil grants the default.
 	authorize func(*tenancy.Tenant, *tenancy.Arrival) (*tenancy.Grant, error)
+	bans      map[string]*tenancy.Bans // by tenant
+	flaps     []tenancy.Flap
+	tokens    map[string]tenancy.Identity // by the password that is the token
 }
 
 func newDirectory() *fakeDirectory {
@@ -94,6 +97,9 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 		<-thinks
 	}
 	t, err := d.Tenant(ctx, a.Tenant.ID)
+	if a.Method == tenancy.AuthJWT {
+		return d.byToken(t, a)
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -102,7 +108,34 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	case !t.Active():
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
-	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+}
+
+// byToken knows the passwords that are tokens; "bad" is one that is not good.
+func (d *fakeDirectory) byToken(t *tenancy.Tenant, a tenancy.Attempt) (*tenancy.Identity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if string(a.Password) == "bad" {
+		return nil, errs.Coded(errs.Denied, tenancy.CodeTokenRefused, "the token is refused: it is bad")
+	}
+	id, ok := d.tokens[string(a.Password)]
+	if !ok || t == nil {
+		return nil, errs.Coded(errs.Denied, tenancy.CodePassed, "the password is no token")
+	}
+	id.Method, id.Tenant, id.Grant = tenancy.AuthJWT, t, tenancy.DefaultGrant()
+	return &id, nil
+}
+
+func (d *fakeDirectory) Bans(tenant string) *tenancy.Bans {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.bans[tenant]
+}
+
+func (d *fakeDirectory) Flapped(f tenancy.Flap) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.flaps = append(d.flaps, f)
 }
 
 // think has Authenticate wait until thinks is closed.
@@ -169,7 +202,7 @@ func (e *fakeExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.
 	if !t.Active() {
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
-	return []byte("welcome"), &tenancy.Identity{Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
+	return []byte("welcome"), &tenancy.Identity{Method: tenancy.AuthSCRAM, Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
 }
 
 func (d *fakeDirectory) Watch(ctx context.Context, f func(tenancy.Change)) error {

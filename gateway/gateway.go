@@ -62,6 +62,7 @@ type Gateway struct {
 
 	// clientRates are the CONNECT throttles of client ids.
 	clientRates *lru.Cache[string, *throttle.Throttle]
+	flaps       *flaps
 
 	// order are changes that are to be applied, the first one being under way.
 	order struct {
@@ -103,6 +104,10 @@ func New(cfg Config) (*Gateway, error) {
 	g.flushers.New = func() any { return &flusher{} }
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
 	g.entrance = newEntrance()
+	var err error
+	if g.flaps, err = newFlaps(); err != nil {
+		return nil, err
+	}
 	g.waiting.signal, g.waiting.parts = make(chan struct{}, 1), map[uint16]*waitingPart{}
 	g.brokers = uplink.NewBrokers(uplink.BrokersConfig[connection]{
 		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,

@@ -46,6 +46,8 @@ const (
 	mGuestSessions
 	mEvents
 	mEventsDropped
+	mAuthentications
+	mKeptOut
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -80,6 +82,8 @@ var Metrics = []telemetry.Metric{
 	mEvents:               {Name: "mqtt_gateway_events_total", Kind: telemetry.Counter, Help: "Events in the histories of tenants' clients that were written."},
 	mEventsDropped:        {Name: "mqtt_gateway_events_dropped_total", Kind: telemetry.Counter, Help: "Events of which at most the number was written: too many had gathered, or the bus was away for long."},
 	mPolicies:             {Name: "mqtt_gateway_policy_events_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "What tenants' policies of their own have led to beside what they grant: clients that mqtt.connect has denied (denied), that were refused or kept what they had because nobody could be asked (unknown), or because the policy cannot be followed (failed); live connections that have the grants of a new revision (regranted), or were ended by it (ended); filters that were taken from sessions (subscriptions_taken)."},
+	mAuthentications:      {Name: "mqtt_gateway_authentications_total", Kind: telemetry.Counter, Labels: []string{"method", "result"}, Help: "What the methods of authentication have said of CONNECTs: accepted, refused, passed (the next method is asked), unavailable (it could not be known)."},
+	mKeptOut:              {Name: "mqtt_gateway_kept_out_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Clients that were refused at CONNECT, or whose connection was ended, although who they are was not the reason: by a ban (ban), because they connect again and again (flapping), by the tenant's allow-list (address), because the tenant takes their method, or their token's issuer, no more (method)."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -94,6 +98,7 @@ type metrics struct {
 	opens                                                      [len(openEvents)]prometheus.Counter
 	guests                                                     [len(guestEvents)]prometheus.Counter
 	policies                                                   [len(policyEvents)]prometheus.Counter
+	authentications, keptOut                                   *prometheus.CounterVec
 }
 
 // What happens to CONNECTs that do not find their broker at once.
@@ -108,18 +113,20 @@ var openEvents = [...]string{openMoved: "moved", openWaited: "waited", openTimed
 
 func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	m := &metrics{
-		accepted:    Metrics[mAccepted].CounterVec(r),
-		refused:     Metrics[mRefused].CounterVec(r),
-		connects:    Metrics[mConnects].CounterVec(r),
-		disconnects: Metrics[mDisconnects].CounterVec(r),
-		reauths:     Metrics[mReauths].CounterVec(r),
-		dropped:     Metrics[mDropped].CounterVec(r),
-		deliveries:  Metrics[mDeliveries].Counter(r),
-		bytesIn:     Metrics[mBytesIn].Counter(r),
-		bytesOut:    Metrics[mBytesOut].Counter(r),
-		paused:      Metrics[mPaused].Counter(r),
-		overruns:    Metrics[mOverruns].Counter(r),
-		slow:        Metrics[mBacklog].Gauge(r),
+		accepted:        Metrics[mAccepted].CounterVec(r),
+		refused:         Metrics[mRefused].CounterVec(r),
+		connects:        Metrics[mConnects].CounterVec(r),
+		disconnects:     Metrics[mDisconnects].CounterVec(r),
+		reauths:         Metrics[mReauths].CounterVec(r),
+		authentications: Metrics[mAuthentications].CounterVec(r),
+		keptOut:         Metrics[mKeptOut].CounterVec(r),
+		dropped:         Metrics[mDropped].CounterVec(r),
+		deliveries:      Metrics[mDeliveries].Counter(r),
+		bytesIn:         Metrics[mBytesIn].Counter(r),
+		bytesOut:        Metrics[mBytesOut].Counter(r),
+		paused:          Metrics[mPaused].Counter(r),
+		overruns:        Metrics[mOverruns].Counter(r),
+		slow:            Metrics[mBacklog].Gauge(r),
 	}
 	throttled := Metrics[mThrottled].CounterVec(r)
 	for q := range quotas {

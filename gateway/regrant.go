@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,9 +49,18 @@ func (c *connection) authorize(id *tenancy.Identity, p *packet.Connect) (*tenanc
 	if id.Tenant.Policy.Live() != 0 || a.Client.Groups != nil || a.Client.Claims != nil {
 		c.makeSpecial().arrival = a
 	}
+	if id.Limit != nil {
+		c.makeSpecial().limit = id.Limit
+	}
 	own := *id
-	own.Grant = grant
+	own.Grant = grant.Within(id.Limit)
 	return &own, conn.Refusal{}
+}
+
+// othersThan reports whether a policy may decide otherwise by what the client shows of
+// itself now.
+func (sp *special) othersThan(id *tenancy.Identity) bool {
+	return id.Tenant.Policy.Live() != 0 && sp.arrival != nil && !maps.Equal(sp.arrival.Client.Claims, id.Claims)
 }
 
 // unauthorized maps an error of Authorize to what the client is told.
@@ -150,8 +160,9 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.gw.cfg.ConnectTimeout)
 	defer cancel()
 	var a *tenancy.Arrival
+	var limit *tenancy.Grant
 	if sp := c.special.Load(); sp != nil {
-		a = sp.arrival
+		a, limit = sp.arrival, sp.limit
 	}
 	if a == nil {
 		a = c.arrival(&tenancy.Identity{Tenant: t, Username: c.username}, nil)
@@ -175,7 +186,7 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 		return err
 	}
 	c.gw.metrics.policies[policyRegranted].Inc()
-	c.m.Regrant(grant)
+	c.m.Regrant(grant.Within(limit))
 	c.holdLocked(t.Policy != nil && t.Policy.OnRevoke == tenancy.OnRevokeDisconnect)
 	return nil
 }

@@ -132,11 +132,29 @@ func (c *connection) change(t *tenancy.Tenant) (changed, ended bool) {
 // overLocked is when the connection has had its time, in Unix milliseconds; 0 is
 // never.
 func (c *connection) overLocked() int64 {
+	expires := c.expires()
 	r := c.m.Rules()
 	if r == nil || r.Settings.MaxConnectionLifetime == 0 {
-		return 0
+		return expires
 	}
-	return c.started + r.Settings.MaxConnectionLifetime*1000
+	return earliest(c.started+r.Settings.MaxConnectionLifetime*1000, expires)
+}
+
+// expires is when the token ends that has let the client in, in Unix milliseconds; 0
+// is never.
+func (c *connection) expires() int64 {
+	if sp := c.special.Load(); sp != nil {
+		return sp.expires.Load()
+	}
+	return 0
+}
+
+// earliest is the earlier of two times, of which either is never if it is 0.
+func earliest(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // lookLocked has the sweep look at the connection when something may be due. It

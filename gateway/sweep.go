@@ -55,11 +55,15 @@ func (c *connection) timeout(now int64) (again int64) {
 	case c.moving != nil:
 		return c.movedLocked(now)
 	case over != 0 && now > over:
-		c.endLocked(conn.Close{
+		cl := conn.Close{
 			Ended: true, Cause: link.CloseLost, Reason: mqtt.MaximumConnectTime, Text: "the connection is as old as the tenant allows",
 			Details: &conn.Details{Limit: "max_connection_lifetime"},
-		})
-		c.gw.log.Info("client disconnected", "tenant", c.tenant, "client_id", short(c.clientID), "reason", mqtt.MaximumConnectTime.String(), "why", "max_connection_lifetime")
+		}
+		if expires := c.expires(); expires != 0 && now > expires {
+			cl.Text, cl.Details.Limit = "the token has expired; connect with a new one", "token"
+		}
+		c.endLocked(cl)
+		c.gw.log.Info("client disconnected", "tenant", c.tenant, "client_id", short(c.clientID), "reason", mqtt.MaximumConnectTime.String(), "why", cl.Details.Limit)
 	case silence == 0:
 		return earlier(now+wheelSlots*wheelTick, over)
 	case c.paused && !c.stalled:
@@ -91,11 +95,13 @@ func (g *Gateway) watch(ctx context.Context) {
 // changed hears of one change. It must not block, so that a tenant is looked up
 // elsewhere.
 func (g *Gateway) changed(ch tenancy.Change) {
-	g.changes.Add(1)
+	if ch.Kind != tenancy.BansChanged { // which say nothing of who is who
+		g.changes.Add(1)
+	}
 	switch ch.Kind {
 	case tenancy.CredentialGone:
 		for _, c := range g.registry.of(ch.Tenant) {
-			if c.username == ch.Username {
+			if c.username == ch.Username && c.method != byToken { // whose name is the issuer's
 				c.end(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.NotAuthorized, Text: "the credential was deleted or changed"})
 			}
 		}
@@ -104,6 +110,11 @@ func (g *Gateway) changed(ch tenancy.Change) {
 		g.inOrder(func() { g.override(ch) })
 	case tenancy.TenantChanged:
 		g.inOrder(func() { g.recheck(ch.Tenant) })
+	case tenancy.BansChanged:
+		g.inOrder(func() {
+			g.flaps.settle(ch.Tenant, g.cfg.Directory.Bans(ch.Tenant), time.Now())
+			g.endBanned(ch.Tenant, g.registry.of(ch.Tenant))
+		})
 	}
 }
 
@@ -146,6 +157,8 @@ func (g *Gateway) recheckOne(c *connection) {
 		return
 	}
 	g.recertify(t, []*connection{c})
+	g.reidentify(t, []*connection{c})
+	g.endBanned(t.ID, []*connection{c})
 	c.change(t)
 	g.regrant(t, []*connection{c})
 	g.rerateOne(c, t)
@@ -167,7 +180,9 @@ func (g *Gateway) recheck(tenant string) {
 		return
 	}
 	if err == nil && t.Active() {
-		g.recertify(t, g.registry.of(tenant))
+		all := g.registry.of(tenant)
+		g.recertify(t, all)
+		g.reidentify(t, all)
 		g.change(t)
 		g.regrant(t, g.registry.of(tenant))
 		g.rerate(t)

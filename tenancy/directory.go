@@ -5,6 +5,7 @@ package tenancy
 import (
 	"context"
 	"net/netip"
+	"time"
 )
 
 // Directory answers the gateways' questions. Implementations are safe for
@@ -25,7 +26,8 @@ type Directory interface {
 	// is read, and it need not exist. It may take tens of milliseconds when a
 	// password has to be hashed; a tenant, a username and a password that are
 	// wrong take the same time, and only who has the right password hears that
-	// the tenant is not active.
+	// the tenant is not active. The error has CodePassed if the attempt's method does
+	// not apply to it; of AuthPassword that is not an error of its own.
 	Authenticate(ctx context.Context, a Attempt) (*Identity, error)
 	// Begin begins an enhanced authentication [MQTT-4.12]; the attempt has no
 	// password. Its tenant is nil if the user name of the exchange has it as its
@@ -37,6 +39,11 @@ type Directory interface {
 	// client may be told, Unavailable when the answer is not known and cannot be had
 	// now, or Internal when the policy cannot be followed: then nothing is granted.
 	Authorize(ctx context.Context, t *Tenant, a *Arrival) (*Grant, error)
+	// Bans are the tenant's bans; nil has none.
+	Bans(tenant string) *Bans
+	// Flapped tells the control plane of a client that was banned for flapping, as
+	// soon as that can be done. It does not wait.
+	Flapped(f Flap)
 	// Watch calls f for every change that live connections must hear of, until
 	// ctx is done. Calls come one at a time, within 2 s of the change; f must
 	// not block.
@@ -46,8 +53,13 @@ type Directory interface {
 // CodeTenantInactive is the Code of the error of a tenant that is not active.
 const CodeTenantInactive = "tenant_inactive"
 
-// MethodSCRAM is the only Authentication Method that is known.
-const MethodSCRAM = "SCRAM-SHA-256"
+// The Authentication Methods that are known.
+const (
+	MethodSCRAM = "SCRAM-SHA-256"
+	// MethodJWT has one step, whose data are a token. A client that authenticates
+	// again with a newer one has its connection go on.
+	MethodJWT = "JWT"
+)
 
 // CodeMethodUnknown is the Code of the error of an Authentication Method that
 // is not known.
@@ -64,6 +76,8 @@ type Exchange interface {
 
 // Attempt is one CONNECT that wants to be let in.
 type Attempt struct {
+	// Method is AuthPassword or AuthJWT; empty is AuthPassword.
+	Method   string
 	Tenant   *Tenant
 	ClientID string
 	// Username has lost its tenant prefix.
@@ -76,15 +90,26 @@ type Attempt struct {
 
 // Identity is who a connection is, and what it may do. It is immutable.
 type Identity struct {
+	// Method is that by which it was found out, of AuthMethods; empty for who needs
+	// none.
+	Method   string
 	Tenant   *Tenant
 	Username string
 	// Grant is what it may do, once it was authorized.
 	Grant *Grant
+	// Limit is what its token limits it to, whatever it is granted; nil is no limit.
+	// LimitText is the same as a text, to compare.
+	Limit     *Grant
+	LimitText string
 	// Groups and Claims are those of the device and its token, for policies.
 	Groups []string
 	Claims map[string]string
 	// Session is what the credential says of its sessions, or nil.
 	Session *SessionOverride
+	// Issuer is who has issued the token, and Expires when that ends; empty and zero
+	// without one.
+	Issuer  string
+	Expires time.Time
 }
 
 // ChangeKind is what a Change is about.
@@ -101,6 +126,9 @@ const (
 	// CredentialChanged: what a credential says of its sessions differs. Its
 	// connections go on with that.
 	CredentialChanged
+	// BansChanged: the tenant's bans differ. Connections that are banned end with
+	// 0x98.
+	BansChanged
 )
 
 // Change is what live connections must hear of.

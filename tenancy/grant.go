@@ -19,6 +19,19 @@ type Grant struct {
 	values   []expansion // by the index of the set's placeholder levels
 	// everything says that this is the default, the common case.
 	everything bool
+	// within is a second grant that has to allow the same, or nil.
+	within *Grant
+}
+
+// Within is a grant that allows what both g and limit allow; g itself where limit is
+// nil. Its Revision is g's.
+func (g *Grant) Within(limit *Grant) *Grant {
+	if limit == nil {
+		return g
+	}
+	both := *g
+	both.within = limit.Within(g.within)
+	return &both
 }
 
 // defaultRevision is the Revision of DefaultGrant.
@@ -52,7 +65,7 @@ func NewGrant(revision uint64, publish, subscribe []string) (*Grant, error) {
 // MayPublish reports whether a message may be published to the topic name,
 // which must be valid, with that QoS and retain flag.
 func (g *Grant) MayPublish(topic []byte, qos mqtt.QoS, retain bool) bool {
-	if g.everything {
+	if g.everything && g.within == nil {
 		return len(topic) > 0 && topic[0] != '$'
 	}
 	return g.Publishes(topic).Allows(qos, retain)
@@ -70,6 +83,13 @@ const everyAllowance Allowance = 1<<6 - 1
 
 // Publishes is how the topic name, which must be valid, may be published to.
 func (g *Grant) Publishes(topic []byte) Allowance {
+	if g.within != nil {
+		return g.publishes(topic) & g.within.Publishes(topic)
+	}
+	return g.publishes(topic)
+}
+
+func (g *Grant) publishes(topic []byte) Allowance {
 	switch {
 	case len(topic) == 0 || topic[0] == '$':
 		return 0
@@ -89,7 +109,7 @@ func (g *Grant) Publishes(topic []byte) Allowance {
 // the name may. A message that waits for a session since another grant held is
 // asked about so.
 func (g *Grant) MayReceive(topic []byte) bool {
-	if len(topic) == 0 {
+	if len(topic) == 0 || g.within != nil && !g.within.MayReceive(topic) {
 		return false
 	}
 	if g.everything {
@@ -111,6 +131,15 @@ const (
 // match, and no denying entry of the same or a higher priority matches anything
 // that it can match. For $share/NAME/FILTER that is asked of FILTER [MQTT-4.8.2].
 func (g *Grant) MaySubscribe(filter string) (most mqtt.QoS, ok bool) {
+	if most, ok = g.maySubscribe(filter); ok && g.within != nil {
+		limit, allowed := g.within.MaySubscribe(filter)
+		most, ok = min(most, limit), allowed
+	}
+	return most, ok
+}
+
+// maySubscribe is MaySubscribe of g without within.
+func (g *Grant) maySubscribe(filter string) (most mqtt.QoS, ok bool) {
 	if rest, ok := strings.CutPrefix(filter, sharePrefix); ok {
 		_, shared, ok := strings.Cut(rest, "/")
 		if !ok {
@@ -140,7 +169,7 @@ func (g *Grant) MaySubscribe(filter string) (most mqtt.QoS, ok bool) {
 }
 
 // Default reports whether it is DefaultGrant's.
-func (g *Grant) Default() bool { return g.everything }
+func (g *Grant) Default() bool { return g.everything && g.within == nil }
 
 // Class is that of the set; empty for the default.
 func (g *Grant) Class() string {

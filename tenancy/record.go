@@ -37,6 +37,14 @@ type TenantRecord struct {
 	ClientCAs *ClientCAs `json:"client_cas,omitempty"`
 	// Policy is what there is of its own policy, or nil.
 	Policy *PolicyRef `json:"policy,omitempty"`
+	// AuthMethods are those that it has chosen; empty is the default.
+	AuthMethods []string `json:"auth_methods,omitempty"`
+	// Issuers are those whose tokens it takes.
+	Issuers []Issuer `json:"issuers,omitempty"`
+	// AllowList is from where it may be reached; nil is from everywhere.
+	AllowList *AllowList `json:"allow_list,omitempty"`
+	// Flapping is when a client is banned that connects again and again.
+	Flapping *Flapping `json:"flapping,omitempty"`
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
@@ -73,6 +81,10 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
+	var networks Networks
+	if r.AllowList != nil {
+		networks = ParseNetworks(r.AllowList.MQTT)
+	}
 	return &Tenant{
 		ID:           r.ID,
 		Organization: r.Organization,
@@ -85,6 +97,10 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Settings:     r.Settings,
 		ClientCAs:    r.ClientCAs,
 		Policy:       r.Policy,
+		AuthMethods:  r.AuthMethods,
+		Issuers:      r.Issuers,
+		Networks:     networks,
+		Flapping:     r.Flapping,
 		Grant:        DefaultGrant(),
 		Revision:     r.Revision,
 		CreatedAt:    r.CreatedAt,

@@ -43,6 +43,15 @@ type Tenant struct {
 	Settings *SettingsOverride
 	// ClientCAs are its own CAs of client certificates, or nil.
 	ClientCAs *ClientCAs
+	// AuthMethods are those that it has chosen; see Methods.
+	AuthMethods []string
+	// Issuers are those whose tokens it takes.
+	Issuers []Issuer
+	// Networks are those from which its clients may connect.
+	Networks Networks
+	// Flapping is when a client is banned that connects again and again; nil is
+	// never.
+	Flapping *Flapping
 	// Policy is what there is of its own policy, or nil.
 	Policy *PolicyRef
 	// Grant is what the tenant itself may do, and its clients without a policy.

@@ -117,6 +117,9 @@ func (c *ClientCert) CommonName() string {
 	return c.chain[0].Subject.CommonName
 }
 
+// Leaf is the client's own certificate; it is not to be changed.
+func (c *ClientCert) Leaf() *x509.Certificate { return c.chain[0] }
+
 // Trust is under what it was good last.
 func (c *ClientCert) Trust() *tenancy.Trust { return c.good.Load().trust }
 

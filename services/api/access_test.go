@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -25,8 +27,8 @@ type world struct {
 	org, owner, beta string
 	// key and member are such that many roles may change them.
 	key, member string
-	// operation is the id of one of acme.
-	operation string
+	// operation, ban and claim are the ids of one of acme.
+	operation, ban, claim string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -92,6 +94,16 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 			t.Fatal(err)
 		}
 	}
+	b, _, err := w.store.Ban(t.Context(), "acme", tenancy.Ban{Kind: tenancy.BanClientID, Value: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ban = b.ID
+	c, _, err := w.store.AddClaim(t.Context(), "acme", store.Claim{Username: "press-6", Days: 30, ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.claim = c.ID
 	return w
 }
 
@@ -105,10 +117,38 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 	return k.ID, secret
 }
 
+// prepare gives acme a managed CA behind the API's back, for the operations that need
+// one, and takes it away for the one that makes it.
+func (w *world) prepare(operation string) {
+	w.t.Helper()
+	_, err := w.store.ManagedCA(w.t.Context(), "acme")
+	switch operation {
+	case "create-managed-ca":
+		if err == nil {
+			_, err = w.store.RemoveManagedCA(w.t.Context(), "acme", 0)
+		} else if errs.Is(err, errs.NotFound) {
+			err = nil
+		}
+	case "get-managed-ca", "delete-managed-ca", "sign-certificate", "create-claim":
+		if errs.Is(err, errs.NotFound) {
+			certificate, key, failed := managedca.New("test", time.Now())
+			if failed != nil {
+				w.t.Fatal(failed)
+			}
+			_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
+		}
+	default:
+		return
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{revision}", "1").Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban, "{claim}", w.claim, "{revision}", "1").Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -177,6 +217,24 @@ var accessTable = map[string]accessRow{
 	"delete-credential":          {"oad", ""},
 	"import-credentials":         {"oad", `{"items":[{"username":"imported","password":"hunter2-device"}]}`},
 	"get-operation":              {"oadv", ""},
+	"get-auth-methods":           {"oadbv", ""},
+	"replace-auth-methods":       {"oad", `{"methods":["password"]}`},
+	"list-jwt-issuers":           {"oadbv", ""},
+	"replace-jwt-issuers":        {"oad", `{"items":[]}`},
+	"get-ip-allow-lists":         {"oadbv", ""},
+	"replace-ip-allow-lists":     {"oad", `{"mqtt":["10.0.0.0/8"]}`},
+	"get-flapping":               {"oadbv", ""},
+	"replace-flapping":           {"oad", `{"rule":{"connects":5,"window":10,"ban":60}}`},
+	"get-managed-ca":             {"oadbv", ""},
+	"create-managed-ca":          {"oad", ""},
+	"delete-managed-ca":          {"oad", ""},
+	"sign-certificate":           {"oad", `{"username":"press-7","csr":"` + csr + `"}`},
+	"list-claims":                {"oadv", ""},
+	"create-claim":               {"oad", `{"username":"press-7"}`},
+	"delete-claim":               {"oad", ""},
+	"list-bans":                  {"oadv", ""},
+	"create-ban":                 {"oad", `{"kind":"client_id","value":"c2"}`},
+	"delete-ban":                 {"oad", ""},
 	"list-clients":               {"oadv", ""},
 	"get-client":                 {"oadv", ""},
 	"delete-client":              {"oad", ""},
@@ -228,6 +286,7 @@ func TestAccess(t *testing.T) {
 			continue
 		}
 		ofTenant := strings.Contains(r.path, "{tenant}")
+		w.prepare(id)
 		for _, c := range callers {
 			got := ask(r, row.body, c.secret)
 			want, code := 200, ""

@@ -28,6 +28,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -74,6 +75,8 @@ type Config struct {
 	Events *events.Log
 	// Policies follows the tenants' own policies.
 	Policies *decide.Service
+	// Sealer seals the keys of managed CAs; nil has none.
+	Sealer *managedca.Sealer
 	// Mailer sends invitations, and codes without which a sign-up makes nothing;
 	// nil sends no mail, and believes every address.
 	Mailer Mailer
@@ -225,6 +228,10 @@ func (s *Server) routes() {
 	s.clientCARoutes()
 	s.policyRoutes()
 	s.credentialRoutes()
+	s.authMethodRoutes()
+	s.banRoutes()
+	s.certificateRoutes()
+	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()
 	s.eventRoutes()

@@ -18,6 +18,7 @@ import (
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 )
 
@@ -59,6 +60,17 @@ var auditTable = map[string]auditRow{
 	"replace-credential-session": {`{}`, "session of credential default", "-", `{}`},
 	"delete-credential":          {"", "credential default", `"username":"default"`, "-"},
 	"import-credentials":         {`{"items":[{"username":"new","password":"hunter2-device"}]}`, "import of 1 credentials", "-", `"total":1`},
+	"replace-auth-methods":       {`{"methods":["jwt","password"]}`, "auth methods", "null", `["jwt","password"]`},
+	"replace-jwt-issuers":        {`{"items":[{"issuer":"https://issuer.example/","audience":["a"],"jwks_url":"https://issuer.example/jwks"}]}`, "JWT issuers", "null", `"https://issuer.example/jwks"`},
+	"replace-ip-allow-lists":     {`{"mqtt":["10.0.0.0/8"]}`, "IP allow-lists", "-", `{"mqtt":["10.0.0.0/8"]}`},
+	"replace-flapping":           {`{"rule":{"connects":5,"window":10,"ban":60}}`, "flapping", "-", `"connects":5`},
+	"create-managed-ca":          {"", "managed CA", "-", "BEGIN CERTIFICATE"},
+	"delete-managed-ca":          {"", "managed CA", "BEGIN CERTIFICATE", "-"},
+	"sign-certificate":           {`{"username":"press-7","csr":"` + csr + `"}`, "certificate of press-7", "-", `"serial"`},
+	"create-claim":               {`{"username":"press-7"}`, "claim of press-7", "-", `"username":"press-7"`},
+	"delete-claim":               {"", "claim {claim}", `"username":"press-6"`, "-"},
+	"create-ban":                 {`{"kind":"username","value":"u","reason":"lost"}`, "ban " + tenancy.BanID("username", "u"), "-", `"reason":"lost"`},
+	"delete-ban":                 {"", "ban {ban}", `"value":"c1"`, "-"},
 	"delete-client":              {"", "client c1", "-", `{"session":"keep"}`},
 }
 
@@ -78,6 +90,7 @@ func TestAudit_EveryChange(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			w := newWorld(t)
 			row, r := auditTable[id], w.routes()[id]
+			w.prepare(id)
 			begun := len(w.records(""))
 			path := w.fill(r.path)
 			// Neither a dry run nor a refusal is a change.
@@ -86,12 +99,13 @@ func TestAudit_EveryChange(t *testing.T) {
 			}
 			w.do(r.method, path, w.owner, row.body, "If-Match", `"999999"`)
 			w.do(r.method, path, w.beta, row.body)
-			if id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" {
+			if id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" {
 				if got := len(w.records("")); got != begun {
 					t.Fatalf("%d records of what changed nothing", got-begun)
 				}
 			} else {
 				w = newWorld(t) // those have no If-Match
+				w.prepare(id)
 				path = w.fill(r.path)
 			}
 			got := w.do(r.method, path, w.owner, row.body)

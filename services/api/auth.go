@@ -124,6 +124,8 @@ func (s *Server) authorizedTenant(ctx context.Context, c *caller, permission, id
 	switch {
 	case err != nil:
 		return nil, err
+	case d == policy.Allowed && t.State != tenancy.StateDeleted && !allowed(t.AllowList, c.address):
+		return nil, errs.Coded(errs.Denied, "address_not_allowed", "the tenant does not allow requests from the address %s", c.address)
 	case d == policy.Allowed && t.State != tenancy.StateDeleted:
 		return t, nil
 	case d == policy.Forbidden && t.State != tenancy.StateDeleted:

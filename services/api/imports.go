@@ -38,7 +38,7 @@ type ImportRequest struct {
 // ImportItem is one credential of an import.
 type ImportItem struct {
 	Username string          `json:"username" doc:"1 to 256 bytes." example:"sensor-1"`
-	Hash     tenancy.Secret  `json:"hash,omitempty" doc:"Of the password: $argon2id$… (PHC string format), $2a$, $2b$ or $2y$ (bcrypt), or $sha256$… of a random one." example:"$2b$12$…"`
+	Hash     tenancy.Secret  `json:"hash,omitempty" doc:"Of the password: $argon2id$… (PHC string format), $2a$, $2b$ or $2y$ (bcrypt), $6$… as vmq-passwd writes it, which is hashed once more in the background, or $sha256$… of a random one." example:"$2b$12$…"`
 	Password *tenancy.Secret `json:"password,omitempty" doc:"Instead of hash: it is hashed in the background, about 30 ms each. At least 6 characters." format:"password"`
 }
 
@@ -231,11 +231,15 @@ func (s *Server) runImport(ctx context.Context, o *store.Operation, items []Impo
 
 func (s *Server) importOne(ctx context.Context, tenant string, item ImportItem) error {
 	hash := string(item.Hash)
-	if item.Password != nil {
-		var err error
-		if hash, err = s.cfg.Hasher.Hash(ctx, string(*item.Password)); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case item.Password != nil:
+		hash, err = s.cfg.Hasher.Hash(ctx, string(*item.Password))
+	case password.IsVerneMQ(hash):
+		hash, err = password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, inner) })
+	}
+	if err != nil {
+		return err
 	}
 	return s.store.ImportCredential(ctx, tenant, tenancy.Credential{Username: item.Username, Hash: hash})
 }

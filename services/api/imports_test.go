@@ -4,6 +4,8 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha512"
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -35,18 +37,20 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := fmt.Sprintf(`{"items":[{"username":"a","hash":"%s"},{"username":"b","password":"hunter2-device"},{"username":"default","hash":"%s"}]}`, hash, hash)
+	sum := sha512.Sum512([]byte("of-vernemq" + "salt-salt-sa"))
+	vernemq := "$6$" + base64.StdEncoding.EncodeToString([]byte("salt-salt-sa")) + "$" + base64.StdEncoding.EncodeToString(sum[:])
+	body := fmt.Sprintf(`{"items":[{"username":"a","hash":"%s"},{"username":"b","password":"hunter2-device"},{"username":"default","hash":"%s"},{"username":"v","hash":"%s"}]}`, hash, hash, vernemq)
 	r := w.do("POST", importTo, w.owner, body, "Idempotency-Key", "k")
 	v := w.want(r, 202, "")
-	if v["state"] != "running" || v["total"] != 3.0 || r.header.Get("Location") != "/v1/tenants/acme/operations/"+v["id"].(string) {
+	if v["state"] != "running" || v["total"] != 4.0 || r.header.Get("Location") != "/v1/tenants/acme/operations/"+v["id"].(string) {
 		t.Errorf("got %v %v", v, r.header)
 	}
 	// The one that is there stays as it was.
 	got := w.ended(r.header.Get("Location"))
-	if got["state"] != "done" || got["made"] != 2.0 || got["skipped"] != 1.0 || got["failed"] != 0.0 {
+	if got["state"] != "done" || got["made"] != 3.0 || got["skipped"] != 1.0 || got["failed"] != 0.0 {
 		t.Errorf("got %v", got)
 	}
-	for name, text := range map[string]string{"a": secret, "b": "hunter2-device"} {
+	for name, text := range map[string]string{"a": secret, "b": "hunter2-device", "v": "of-vernemq"} {
 		c, err := w.store.Credential(t.Context(), "acme", name)
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +64,7 @@ func TestImport(t *testing.T) {
 		}
 	}
 	for _, bucket := range []string{"audit", "operations", "credentials", "replies"} {
-		if all := strings.Join(w.bucket(bucket), ""); strings.Contains(all, "hunter2-device") || bucket == "audit" && strings.Contains(all, hash) {
+		if all := strings.Join(w.bucket(bucket), ""); strings.Contains(all, "hunter2-device") || strings.Contains(all, vernemq) || bucket == "audit" && strings.Contains(all, hash) {
 			t.Errorf("a secret is in bucket %s", bucket)
 		}
 	}
@@ -68,6 +72,7 @@ func TestImport(t *testing.T) {
 		"neither":  `{"username":"x"}`,
 		"both":     fmt.Sprintf(`{"username":"x","hash":"%s","password":"hunter2-device"}`, hash),
 		"twice":    fmt.Sprintf(`{"username":"x","hash":"%s"},{"username":"x","hash":"%s"}`, hash, hash),
+		"crypt":    `{"username":"x","hash":"$6$rounds=5000$salt$x"}`,
 		"hash":     `{"username":"x","hash":"$md5$x"}`,
 		"username": fmt.Sprintf(`{"username":"","hash":"%s"}`, hash),
 		"password": `{"username":"x","password":"short"}`,

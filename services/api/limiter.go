@@ -21,14 +21,17 @@ type Rates struct {
 	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; 0 is any number"`
 	SignUps        int `yaml:"sign_ups" doc:"sign-ups a minute altogether; 0 is any number"`
 	SignInsAddress int `yaml:"sign_ins_address" doc:"attempts to sign in, or to accept an invitation, a minute from one IP address (of IPv6, one /64), and for one member; 0 is any number"`
+	ClaimsAddress  int `yaml:"claims_address" doc:"claims of certificates a minute from one IP address (of IPv6, one /64); 0 is any number"`
 }
 
 // DefaultRates are those of tenancyd.
-func DefaultRates() Rates { return Rates{SignUpsAddress: 20, SignUps: 120, SignInsAddress: 10} }
+func DefaultRates() Rates {
+	return Rates{SignUpsAddress: 20, SignUps: 120, SignInsAddress: 10, ClaimsAddress: 60}
+}
 
 // Validate returns an error Invalid if a rate is negative.
 func (r Rates) Validate() error {
-	if r.SignUpsAddress < 0 || r.SignUps < 0 || r.SignInsAddress < 0 {
+	if r.SignUpsAddress < 0 || r.SignUps < 0 || r.SignInsAddress < 0 || r.ClaimsAddress < 0 {
 		return errs.New(errs.Invalid, "expected 0 or more")
 	}
 	return nil
@@ -96,7 +99,7 @@ func addressName(address string) string {
 }
 
 // limiters are those of a Server.
-type limiters struct{ signUps, signUpsAddress, signInsAddress *limiter }
+type limiters struct{ signUps, signUpsAddress, signInsAddress, claimsAddress *limiter }
 
 func newLimiters(r Rates) (l limiters, err error) {
 	if err = r.Validate(); err != nil {
@@ -106,6 +109,9 @@ func newLimiters(r Rates) (l limiters, err error) {
 		return l, err
 	}
 	if l.signUpsAddress, err = newLimiter(r.SignUpsAddress, time.Hour); err != nil {
+		return l, err
+	}
+	if l.claimsAddress, err = newLimiter(r.ClaimsAddress, time.Minute); err != nil {
 		return l, err
 	}
 	l.signInsAddress, err = newLimiter(r.SignInsAddress, time.Minute)

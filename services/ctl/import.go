@@ -26,7 +26,7 @@ const importPoll = time.Second
 func importCredentials() *cobra.Command {
 	return &cobra.Command{
 		Use:   "import TENANT FILE",
-		Short: "make credentials of a file with username:hash on each line, as htpasswd -B writes it (- is standard input)",
+		Short: "make credentials of a file with username:hash on each line, as htpasswd -B and vmq-passwd write it (- is standard input)",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dial(cmd)
@@ -100,7 +100,7 @@ func readHashes(r io.Reader) ([]client.ImportItem, error) {
 		}
 		i := strings.LastIndex(line, ":$")
 		if i <= 0 {
-			return nil, errs.New(errs.Invalid, "line %d: expected username:hash, with a hash that begins with $argon2id$, $2b$ or $sha256$", n)
+			return nil, errs.New(errs.Invalid, "line %d: expected username:hash, with a hash that begins with $argon2id$, $2b$, $6$ or $sha256$", n)
 		}
 		items = append(items, client.ImportItem{Username: line[:i], Hash: line[i+1:]})
 	}

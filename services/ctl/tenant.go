@@ -240,5 +240,6 @@ func credential() *cobra.Command {
 	}
 	c := ofAPI(&cobra.Command{Use: "credential", Short: "with what devices connect"})
 	c.AddCommand(list, create, remove, importCredentials())
+	c.AddCommand(certificates()...)
 	return c
 }

@@ -24,6 +24,8 @@ const (
 	ActorMember = "member"
 	// ActorSignUp is somebody who was not known yet.
 	ActorSignUp = "sign-up"
+	// ActorClaim is a device that has redeemed a claim.
+	ActorClaim = "claim"
 	// ActorOperator is whoever runs the installation.
 	ActorOperator = "operator"
 )

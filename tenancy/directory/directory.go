@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/remote"
@@ -47,9 +48,14 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	tokens, err := jwt.New()
+	if err != nil {
+		return nil, err
+	}
 	d, err := remote.New(remote.Config{
 		Bus:      cfg.Store.Bus(),
 		Verifier: v,
+		Tokens:   tokens,
 		SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 			return methods.Begin(find)
 		},

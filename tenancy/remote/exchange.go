@@ -23,8 +23,11 @@ type exchange struct {
 
 // Begin implements tenancy.Directory.
 func (d *Directory) Begin(_ context.Context, method string, a tenancy.Attempt) (tenancy.Exchange, error) {
+	if method == tenancy.MethodJWT && d.cfg.Tokens != nil {
+		return &tokenExchange{d, a}, nil
+	}
 	if method != tenancy.MethodSCRAM || d.cfg.SCRAM == nil {
-		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "the authentication method %.40q is not known; expected %s", method, tenancy.MethodSCRAM)
+		return nil, errs.Coded(errs.NotFound, tenancy.CodeMethodUnknown, "the authentication method %.40q is not known; expected %s or %s", method, tenancy.MethodSCRAM, tenancy.MethodJWT)
 	}
 	e := &exchange{d: d, prefix: a.Tenant == nil}
 	if a.Tenant != nil {
@@ -71,6 +74,8 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 	switch {
 	case err != nil:
 		return nil, nil, err
+	case !t.Takes(tenancy.AuthSCRAM): // what only who has the password is told
+		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeMethodNotTaken, "the tenant does not take %s", tenancy.MethodSCRAM)
 	case !t.Active():
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
@@ -82,7 +87,7 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 	if err != nil || c.ID != e.found.ID || c.Generation != e.found.Generation {
 		return nil, nil, errs.Coded(errs.Denied, "credential_gone", "the credential was deleted or changed")
 	}
-	return answer, &tenancy.Identity{Tenant: t, Username: e.found.Username, Grant: t.Grant, Session: e.found.Session}, nil
+	return answer, &tenancy.Identity{Method: tenancy.AuthSCRAM, Tenant: t, Username: e.found.Username, Grant: t.Grant, Session: e.found.Session}, nil
 }
 
 // lookup returns a credential from what is kept, else from the bus.

@@ -56,6 +56,10 @@ type Config struct {
 	Verifier Verifier
 	// SCRAM begins SCRAM-SHA-256; nil means that there is no such method.
 	SCRAM func(find func(username string) (*tenancy.SCRAM, error)) (Conversation, error)
+	// Tokens checks tokens; nil means that there is no such method.
+	Tokens Tokens
+	// Name is this node's, which the control plane is told with what it is told.
+	Name string
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain string
 	// Region, if not empty, hides the tenants of other regions.
@@ -95,6 +99,9 @@ type Directory struct {
 	decisions decisions
 
 	tickets atomic.Pointer[tenancy.TicketSecrets]
+	bans    banBook
+	keys    keyBook
+	flaps   chan tenancy.Flap
 
 	mu      sync.Mutex
 	buckets buckets   // guarded by mu
@@ -103,7 +110,7 @@ type Directory struct {
 
 var _ tenancy.Directory = (*Directory)(nil)
 
-type buckets struct{ tenants, credentials, tickets, grants bus.Bucket }
+type buckets struct{ tenants, credentials, tickets, bans, keys, grants bus.Bucket }
 
 // New returns a Directory that knows what its snapshot knows. A snapshot that
 // is missing, too old or not authentic is left alone, with a line in the log.
@@ -129,6 +136,7 @@ func New(cfg Config) (*Directory, error) {
 		load:   make(chan string, 1024),
 		asking: make(chan struct{}, asksAtOnce),
 		dirty:  make(chan struct{}, 1),
+		flaps:  make(chan tenancy.Flap, flapsMax),
 	}
 	if d.now == nil {
 		d.now = time.Now
@@ -278,6 +286,9 @@ func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Ten
 
 // Authenticate implements tenancy.Directory.
 func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	if a.Method == tenancy.AuthJWT {
+		return d.byToken(ctx, &a)
+	}
 	switch {
 	case !a.HasUsername || a.Username == "":
 		return nil, errs.Coded(errs.Denied, "username_missing", "expected a user name and a password")
@@ -305,7 +316,7 @@ func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenan
 	case !t.Active(): // what only who has the password is told
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
 	}
-	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: t.Grant, Session: c.Session}, nil
+	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: t.Grant, Session: c.Session}, nil
 }
 
 // refuse takes the time of a wrong password and returns why.
@@ -445,14 +456,19 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var err error
-	if b.tenants, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.TenantsBucket}); err != nil {
-		return b, err
-	}
-	if b.credentials, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.CredentialsBucket}); err != nil {
-		return b, err
-	}
-	if b.tickets, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.TicketsBucket}); err != nil {
-		return b, err
+	for _, x := range []struct {
+		to   *bus.Bucket
+		name string
+	}{
+		{&b.credentials, tenancy.CredentialsBucket},
+		{&b.tickets, tenancy.TicketsBucket},
+		{&b.bans, tenancy.BansBucket},
+		{&b.keys, tenancy.KeysBucket},
+		{&b.tenants, tenancy.TenantsBucket}, // last: that it is there says that all are
+	} {
+		if *x.to, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: x.name}); err != nil {
+			return buckets{}, err
+		}
 	}
 	if b.grants, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: tenancy.GrantsBucket}); err != nil {
 		return b, err

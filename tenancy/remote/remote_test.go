@@ -19,11 +19,13 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/directory/directorytest"
 	"github.com/manormq/manor/tenancy/remote"
 	"github.com/manormq/manor/tenancy/store"
+	"github.com/manormq/manor/tenancy/tenancytest"
 )
 
 func server(t *testing.T, dir, listen string) *embed.Server {
@@ -68,6 +70,9 @@ func start(t *testing.T, cfg remote.Config) (d *remote.Directory, stop func()) {
 	}
 	cfg.SCRAM = func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 		return methods.Begin(find)
+	}
+	if cfg.Tokens, err = jwt.New(); err != nil {
+		t.Fatal(err)
 	}
 	cfg.Verifier, cfg.Domain, cfg.Log = v, "test", telemetry.Discard()
 	if d, err = remote.New(cfg); err != nil {
@@ -122,6 +127,24 @@ func TestControlPlaneGone(t *testing.T) {
 	doomed := directorytest.AddCredential(t, s, "acme", "doomed")
 	neighbour := directorytest.AddCredential(t, s, "acme", "neighbour")
 	directorytest.SignUp(t, s, "beta")
+	from := tenancytest.NewIssuer(t, "issuer")
+	ban, _, err := s.Ban(ctx, "acme", tenancy.Ban{Kind: tenancy.BanClientID, Value: "stolen"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.UpdateTenant(ctx, "acme", 0, store.Issuers([]tenancy.Issuer{from.Issuer()})); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutTokenKeys(ctx, &tenancy.KeySet{Tenant: "acme", URL: from.URL, JWKS: from.JWKS(), FetchedAt: time.Now(), TriedAt: time.Now()}, bus.Absent); err != nil {
+		t.Fatal(err)
+	}
+	banned := func(d *remote.Directory) bool {
+		return d.Bans("acme").Match(tenancy.Client{ClientID: "stolen"}, time.Now()) != nil
+	}
+	byToken := func(d *remote.Directory, token string) error {
+		_, err := d.Authenticate(ctx, tenancy.Attempt{Method: tenancy.AuthJWT, Tenant: &tenancy.Tenant{ID: "acme"}, Password: []byte(token), HasPassword: true})
+		return err
+	}
 
 	key, err := remote.LoadKey(filepath.Join(own, "node.key"))
 	if err != nil {
@@ -139,7 +162,7 @@ func TestControlPlaneGone(t *testing.T) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		b, err := os.ReadFile(cfg.Snapshot)
-		if err == nil && containsAll(string(b), `"neighbour"`, `"whole":true`) {
+		if err == nil && containsAll(string(b), `"neighbour"`, `"whole":true`, `"stolen"`, `"token_keys"`, `"issuer"`) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -161,6 +184,15 @@ func TestControlPlaneGone(t *testing.T) {
 		}
 		if _, err := d.Tenant(ctx, "unknown"); !errs.Is(err, errs.Unavailable) {
 			t.Errorf("%s: unknown tenant: %v, want Unavailable", when, err)
+		}
+		if !banned(d) {
+			t.Errorf("%s: who is banned is let in", when)
+		}
+		if err := byToken(d, from.Token("x", nil)); err != nil {
+			t.Errorf("%s: a token: %v", when, err)
+		}
+		if err := byToken(d, tenancytest.NewIssuer(t, "issuer").TokenBy("1", "ES256", "x", nil)); !errs.Is(err, errs.Denied) {
+			t.Errorf("%s: a token of another key: %v", when, err)
 		}
 		if took := time.Since(begin); took > 5*time.Second {
 			t.Errorf("%s: unknown ones waited %s", when, took)
@@ -193,6 +225,15 @@ func TestControlPlaneGone(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	changes := directorytest.Watch(t, s, d)
+	for {
+		_, err := s.Unban(ctx, "acme", ban.ID, 0)
+		if (err == nil || errs.Is(err, errs.NotFound)) && !banned(d) {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("after NATS came back: still banned, %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	for {
 		if err := s.DeleteCredential(ctx, "acme", "doomed", 0); err == nil {
 			break

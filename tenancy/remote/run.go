@@ -26,6 +26,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	wg.Go(func() { d.runLoader(ctx) })
 	wg.Go(func() { d.runProbe(ctx) })
 	wg.Go(func() { d.runDecisions(ctx) })
+	wg.Go(func() { d.runFlaps(ctx) })
 	if d.cfg.Snapshot != "" {
 		wg.Go(func() { d.runSnapshot(ctx) })
 	}
@@ -43,6 +44,8 @@ func (d *Directory) runWatches(ctx context.Context) {
 			wg.Go(func() { d.watchTenants(ctx, b.tenants) })
 			wg.Go(func() { d.watchCredentials(ctx, b.credentials) })
 			wg.Go(func() { d.watchTickets(ctx, b.tickets) })
+			wg.Go(func() { d.watchBans(ctx, b.bans) })
+			wg.Go(func() { d.watchKeys(ctx, b.keys) })
 			wg.Wait()
 			return
 		}

@@ -28,6 +28,8 @@ type snapshot struct {
 	Contact  time.Time        `json:"contact"`
 	Revision uint64           `json:"credentials_revision"`
 	Tenants  []snapshotTenant `json:"tenants"`
+	Bans     []*tenancy.Ban   `json:"bans,omitempty"`
+	Keys     []keySet         `json:"token_keys,omitempty"`
 }
 
 type snapshotTenant struct {
@@ -121,7 +123,7 @@ func (d *Directory) runSnapshot(ctx context.Context) {
 
 // save writes the snapshot, if there is anything to write.
 func (d *Directory) save() error {
-	s := snapshot{Contact: d.Contact()}
+	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every()}
 	if s.Contact.IsZero() {
 		return nil
 	}
@@ -195,6 +197,12 @@ func (d *Directory) restoreFrom(b []byte) error {
 	d.mu.Lock()
 	d.contact = s.Contact
 	d.mu.Unlock()
+	for _, b := range s.Bans {
+		d.bans.set(b)
+	}
+	for _, k := range s.Keys {
+		d.keys.set(k)
+	}
 	c := d.cache
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -31,8 +31,13 @@ const (
 	verificationsBucket = "verifications" // hash of the code -> Unverified
 	operationsBucket    = "operations"    // tenant.id -> Operation
 	policiesBucket      = "policies"      // meta.tenant.revision -> Policy without its text; text.tenant.revision -> that
+	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
+	claimsBucket        = "claims"        // tenant.id -> Claim
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
+
+// ClaimLife is for how long a Claim is good at most.
+const ClaimLife = 30 * 24 * time.Hour
 
 // replyLife is how long an Idempotency-Key is remembered.
 const replyLife = 24 * time.Hour
@@ -66,6 +71,10 @@ type Store struct {
 	tickets       bus.Bucket
 	policies      bus.Bucket
 	grants        bus.Bucket
+	bans          bus.Bucket
+	tokenKeys     bus.Bucket
+	managedCAs    bus.Bucket
+	claims        bus.Bucket
 	counts        counts
 	uses          uses
 }
@@ -95,6 +104,10 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.TicketsBucket, 0, &s.tickets},
 		{policiesBucket, 0, &s.policies},
 		{tenancy.GrantsBucket, 0, &s.grants},
+		{tenancy.BansBucket, 0, &s.bans},
+		{tenancy.KeysBucket, 0, &s.tokenKeys},
+		{managedCAsBucket, 0, &s.managedCAs},
+		{claimsBucket, ClaimLife, &s.claims},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

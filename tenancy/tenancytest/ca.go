@@ -103,3 +103,16 @@ func (a *CA) CRL(serials ...int64) string {
 	}
 	return PEM("X509 CRL", der)
 }
+
+// Request is a certificate request in PEM, with a new key.
+func Request() string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic("tenancytest: " + err.Error())
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "device"}}, key)
+	if err != nil {
+		panic("tenancytest: " + err.Error())
+	}
+	return PEM("CERTIFICATE REQUEST", der)
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -57,11 +58,13 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	must(err)
 	changes, err := audit.Open(t.Context(), audit.Config{Bus: b, Log: telemetry.Discard(), Days: records.AuditDays})
 	must(err)
+	sealer, err := managedca.NewSealer(make([]byte, 32))
+	must(err)
 	policies, err := decide.New(decide.Config{Store: records, Log: telemetry.Discard()})
 	must(err)
 	cfg := api.Config{
-		Policies: policies,
-		Store:    records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
+		Policies: policies, Sealer: sealer,
+		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
 	for _, change := range with {

@@ -22,6 +22,7 @@ import (
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/authn/scram"
 	"github.com/manormq/manor/tenancy/events"
@@ -68,13 +69,17 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	tokens, err := jwt.New()
+	if err != nil {
+		return err
+	}
 	control, err := c.NATS.Connect(c.NodeName(), log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = control.Close() }()
 	directory, err := remote.New(remote.Config{
-		Bus: control, Verifier: verifier, SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
+		Bus: control, Name: c.NodeName(), Verifier: verifier, Tokens: tokens, SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 			return methods.Begin(find)
 		}, Domain: c.Domain, Region: c.Region,
 		Snapshot: filepath.Join(c.Data, "directory.snapshot"), Key: key, Log: log,

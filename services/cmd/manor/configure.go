@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/managedca"
 )
 
 // command returns the program and arguments of a process, whose configuration
@@ -49,6 +50,9 @@ func (r *region) configure(p *process) (file string, err error) {
 	case "gateway":
 		r.gateway(config, p, identity)
 	case "tenancy":
+		if err := managedca.MakeKeyFile(secretsKey(r.ca.dir)); err != nil {
+			return "", err
+		}
 		r.tenancy(config, p, identity)
 	}
 	text, err := yaml.Marshal(config)
@@ -130,6 +134,7 @@ func (r *region) tenancy(config section, p *process, identity section) {
 	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
 		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.natsSection()).
 		with("broker", r.links(identity)).
+		with("jwks_networks", loopback()).with("secrets_key_file", secretsKey(r.ca.dir)).
 		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0}) // nobody is a stranger at home
 }
 

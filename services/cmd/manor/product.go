@@ -36,6 +36,8 @@ import (
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -164,8 +166,19 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: loopback(), Log: log})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	if err := managedca.MakeKeyFile(secretsKey(ca.dir)); err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	sealer, err := managedca.LoadSealer(secretsKey(ca.dir))
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Events: events.NewLog(openEvents), Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Events: events.NewLog(openEvents), Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -182,6 +195,8 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		public.Part(),
 		node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets},
+		node.Part{Name: "bans", Run: records.RunBans},
+		node.Part{Name: "token keys", Run: fetcher.Run},
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "policies", Run: policies.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
@@ -189,6 +204,13 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		whenWell(health, func() { ready(registry) }),
 	)
 }
+
+// secretsKey is the file of the key with which keys of managed CAs are sealed.
+func secretsKey(dir string) string { return filepath.Join(dir, "secrets.key") }
+
+// loopback is where the keys of issuers may be fetched from in manor dev, beside the
+// internet: developers have theirs on the same machine.
+func loopback() []string { return []string{"127.0.0.0/8", "::1"} }
 
 // shownListeners are a gateway's listeners as operators see them, under VerneMQ's names
 // of their kinds.

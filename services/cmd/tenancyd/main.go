@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
@@ -21,6 +22,8 @@ import (
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -76,6 +79,16 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: c.JWKSNetworks, Log: log})
+	if err != nil {
+		return err
+	}
+	var sealer *managedca.Sealer
+	if c.SecretsKeyFile != "" {
+		if sealer, err = managedca.LoadSealer(c.SecretsKeyFile); err != nil {
+			return errs.New(errs.Invalid, "secrets_key_file: %w", err)
+		}
+	}
 	mailer, err := c.mailer()
 	if err != nil {
 		return err
@@ -85,7 +98,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
@@ -98,5 +111,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
-		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "audit", Run: changes.Run}, node.Part{Name: "policies", Run: policies.Run}, public.Part())
+		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
+		node.Part{Name: "policies", Run: policies.Run}, public.Part())
 }

@@ -79,8 +79,9 @@ func hashChosen(password []byte) (string, error) {
 }
 
 // CheckHash returns an error Invalid if hash is none of the stored forms:
-// $sha256$, $argon2id$ (PHC string format, at most 256 MiB and 16 passes) or
-// bcrypt's $2a$, $2b$, $2y$.
+// $sha256$, $argon2id$ (PHC string format, at most 256 MiB and 16 passes),
+// bcrypt's $2a$, $2b$, $2y$, or vmq-passwd's $6$, which is not stored as it is: see
+// WrapVerneMQ.
 func CheckHash(hash string) error {
 	switch {
 	case strings.HasPrefix(hash, sha256Prefix):
@@ -104,7 +105,11 @@ func CheckHash(hash string) error {
 		}
 		return nil
 	}
-	return errs.New(errs.Invalid, "expected a hash that begins with $argon2id$, $2a$, $2b$, $2y$ or $sha256$")
+	if IsVerneMQ(hash) {
+		_, _, err := parseVerneMQ(hash)
+		return err
+	}
+	return errs.New(errs.Invalid, "expected a hash that begins with $argon2id$, $2a$, $2b$, $2y$, $6$ (of vmq-passwd) or $sha256$")
 }
 
 func isBcrypt(hash string) bool {
@@ -132,6 +137,8 @@ func matches(hash string, password []byte) (bool, error) {
 			password = password[:72]
 		}
 		return bcrypt.CompareHashAndPassword([]byte(hash), password) == nil, nil
+	case IsVerneMQ(hash):
+		return matchesVerneMQ(hash, password)
 	}
 	return false, errs.New(errs.Internal, "stored hash: %w", CheckHash(hash))
 }
