@@ -37,7 +37,7 @@ func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) conn.Refusal 
 		t.username = name
 	}
 	if tenant != nil {
-		t.tenant = tenant.ID
+		t.tenant, t.stranger = tenant.ID, tenant.State == ""
 	}
 	x, err := g.cfg.Directory.Begin(ctx, p.AuthMethod, tenancy.Attempt{Tenant: tenant, ClientID: p.ClientID, Peer: c.in.Peer})
 	if errs.CodeOf(err) == tenancy.CodeMethodUnknown {

@@ -42,6 +42,9 @@ type fakeDirectory struct {
 	tenants map[string]*tenancy.Tenant
 	changes chan tenancy.Change
 	down    bool
+	// thinks has Authenticate wait until it is closed; nil does not.
+	thinks chan struct{}
+	asked  int // of Authenticate
 	// authorize is who decides; nil grants the default.
 	authorize func(*tenancy.Tenant, *tenancy.Arrival) (*tenancy.Grant, error)
 }
@@ -83,6 +86,13 @@ func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy
 }
 
 func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	d.mu.Lock()
+	d.asked++
+	thinks := d.thinks
+	d.mu.Unlock()
+	if thinks != nil {
+		<-thinks
+	}
 	t, err := d.Tenant(ctx, a.Tenant.ID)
 	switch {
 	case err != nil:
@@ -93,6 +103,19 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
 	}
 	return &tenancy.Identity{Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
+}
+
+// think has Authenticate wait until thinks is closed.
+func (d *fakeDirectory) think() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.thinks = make(chan struct{})
+}
+
+func (d *fakeDirectory) isAsked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked > 0
 }
 
 func (d *fakeDirectory) Authorize(_ context.Context, t *tenancy.Tenant, a *tenancy.Arrival) (*tenancy.Grant, error) {

@@ -43,6 +43,7 @@ type Gateway struct {
 	busy      sync.Pool // *[busyBuffer]byte
 	rests     sync.Pool // *rest
 	loops     loops
+	entrance  entrance
 	loopsDone sync.WaitGroup
 
 	// dirty are the connections that have something to be written. Tenants take
@@ -101,12 +102,13 @@ func New(cfg Config) (*Gateway, error) {
 	g.rests.New = func() any { return &rest{} }
 	g.flushers.New = func() any { return &flusher{} }
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
+	g.entrance = newEntrance()
 	g.waiting.signal, g.waiting.parts = make(chan struct{}, 1), map[uint16]*waitingPart{}
 	g.brokers = uplink.NewBrokers(uplink.BrokersConfig[connection]{
 		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,
 	})
 	o := listener.Options{
-		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Loops: true, Handle: g.handle,
 		Computing: listener.NewComputing(computingHandshakes * runtime.GOMAXPROCS(0)),
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()
@@ -161,6 +163,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	var wg, linkWG sync.WaitGroup
 	linkWG.Go(func() { g.brokers.Run(links) })
 	g.runLoops(links)
+	linkWG.Go(func() { g.entrance.closeAfter(links) })
 	wg.Go(func() { g.sweep(ctx) })
 	wg.Go(func() { g.watch(ctx) })
 	wg.Go(func() { g.reopen(ctx) })

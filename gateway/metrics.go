@@ -44,6 +44,8 @@ const (
 	mWaiting
 	mGuests
 	mGuestSessions
+	mEvents
+	mEventsDropped
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -75,6 +77,8 @@ var Metrics = []telemetry.Metric{
 	mWaiting:              {Name: "mqtt_gateway_opens_waiting", Kind: telemetry.Gauge, Help: "Clients that wait for their partition to have a broker."},
 	mGuests:               {Name: "mqtt_gateway_guests", Kind: telemetry.Gauge, Help: "Clients that have a guest session (allow_register_during_netsplit)."},
 	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
+	mEvents:               {Name: "mqtt_gateway_events_total", Kind: telemetry.Counter, Help: "Events in the histories of tenants' clients that were written."},
+	mEventsDropped:        {Name: "mqtt_gateway_events_dropped_total", Kind: telemetry.Counter, Help: "Events of which at most the number was written: too many had gathered, or the bus was away for long."},
 	mPolicies:             {Name: "mqtt_gateway_policy_events_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "What tenants' policies of their own have led to beside what they grant: clients that mqtt.connect has denied (denied), that were refused or kept what they had because nobody could be asked (unknown), or because the policy cannot be followed (failed); live connections that have the grants of a new revision (regranted), or were ended by it (ended); filters that were taken from sessions (subscriptions_taken)."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
@@ -151,6 +155,8 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
+	Metrics[mEvents].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Written()) })
+	Metrics[mEventsDropped].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Dropped()) })
 	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })
 	r.MustRegister(tenantCollector{g})
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.brokers.Up()) })

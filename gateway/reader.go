@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 const (
@@ -29,8 +30,9 @@ type turn struct {
 	packets [16]int
 	// slot ends the turn of a CONNECT; nil without one.
 	slot func()
-	// tenant and username that a CONNECT claims.
+	// tenant and username that a CONNECT claims. stranger: there is no such tenant.
 	tenant, username string
+	stranger         bool
 }
 
 // reading is the buffer of a reading goroutine.
@@ -191,7 +193,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if c.version() == 0 {
 			n, ok := c.connect(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -199,7 +201,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if sp := c.special.Load(); sp != nil && sp.enhanced != nil {
 			n, ok := c.authenticate(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -265,7 +267,7 @@ func (c *connection) send(t *turn) {
 	t.fx.Reset()
 	t.decoder.Reset()
 	c.mu.Lock()
-	alone, dirty := c.source == nil, c.dirty
+	alone, dirty := c.source == nil || c.entering, c.dirty
 	c.mu.Unlock()
 	if !alone {
 		return // a loop flushes once for all
@@ -333,8 +335,8 @@ func (c *connection) countTurn(t *turn) {
 			t.packets[i] = 0
 		}
 	}
-	c.countRefused(&t.fx)
-	c.decided(&t.fx)
+	published, subscribed := c.decided(&t.fx)
+	c.countRefused(&t.fx, subscribed)
 	for why, n := range t.fx.Drops {
 		if n == 0 {
 			continue
@@ -343,6 +345,11 @@ func (c *connection) countTurn(t *turn) {
 		if c.state != nil {
 			c.state.drops[why].Add(uint64(n))
 		}
+		e := events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: n}
+		if conn.Drop(why) == conn.DropDenied {
+			e.Why = published
+		}
+		c.tell(c.tenant, e)
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
@@ -355,7 +362,8 @@ func (c *connection) countTurn(t *turn) {
 // one connection.
 const refusalEvery = time.Minute
 
-func (c *connection) countRefused(fx *conn.Effects) {
+// countRefused counts subscriptions that were refused; decision names one, or is empty.
+func (c *connection) countRefused(fx *conn.Effects, decision string) {
 	first := &fx.FirstRefused
 	if first.By == conn.NotRefused {
 		return
@@ -365,6 +373,15 @@ func (c *connection) countRefused(fx *conn.Effects) {
 			c.gw.metrics.subscriptions[by].Add(float64(n))
 		}
 	}
+	total := 0
+	for _, n := range fx.Refused {
+		total += n
+	}
+	why := first.Text
+	if first.By == conn.RefusedGrants && decision != "" {
+		why += " (" + decision + ")"
+	}
+	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: why, Topic: short(first.Filter), Count: total})
 	now := time.Now().UnixMilli()
 	if c.refusedLogged != 0 && now-c.refusedLogged < refusalEvery.Milliseconds() {
 		return

@@ -19,6 +19,7 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/embed"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -29,6 +30,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/remote"
 	"github.com/manormq/manor/tenancy/store"
@@ -78,6 +80,7 @@ func startGateways(t *testing.T, n int) (all []*product) {
 	must(err)
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domain: devDomain,
+		Events:      events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: log,
 	})
 	must(err)

@@ -21,6 +21,7 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/embed"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
@@ -34,6 +35,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -130,11 +132,13 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 
 	health.Register("directory", names.Ready)
 
+	openEvents := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }
+	history := events.NewWriter(openEvents, log)
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
 		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
-		Dialer: uplink.DialerFunc(dial), Log: log, Registerer: registry,
+		Dialer: uplink.DialerFunc(dial), Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
 		return errors.Join(err, sessions.Close())
@@ -161,7 +165,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Events: events.NewLog(openEvents), Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -180,6 +184,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "tickets", Run: records.RunTickets},
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "policies", Run: policies.Run},
+		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/infra/telemetry"
@@ -19,6 +20,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -84,6 +86,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	}
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
