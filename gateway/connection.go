@@ -173,7 +173,7 @@ type special struct {
 	// Unix milliseconds; empty and 0 without one. limitText is what it limits the client
 	// to. Set before CONNACK; who authenticates again has another expires.
 	issuer, limitText string
-	expires        atomic.Int64
+	expires           atomic.Int64
 }
 
 // makeSpecial returns what is special, made when first needed. The reading

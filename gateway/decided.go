@@ -11,10 +11,11 @@ import (
 )
 
 // decided tells of what a tenant's own policy has decided: the log of what it has
-// denied, at most once a minute for a connection, and who records decisions.
-func (c *connection) decided(fx *conn.Effects) {
+// denied, at most once a minute for a connection, and who records decisions. It names the
+// first denial of a publish and of a subscription, if there is one.
+func (c *connection) decided(fx *conn.Effects) (published, subscribed string) {
 	if len(fx.Decided) == 0 {
-		return
+		return "", ""
 	}
 	grant := c.m.Grant()
 	for i := range fx.Decided {
@@ -37,8 +38,16 @@ func (c *connection) decided(fx *conn.Effects) {
 				"tenant", c.tenant, "client_id", short(c.clientID), "decision", d.ID, "action", q.Action, "topic", short(q.Topic), "qos", q.QoS, "retain", q.Retain,
 				"revision", d.Revision, "class", d.Class, "at", at, "why", short(x.Why))
 		}
+		switch {
+		case q.Allowed:
+		case q.Action == tenancy.ActionPublish && published == "":
+			published = "decision " + d.ID
+		case q.Action == tenancy.ActionSubscribe && subscribed == "":
+			subscribed = "decision " + d.ID
+		}
 		if c.gw.cfg.Record != nil {
 			c.gw.cfg.Record(c.tenant, d)
 		}
 	}
+	return published, subscribed
 }

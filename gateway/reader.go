@@ -335,8 +335,8 @@ func (c *connection) countTurn(t *turn) {
 			t.packets[i] = 0
 		}
 	}
-	c.countRefused(&t.fx)
-	c.decided(&t.fx)
+	published, subscribed := c.decided(&t.fx)
+	c.countRefused(&t.fx, subscribed)
 	for why, n := range t.fx.Drops {
 		if n == 0 {
 			continue
@@ -345,7 +345,11 @@ func (c *connection) countTurn(t *turn) {
 		if c.state != nil {
 			c.state.drops[why].Add(uint64(n))
 		}
-		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: n})
+		e := events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: n}
+		if conn.Drop(why) == conn.DropDenied {
+			e.Why = published
+		}
+		c.tell(c.tenant, e)
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
@@ -358,7 +362,8 @@ func (c *connection) countTurn(t *turn) {
 // one connection.
 const refusalEvery = time.Minute
 
-func (c *connection) countRefused(fx *conn.Effects) {
+// countRefused counts subscriptions that were refused; decision names one, or is empty.
+func (c *connection) countRefused(fx *conn.Effects, decision string) {
 	first := &fx.FirstRefused
 	if first.By == conn.NotRefused {
 		return
@@ -372,7 +377,11 @@ func (c *connection) countRefused(fx *conn.Effects) {
 	for _, n := range fx.Refused {
 		total += n
 	}
-	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: first.Text, Topic: short(first.Filter), Count: total})
+	why := first.Text
+	if first.By == conn.RefusedGrants && decision != "" {
+		why += " (" + decision + ")"
+	}
+	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: why, Topic: short(first.Filter), Count: total})
 	now := time.Now().UnixMilli()
 	if c.refusedLogged != 0 && now-c.refusedLogged < refusalEvery.Milliseconds() {
 		return

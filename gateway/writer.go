@@ -155,6 +155,7 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 	}
 	if r.Denied {
 		c.gw.metrics.drops[conn.DropDenied].Inc()
+		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.DropDenied.String(), Why: "had waited, and is not granted any more"})
 		if f.QoS > mqtt.AtMostOnce {
 			c.tooLarge = append(c.tooLarge, f.PacketID)
 		}

@@ -231,6 +231,19 @@ func TestPolicy_Explained(t *testing.T) {
 	if c := diff.Changes[0]; c.Topic != "a/1" || c.Action != "publish" || !strings.HasPrefix(c.Why, "allowed by the entry (p.rego:3)") {
 		t.Errorf("got %+v", c)
 	}
+	// The client's history names it too.
+	for end := time.Now().Add(soon); ; time.Sleep(20 * time.Millisecond) {
+		var history struct {
+			Items []struct{ Kind, Why string }
+		}
+		x.do("GET", "/v1/tenants/acme/events?client=c", "", &history)
+		if strings.Contains(fmt.Sprint(history.Items), "dropped decision "+diff.Changes[0].Decision) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the history has no decision: %+v", history.Items)
+		}
+	}
 	var answer struct {
 		Allowed  bool
 		Revision uint64
