@@ -43,8 +43,10 @@ type fakeDirectory struct {
 	changes chan tenancy.Change
 	down    bool
 	bans    map[string]*tenancy.Bans // by tenant
-	flaps   []tenancy.Flap
-	tokens  map[string]tenancy.Identity // by the password that is the token
+	// unregistered: the registry does not answer.
+	unregistered bool
+	flaps        []tenancy.Flap
+	tokens       map[string]tenancy.Identity // by the password that is the token
 }
 
 func newDirectory() *fakeDirectory {
@@ -112,6 +114,18 @@ func (d *fakeDirectory) byToken(t *tenancy.Tenant, a tenancy.Attempt) (*tenancy.
 	}
 	id.Method, id.Tenant, id.Grant = tenancy.AuthJWT, t, tenancy.DefaultGrant()
 	return &id, nil
+}
+
+func (d *fakeDirectory) Device(_ context.Context, t *tenancy.Tenant, name string) (*tenancy.Device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unregistered {
+		return nil, errs.New(errs.Unavailable, "down")
+	}
+	if !t.Registry {
+		return nil, nil
+	}
+	return &tenancy.Device{Tenant: t.ID, Name: name, Groups: []string{"presses"}}, nil
 }
 
 func (d *fakeDirectory) Bans(tenant string) *tenancy.Bans {

@@ -45,6 +45,7 @@ var enforcement = map[string]string{
 	"api_keys":              "API, making an API key: 409. Of an organization, the widest of its tenants",
 	"audit_days":            "tenancyd, each hour: older records of the audit log are removed, but the newest. Of an organization, the widest of its tenants",
 	"credentials":           "API, making a credential: 409",
+	"devices":               "API, making a device: 409",
 	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }
 
