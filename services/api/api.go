@@ -220,6 +220,7 @@ func (s *Server) routes() {
 	s.authMethodRoutes()
 	s.banRoutes()
 	s.certificateRoutes()
+	s.claimRoutes()
 	s.deviceRoutes()
 	s.allowListRoutes()
 	s.importRoutes()
