@@ -19,12 +19,12 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// connect handles the CONNECT at the front of b, and waits for the broker's
-// answer. It returns the packet's length, 0 if it has not come whole, and
+// connect handles the CONNECT at the front of b and, where a goroutine has the
+// connection, waits for the broker's answer. It returns the packet's length, 0 if it has not come whole, and
 // whether the client was let in.
 func (c *connection) connect(t *turn, b []byte) (n int, ok bool) {
 	p := &t.packet
-	t.tenant, t.username = "", ""
+	t.tenant, t.username, t.stranger = "", "", false
 	n, err := t.decoder.Decode(b, 0, c.gw.cfg.ConnectSize, p)
 	if err != nil {
 		var e *packet.Error
@@ -98,7 +98,7 @@ func (t *turn) freeSlot() {
 }
 
 // admitted waits for CONNACK, or refuses the client. It also returns when the client
-// has to wait for the owner of its partition.
+// has to wait for the owner of its partition, and of one that a loop has before that.
 func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	if r.Reason.Failed() {
 		c.refuse(t, r)
@@ -106,7 +106,7 @@ func (c *connection) admitted(t *turn, r conn.Refusal) bool {
 	}
 	// The client may send on before CONNACK, but what it may do is known only
 	// then [MQTT-3.1.4-6].
-	return c.wait(func() bool { return c.opened || c.waitsLocked() })
+	return c.wait(func() bool { return c.opened || c.waitsLocked() || c.entering })
 }
 
 func (c *connection) refuse(t *turn, r conn.Refusal) {
@@ -115,6 +115,7 @@ func (c *connection) refuse(t *turn, r conn.Refusal) {
 	if why == "" {
 		why = r.Text
 	}
+	c.tellRefusal(t, r, why)
 	c.gw.log.Info("client refused", "listener", cfg.Label(), "peer", c.in.Peer.String(), "tenant", short(t.tenant),
 		"username", short(t.username), "client_id", short(c.clientID), "reason", r.Reason.String(), "why", why)
 	c.end(r.Close())
@@ -141,7 +142,7 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	named, username, r := g.tenantOf(ctx, c, p)
 	t.username = username
 	if named != nil {
-		t.tenant = named.ID
+		t.tenant, t.stranger = named.ID, named.State == ""
 	}
 	if r.Reason.Failed() {
 		return r

@@ -14,6 +14,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 // Config is what a Gateway needs.
@@ -56,7 +57,10 @@ type Config struct {
 	ConnectSize int
 	// ShedAfter is for how long the clients of a tenant that sends more than its
 	// rates allow are read more slowly before messages are refused; 0 means 10 s.
-	ShedAfter  time.Duration
+	ShedAfter time.Duration
+	// Events hears what happens to clients; nil if nobody keeps that. Whoever makes it
+	// runs it.
+	Events     *events.Writer
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }

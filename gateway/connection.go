@@ -34,8 +34,8 @@ const (
 	warned
 )
 
-// connection is the shell of a connection machine. Its reading goroutine owns
-// the machine's inbound half.
+// connection is the shell of a connection machine. Who reads owns the machine's
+// inbound half: its goroutine, its loop, or while entering who lets it in.
 type connection struct {
 	gw    *Gateway
 	in    *listener.Conn
@@ -106,8 +106,12 @@ type connection struct {
 	paused  bool
 	stalled bool
 	wake    chan struct{}
-	// source: an event loop has the socket, and owns the inbound half.
+	// source: an event loop has the socket, and owns the inbound half unless entering.
 	source *loop.Source
+	// entering: a goroutine owns the inbound half, to let the client in. rested: its
+	// loop has heard more meanwhile, and looks again when woken.
+	entering bool
+	rested   bool
 	// lingerUntil is when a client that was told goodbye has had its time, on a
 	// loop; before that, when the broker's answer to the close is not waited for any
 	// more. In Unix milliseconds.
@@ -125,8 +129,11 @@ type connection struct {
 	// answered: the broker has heard of the close, or is not waited for any more.
 	answered bool
 
-	// rest is what was read of a packet that has not come whole; the loop's.
+	// rest is what was read of a packet that has not come whole; the inbound half's.
 	rest *rest
+	// stranger: it came to its loop before CONNACK, and has none as far as the loop has
+	// seen; the loop's.
+	stranger bool
 
 	// delivered counts the messages that were appended since the last write.
 	// uncredited: the broker is granted nothing until a timer fires.
@@ -184,14 +191,20 @@ func (c *connection) session() *tenancy.SessionOverride {
 // each.
 func (g *Gateway) handle(in *listener.Conn) {
 	c := g.newConnection(in)
-	if moved := c.read(); !moved {
+	goesOn := false
+	if c.stranger {
+		goesOn = c.arrive()
+	} else {
+		goesOn = c.read()
+	}
+	if !goesOn {
 		c.finish()
 	}
 }
 
 func (g *Gateway) newConnection(in *listener.Conn) *connection {
 	now := time.Now().UnixMilli()
-	c := &connection{gw: g, in: in, started: now}
+	c := &connection{gw: g, in: in, started: now, stranger: in.Socket.Own()}
 	c.lastRead.Store(now)
 	cfg := in.Listener.Config()
 	g.metrics.accepted.WithLabelValues(cfg.Label()).Inc()
@@ -221,6 +234,7 @@ func (c *connection) endLocked(cl conn.Close) {
 	if c.ending {
 		return
 	}
+	known := c.knownLocked()
 	c.ending, c.goodbye = true, cl
 	if c.opening != nil {
 		c.gw.waiting.forget(c.opening)
@@ -230,6 +244,9 @@ func (c *connection) endLocked(cl conn.Close) {
 	c.wakeLocked()
 	c.markLocked()
 	c.count(cl)
+	if known {
+		c.tellEndLocked(cl)
+	}
 }
 
 // markLocked puts c in the gateway's list, to be flushed.
@@ -372,7 +389,7 @@ func (c *connection) appendedLocked(n int, owed bool) {
 	}
 }
 
-// finish is the last thing that the reading goroutine does.
+// finish is the last thing that who reads does.
 func (c *connection) finish() {
 	c.end(conn.Close{Ended: true, Cause: link.CloseLost, ByClient: true})
 	c.gw.flushOne(c)

@@ -37,7 +37,7 @@ func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) (done bool, r
 		t.username = name
 	}
 	if tenant != nil {
-		t.tenant = tenant.ID
+		t.tenant, t.stranger = tenant.ID, tenant.State == ""
 		if r = c.kept(tenant, ""); r.Reason.Failed() {
 			return false, r
 		}

@@ -47,6 +47,9 @@ type fakeDirectory struct {
 	unregistered bool
 	flaps        []tenancy.Flap
 	tokens       map[string]tenancy.Identity // by the password that is the token
+	// thinks has Authenticate wait until it is closed; nil does not.
+	thinks chan struct{}
+	asked  int // of Authenticate
 }
 
 func newDirectory() *fakeDirectory {
@@ -86,6 +89,13 @@ func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy
 }
 
 func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
+	d.mu.Lock()
+	d.asked++
+	thinks := d.thinks
+	d.mu.Unlock()
+	if thinks != nil {
+		<-thinks
+	}
 	t, err := d.Tenant(ctx, a.Tenant.ID)
 	if a.Method == tenancy.AuthJWT {
 		return d.byToken(t, a)
@@ -138,6 +148,19 @@ func (d *fakeDirectory) Flapped(f tenancy.Flap) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.flaps = append(d.flaps, f)
+}
+
+// think has Authenticate wait until thinks is closed.
+func (d *fakeDirectory) think() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.thinks = make(chan struct{})
+}
+
+func (d *fakeDirectory) isAsked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked > 0
 }
 
 // Begin knows the method FAKE: the client says its name, and then "secret". A

@@ -267,7 +267,9 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 	}
 	if last {
 		c.told = true
-		c.in.Shut()
+		if !c.goodbye.ByClient || c.source == nil || !c.bare() {
+			c.in.Shut()
+		} // else its loop closes the socket now, which says the same
 		c.lingerLocked()
 	}
 	if c.link == nil {

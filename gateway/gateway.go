@@ -42,6 +42,7 @@ type Gateway struct {
 	busy      sync.Pool // *[busyBuffer]byte
 	rests     sync.Pool // *rest
 	loops     loops
+	entrance  entrance
 	loopsDone sync.WaitGroup
 
 	// dirty are the connections that have something to be written. Tenants take
@@ -105,12 +106,13 @@ func New(cfg Config) (*Gateway, error) {
 	if g.flaps, err = newFlaps(); err != nil {
 		return nil, err
 	}
+	g.entrance = newEntrance()
 	g.waiting.signal, g.waiting.parts = make(chan struct{}, 1), map[uint16]*waitingPart{}
 	g.brokers = uplink.NewBrokers(uplink.BrokersConfig[connection]{
 		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,
 	})
 	o := listener.Options{
-		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Handle: g.handle,
+		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Loops: true, Handle: g.handle,
 		Computing: listener.NewComputing(computingHandshakes * runtime.GOMAXPROCS(0)),
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()
@@ -165,6 +167,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	var wg, linkWG sync.WaitGroup
 	linkWG.Go(func() { g.brokers.Run(links) })
 	g.runLoops(links)
+	linkWG.Go(func() { g.entrance.closeAfter(links) })
 	wg.Go(func() { g.sweep(ctx) })
 	wg.Go(func() { g.watch(ctx) })
 	wg.Go(func() { g.reopen(ctx) })

@@ -134,7 +134,7 @@ func TestIdleConnectionBudget(t *testing.T) {
 	if got := w.gw.Connections(); got != n {
 		t.Fatalf("%d connections, expected %d", got, n)
 	}
-	// Stacks that grew for CONNECT are halved by each collection.
+	// Stacks that grew while clients were let in are halved by each collection.
 	for range 3 {
 		runtime.GC()
 		time.Sleep(10 * time.Millisecond)

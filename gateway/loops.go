@@ -12,9 +12,9 @@ import (
 	"github.com/manormq/manor/infra/loop"
 )
 
-// loops are the event loops of a gateway, which have the connections with MQTT or
-// TLS on the socket, from CONNACK on, or while they wait for a broker. Before that, and where there is PROXY or
-// WebSocket, a connection has a goroutine.
+// loops are the event loops of a gateway, which have the connections with MQTT on the
+// socket, and those with TLS from CONNACK on, or while they wait for a broker. Before
+// that, and where there is PROXY or WebSocket, a connection has a goroutine.
 type loops struct {
 	all  []*loop.Loop
 	next atomic.Uint32
@@ -52,6 +52,9 @@ func (g *Gateway) newLoops() error {
 	return nil
 }
 
+// pick takes the loops in turn.
+func (l *loops) pick() *loop.Loop { return l.all[l.next.Add(1)%uint32(len(l.all))] }
+
 // loopCalls adds up a counter of all loops.
 func (g *Gateway) loopCalls(of func(*loop.Calls) *atomic.Uint64) func() float64 {
 	return func() (n float64) {
@@ -75,7 +78,7 @@ func (c *connection) move(left []byte) bool {
 	if len(g.loops.all) == 0 || !c.in.Movable() {
 		return false
 	}
-	l := g.loops.all[g.loops.next.Add(1)%uint32(len(g.loops.all))]
+	l := g.loops.pick()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	waits := c.waitsLocked()
@@ -101,6 +104,9 @@ func (c *connection) move(left []byte) bool {
 
 // Readable implements loop.Handler.
 func (c *connection) Readable(l *loop.Loop) {
+	if c.stranger && c.hear(l) {
+		return
+	}
 	if c.awaits.Load() {
 		c.hungUp()
 		return
@@ -133,18 +139,39 @@ func (c *connection) Readable(l *loop.Loop) {
 // Writable implements loop.Handler.
 func (c *connection) Writable(*loop.Loop) { c.in.Socket.Drain() }
 
-// Woken implements loop.Handler: c is paused no longer, or ends.
+// Woken implements loop.Handler: c is paused no longer, or ends, or was heard while it
+// was let in.
 func (c *connection) Woken(l *loop.Loop) {
 	c.mu.Lock()
+	if c.entering {
+		c.mu.Unlock()
+		return // who handles what it has said wakes it again
+	}
 	source, ending, paused := c.source, c.ending, c.paused
 	over := ending && c.told && time.Now().UnixMilli() >= c.lingerUntil
+	entered := c.stranger && (c.opened || ending)
+	c.rested = c.rested && paused
+	if c.stranger && !entered && !paused && c.rest != nil && c.waitsLocked() {
+		// What it has said behind its CONNECT waits for CONNACK, and nothing that the
+		// kernel has would tell of it.
+		c.paused, paused = true, true
+		source.WantEnd()
+	}
 	c.mu.Unlock()
+	if entered {
+		c.stranger = false
+		source.Belong(c.tenant)
+	}
 	switch {
 	case over:
 		c.finish()
 	case ending:
 		source.WantRead(true) // until the client has hung up
 		c.Readable(l)
+	case c.stranger:
+		if !paused {
+			source.WantRead(true)
+		}
 	case !paused:
 		source.WantRead(true)
 		var b []byte

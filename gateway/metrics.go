@@ -45,6 +45,8 @@ const (
 	mGuestSessions
 	mAuthentications
 	mKeptOut
+	mEvents
+	mEventsDropped
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -78,6 +80,8 @@ var Metrics = []telemetry.Metric{
 	mGuestSessions:        {Name: "mqtt_gateway_guest_sessions_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "Guest sessions: opened, sent back to their own partition when that was reached again (ended), asked for and not given (refused)."},
 	mAuthentications:      {Name: "mqtt_gateway_authentications_total", Kind: telemetry.Counter, Labels: []string{"method", "result"}, Help: "What the methods of authentication have said of CONNECTs: accepted, refused, passed (the next method is asked), unavailable (it could not be known)."},
 	mKeptOut:              {Name: "mqtt_gateway_kept_out_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Clients that were refused at CONNECT, or whose connection was ended, although who they are was not the reason: by a ban (ban), because they connect again and again (flapping), by the tenant's allow-list (address), because the tenant takes their method, or their token's issuer, no more (method)."},
+	mEvents:               {Name: "mqtt_gateway_events_total", Kind: telemetry.Counter, Help: "Events in the histories of tenants' clients that were written."},
+	mEventsDropped:        {Name: "mqtt_gateway_events_dropped_total", Kind: telemetry.Counter, Help: "Events of which at most the number was written: too many had gathered, or the bus was away for long."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -151,6 +155,8 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
+	Metrics[mEvents].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Written()) })
+	Metrics[mEventsDropped].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Dropped()) })
 	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })
 	r.MustRegister(tenantCollector{g})
 	Metrics[mLinks].GaugeFunc(r, func() float64 { return float64(g.brokers.Up()) })

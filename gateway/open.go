@@ -131,7 +131,7 @@ func (c *connection) unlinkedLocked() {
 var unreachable = conn.Close{Ended: true, Reason: mqtt.ServerShuttingDown, Text: "the broker of this session is not reachable"}
 
 // parkLocked has c, which has no channel any more, wait for the owner of its
-// partition. Before CONNACK its goroutine gives it to an event loop. refused is
+// partition. Before CONNACK its goroutine, if it has one, gives it to an event loop. refused is
 // the owner that has just said that it does not serve the partition; nil if none has.
 // The caller kicks those that wait, so that they are tried again in time.
 func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
@@ -230,6 +230,13 @@ func (c *connection) openedLocked(in bool) {
 // waitsLocked reports whether c waits, or has waited, for the owner of its
 // partition, and has no answer and no CONNACK yet.
 func (c *connection) waitsLocked() bool { return c.opening != nil && c.opening.until != 0 && !c.opened }
+
+// asks reports whether a broker is asked for a channel, or soon will be.
+func (c *connection) asks() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opening != nil
+}
 
 // overdueLocked ends c, which has no CONNACK yet, if it is time, and returns when to
 // look again.

@@ -13,6 +13,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 // quota is a rate that this gateway holds.
@@ -334,6 +335,7 @@ func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
 func (c *connection) slowed(q quota) {
 	c.gw.metrics.throttled[q].Inc()
 	if c.throttledLogged.CompareAndSwap(false, true) {
+		c.tell(c.tenant, events.Event{Kind: events.Throttled, Reason: q.String(), Why: "read, or written to, more slowly; further times of this connection are not told"})
 		c.gw.log.Info("a client is slowed down to a quota; further times of this connection are only counted",
 			"tenant", c.tenant, "client_id", c.clientID, "quota", q.String())
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/gateway/uplink"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 const (
@@ -29,8 +30,9 @@ type turn struct {
 	packets [16]int
 	// slot ends the turn of a CONNECT; nil without one.
 	slot func()
-	// tenant and username that a CONNECT claims.
+	// tenant and username that a CONNECT claims. stranger: there is no such tenant.
 	tenant, username string
+	stranger         bool
 }
 
 // reading is the buffer of a reading goroutine.
@@ -191,7 +193,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if c.version() == 0 {
 			n, ok := c.connect(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -199,7 +201,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		if sp := c.special.Load(); sp != nil && sp.enhanced != nil {
 			n, ok := c.authenticate(t, rest)
 			used += n
-			if waits := c.awaits.Load(); !ok || n == 0 || waits {
+			if waits := c.awaits.Load(); !ok || n == 0 || waits || c.asks() {
 				return used, waits
 			}
 			continue
@@ -265,7 +267,7 @@ func (c *connection) send(t *turn) {
 	t.fx.Reset()
 	t.decoder.Reset()
 	c.mu.Lock()
-	alone, dirty := c.source == nil, c.dirty
+	alone, dirty := c.source == nil || c.entering, c.dirty
 	c.mu.Unlock()
 	if !alone {
 		return // a loop flushes once for all
@@ -342,6 +344,7 @@ func (c *connection) countTurn(t *turn) {
 		if c.state != nil {
 			c.state.drops[why].Add(uint64(n))
 		}
+		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.Drop(why).String(), Count: n})
 		if !c.warned {
 			c.warned = true
 			c.gw.log.Warn("publish not passed on; further ones of this connection are only counted",
@@ -364,6 +367,11 @@ func (c *connection) countRefused(fx *conn.Effects) {
 			c.gw.metrics.subscriptions[by].Add(float64(n))
 		}
 	}
+	total := 0
+	for _, n := range fx.Refused {
+		total += n
+	}
+	c.tell(c.tenant, events.Event{Kind: events.Denied, Reason: first.By.String(), Why: first.Text, Topic: short(first.Filter), Count: total})
 	now := time.Now().UnixMilli()
 	if c.refusedLogged != 0 && now-c.refusedLogged < refusalEvery.Milliseconds() {
 		return

@@ -11,6 +11,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/tenancy/events"
 )
 
 // Output buffers are borrowed while there is something to write. What reaches
@@ -151,6 +152,7 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 	}
 	if r.TooLarge {
 		c.gw.metrics.drops[conn.DropSize].Inc()
+		c.tell(c.tenant, events.Event{Kind: events.Dropped, Reason: conn.DropSize.String(), Why: "larger than the client's maximum packet size"})
 		c.warnOut = max(c.warnOut, warnDue)
 		if f.QoS > mqtt.AtMostOnce {
 			c.tooLarge = append(c.tooLarge, f.PacketID)
@@ -162,6 +164,7 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		c.silence.Store(c.m.KeepAlive().Milliseconds())
 		c.lookLocked()
 		c.gw.metrics.connects.WithLabelValues(c.version().String(), mqtt.Success.String()).Inc()
+		c.tell(c.tenant, events.Event{Kind: events.Connected})
 	}
 	if r.Opened || r.Resume {
 		c.wakeLocked()

@@ -48,6 +48,9 @@ type TenantRecord struct {
 	// APIKey is the key that is being made with the tenant, while the state is
 	// reserved.
 	APIKey string `json:"api_key,omitempty"`
+	// Request names the sign-up, if that has an Idempotency-Key, while the state is
+	// reserved.
+	Request string `json:"request,omitempty"`
 	// Partitions is the plan's when the tenant was made; 0, as of tenants from before
 	// there was that, is all. It never changes: sessions are where it says.
 	Partitions int `json:"partitions,omitempty"`
@@ -137,6 +140,8 @@ type Credential struct {
 	// Generation is 1 at first and grows with each change of the password.
 	Generation int       `json:"generation"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Request names the request that made it, if that has an Idempotency-Key.
+	Request string `json:"request,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }

@@ -69,6 +69,10 @@ type Options struct {
 	Computing *Computing
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
 	HandshakeTimeout time.Duration
+	// Loops says that Handle gives connections to event loops, where the system has
+	// them. Those whose Socket is its own come on the goroutine that accepts, which
+	// Handle must not keep.
+	Loops bool
 	// Handle has the connection until it returns; then it is closed unless an
 	// event loop has it.
 	Handle func(c *Conn)
@@ -88,12 +92,15 @@ type Listener struct {
 	tls     *tls.Config       // chooses among configs
 	configs *lru.Cache[string, *tlsConfig]
 	tickets *tickets
-	l       net.Listener
+	l       net.Listener   // nil where there is an acceptor
+	loops   *loop.Acceptor // nil where a goroutine waits for each
 	http    *http.Server
 	open    atomic.Int64
 	warned  atomic.Int64 // Unix seconds of the last line about max connections
 	// strangers bounds the lines about those that do not speak TLS.
 	strangers rate.Sometimes
+	// unaccepting bounds those about connections that cannot be accepted.
+	unaccepting rate.Sometimes
 }
 
 // New validates c, reads its certificate and binds its address.
@@ -101,7 +108,7 @@ func New(c Config, o Options) (*Listener, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label()), strangers: rate.Sometimes{First: 1, Interval: time.Minute}}
+	l := &Listener{cfg: c, opts: o, log: o.Log.With("listener", c.Label()), strangers: rate.Sometimes{First: 1, Interval: time.Minute}, unaccepting: rate.Sometimes{First: 1, Interval: 10 * time.Second}}
 	l.trusted, _ = c.trusted() // Validate has seen it
 	if c.TLS() {
 		var err error
@@ -128,8 +135,13 @@ func New(c Config, o Options) (*Listener, error) {
 		l.http = l.server()
 	}
 	var err error
-	if l.l, err = net.Listen("tcp", c.Address); err != nil {
+	if l.l, err = listen(c.Address); err != nil {
 		return nil, errs.New(errs.Unavailable, "listener %s: %w", c.Label(), err)
+	}
+	if o.Loops && c.bare() {
+		if a, err := loop.NewAcceptor(l.l); err == nil {
+			l.l, l.loops = nil, a
+		}
 	}
 	return l, nil
 }
@@ -138,7 +150,12 @@ func New(c Config, o Options) (*Listener, error) {
 func (l *Listener) Config() Config { return l.cfg }
 
 // Addr is the bound address.
-func (l *Listener) Addr() net.Addr { return l.l.Addr() }
+func (l *Listener) Addr() net.Addr {
+	if l.loops != nil {
+		return l.loops.Addr()
+	}
+	return l.l.Addr()
+}
 
 // Open counts the connections that are open.
 func (l *Listener) Open() int { return int(l.open.Load()) }
@@ -148,11 +165,17 @@ func (l *Listener) Close() error {
 	if l.http != nil {
 		_ = l.http.Close() // requests that are no connection yet
 	}
+	if l.loops != nil {
+		return l.loops.Close()
+	}
 	return l.l.Close()
 }
 
 // Serve accepts until Close.
 func (l *Listener) Serve() error {
+	if l.loops != nil {
+		return l.serveLoops()
+	}
 	accept := acceptor{l}
 	if l.http != nil {
 		if err := l.http.Serve(accept); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
@@ -187,23 +210,42 @@ func (a acceptor) Accept() (net.Conn, error) {
 			if errors.Is(err, net.ErrClosed) {
 				return nil, err
 			}
-			// Out of descriptors, most often: others will be closed.
-			l.log.Warn("accept", "error", err)
-			time.Sleep(50 * time.Millisecond)
+			l.unaccepted(err)
 			continue
 		}
-		if n := l.open.Add(1); l.cfg.MaxConnections > 0 && n > int64(l.cfg.MaxConnections) {
-			l.open.Add(-1)
-			l.opts.Refused(l, "max_connections")
-			if now := time.Now().Unix(); l.warned.Swap(now) != now {
-				l.log.Warn("connection closed: max_connections is reached", "limit", l.cfg.MaxConnections)
-			}
+		if !l.enter() {
 			_ = c.Close()
 			continue
 		}
-		return l.wrap(loop.NewSocket(c, func() { l.open.Add(-1) })), nil
+		return l.wrap(loop.NewSocket(c, l.leave)), nil
 	}
 }
+
+// unaccepted waits a moment: the process is out of descriptors, most often, and
+// others will be closed.
+func (l *Listener) unaccepted(err error) {
+	l.unaccepting.Do(func() {
+		l.log.Warn("connections cannot be accepted; it is tried 20 times a second, and told every 10 s", "error", err)
+	})
+	time.Sleep(50 * time.Millisecond)
+}
+
+// enter counts a connection that was accepted, and reports whether there may be that
+// many.
+func (l *Listener) enter() bool {
+	n := l.open.Add(1)
+	if l.cfg.MaxConnections == 0 || n <= int64(l.cfg.MaxConnections) {
+		return true
+	}
+	l.leave()
+	l.opts.Refused(l, "max_connections")
+	if now := time.Now().Unix(); l.warned.Swap(now) != now {
+		l.log.Warn("connection closed: max_connections is reached", "limit", l.cfg.MaxConnections)
+	}
+	return false
+}
+
+func (l *Listener) leave() { l.open.Add(-1) }
 
 // wrap puts PROXY and TLS above the socket. Neither reads yet.
 func (l *Listener) wrap(s *loop.Socket) net.Conn {

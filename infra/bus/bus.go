@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package bus is the seam between the roles of the control plane: events,
-// questions with one answer, and buckets of keys with revisions. Messages of
+// questions with one answer, buckets of keys with revisions, and streams of records. Messages of
 // MQTT clients never cross it. The implementations are bus/mem, bus/nats (a
 // NATS cluster) and bus/embed (a NATS server in this process); bus/bustest
 // holds them to the same behaviour. The interfaces own no goroutine; each
@@ -37,6 +37,8 @@ type Bus interface {
 	Serve(subject string, f func(ctx context.Context, body []byte) ([]byte, error)) (stop func(), err error)
 	// Bucket opens the bucket and makes it if it is missing.
 	Bucket(ctx context.Context, cfg BucketConfig) (Bucket, error)
+	// Stream opens the stream and makes it if it is missing.
+	Stream(ctx context.Context, cfg StreamConfig) (Stream, error)
 }
 
 // BucketConfig describes a bucket.

@@ -32,6 +32,9 @@ type Flow[T any] struct {
 // Len is how many items of the flow wait.
 func (f *Flow[T]) Len() int { return len(f.items) - f.first }
 
+// Busy reports whether the flow is one of Queue.Flows.
+func (f *Flow[T]) Busy() bool { return f.busy }
+
 // list is flows in a row.
 type list[T any] struct{ head, tail *Flow[T] }
 

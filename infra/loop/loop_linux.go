@@ -70,6 +70,10 @@ type Loop struct {
 	shared time.Time // when several owners were seen last
 	// several says that this was less than sharedTime before the batch.
 	several bool
+	// nobody's sources are those without a name. They take turns with the others, and
+	// are not one of several: connections that come and go must not make the batches of
+	// all others small.
+	nobody owner
 	// more says that there is something to do besides what comes.
 	more bool
 }
@@ -131,30 +135,11 @@ func (l *Loop) Len() int { return int(l.count.Load()) }
 // Calls are counted for ever.
 func (l *Loop) Calls() *Calls { return &l.calls }
 
-// Source is a descriptor that a Loop watches. Its methods may be called
-// concurrently.
-type Source struct {
-	loop *Loop
-	h    Handler
-	fd   int
-	slot int32
-
-	owner *owner
-	name  string // of owner
-	// Of the loop's goroutine: what is to be called, and that it is in loop.fair.
-	readable, writable, woke, listed bool
-
-	mu     sync.Mutex
-	events uint32 // guarded by mu; what is wanted
-	gone   bool   // guarded by mu
-	queued bool   // guarded by loop.mu; in loop.woken
-}
-
 // Add watches fd, which must be in non-blocking mode, for h. Bytes to read are
 // wanted from the start. While there is more to do than the loop can, the owners
-// of sources, by name, are served for equal times.
+// of sources, by name, are served for equal times; those without a name are one.
 func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
-	s := &Source{loop: l, h: h, fd: fd, events: unix.EPOLLIN, name: name}
+	s := &Source{loop: l, h: h, fd: fd, events: unix.EPOLLIN}
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
@@ -168,11 +153,7 @@ func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
 		s.slot = int32(len(l.sources))
 		l.sources = append(l.sources, s)
 	}
-	if s.owner = l.owners[name]; s.owner == nil {
-		s.owner = &owner{}
-		l.owners[name] = s.owner
-	}
-	s.owner.sources++
+	l.joinOwner(s, name)
 	l.mu.Unlock()
 	l.count.Add(1)
 	ev := unix.EpollEvent{Events: s.events, Fd: s.slot}
@@ -181,57 +162,6 @@ func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
 		return nil, os.NewSyscallError("epoll_ctl", err)
 	}
 	return s, nil
-}
-
-// WantRead says whether Readable is to be called.
-func (s *Source) WantRead(want bool) {
-	if want {
-		s.change(unix.EPOLLIN, unix.EPOLLRDHUP)
-		return
-	}
-	s.change(0, unix.EPOLLIN)
-}
-
-// WantEnd is WantRead(false), but that Readable is called when the peer has ended
-// its stream, whatever waits to be read before that; until WantRead(true).
-func (s *Source) WantEnd() { s.change(unix.EPOLLRDHUP, unix.EPOLLIN) }
-
-// WantWrite says whether Writable is to be called.
-func (s *Source) WantWrite(want bool) {
-	if want {
-		s.change(unix.EPOLLOUT, 0)
-		return
-	}
-	s.change(0, unix.EPOLLOUT)
-}
-
-func (s *Source) change(more, less uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	events := s.events&^less | more
-	if s.gone || events == s.events {
-		return
-	}
-	s.events = events
-	ev := unix.EpollEvent{Events: events, Fd: s.slot}
-	// It fails for lack of kernel memory only; then the peer seems silent until
-	// a timeout ends it.
-	_ = unix.EpollCtl(s.loop.fd, unix.EPOLL_CTL_MOD, s.fd, &ev)
-}
-
-// Wake has Woken called soon. It does nothing after Remove.
-func (s *Source) Wake() {
-	l := s.loop
-	l.mu.Lock()
-	queued := s.queued
-	if !queued {
-		s.queued = true
-		l.woken = append(l.woken, s)
-	}
-	l.mu.Unlock()
-	if !queued && l.sleeping.Load() {
-		l.wake()
-	}
 }
 
 // Again has another batch follow, as if end had reported that it has more to do.
@@ -257,37 +187,31 @@ func (l *Loop) wake() {
 	}
 }
 
-// Remove ends the watch; no method of the handler is called after it returned on
-// the loop's goroutine. The descriptor is the caller's to close, afterwards.
-func (s *Source) Remove() {
-	s.mu.Lock()
-	gone := s.gone
-	s.gone = true
-	if !gone {
-		_ = unix.EpollCtl(s.loop.fd, unix.EPOLL_CTL_DEL, s.fd, nil)
-	}
-	s.mu.Unlock()
-	if !gone {
-		s.loop.forget(s)
-	}
-}
-
 func (l *Loop) forget(s *Source) {
 	l.mu.Lock()
 	l.sources[s.slot] = nil
 	l.free = append(l.free, s.slot)
-	if s.owner.sources--; s.owner.sources == 0 {
-		delete(l.owners, s.name)
-	}
+	l.leaveOwner(s)
 	l.mu.Unlock()
 	l.count.Add(-1)
 }
 
-// wanted reports whether s is watched, and for reading.
-func (s *Source) wanted() (alive, read bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.gone, !s.gone && s.events&unix.EPOLLIN != 0
+func (l *Loop) joinOwner(s *Source, name string) {
+	s.name, s.owner = name, l.owners[name]
+	if name == "" {
+		s.owner = &l.nobody
+	}
+	if s.owner == nil {
+		s.owner = &owner{}
+		l.owners[name] = s.owner
+	}
+	s.owner.sources++
+}
+
+func (l *Loop) leaveOwner(s *Source) {
+	if s.owner.sources--; s.owner.sources == 0 {
+		delete(l.owners, s.name)
+	}
 }
 
 // Run waits and calls until ctx is done. It must be called once. Descriptors
@@ -349,7 +273,11 @@ func (l *Loop) turn() (more bool) {
 	l.gather()
 	start := time.Now()
 	before, most, fresh := time.Duration(0), aloneTime, false
-	if l.fair.Flows() > 1 {
+	flows := l.fair.Flows()
+	if l.nobody.flow.Busy() {
+		flows--
+	}
+	if flows > 1 {
 		l.shared, fresh = start, l.fair.Fresh()
 	}
 	if l.several = start.Sub(l.shared) < sharedTime; l.several {
@@ -415,27 +343,5 @@ func (l *Loop) list(s *Source) {
 	if !s.listed {
 		s.listed = true
 		l.fair.Push(&s.owner.flow, s)
-	}
-}
-
-// serve calls what is due of s.
-func (s *Source) serve() {
-	readable, writable, woke := s.readable, s.writable, s.woke
-	s.readable, s.writable, s.woke = false, false, false
-	if writable {
-		if alive, _ := s.wanted(); alive {
-			s.h.Writable(s.loop)
-		}
-	}
-	if woke {
-		if alive, _ := s.wanted(); alive {
-			s.h.Woken(s.loop)
-		}
-	}
-	if readable {
-		// An end or an error is told to who wants no bytes too.
-		if alive, read := s.wanted(); read || alive && !woke {
-			s.h.Readable(s.loop)
-		}
 	}
 }

@@ -45,6 +45,12 @@ func (*Source) WantRead(bool) {}
 // WantEnd is never called.
 func (*Source) WantEnd() {}
 
+// Rest is never called.
+func (*Source) Rest() {}
+
+// Belong is never called.
+func (*Source) Belong(string) {}
+
 // WantWrite is never called.
 func (*Source) WantWrite(bool) {}
 
@@ -53,6 +59,9 @@ func (*Source) Wake() {}
 
 // Remove is never called.
 func (*Source) Remove() {}
+
+// Close is never called.
+func (*Source) Close() error { return nil }
 
 // Quiet returns nc.
 func Quiet(nc net.Conn) net.Conn { return nc }

@@ -49,8 +49,12 @@ func (polled) SetWriteDeadline(time.Time) error { return nil }
 func (s *Socket) Kernel() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.raw != nil
+	return s.raw != nil || s.own
 }
+
+// Own reports whether the socket came from an Acceptor, so that nothing but a loop
+// can wait for it.
+func (s *Socket) Own() bool { return s.own }
 
 // ReadNow reads what is there, after Move: 0 and no error if nothing is, io.EOF
 // at the end.
@@ -73,17 +77,12 @@ func (s *Socket) Moved() bool {
 func (s *Socket) Move(l *Loop, h Handler, owner string) (*Source, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.raw == nil || s.source != nil || s.draining || s.shut || s.err != nil {
+	if s.raw == nil && !s.own || s.source != nil || s.draining || s.shut || s.err != nil {
 		return nil, errStays
 	}
-	// Go's poller goes on watching a descriptor until that is closed, and would
-	// be woken for every packet. A copy is free of it.
-	fd, derr := -1, error(nil)
-	if err := s.raw.Control(func(old uintptr) { fd, derr = duplicate(old) }); err != nil {
+	fd, err := s.descriptor()
+	if err != nil {
 		return nil, err
-	}
-	if derr != nil {
-		return nil, os.NewSyscallError("dup", derr)
 	}
 	// Who reads takes no lock, and the loop may do so before Add has returned.
 	old := s.Conn
@@ -91,7 +90,9 @@ func (s *Socket) Move(l *Loop, h Handler, owner string) (*Source, error) {
 	source, err := l.Add(fd, h, owner)
 	if err != nil {
 		s.Conn = old
-		_ = syscall.Close(fd)
+		if !s.own {
+			_ = syscall.Close(fd)
+		}
 		return nil, err
 	}
 	_ = old.Close() // the copy keeps the connection
@@ -99,10 +100,27 @@ func (s *Socket) Move(l *Loop, h Handler, owner string) (*Source, error) {
 	return source, nil
 }
 
+// descriptor is what a loop may watch. Go's poller goes on watching a descriptor until
+// that is closed, and would be woken for every packet. A copy is free of it.
+func (s *Socket) descriptor() (fd int, err error) {
+	if s.own {
+		return s.fd, nil
+	}
+	var derr error
+	if err := s.raw.Control(func(old uintptr) { fd, derr = duplicate(old) }); err != nil {
+		return -1, err
+	}
+	return fd, os.NewSyscallError("dup", derr)
+}
+
 // Drain writes some of the backlog.
 func (s *Socket) Drain() {
 	s.mu.Lock()
-	if s.draining && s.err == nil {
+	if !s.draining { // its end or an error is told to who reads too
+		s.mu.Unlock()
+		return
+	}
+	if s.err == nil {
 		s.calls.Writes.Add(1)
 		n, err := Write(s.fd, s.backlog[s.off:min(len(s.backlog), s.off+chunk)])
 		s.tookLocked(n, err)
@@ -123,7 +141,7 @@ func (s *Socket) Drain() {
 
 func (s *Socket) close() error {
 	s.mu.Lock()
-	if s.source == nil {
+	if s.source == nil && !s.own {
 		s.mu.Unlock()
 		return s.Conn.Close()
 	}
@@ -131,8 +149,12 @@ func (s *Socket) close() error {
 	if s.fd < 0 {
 		return net.ErrClosed
 	}
-	s.source.Remove()
-	err := syscall.Close(s.fd)
+	var err error
+	if s.source != nil {
+		err = s.source.Close()
+	} else {
+		err = syscall.Close(s.fd)
+	}
 	s.fd, s.err = -1, net.ErrClosed
 	return err
 }

@@ -20,7 +20,8 @@ import (
 // what Bound allows.
 type Socket struct {
 	net.Conn
-	raw syscall.RawConn // nil if the connection is not a kernel's
+	raw syscall.RawConn // nil if the connection is not a kernel's, or own
+	own bool            // it came from an Acceptor: fd is the only descriptor
 
 	// progress is called, without locks held, when the backlog has shrunk; until
 	// Async when something is about to be written.
@@ -49,7 +50,7 @@ type Socket struct {
 
 	source *Source // nil before Move
 	calls  *Calls  // after Move, of the loop
-	fd     int     // after Move; -1 when closed, which is done on the loop
+	fd     int     // after Move, or if own; -1 when closed, which is done on the loop
 }
 
 // DefaultBound is the largest backlog of a Socket that was told no other, in
@@ -71,6 +72,9 @@ func NewSocket(c net.Conn, onClose func()) *Socket {
 	}
 	return s
 }
+
+// OnClose has f called after the first Close. It is called before Move, if at all.
+func (s *Socket) OnClose(f func()) { s.onClose = f }
 
 // Async ends the time of blocking writes, in which handshakes are made.
 // progress and overrun may be nil. overrun hears of the backlog for which the
@@ -134,6 +138,10 @@ func (s *Socket) Backlog() int {
 // Write takes all of p or fails.
 func (s *Socket) Write(p []byte) (int, error) {
 	s.mu.Lock()
+	if s.own && s.source == nil {
+		s.mu.Unlock()
+		return 0, errStays // nothing would ever write it
+	}
 	if !s.async {
 		before := s.progress
 		s.mu.Unlock()
@@ -311,7 +319,7 @@ func (s *Socket) Abort() {
 // abort is Abort under mu.
 func (s *Socket) abort() {
 	switch {
-	case s.source == nil:
+	case s.source == nil && !s.own:
 		_ = s.Conn.Close()
 	case s.fd >= 0:
 		_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)

@@ -221,6 +221,9 @@ var accessTable = map[string]accessRow{
 	"list-clients":               {"oadv", ""},
 	"get-client":                 {"oadv", ""},
 	"delete-client":              {"oad", ""},
+	"list-events":                {"oadv", ""},
+	"follow-events":              {"oadv", ""},
+	"get-client-timeline":        {"oadv", ""},
 	"publish":                    {"oad", `{"topic":"a"}`},
 	"list-retained":              {"oad", ""},
 }
@@ -251,8 +254,11 @@ func TestAccess(t *testing.T) {
 	}
 	ask := func(r route, body, key string) response {
 		path := w.fill(r.path)
-		if r.method != "GET" {
+		switch {
+		case r.method != "GET":
 			path += "?dry_run=true"
+		case strings.HasSuffix(path, ":stream"):
+			path += "?for=1ms"
 		}
 		return w.do(r.method, path, key, body)
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -71,6 +72,8 @@ type Config struct {
 	Audit *audit.Log
 	// Sealer seals the keys of managed CAs; nil has none.
 	Sealer *managedca.Sealer
+	// Events says what happened to clients.
+	Events *events.Log
 	// Mailer sends invitations, and codes without which a sign-up makes nothing;
 	// nil sends no mail, and believes every address.
 	Mailer Mailer
@@ -119,6 +122,9 @@ type Server struct {
 	limiters   limiters
 	proxies    proxies
 	background *background
+	// streams is done when the server shuts down: they would never end by themselves.
+	streams    context.Context //nolint:containedctx // of requests that have no end
+	endStreams context.CancelFunc
 	// unlisted are operations that permissions does not have; none, when New is
 	// done.
 	unlisted []string
@@ -132,8 +138,8 @@ func New(cfg Config) (*Server, error) {
 	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
 		return nil, err
 	}
-	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Audit == nil || cfg.Log == nil {
-		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, an audit log and a logger")
+	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
+		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, an audit log, an event log and a logger")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -142,6 +148,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Console = landing()
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground()}
+	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
 		return nil, err
@@ -225,6 +232,7 @@ func (s *Server) routes() {
 	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()
+	s.eventRoutes()
 	s.messageRoutes()
 }
 

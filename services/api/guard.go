@@ -135,10 +135,12 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	answered := false
 	defer func() {
 		if !answered {
-			_ = once.Forget(finish) // else it is forgotten in five minutes
+			_ = once.Forget(finish) // else it is given up in 15 s
 		}
 	}()
-	next.ServeHTTP(rec, r)
+	done := once.Work(finish)
+	next.ServeHTTP(rec, r.WithContext(once.Context(r.Context())))
+	done()
 	out := &store.Reply{Status: ownStatus(rec.status), ContentType: w.Header().Get("Content-Type"), ETag: w.Header().Get("ETag"), Body: rec.body.Bytes()}
 	if out.Status < http.StatusInternalServerError && out.Status != http.StatusTooManyRequests {
 		if err := once.Answer(finish, *out); err != nil {

@@ -82,6 +82,10 @@ var permissions = map[string]string{
 	"get-client":    tenancy.MayReadClients,
 	"delete-client": tenancy.MayWriteClients,
 
+	"list-events":         tenancy.MayReadClients,
+	"follow-events":       tenancy.MayReadClients,
+	"get-client-timeline": tenancy.MayReadClients,
+
 	"publish":       tenancy.MayWriteMessages,
 	"list-retained": tenancy.MayReadMessages,
 }

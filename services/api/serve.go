@@ -54,6 +54,7 @@ func (s *Server) Start(ctx context.Context) error {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}}
+	s.http.srv.RegisterOnShutdown(s.endStreams)
 	return nil
 }
 

@@ -44,6 +44,8 @@ type Options struct {
 	Depth     int           // levels of a topic (pairs)
 	Each      int           // topics of each publisher (pairs)
 	Logins    string        // file of credentials that clients take in turn; User and Pass if empty
+	Tenants   int           // that are signed up at API, and clients belong to in turn; 0 is none
+	API       string        // URL of Manor's
 	Resume    bool          // TLS sessions are resumed
 	Settle    bool          // the broker is waited for to rest after connecting
 	Operator  string        // URLs of Manor's operator listeners, comma separated; none if empty
@@ -81,6 +83,8 @@ func (o *Options) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.User, "user", "", "user name")
 	fs.StringVar(&o.Pass, "pass", "", "password")
 	fs.StringVar(&o.Logins, "logins", "", "file with a line USER<TAB>PASSWORD for each credential; client i takes number i modulo their count")
+	fs.IntVar(&o.Tenants, "tenants", 0, "sign up as many tenants at -api, which takes 30 ms each; client i belongs to number i modulo that")
+	fs.StringVar(&o.API, "api", "http://127.0.0.1:8080", "Manor's API, for -tenants")
 	fs.IntVar(&o.MQTT, "mqtt", int(mqtt3), "protocol level: 4 (MQTT 3.1.1) or 5")
 	fs.IntVar(&o.Depth, "depth", 3, "levels of a topic (pairs)")
 	fs.IntVar(&o.Each, "each", 1, "topics of each publisher, in turn (pairs)")
@@ -123,6 +127,7 @@ func (o *Options) Validate() error {
 	}{
 		{"n", o.N, o.leastN()},
 		{"subs", o.Subs, 0},
+		{"tenants", o.Tenants, 0},
 		{"size", o.Size, 8},
 		{"batch", o.Batch, 1},
 		{"window", o.Window, 1},

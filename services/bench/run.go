@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -38,6 +39,11 @@ func Run(o Options) (*Result, error) {
 		return nil, err
 	}
 	var err error
+	if o.Tenants > 0 {
+		if o.logins, err = signUps(context.Background(), o.API, o.Tenants); err != nil {
+			return nil, errs.New(errs.Unavailable, "%w", err)
+		}
+	}
 	if o.pauses, err = watchPauses(o.Operator); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,9 @@ func (s *Store) AddCredential(ctx context.Context, t *tenancy.TenantRecord, like
 	if err != nil {
 		return nil, err
 	}
-	s.counts.add(t.ID, 1)
+	if c.Generation == 1 {
+		s.counts.add(t.ID, 1)
+	} // else one was made again
 	return c, nil
 }
 
@@ -51,9 +53,12 @@ func (s *Store) CheckCredential(ctx context.Context, t *tenancy.TenantRecord, us
 	if err != nil {
 		return err
 	}
-	if _, err := s.credentials.Get(ctx, tenancy.CredentialKey(t.ID, username)); err == nil {
+	switch c, err := s.Credential(ctx, t.ID, username); {
+	case err == nil && c.Request != "" && c.Request == requestOf(ctx):
+		return nil // it is counted already
+	case err == nil:
 		return errTaken(username)
-	} else if !errs.Is(err, errs.NotFound) {
+	case !errs.Is(err, errs.NotFound):
 		return err
 	}
 	if limits.Credentials >= 0 && n >= limits.Credentials {
@@ -69,9 +74,29 @@ func errTaken(username string) error {
 func (s *Store) createCredential(ctx context.Context, tenant string, like tenancy.Credential) (*tenancy.Credential, error) {
 	c := &tenancy.Credential{
 		ID: newID("cred_"), Tenant: tenant, Username: like.Username, Hash: like.Hash, SCRAM: like.SCRAM, Session: like.Session,
-		Generation: 1, CreatedAt: s.now().UTC(),
+		Generation: 1, CreatedAt: s.now().UTC(), Request: requestOf(ctx),
 	}
 	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, c.Username), c, bus.Absent)
+	if errs.Is(err, errs.Conflict) {
+		return s.remakeCredential(ctx, c)
+	}
+	c.Revision = rev
+	return c, err
+}
+
+// remakeCredential makes c in the place of the one that the same request has made
+// before its process died: nobody was told the password of that. The error is Conflict
+// with Code "username_taken" if that is another request's.
+func (s *Store) remakeCredential(ctx context.Context, c *tenancy.Credential) (*tenancy.Credential, error) {
+	was, err := s.Credential(ctx, c.Tenant, c.Username)
+	if err != nil && !errs.Is(err, errs.NotFound) {
+		return nil, err
+	}
+	if err != nil || c.Request == "" || was.Request != c.Request {
+		return nil, errTaken(c.Username)
+	}
+	c.ID, c.CreatedAt, c.Generation = was.ID, was.CreatedAt, was.Generation+1
+	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(c.Tenant, c.Username), c, bus.Revision(was.Revision))
 	if errs.Is(err, errs.Conflict) {
 		return nil, errTaken(c.Username)
 	}

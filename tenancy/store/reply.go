@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
@@ -30,7 +31,8 @@ type Reply struct {
 // Idempotency-Key can make; the store has its digest alone.
 type storedReply struct {
 	// Sealed is empty while the request is being worked on.
-	Sealed    []byte    `json:"sealed,omitempty"`
+	Sealed []byte `json:"sealed,omitempty"`
+	// CreatedAt is when it was answered, or when who works on it last said so.
 	CreatedAt time.Time `json:"created_at"`
 }
 
@@ -41,9 +43,13 @@ type sealedReply struct {
 	Reply   Reply  `json:"reply"`
 }
 
-// workLife is after what time a request that was never answered may be made
-// again.
-const workLife = 5 * time.Minute
+// Who works on a request says so every workEvery. It was given up, with its process,
+// when nothing was heard for workLife: then it may be made again. The clocks of two
+// processes may be apart by the difference.
+const (
+	workEvery = 3 * time.Second
+	workLife  = 15 * time.Second
+)
 
 // Once is a request under an Idempotency-Key that is being worked on.
 type Once struct {
@@ -51,7 +57,60 @@ type Once struct {
 	key     string // of the bucket
 	seal    []byte
 	request []byte
-	rev     uint64
+
+	mu  sync.Mutex
+	rev uint64 // guarded by mu
+}
+
+type onceKey struct{}
+
+// Context is a context of the request: what is made in it is known to be the
+// request's, if that is given up and made again.
+func (o *Once) Context(ctx context.Context) context.Context {
+	return context.WithValue(ctx, onceKey{}, o.key)
+}
+
+// requestOf names the request that ctx is of; empty if it has no Idempotency-Key.
+func requestOf(ctx context.Context) string {
+	name, _ := ctx.Value(onceKey{}).(string)
+	return name
+}
+
+// Work says that the request is being worked on until the function that it returns is
+// called, or ctx is done.
+func (o *Once) Work(ctx context.Context) (done func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(workEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				// If it fails, and not the next one either, another may do the request.
+				_ = o.put(ctx, storedReply{})
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// put writes what is known of the request.
+func (o *Once) put(ctx context.Context, r storedReply) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.CreatedAt = o.s.now().UTC()
+	rev, err := put(ctx, o.s.replies, o.key, r, bus.Revision(o.rev))
+	if err == nil {
+		o.rev = rev
+	}
+	return err
 }
 
 // Begin begins a request: caller is who asks, key the Idempotency-Key, request
@@ -97,7 +156,7 @@ func (s *Store) Begin(ctx context.Context, caller, key string, request []byte) (
 			return nil, r, err
 		}
 		if now.Sub(old.CreatedAt) < workLife {
-			return nil, nil, errs.Coded(errs.Conflict, "idempotency_in_progress", "a request with this Idempotency-Key is being worked on")
+			return nil, nil, errs.Coded(errs.Conflict, "idempotency_in_progress", "a request with this Idempotency-Key is being worked on; ask again in some seconds")
 		}
 		at = e.Revision
 	}
@@ -109,12 +168,13 @@ func (o *Once) Answer(ctx context.Context, r Reply) error {
 	if err != nil {
 		return err
 	}
-	_, err = put(ctx, o.s.replies, o.key, storedReply{Sealed: sealed, CreatedAt: o.s.now().UTC()}, bus.Revision(o.rev))
-	return err
+	return o.put(ctx, storedReply{Sealed: sealed})
 }
 
 // Forget lets the request be made again, as after a failure of ours.
 func (o *Once) Forget(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return o.s.replies.Delete(ctx, o.key, bus.Revision(o.rev))
 }
 

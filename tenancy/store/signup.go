@@ -52,7 +52,7 @@ func (s *Store) CheckTenantFree(ctx context.Context, id string) error {
 		return nil
 	case err != nil:
 		return err
-	case s.stale(r):
+	case s.mayRemove(ctx, r):
 		return nil
 	}
 	return tenantTaken(id)
@@ -65,6 +65,12 @@ func tenantTaken(id string) error {
 // stale reports whether r is a reservation whose sign-up will not end any more.
 func (s *Store) stale(r *tenancy.TenantRecord) bool {
 	return r.State == tenancy.StateReserved && s.now().Sub(r.CreatedAt) > reservationLife
+}
+
+// mayRemove reports whether r is a reservation in nobody's way: a stale one, or one that
+// the request of ctx has made before its process died.
+func (s *Store) mayRemove(ctx context.Context, r *tenancy.TenantRecord) bool {
+	return s.stale(r) || r.State == tenancy.StateReserved && r.Request != "" && r.Request == requestOf(ctx)
 }
 
 // SignUp makes an organization with a tenant, an API key and a credential. It
@@ -90,6 +96,7 @@ func (s *Store) SignUp(ctx context.Context, in SignUp) (*SignedUp, error) {
 	t := &tenancy.TenantRecord{
 		ID: in.Tenant, Organization: org.ID, Region: s.cfg.Region, Plan: in.Plan,
 		State: tenancy.StateReserved, CreatedAt: now, APIKey: key.ID, Partitions: plan.Partitions,
+		Request: requestOf(ctx),
 	}
 	if err := s.reserve(ctx, t); err != nil {
 		return nil, err
@@ -123,7 +130,7 @@ func (s *Store) reserve(ctx context.Context, t *tenancy.TenantRecord) error {
 			continue
 		case err != nil:
 			return err
-		case !s.stale(old):
+		case !s.mayRemove(ctx, old):
 			return tenantTaken(t.ID)
 		}
 		if err := s.remove(ctx, old); err != nil && !errs.Is(err, errs.Conflict) {
@@ -148,7 +155,7 @@ func (s *Store) furnish(ctx context.Context, in SignUp, out *SignedUp) error {
 		return err
 	}
 	active := out.Tenant.Clone()
-	active.State, active.APIKey = tenancy.StateActive, ""
+	active.State, active.APIKey, active.Request = tenancy.StateActive, "", ""
 	rev, err := put(ctx, s.tenants, active.ID, active, bus.Revision(out.Tenant.Revision))
 	if errs.Is(err, errs.Conflict) {
 		return errs.New(errs.Unavailable, "the sign-up took too long; try again")

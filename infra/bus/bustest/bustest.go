@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	t.Run("WatchAfter", func(t *testing.T) { testWatchAfter(t, open(t)) })
 	t.Run("List", func(t *testing.T) { testList(t, open(t)) })
 	t.Run("TTL", func(t *testing.T) { testTTL(t, open(t)) })
+	t.Run("Stream", func(t *testing.T) { testStream(t, open(t)) })
 	t.Run("Refuses", func(t *testing.T) { testRefuses(t, open(t)) })
 }
 

@@ -22,6 +22,7 @@ type Bus struct {
 	servers []*server                  // guarded by mu
 	turn    int                        // guarded by mu; spreads requests
 	buckets map[string]*bucket         // guarded by mu
+	streams map[string]*stream         // guarded by mu
 	down    bool                       // guarded by mu
 }
 
@@ -29,7 +30,7 @@ var _ bus.Bus = (*Bus)(nil)
 
 // New returns an empty bus.
 func New() *Bus {
-	return &Bus{subs: map[*subscription]struct{}{}, buckets: map[string]*bucket{}}
+	return &Bus{subs: map[*subscription]struct{}{}, buckets: map[string]*bucket{}, streams: map[string]*stream{}}
 }
 
 type server struct {
@@ -96,7 +97,7 @@ type subscription struct {
 
 // Subscribe implements bus.Bus.
 func (b *Bus) Subscribe(subject string, f func(string, []byte)) (func(), error) {
-	if err := checkPattern(subject); err != nil {
+	if err := bus.CheckFilter(subject); err != nil {
 		return nil, err
 	}
 	s := &subscription{subject: subject, queue: newQueue[event]()}
@@ -168,7 +169,7 @@ func (b *Bus) Request(ctx context.Context, subject string, body []byte) ([]byte,
 
 // Serve implements bus.Bus.
 func (b *Bus) Serve(subject string, f func(context.Context, []byte) ([]byte, error)) (func(), error) {
-	if err := checkPattern(subject); err != nil {
+	if err := bus.CheckFilter(subject); err != nil {
 		return nil, err
 	}
 	s := &server{subject, f}
@@ -203,14 +204,6 @@ func (b *Bus) Bucket(_ context.Context, cfg bus.BucketConfig) (bus.Bucket, error
 		b.buckets[cfg.Name] = k
 	}
 	return k, nil
-}
-
-func checkPattern(subject string) error {
-	s := strings.TrimSuffix(subject, ".>")
-	if s == ">" {
-		return nil
-	}
-	return bus.CheckSubject(strings.ReplaceAll(s, "*", "x"))
 }
 
 // matches reports whether the pattern stands for the subject.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -17,6 +18,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -58,7 +60,7 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	sealer, err := managedca.NewSealer(make([]byte, 32))
 	must(err)
 	cfg := api.Config{
-		Store: records, Sealer: sealer, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Domain: "localhost", Endpoints: api.DefaultEndpoints(),
+		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Sealer: sealer, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
 	for _, change := range with {

@@ -79,6 +79,9 @@ var bodies = map[string][2]any{
 	"delete-ban":              {},
 	"import-credentials":      {Import{}, Operation{}},
 	"get-operation":           {nil, Operation{}},
+	"list-events":             {nil, Page[Event]{}},
+	"follow-events":           {},
+	"get-client-timeline":     {nil, Page[Event]{}},
 }
 
 // optional are properties that a type of ours has and the document's need not:

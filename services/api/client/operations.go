@@ -77,4 +77,7 @@ var operations = map[string]operation{
 	"delete-ban":              {http.MethodDelete, inTenant + "/bans/{ban}"},
 	"import-credentials":      {http.MethodPost, inTenant + "/credentials:import"},
 	"get-operation":           {http.MethodGet, inTenant + "/operations/{operation}"},
+	"list-events":             {http.MethodGet, inTenant + "/events"},
+	"follow-events":           {http.MethodGet, inTenant + "/events:stream"},
+	"get-client-timeline":     {http.MethodGet, inTenant + "/clients/{client_id}/timeline"},
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
@@ -24,6 +25,7 @@ import (
 	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/authn/scram"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/remote"
 )
 
@@ -92,9 +94,10 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		}))
 	}
 	registry := telemetry.NewRegistry("gateway", node.Version())
+	history := events.NewWriter(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }, log)
 	edge, err := gateway.New(gateway.Config{
 		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Tickets: directory.TicketSecrets, Domain: c.Domain, Anonymous: c.Anonymous,
-		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Log: log, Registerer: registry,
+		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Events: history, Log: log, Registerer: registry,
 		OwnerWait: c.Broker.OwnerWait, GuestWait: c.Broker.GuestWait, Seeds: seeds,
 		Dial: func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error) {
 			return link.DialBroker(ctx, b, mutual, c.NodeName(), gw)
@@ -112,5 +115,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(),
 		node.Part{Name: "directory", Run: directory.Run},
+		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain})
 }

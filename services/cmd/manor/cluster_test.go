@@ -79,7 +79,7 @@ func TestLayout_ThreeBrokers(t *testing.T) {
 // alone, and there is such a port.
 func TestLayout_PortsAreDistinct(t *testing.T) {
 	for _, offset := range []int{0, mostOffset} {
-		o := &options{data: "d", brokers: mostOfRole, gateways: mostOfRole, nats: 5, zones: 2, offset: offset}
+		o := &options{data: "d", brokers: mostOfRole, gateways: mostOfRole, nats: 5, tenancies: mostOfRole, zones: 2, offset: offset}
 		taken := map[int]string{}
 		for _, p := range o.layout() {
 			for name, port := range p.Ports {

@@ -26,6 +26,7 @@ type options struct {
 	brokers   int
 	gateways  int
 	nats      int // servers; 0 is 1
+	tenancies int // 0 is 1
 	zones     int // 0 is none
 	replicas  int // 0 is 2
 	json      bool
@@ -62,6 +63,10 @@ func (o *options) validate() error {
 		return errs.New(errs.Invalid, "--nats: expected 1, 3 or 5, found %d", o.nats)
 	case o.nats > 1 && o.brokers == 0:
 		return errs.New(errs.Invalid, "--nats: %d servers need processes: expected --brokers and --gateways too", o.nats)
+	case o.tenancies < 0 || o.tenancies > mostOfRole:
+		return errs.New(errs.Invalid, "--tenancies: expected 1 to %d, found %d", mostOfRole, o.tenancies)
+	case o.tenancies > 1 && o.brokers == 0:
+		return errs.New(errs.Invalid, "--tenancies: %d need processes: expected --brokers and --gateways too", o.tenancies)
 	case o.replicas < 0 || o.replicas > 5:
 		return errs.New(errs.Invalid, "--replicas: expected 1 to 5, or 0 for 2, found %d", o.replicas)
 	case o.zones < 0 || o.zones > o.brokers:
@@ -140,7 +145,10 @@ func (o *options) layout() []process {
 		all = append(all, process{Role: "broker", Name: name, Data: folder(name), Ports: ports, zone: o.zone(k)})
 	}
 	// After the brokers, on which its health depends.
-	all = append(all, process{Role: "tenancy", Name: "tenancy-1", Data: folder("tenancy-1"), Ports: map[string]int{"api": at(portAPI, 1), "operator": at(portTenancy, 1)}})
+	for k := 1; k <= max(o.tenancies, 1); k++ {
+		name := fmt.Sprintf("tenancy-%d", k)
+		all = append(all, process{Role: "tenancy", Name: name, Data: folder(name), Ports: map[string]int{"api": at(portAPI, k), "operator": at(portTenancy, k)}})
+	}
 	for k := 1; k <= o.gateways; k++ {
 		name := fmt.Sprintf("gateway-%d", k)
 		ports := mqtt(k)

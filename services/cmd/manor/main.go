@@ -61,6 +61,7 @@ func dev() *cobra.Command {
 	f.StringVar(&o.anonymous, "anonymous", "", "tenant (made if missing, with no quota) that clients without credentials are let into on the plain listeners; loopback only")
 	f.IntVar(&o.brokers, "brokers", 0, "broker processes; 0 runs everything in one process")
 	f.IntVar(&o.gateways, "gateways", 0, "gateway processes; 0 runs everything in one process")
+	f.IntVar(&o.tenancies, "tenancies", 1, "processes of the API, which are equal: any one of them does")
 	f.IntVar(&o.nats, "nats", 1, "NATS servers of the control plane, 1, 3 or 5; three go on when one is lost")
 	f.IntVar(&o.replicas, "replicas", 2, "brokers that keep each partition, 1 to 5, where there are several")
 	f.IntVar(&o.zones, "zones", 0, "zones a, b, c… over which the brokers are spread; 0 is none")

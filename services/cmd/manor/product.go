@@ -21,6 +21,7 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/embed"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
@@ -33,6 +34,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
@@ -131,11 +133,13 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 
 	health.Register("directory", names.Ready)
 
+	openEvents := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }
+	history := events.NewWriter(openEvents, log)
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
 		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Tickets: names.TicketSecrets, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
-		Dialer: uplink.DialerFunc(dial), Log: log, Registerer: registry,
+		Dialer: uplink.DialerFunc(dial), Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
 		return errors.Join(err, sessions.Close())
@@ -169,7 +173,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	public, err := api.New(api.Config{
-		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Events: events.NewLog(openEvents), Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -189,6 +193,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "bans", Run: records.RunBans},
 		node.Part{Name: "token keys", Run: fetcher.Run},
 		node.Part{Name: "audit", Run: changes.Run},
+		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
@@ -19,6 +20,7 @@ import (
 	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
@@ -92,6 +94,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	}
 	public, err := api.New(api.Config{
 		Store: records, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {

@@ -5,8 +5,7 @@
 package storetest
 
 import (
-	"context"
-	"fmt"
+	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
@@ -152,16 +151,21 @@ func testSignUpRace(t *testing.T, b bus.Bus) {
 	}
 }
 
+// reserve makes of a tenant what it is in the middle of its sign-up.
+func reserve(t *testing.T, b bus.Bus, r tenancy.TenantRecord) {
+	t.Helper()
+	r.State = tenancy.StateReserved
+	tenants := must(b.Bucket(t.Context(), bus.BucketConfig{Name: tenancy.TenantsBucket}))(t)
+	must(tenants.Put(t.Context(), r.ID, must(json.Marshal(r))(t), bus.Any))(t)
+}
+
 // testReap makes what a crash in the middle of a sign-up leaves behind.
 func testReap(t *testing.T, b bus.Bus) {
 	s, clock := newStore(t, b)
 	ctx := t.Context()
 	must(s.SignUp(ctx, signUp("done")))(t)
 	half := must(s.SignUp(ctx, signUp("half")))(t)
-	tenants := must(b.Bucket(ctx, bus.BucketConfig{Name: tenancy.TenantsBucket}))(t)
-	must(tenants.Put(ctx, "half", []byte(fmt.Sprintf(
-		`{"id":"half","organization":%q,"state":"reserved","plan":"dev","api_key":%q,"created_at":%q}`,
-		half.Organization.ID, half.APIKey.ID, clock.now().Format(time.RFC3339))), bus.Any))(t)
+	reserve(t, b, tenancy.TenantRecord{ID: "half", Organization: half.Organization.ID, APIKey: half.APIKey.ID, Plan: "dev", CreatedAt: clock.now()})
 
 	_, err := s.Tenant(ctx, "half")
 	wantCode(t, err, errs.NotFound, "tenant_not_found")
@@ -336,50 +340,6 @@ func testKeys(t *testing.T, b bus.Bus) {
 	if _, err := s.AuthenticateKey(ctx, secret); !errs.Is(err, errs.Denied) {
 		t.Errorf("deleted key: %v, want Denied", err)
 	}
-}
-
-func testOnce(t *testing.T, b bus.Bus) {
-	s, clock := newStore(t, b)
-	ctx := t.Context()
-	o, reply, err := s.Begin(ctx, "me", "k1", []byte("request"))
-	if err != nil || reply != nil || o == nil {
-		t.Fatalf("first: %v %v", reply, err)
-	}
-	_, _, err = s.Begin(ctx, "me", "k1", []byte("request"))
-	wantCode(t, err, errs.Conflict, "idempotency_in_progress")
-	want := store.Reply{Status: 201, ContentType: "application/json", Body: []byte(`{"password":"shown once"}`)}
-	if err := o.Answer(ctx, want); err != nil {
-		t.Fatal(err)
-	}
-	_, reply, err = s.Begin(ctx, "me", "k1", []byte("request"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(&want, reply); d != "" {
-		t.Error(d)
-	}
-	_, _, err = s.Begin(ctx, "me", "k1", []byte("other"))
-	wantCode(t, err, errs.Conflict, "idempotency_key_reused")
-	if o, reply, err := s.Begin(ctx, "you", "k1", []byte("request")); err != nil || reply != nil || o == nil {
-		t.Errorf("another caller: %v %v", reply, err)
-	}
-	replies := must(b.Bucket(ctx, bus.BucketConfig{Name: "replies", TTL: 24 * time.Hour}))(t)
-	for _, key := range must(replies.Keys(ctx, ""))(t) {
-		if e := must(replies.Get(ctx, key))(t); strings.Contains(string(e.Value), "shown once") {
-			t.Error("an answer is stored in plain text")
-		}
-	}
-	// A request that failed may be made again; so may one that was forgotten.
-	o, _, err = s.Begin(ctx, "me", "k2", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Forget(context.WithoutCancel(ctx)); err != nil {
-		t.Fatal(err)
-	}
-	must2(s.Begin(ctx, "me", "k2", nil))(t)
-	clock.move(6 * time.Minute)
-	must2(s.Begin(ctx, "me", "k2", nil))(t)
 }
 
 func must2(o *store.Once, _ *store.Reply, err error) func(*testing.T) {

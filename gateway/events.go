@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"slices"
+	"time"
+
+	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/tenancy/events"
+)
+
+// quotaReasons are the reason codes with which a quota or overload refuses a client.
+var quotaReasons = []mqtt.ReasonCode{mqtt.QuotaExceeded, mqtt.ConnectionRateExceeded, mqtt.ServerBusy, mqtt.MessageRateTooHigh}
+
+// tell has the tenant's history say that something has happened to c. It may be called
+// under c.mu.
+func (c *connection) tell(tenant string, e events.Event) {
+	w := c.gw.cfg.Events
+	if w == nil {
+		return
+	}
+	cfg := c.in.Listener.Config()
+	e.At, e.ClientID, e.Username = time.Now().UTC(), short(c.clientID), short(c.username)
+	e.Address, e.Listener, e.Gateway = c.in.Peer.String(), cfg.Label(), c.gw.cfg.Name
+	if v := c.m.Version(); v != 0 {
+		e.Protocol = v.String()
+	}
+	w.Add(tenant, e)
+}
+
+// tellEndLocked tells of an end. before CONNACK it is a refusal.
+func (c *connection) tellEndLocked(cl conn.Close) {
+	if !c.opened {
+		if cl.Reason.Failed() {
+			c.tell(c.tenant, refused(cl.Reason, cl.Text))
+		}
+		return
+	}
+	e := events.Event{Kind: events.Disconnected, Reason: cl.Reason.String(), Why: cl.Text}
+	switch {
+	case cl.ByClient && cl.Cause == link.CloseLost:
+		e.Reason = "connection lost"
+	case slices.Contains(quotaReasons, cl.Reason):
+		e.Kind = events.Throttled
+	}
+	c.tell(c.tenant, e)
+}
+
+// refused is that a client was.
+func refused(r mqtt.ReasonCode, why string) events.Event {
+	e := events.Event{Kind: events.Denied, Reason: r.String(), Why: why}
+	if slices.Contains(quotaReasons, r) {
+		e.Kind = events.Throttled
+	}
+	return e
+}
+
+// tellRefusal tells of a client that was refused before it was one of its tenant's.
+// username is what it says of itself.
+func (c *connection) tellRefusal(t *turn, r conn.Refusal, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.tenant == "" || t.stranger || c.ending || c.knownLocked() {
+		return // nobody's, or its end is told
+	}
+	if c.username == "" {
+		c.username = t.username
+	}
+	c.tell(t.tenant, refused(r.Reason, why))
+}
+
+// knownLocked reports whether tenant is set, and c's to stay.
+func (c *connection) knownLocked() bool { return c.opened || c.link != nil || c.opening != nil }

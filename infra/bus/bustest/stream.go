@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bustest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
+)
+
+func testStream(t *testing.T, b bus.Bus) {
+	ctx := t.Context()
+	s := must(b.Stream(ctx, bus.StreamConfig{Name: "events", Age: time.Hour, PerSubject: 3}))(t)
+	var last uint64
+	for i := range 5 {
+		for _, subject := range []string{"acme.1", "beta.1"} {
+			n := must(s.Append(ctx, subject, fmt.Appendf(nil, "%s %d", subject, i)))(t)
+			if n <= last {
+				t.Fatalf("sequence %d after %d", n, last)
+			}
+			last = n
+		}
+	}
+	read := func(r bus.Read) (bodies []string, records []bus.Record) {
+		t.Helper()
+		for _, rec := range must(s.Read(ctx, r))(t) {
+			bodies, records = append(bodies, string(rec.Body)), append(records, rec)
+		}
+		return bodies, records
+	}
+	want := func(what string, got []string, want ...string) {
+		t.Helper()
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("%s: %s", what, d)
+		}
+	}
+	all, records := read(bus.Read{Filter: "acme.*", Most: 100})
+	want("the newest three of a subject", all, "acme.1 2", "acme.1 3", "acme.1 4")
+	if r := records[0]; r.Subject != "acme.1" || r.Sequence == 0 || time.Since(r.Time) > time.Minute {
+		t.Errorf("record %+v", r)
+	}
+	first, _ := read(bus.Read{Filter: "acme.>", Most: 1})
+	want("one", first, "acme.1 2")
+	rest, _ := read(bus.Read{Filter: ">", Most: 100, After: records[1].Sequence})
+	want("after", rest, "beta.1 3", "acme.1 4", "beta.1 4")
+	none, _ := read(bus.Read{Filter: "acme.1", Most: 1, Since: time.Now().Add(time.Minute)})
+	want("none since", none)
+	none, _ = read(bus.Read{Filter: "nobody", Most: 1})
+	want("nobody", none)
+	again := must(b.Stream(ctx, bus.StreamConfig{Name: "events"}))(t)
+	if n := len(must(again.Read(ctx, bus.Read{Filter: ">", Most: 9}))(t)); n != 6 {
+		t.Errorf("%d records when opened again, want 6", n)
+	}
+	for _, r := range []bus.Read{{Filter: "a b", Most: 1}, {Filter: "a", Most: 0}, {Filter: "a.>.b", Most: 1}} {
+		if _, err := s.Read(ctx, r); !errs.Is(err, errs.Invalid) {
+			t.Errorf("%+v: %v, want Invalid", r, err)
+		}
+	}
+	if _, err := s.Append(ctx, "a.*", nil); !errs.Is(err, errs.Invalid) {
+		t.Errorf("append: %v, want Invalid", err)
+	}
+	if _, err := b.Stream(ctx, bus.StreamConfig{Name: "a.b"}); !errs.Is(err, errs.Invalid) {
+		t.Errorf("name: %v, want Invalid", err)
+	}
+	testFollow(t, s)
+}
+
+func testFollow(t *testing.T, s bus.Stream) {
+	ctx, cancel := context.WithCancel(t.Context())
+	got, done := make(chan string, 1000), make(chan error, 1)
+	go func() { done <- s.Follow(ctx, "acme.*", func(r bus.Record) { got <- string(r.Body) }) }()
+	// It says nothing when it has begun.
+	deadline := time.Now().Add(patience)
+	for n := 0; len(got) == 0; n++ {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is followed")
+		}
+		must(s.Append(ctx, "beta.1", []byte("other")))(t)
+		must(s.Append(ctx, "acme.2", fmt.Appendf(nil, "%d", n)))(t)
+		time.Sleep(10 * time.Millisecond)
+	}
+	must(s.Append(ctx, "acme.3", []byte("last")))(t)
+	before := -1
+	for body := receive(t, got); body != "last"; body = receive(t, got) {
+		n := -1
+		if _, err := fmt.Sscan(body, &n); err != nil || n <= before {
+			t.Errorf("%q came after %d", body, before)
+		}
+		before = n
+	}
+	cancel()
+	if err := receive(t, done); !errors.Is(err, context.Canceled) {
+		t.Errorf("the end: %v", err)
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
