@@ -164,13 +164,16 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 // enter makes an authenticated client one of its tenant's and asks the broker.
 // before counts what the directory had told when it was authenticated; again
 // does that once more.
-func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, before uint64, again func() (*tenancy.Identity, conn.Refusal)) conn.Refusal {
+func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, before uint64, again func() (*tenancy.Identity, conn.Refusal)) (r conn.Refusal) {
 	g := c.gw
 	tenant := id.Tenant
 	if r := c.lawful(id); r.Reason.Failed() {
 		return r
 	}
 	if r := g.flapping(c, id); r.Reason.Failed() {
+		return r
+	}
+	if id, r = g.registered(id); r.Reason.Failed() {
 		return r
 	}
 	state := g.registry.state(tenant.ID)
@@ -193,14 +196,16 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	}
 	c.tenant = tenant.ID
 	// A ban that was told between the check and enter has missed us.
-	r := c.kept(tenant, id.Username)
-	if r.Reason.Failed() {
+	if r = c.kept(tenant, id.Username); r.Reason.Failed() {
 		return r
 	}
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
 		if id, r = again(); !r.Reason.Failed() {
 			r = c.lawful(id)
+		}
+		if !r.Reason.Failed() {
+			id, r = g.registered(id)
 		}
 		if r.Reason.Failed() {
 			return r

@@ -156,8 +156,9 @@ type connection struct {
 
 // special is what few connections have.
 type special struct {
-	// arrival is the client as the tenant's policy saw it, or nil; it does not change.
-	arrival *tenancy.Arrival
+	// arrival is the client as the tenant's policy saw it, or nil. What it points to does
+	// not change.
+	arrival atomic.Pointer[tenancy.Arrival]
 	// limit is what its token limits it to, or nil; it does not change.
 	limit *tenancy.Grant
 	// session is what the credential says; guarded by mu from CONNACK on.

@@ -24,8 +24,8 @@ func (c *connection) decided(fx *conn.Effects) (published, subscribed string) {
 			ID: "dec_" + rand.Text(), At: time.Now().UTC(), Revision: grant.Revision - tenancy.GrantRevision(0), Class: grant.Class(),
 			Client: tenancy.Subject{ClientID: c.clientID, Username: c.username}, Question: q.Question, Allowed: q.Allowed,
 		}
-		if sp := c.special.Load(); sp != nil && sp.arrival != nil {
-			d.Client = sp.arrival.Client
+		if a := c.seen(); a != nil {
+			d.Client = a.Client
 		}
 		if now := d.At.UnixMilli(); !q.Allowed && now-c.deniedLogged >= refusalEvery.Milliseconds() {
 			c.deniedLogged = now

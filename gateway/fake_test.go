@@ -50,6 +50,8 @@ type fakeDirectory struct {
 	bans      map[string]*tenancy.Bans // by tenant
 	flaps     []tenancy.Flap
 	tokens    map[string]tenancy.Identity // by the password that is the token
+	// unregistered: the registry does not answer.
+	unregistered bool
 }
 
 func newDirectory() *fakeDirectory {
@@ -124,6 +126,18 @@ func (d *fakeDirectory) byToken(t *tenancy.Tenant, a tenancy.Attempt) (*tenancy.
 	}
 	id.Method, id.Tenant, id.Grant = tenancy.AuthJWT, t, tenancy.DefaultGrant()
 	return &id, nil
+}
+
+func (d *fakeDirectory) Device(_ context.Context, t *tenancy.Tenant, name string) (*tenancy.Device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unregistered {
+		return nil, errs.New(errs.Unavailable, "down")
+	}
+	if !t.Registry {
+		return nil, nil
+	}
+	return &tenancy.Device{Tenant: t.ID, Name: name, Groups: []string{"presses"}}, nil
 }
 
 func (d *fakeDirectory) Bans(tenant string) *tenancy.Bans {

@@ -298,6 +298,23 @@ func TestFlapping(t *testing.T) {
 	w.eventually("the end of a ban", func() bool { return !banned() })
 }
 
+// What the registry says of a client is known before the client is let in; if it cannot
+// be known, nobody is.
+func TestRegistry(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Registry = true })
+	w.dial("mqtt").mustConnect(hello("c1"))
+	w.dir.mu.Lock()
+	w.dir.unregistered = true
+	w.dir.mu.Unlock()
+	if k := w.dial("mqtt").connect(hello("c1")); k.Reason != mqtt.ServerUnavailable {
+		t.Errorf("CONNACK %v", k.Reason)
+	}
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Registry = false })
+	w.dial("mqtt").mustConnect(hello("c1"))
+}
+
 func TestAllowList(t *testing.T) {
 	t.Parallel()
 	w := start(t, func(_ *world, c *gateway.Config) { c.Listeners[0].ProxyProtocol = true })

@@ -98,6 +98,25 @@ func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant
 	return nil, g.refused(c, t, p, why)
 }
 
+// registered is the identity with what the tenant's registry says of it.
+func (g *Gateway) registered(id *tenancy.Identity) (*tenancy.Identity, conn.Refusal) {
+	if !id.Tenant.Registry {
+		return id, conn.Refusal{}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	d, err := g.cfg.Directory.Device(ctx, id.Tenant, id.Username)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	if d != nil {
+		with := *id
+		with.Device, with.Groups = d, d.Groups
+		id = &with
+	}
+	return id, conn.Refusal{}
+}
+
 // passes reports whether the next method is asked: this one does not apply.
 func passes(m string, err error) bool {
 	switch errs.CodeOf(err) {

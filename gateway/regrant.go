@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,7 @@ func (c *connection) arrival(id *tenancy.Identity, p *packet.Connect) *tenancy.A
 
 // authorize gives the identity of a client what the tenant's policy grants it.
 func (c *connection) authorize(id *tenancy.Identity, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
-	if id.Tenant.Policy.Live() == 0 && id.Groups == nil && id.Claims == nil && id.Grant != nil && id.Grant.Default() {
+	if id.Tenant.Policy.Live() == 0 && id.Groups == nil && id.Claims == nil && id.Limit == nil && id.Grant != nil && id.Grant.Default() {
 		return id, conn.Refusal{} // most are so
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.gw.cfg.ConnectTimeout)
@@ -50,7 +51,11 @@ func (c *connection) authorize(id *tenancy.Identity, p *packet.Connect) (*tenanc
 		return nil, c.gw.unauthorized(err)
 	}
 	if id.Tenant.Policy.Live() != 0 || a.Client.Groups != nil || a.Client.Claims != nil {
-		c.makeSpecial().arrival = a
+		c.makeSpecial().arrival.Store(a)
+	}
+	// What was told of the device before that has missed us.
+	if now, r := c.gw.registered(id); r.Reason.Failed() || !slices.Equal(now.Groups, id.Groups) {
+		return nil, conn.Refusal{Reason: mqtt.ServerBusy, Text: "something has changed meanwhile; try again"}
 	}
 	if id.Limit != nil {
 		c.makeSpecial().limit = id.Limit
@@ -63,7 +68,8 @@ func (c *connection) authorize(id *tenancy.Identity, p *packet.Connect) (*tenanc
 // othersThan reports whether a policy may decide otherwise by what the client shows of
 // itself now.
 func (sp *special) othersThan(id *tenancy.Identity) bool {
-	return id.Tenant.Policy.Live() != 0 && sp.arrival != nil && !maps.Equal(sp.arrival.Client.Claims, id.Claims)
+	a := sp.arrival.Load()
+	return id.Tenant.Policy.Live() != 0 && a != nil && !maps.Equal(a.Client.Claims, id.Claims)
 }
 
 // unauthorized maps an error of Authorize to what the client is told.
@@ -165,7 +171,7 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 	var a *tenancy.Arrival
 	var limit *tenancy.Grant
 	if sp := c.special.Load(); sp != nil {
-		a, limit = sp.arrival, sp.limit
+		a, limit = sp.arrival.Load(), sp.limit
 	}
 	if a == nil {
 		a = c.arrival(&tenancy.Identity{Tenant: t, Username: c.username}, nil)
@@ -192,6 +198,62 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 	c.m.Regrant(grant.Within(limit))
 	c.holdLocked(t.Policy != nil && t.Policy.OnRevoke == tenancy.OnRevokeDisconnect)
 	return nil
+}
+
+// regroup authorizes the connections of a device again whose groups are others now, if
+// its tenant has a policy.
+func (g *Gateway) regroup(ch tenancy.Change) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	t, err := g.cfg.Directory.Tenant(ctx, ch.Tenant)
+	if err != nil || t.Policy.Live() == 0 {
+		return // who cannot be found now is looked at when the tenant is told of again
+	}
+	var groups []string
+	if ch.Device != nil {
+		groups = ch.Device.Groups
+	}
+	again := false
+	for _, c := range g.registry.of(ch.Tenant) {
+		was := c.seen()
+		if c.username != ch.Username || was == nil || slices.Equal(was.Client.Groups, groups) {
+			continue
+		}
+		now := *was
+		now.Client.Groups = groups
+		c.special.Load().arrival.Store(&now)
+		if c.endUnopened() {
+			continue
+		}
+		if err := c.regrant(t); errs.Is(err, errs.Unavailable) {
+			c.special.Load().arrival.Store(was)
+			again = true
+		}
+	}
+	g.flush()
+	if again {
+		time.AfterFunc(regrantAgain, func() { g.inOrder(func() { g.regroup(ch) }) })
+	}
+}
+
+// seen is the client as the tenant's policy saw it, or nil.
+func (c *connection) seen() *tenancy.Arrival {
+	if sp := c.special.Load(); sp != nil {
+		return sp.arrival.Load()
+	}
+	return nil
+}
+
+// endUnopened ends a client that is on its way, of whom something has changed that was
+// looked at already, and reports whether it was on its way.
+func (c *connection) endUnopened() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opened {
+		return false
+	}
+	c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerBusy, Text: "something has changed meanwhile; try again"})
+	return true
 }
 
 // holding is what the session of a connection may hold and is not granted.

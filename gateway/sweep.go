@@ -95,7 +95,7 @@ func (g *Gateway) watch(ctx context.Context) {
 // changed hears of one change. It must not block, so that a tenant is looked up
 // elsewhere.
 func (g *Gateway) changed(ch tenancy.Change) {
-	if ch.Kind != tenancy.BansChanged { // which say nothing of who is who
+	if ch.Kind != tenancy.BansChanged && ch.Kind != tenancy.DeviceChanged { // which say nothing of who is who
 		g.changes.Add(1)
 	}
 	switch ch.Kind {
@@ -110,6 +110,8 @@ func (g *Gateway) changed(ch tenancy.Change) {
 		g.inOrder(func() { g.override(ch) })
 	case tenancy.TenantChanged:
 		g.inOrder(func() { g.recheck(ch.Tenant) })
+	case tenancy.DeviceChanged:
+		g.inOrder(func() { g.regroup(ch) })
 	case tenancy.BansChanged:
 		g.inOrder(func() {
 			g.flaps.settle(ch.Tenant, g.cfg.Directory.Bans(ch.Tenant), time.Now())

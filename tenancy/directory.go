@@ -39,6 +39,9 @@ type Directory interface {
 	// client may be told, Unavailable when the answer is not known and cannot be had
 	// now, or Internal when the policy cannot be followed: then nothing is granted.
 	Authorize(ctx context.Context, t *Tenant, a *Arrival) (*Grant, error)
+	// Device is what the tenant's registry says of that user name; nil is nothing. The
+	// error is Unavailable when that is not known and cannot be had now.
+	Device(ctx context.Context, t *Tenant, name string) (*Device, error)
 	// Bans are the tenant's bans; nil has none.
 	Bans(tenant string) *Bans
 	// Flapped tells the control plane of a client that was banned for flapping, as
@@ -106,6 +109,8 @@ type Identity struct {
 	Claims map[string]string
 	// Session is what the credential says of its sessions, or nil.
 	Session *SessionOverride
+	// Device is what the registry says of it, or nil. It is as of CONNECT.
+	Device *Device
 	// Issuer is who has issued the token, and Expires when that ends; empty and zero
 	// without one.
 	Issuer  string
@@ -129,13 +134,18 @@ const (
 	// BansChanged: the tenant's bans differ. Connections that are banned end with
 	// 0x98.
 	BansChanged
+	// DeviceChanged: what the registry says of a user name differs. Connections go on;
+	// who judges them by it is told what it says now.
+	DeviceChanged
 )
 
 // Change is what live connections must hear of.
 type Change struct {
 	Kind     ChangeKind
 	Tenant   string
-	Username string // CredentialGone, CredentialChanged
+	Username string // CredentialGone, CredentialChanged, DeviceChanged
+	// Device is what the registry says now; nil for nothing.
+	Device *Device // DeviceChanged
 	// Session is what holds now.
 	Session *SessionOverride // CredentialChanged
 }

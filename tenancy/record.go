@@ -41,6 +41,8 @@ type TenantRecord struct {
 	AuthMethods []string `json:"auth_methods,omitempty"`
 	// Issuers are those whose tokens it takes.
 	Issuers []Issuer `json:"issuers,omitempty"`
+	// Registry says that it has, or had, devices in its registry.
+	Registry bool `json:"registry,omitempty"`
 	// AllowList is from where it may be reached; nil is from everywhere.
 	AllowList *AllowList `json:"allow_list,omitempty"`
 	// Flapping is when a client is banned that connects again and again.
@@ -101,6 +103,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Issuers:      r.Issuers,
 		Networks:     networks,
 		Flapping:     r.Flapping,
+		Registry:     r.Registry,
 		Grant:        DefaultGrant(),
 		Revision:     r.Revision,
 		CreatedAt:    r.CreatedAt,

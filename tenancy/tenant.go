@@ -49,6 +49,8 @@ type Tenant struct {
 	Issuers []Issuer
 	// Networks are those from which its clients may connect.
 	Networks Networks
+	// Registry says that it has, or had, devices in its registry.
+	Registry bool
 	// Flapping is when a client is banned that connects again and again; nil is
 	// never.
 	Flapping *Flapping

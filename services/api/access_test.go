@@ -104,6 +104,9 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.claim = c.ID
+	if _, _, err := w.store.PutDevice(t.Context(), acme, tenancy.Device{Name: "press-7", Groups: []string{"presses"}}, 0); err != nil {
+		t.Fatal(err)
+	}
 	return w
 }
 
@@ -148,7 +151,7 @@ func (w *world) prepare(operation string) {
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban, "{claim}", w.claim, "{revision}", "1").Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban, "{claim}", w.claim, "{device}", "press-7", "{revision}", "1").Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -232,6 +235,13 @@ var accessTable = map[string]accessRow{
 	"list-claims":                {"oadv", ""},
 	"create-claim":               {"oad", `{"username":"press-7"}`},
 	"delete-claim":               {"oad", ""},
+	"list-devices":               {"oadv", ""},
+	"get-device":                 {"oadv", ""},
+	"replace-device":             {"oad", `{"groups":["presses"]}`},
+	"delete-device":              {"oad", ""},
+	"import-devices":             {"oad", `{"items":[{"name":"press-8"}]}`},
+	"export-devices":             {"oadv", ""},
+	"list-groups":                {"oadv", ""},
 	"list-bans":                  {"oadv", ""},
 	"create-ban":                 {"oad", `{"kind":"client_id","value":"c2"}`},
 	"delete-ban":                 {"oad", ""},

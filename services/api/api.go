@@ -231,6 +231,8 @@ func (s *Server) routes() {
 	s.authMethodRoutes()
 	s.banRoutes()
 	s.certificateRoutes()
+	s.claimRoutes()
+	s.deviceRoutes()
 	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()

@@ -69,6 +69,9 @@ var auditTable = map[string]auditRow{
 	"sign-certificate":           {`{"username":"press-7","csr":"` + csr + `"}`, "certificate of press-7", "-", `"serial"`},
 	"create-claim":               {`{"username":"press-7"}`, "claim of press-7", "-", `"username":"press-7"`},
 	"delete-claim":               {"", "claim {claim}", `"username":"press-6"`, "-"},
+	"replace-device":             {`{"groups":["old"]}`, "device press-7", `["presses"]`, `["old"]`},
+	"delete-device":              {"", "device press-7", `["presses"]`, "-"},
+	"import-devices":             {`{"items":[{"name":"press-8"}]}`, "import of 1 devices", "-", `"made":1`},
 	"create-ban":                 {`{"kind":"username","value":"u","reason":"lost"}`, "ban " + tenancy.BanID("username", "u"), "-", `"reason":"lost"`},
 	"delete-ban":                 {"", "ban {ban}", `"value":"c1"`, "-"},
 	"delete-client":              {"", "client c1", "-", `{"session":"keep"}`},
@@ -99,7 +102,7 @@ func TestAudit_EveryChange(t *testing.T) {
 			}
 			w.do(r.method, path, w.owner, row.body, "If-Match", `"999999"`)
 			w.do(r.method, path, w.beta, row.body)
-			if id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" {
+			if id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" {
 				if got := len(w.records("")); got != begun {
 					t.Fatalf("%d records of what changed nothing", got-begun)
 				}

@@ -146,6 +146,9 @@ func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
 	if n, err := s.store.CountCredentials(ctx, tenant); err == nil {
 		m["credentials"] = n
 	}
+	if n, err := s.store.CountDevices(ctx, tenant); err == nil {
+		m["devices"] = n
+	}
 	a, err := s.cfg.Data.Query(ctx, link.Query{Kind: link.QueryUsage, Tenant: tenant})
 	if err != nil {
 		s.log.Warn("usage is not known", "tenant", tenant, "error", err)

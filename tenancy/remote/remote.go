@@ -101,6 +101,7 @@ type Directory struct {
 	tickets atomic.Pointer[tenancy.TicketSecrets]
 	bans    banBook
 	keys    keyBook
+	devices *deviceBook
 	flaps   chan tenancy.Flap
 
 	mu      sync.Mutex
@@ -110,7 +111,7 @@ type Directory struct {
 
 var _ tenancy.Directory = (*Directory)(nil)
 
-type buckets struct{ tenants, credentials, tickets, bans, keys, grants bus.Bucket }
+type buckets struct{ tenants, credentials, tickets, bans, keys, grants, devices bus.Bucket }
 
 // New returns a Directory that knows what its snapshot knows. A snapshot that
 // is missing, too old or not authentic is left alone, with a line in the log.
@@ -140,6 +141,10 @@ func New(cfg Config) (*Directory, error) {
 	}
 	if d.now == nil {
 		d.now = time.Now
+	}
+	var err error
+	if d.devices, err = newDeviceBook(); err != nil {
+		return nil, err
 	}
 	d.changes.queues = map[*queue]struct{}{}
 	if cfg.Snapshot != "" {
@@ -464,6 +469,7 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 		{&b.tickets, tenancy.TicketsBucket},
 		{&b.bans, tenancy.BansBucket},
 		{&b.keys, tenancy.KeysBucket},
+		{&b.devices, tenancy.DevicesBucket},
 		{&b.tenants, tenancy.TenantsBucket}, // last: that it is there says that all are
 	} {
 		if *x.to, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: x.name}); err != nil {

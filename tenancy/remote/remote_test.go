@@ -141,6 +141,21 @@ func TestControlPlaneGone(t *testing.T) {
 	banned := func(d *remote.Directory) bool {
 		return d.Bans("acme").Match(tenancy.Client{ClientID: "stolen"}, time.Now()) != nil
 	}
+	acme, err := s.Tenant(ctx, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.PutDevice(ctx, acme, tenancy.Device{Name: "default", Groups: []string{"presses"}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	grouped := func(d *remote.Directory) bool {
+		tn, err := d.Tenant(ctx, "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := d.Device(ctx, tn, "default")
+		return err == nil && x != nil && x.Groups[0] == "presses"
+	}
 	byToken := func(d *remote.Directory, token string) error {
 		_, err := d.Authenticate(ctx, tenancy.Attempt{Method: tenancy.AuthJWT, Tenant: &tenancy.Tenant{ID: "acme"}, Password: []byte(token), HasPassword: true})
 		return err
@@ -158,11 +173,16 @@ func TestControlPlaneGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for deadline := time.Now().Add(10 * time.Second); !grouped(d); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a device is in no group")
+		}
+	}
 	// The tenant was read whole on first use: wait for it to be in the file.
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		b, err := os.ReadFile(cfg.Snapshot)
-		if err == nil && containsAll(string(b), `"neighbour"`, `"whole":true`, `"stolen"`, `"token_keys"`, `"issuer"`) {
+		if err == nil && containsAll(string(b), `"neighbour"`, `"whole":true`, `"stolen"`, `"token_keys"`, `"issuer"`, `"presses"`, `"devices_revision"`) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -187,6 +207,9 @@ func TestControlPlaneGone(t *testing.T) {
 		}
 		if !banned(d) {
 			t.Errorf("%s: who is banned is let in", when)
+		}
+		if !grouped(d) {
+			t.Errorf("%s: a device has lost its groups", when)
 		}
 		if err := byToken(d, from.Token("x", nil)); err != nil {
 			t.Errorf("%s: a token: %v", when, err)

@@ -46,6 +46,7 @@ func (d *Directory) runWatches(ctx context.Context) {
 			wg.Go(func() { d.watchTickets(ctx, b.tickets) })
 			wg.Go(func() { d.watchBans(ctx, b.bans) })
 			wg.Go(func() { d.watchKeys(ctx, b.keys) })
+			wg.Go(func() { d.watchDevices(ctx, b.devices) })
 			wg.Wait()
 			return
 		}

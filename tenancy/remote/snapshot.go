@@ -25,11 +25,13 @@ import (
 const snapshotMagic = "manor directory 1\n"
 
 type snapshot struct {
-	Contact  time.Time        `json:"contact"`
-	Revision uint64           `json:"credentials_revision"`
-	Tenants  []snapshotTenant `json:"tenants"`
-	Bans     []*tenancy.Ban   `json:"bans,omitempty"`
-	Keys     []keySet         `json:"token_keys,omitempty"`
+	Contact         time.Time         `json:"contact"`
+	Revision        uint64            `json:"credentials_revision"`
+	Tenants         []snapshotTenant  `json:"tenants"`
+	Bans            []*tenancy.Ban    `json:"bans,omitempty"`
+	Keys            []keySet          `json:"token_keys,omitempty"`
+	Devices         []*tenancy.Device `json:"devices,omitempty"`
+	DevicesRevision uint64            `json:"devices_revision,omitempty"`
 }
 
 type snapshotTenant struct {
@@ -124,6 +126,7 @@ func (d *Directory) runSnapshot(ctx context.Context) {
 // save writes the snapshot, if there is anything to write.
 func (d *Directory) save() error {
 	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every()}
+	s.Devices, s.DevicesRevision = d.devices.every()
 	if s.Contact.IsZero() {
 		return nil
 	}
@@ -200,6 +203,7 @@ func (d *Directory) restoreFrom(b []byte) error {
 	for _, b := range s.Bans {
 		d.bans.set(b)
 	}
+	d.devices.restore(s.Devices, s.DevicesRevision)
 	for _, k := range s.Keys {
 		d.keys.set(k)
 	}

@@ -74,8 +74,10 @@ type Store struct {
 	bans          bus.Bucket
 	tokenKeys     bus.Bucket
 	managedCAs    bus.Bucket
+	devices       bus.Bucket
 	claims        bus.Bucket
 	counts        counts
+	deviceCounts  counts
 	uses          uses
 }
 
@@ -106,6 +108,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.GrantsBucket, 0, &s.grants},
 		{tenancy.BansBucket, 0, &s.bans},
 		{tenancy.KeysBucket, 0, &s.tokenKeys},
+		{tenancy.DevicesBucket, 0, &s.devices},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
 	} {

@@ -31,7 +31,7 @@ func Run(t *testing.T, open Open) {
 		"Tenant": testTenant, "Host": testHost, "Authenticate": testAuthenticate, "JustCreated": testJustCreated,
 		"Delete": testDelete, "Password": testPassword, "Overrides": testOverrides, "State": testState, "Isolation": testIsolation,
 		"Exchange": testExchange, "Settings": testSettings, "ClientCAs": testClientCAs, "Tickets": testTickets,
-		"Bans": testBans, "Flapped": testFlapped, "Tokens": testTokens, "Methods": testMethods,
+		"Bans": testBans, "Flapped": testFlapped, "Tokens": testTokens, "Methods": testMethods, "Devices": testDevices,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := open(t)

@@ -4,7 +4,6 @@ package directorytest
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -30,10 +29,7 @@ func within(t *testing.T, what string, ok func() bool) {
 func testBans(t *testing.T, s *store.Store, d tenancy.Directory) {
 	SignUp(t, s, "acme")
 	SignUp(t, s, "beta")
-	told := make(chan tenancy.Change, 1000)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	go func() { _ = d.Watch(ctx, func(c tenancy.Change) { told <- c }) }()
+	changes := Watch(t, s, d)
 	banned := func(tenant string) bool {
 		return d.Bans(tenant).Match(tenancy.Client{ClientID: "c1"}, time.Now()) != nil
 	}
@@ -45,25 +41,7 @@ func testBans(t *testing.T, s *store.Store, d tenancy.Directory) {
 	if banned("beta") {
 		t.Error("another tenant's client is banned")
 	}
-	// Who watches may have begun after the ban; it hears of the next one.
-	within(t, "told of a ban", func() bool {
-		if _, _, err := s.Ban(t.Context(), "acme", tenancy.Ban{Kind: tenancy.BanUsername, Value: fmt.Sprint("u", len(told), time.Now().UnixNano())}); err != nil {
-			t.Fatal(err)
-		}
-		for {
-			select {
-			case c := <-told:
-				if c.Kind == tenancy.BansChanged && c.Tenant != "acme" {
-					t.Errorf("told %+v", c)
-				}
-				if c.Kind == tenancy.BansChanged {
-					return true
-				}
-			default:
-				return false
-			}
-		}
-	})
+	changes.Want(t, tenancy.Change{Kind: tenancy.BansChanged, Tenant: "acme"})
 	if _, err := s.Unban(t.Context(), "acme", b.ID, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -202,4 +180,51 @@ func testMethods(t *testing.T, s *store.Store, d tenancy.Directory) {
 		tn, err := d.Tenant(t.Context(), "acme")
 		return err == nil && strings.Join(tn.Methods(), " ") == "password jwt" && len(tn.Networks) == 1 && tn.Flapping != nil && tn.Flapping.Connects == 5
 	})
+}
+
+func testDevices(t *testing.T, s *store.Store, d tenancy.Directory) {
+	SignUp(t, s, "acme")
+	groups := func(name string) string {
+		t.Helper()
+		tn, err := d.Tenant(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := d.Device(t.Context(), tn, name)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case x == nil:
+			return "none"
+		}
+		return strings.Join(x.Groups, " ")
+	}
+	put := func(name string, in ...string) {
+		t.Helper()
+		r, err := s.Tenant(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.PutDevice(t.Context(), r, tenancy.Device{Name: name, Groups: in}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := groups("press-7"); got != "none" {
+		t.Errorf("a tenant without a registry: %s", got)
+	}
+	changes := Watch(t, s, d)
+	put("press-7", "presses", "line-1")
+	within(t, "in its groups", func() bool { return groups("press-7") == "line-1 presses" })
+	if got := groups("press-8"); got != "none" {
+		t.Errorf("a device that is not there: %s", got)
+	}
+	// What is kept, also that there is none, changes with the registry.
+	put("press-7", "old")
+	put("press-8", "new")
+	within(t, "in other groups", func() bool { return groups("press-7") == "old" && groups("press-8") == "new" })
+	if _, err := s.RemoveDevice(t.Context(), "acme", "press-7", 0); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "gone", func() bool { return groups("press-7") == "none" })
+	changes.Want(t, tenancy.Change{Kind: tenancy.DeviceChanged, Tenant: "acme", Username: "press-7"})
 }
