@@ -364,6 +364,6 @@ func (g *Gateway) held(a *link.Answer) {
 	}
 	g.log.Info("subscriptions were taken away that the tenant's policy does not grant any more", "tenant", c.tenant, "client_id", short(c.clientID),
 		"filters", len(r.Gone), "lowered", len(r.Lower), "first", short(first), "revision", c.m.Grant().Revision-1)
-	h.reduction = r
+	h.reduction, h.ends = r, h.ends && len(r.Gone) > 0
 	c.markLocked()
 }

@@ -129,7 +129,16 @@ func TestPolicy_Disconnect(t *testing.T) {
 	held.subscribe("a/#", 1, 0)
 	held.subscribe("b/#", 1, 0)
 	other.subscribe("b/#", 1, 0)
-	x.policy(onlyB, "on_revoke", "disconnect")
+	other.subscribe("c/#", 2, 0)
+	// Who only gets less goes on.
+	x.policy(`grants contains {"action": "all", "filter": "#", "qos": 1}`, "on_revoke", "disconnect")
+	x.within(func() string {
+		if got := x.filters("other"); got != "b/#@1 c/#@1 " && got != "c/#@1 b/#@1 " {
+			return "the session holds " + got
+		}
+		return ""
+	})
+	x.policy(`grants contains {"action": "all", "filter": ["b/#", "c/#"][_]}`)
 	if d := held.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.NotAuthorized {
 		t.Errorf("told %v %s", d.Reason, d.ReasonString)
 	}
