@@ -20,6 +20,7 @@ var (
 	descRedeliv  = prometheus.NewDesc("mqtt_broker_shared_redelivered_total", "Messages of shared subscriptions given to another member.", nil, nil)
 	descStuck    = prometheus.NewDesc("mqtt_broker_shared_stuck_total", "Members of shared subscriptions disconnected because they did not acknowledge within shared_member_timeout.", nil, nil)
 	descMoved    = prometheus.NewDesc("mqtt_broker_moved_connections_total", "Connections of clients whose partition has moved as planned, by outcome: resumed here, refused here since the session did not wait for them, unquiet: closed by the broker that it moved from, since they could not go on elsewhere.", []string{"outcome"}, nil)
+	descHanded   = prometheus.NewDesc("mqtt_broker_handed_total", "What was handed to other partitions because its tenant goes there (tenant place): sessions, retained messages.", []string{"what"}, nil)
 	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were over before they had to be written.", nil, nil)
 	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
 	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
@@ -41,7 +42,7 @@ func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPa
 // ownDescriptions are those that every broker has, of a cluster or alone.
 func ownDescriptions() []*prometheus.Desc {
 	return append([]*prometheus.Desc{
-		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descUnwrit, descGroups,
+		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descHanded, descUnwrit, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
 		descLoad, descTenant,
 	}, netsplitDescriptions()...)
@@ -76,7 +77,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten, resumed, unresumed, unquiet uint64
+	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten, resumed, unresumed, unquiet, handed, handedRetained uint64
 	drops := map[string]uint64{}
 	c.set.Stats(func(s *shard.Stats) {
 		in += s.QueueIn.Load()
@@ -92,6 +93,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		resumed += s.Resumed.Load()
 		unresumed += s.Unresumed.Load()
 		unquiet += s.Unquiet.Load()
+		handed += s.Handed.Load()
+		handedRetained += s.HandedRetained.Load()
 		s.Drops(func(reason string, n uint64) { drops[reason] += n })
 	})
 	counter(descIn, in)
@@ -107,6 +110,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descMoved, resumed, "resumed")
 	counter(descMoved, unresumed, "refused")
 	counter(descMoved, unquiet, "unquiet")
+	counter(descHanded, handed, "sessions")
+	counter(descHanded, handedRetained, "retained")
 	for reason, n := range drops {
 		counter(descDropped, n, reason)
 	}

@@ -35,6 +35,7 @@ var (
 	descRoutes     = prometheus.NewDesc("mqtt_broker_routes", "Keys of the replicated routes.", nil, nil)
 	descRoutesWait = prometheus.NewDesc("mqtt_broker_routes_pending", "Keys of routes that wait to be written.", nil, nil)
 	descCells      = prometheus.NewDesc("mqtt_broker_cells", "Tenants with a record of their partitions, by who said it: plan or operator.", []string{"by"}, nil)
+	descMoving     = prometheus.NewDesc("mqtt_broker_tenants_moving", "Tenants on their way to other partitions, whose clients wait (tenant place).", nil, nil)
 	descRequests   = prometheus.NewDesc("mqtt_broker_cluster_requests_total", "Messages for other brokers, by what became of them: sent, refused because too much waited, lost with the link at QoS 0.", []string{"outcome"}, nil)
 )
 
@@ -42,7 +43,7 @@ var (
 func ClusterDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descLocal, descRemote, descSent, descReceived, descCut, descSplit, descHealed, descObjects, descTombs,
-		descDots, descPartitions, descMembers, descBus, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descCells, descRequests,
+		descDots, descPartitions, descMembers, descBus, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descCells, descMoving, descRequests,
 	}
 }
 
@@ -76,9 +77,10 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		sent, received, splits, healed, local uint64
 	)
 	states := map[member.State]int{member.Alive: 1}
-	busUp, cells, placed := true, 0, 0
+	busUp, cells, placed, moving := true, 0, 0, 0
 	if r := d.region; r != nil {
 		cells, placed = r.layout.Count()
+		moving = len(r.layout.Moving())
 		replicas, meta, keys = r.replicas(), r.meta.Stats(), r.routes.Stats()
 		s := r.mesh.Stats()
 		enqueued, full, lost, dropped = s.Enqueued.Load(), s.Full.Load(), s.Lost.Load(), s.Dropped.Load()
@@ -135,6 +137,7 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRoutesWait, keys.Pending)
 	gauge(descCells, cells-placed, "plan")
 	gauge(descCells, placed, "operator")
+	gauge(descMoving, moving)
 	counter(descRequests, enqueued, "sent")
 	counter(descRequests, full, "refused")
 	counter(descRequests, lost, "lost")

@@ -43,31 +43,47 @@ func (r *region) Brokers() []string {
 }
 
 // Cell implements shard.Cluster.
-func (r *region) Cell(tenant string) ([]partition.ID, uint64) {
+func (r *region) Cell(tenant string) shard.Cell {
 	c, _ := r.layout.Cell(tenant)
-	return listOf(c)
+	return cellOf(c)
 }
 
 // Place implements shard.Cluster.
-func (r *region) Place(tenant string, m int) ([]partition.ID, uint64) {
-	return listOf(r.layout.Open(tenant, m))
+func (r *region) Place(tenant string, m int) shard.Cell { return cellOf(r.layout.Open(tenant, m)) }
+
+// cellOf is a cell as shards have it: without a list if that is the plan's.
+func cellOf(c layout.Cell) shard.Cell {
+	out := shard.Cell{List: c.Partitions, To: c.To, Stage: shard.Stage(c.Stage), Revision: c.Revision}
+	if len(c.Partitions) == 0 {
+		out.List = nil
+	}
+	return out
 }
 
-// listOf is a cell as shards have it: nil if it is the plan's.
-func listOf(c layout.Cell) ([]partition.ID, uint64) {
-	if len(c.Partitions) == 0 {
-		return nil, c.Revision
-	}
-	return c.Partitions, c.Revision
+// handMark is the first byte of what a broker hands over to another: no frame of a gateway's
+// link begins so, and no desk's question.
+const handMark = 0xFE
+
+// Hand implements shard.Cluster.
+func (r *region) Hand(to string, b []byte, done func(ok bool)) error {
+	return r.mesh.Ask(to, "", append([]byte{handMark}, b...), func(a cluster.Answer) { done(a.Err == nil && a.Body == handTaken) })
 }
+
+// handTaken is the answer to what was handed over and taken.
+const handTaken = "taken"
 
 // cellChanged takes the record of a tenant's cell.
 func (r *region) cellChanged(tenant string, c layout.Cell) {
 	if r.shards == nil {
 		return // it asks when it is made
 	}
-	list, revision := listOf(c)
-	r.shards.SetCell(tenant, list, revision)
+	r.shards.SetCell(tenant, cellOf(c))
+	if c.Stage != layout.Settled {
+		select {
+		case r.moved <- struct{}{}:
+		default:
+		}
+	}
 	if c.Placed() {
 		r.mu.Lock()
 		r.mu.placed[tenant] = true
@@ -197,6 +213,16 @@ func (r *region) Asked(from string, b []byte, reply func([]byte)) {
 	if len(b) > 0 && b[0] == deskMark {
 		own := bytes.Clone(b[1:])
 		go func() { reply(r.desk.answer(from, own)) }() // it may wait for turns
+		return
+	}
+	if len(b) > 0 && b[0] == handMark {
+		r.shards.TakeHanded(bytes.Clone(b[1:]), func(ok bool) {
+			if ok {
+				reply([]byte(handTaken))
+			} else {
+				reply(nil)
+			}
+		})
 		return
 	}
 	var up link.Up

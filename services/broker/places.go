@@ -101,11 +101,18 @@ func (d *desk) Placements() (out []operate.Placement) {
 }
 
 func placementOf(tenant string, c layout.Cell) operate.Placement {
-	p := operate.Placement{Tenant: tenant, Revision: c.Revision, Placed: c.Placed()}
-	for _, id := range c.Partitions {
-		p.Partitions = append(p.Partitions, int(id))
+	return operate.Placement{
+		Tenant: tenant, Revision: c.Revision, Placed: c.Placed(), Stage: stageNames[c.Stage], Partitions: plain(c.Partitions), To: plain(c.To),
 	}
-	return p
+}
+
+var stageNames = map[layout.Stage]string{layout.Leaving: "leaving", layout.Arriving: "arriving"}
+
+func plain(list []partition.ID) (out []int) {
+	for _, id := range list {
+		out = append(out, int(id))
+	}
+	return out
 }
 
 const (
@@ -118,12 +125,13 @@ const (
 
 // Place implements operate.Cluster. While it looks whether the tenant has anything, and
 // until all brokers have the new record, no broker lets its clients in: they wait at
-// their gateways. If this broker ends meanwhile, the others let them in after holdTime.
-func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string) (operate.Placement, error) {
+// their gateways. If this broker ends meanwhile, the others let them in after holdTime. A
+// tenant that has something goes with that (movers.go).
+func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
 	if d.region == nil {
 		return operate.Placement{}, d.errAlone()
 	}
-	list, err := d.placeFor(ids, label)
+	list, err := d.placeFor(tenant, to)
 	if err != nil {
 		return operate.Placement{}, err
 	}
@@ -132,38 +140,52 @@ func (d *desk) Place(ctx context.Context, tenant string, ids []int, label string
 			return operate.Placement{}, errs.New(errs.Conflict, "%s is %s: all brokers must know of it, so bring it back, or have it leave the cluster", m.Name, m.State)
 		}
 	}
+	moves, err := d.placeEmpty(ctx, tenant, list)
+	switch {
+	case err != nil:
+		return operate.Placement{}, err
+	case moves:
+		return d.move(ctx, tenant, list)
+	}
+	c, _ := d.region.layout.Cell(tenant)
+	return placementOf(tenant, c), nil
+}
+
+// placeEmpty says where a tenant lives that has nothing anywhere. It reports whether it has
+// something.
+func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.ID) (moves bool, err error) {
 	begun := time.Now()
 	by := fmt.Sprint(d.name, " ", time.Now().UnixNano())
 	if !d.shards.Hold(tenant, by, holdTime) {
-		return operate.Placement{}, errHeld(tenant)
+		return false, errHeld(tenant)
 	}
 	defer func() {
 		d.shards.Release(tenant, by)
 		d.askOthers(context.WithoutCancel(ctx), &question{What: askHold, Tenant: tenant, By: by, Undo: true})
 	}()
 	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant, By: by}, nil); err != nil {
-		return operate.Placement{}, err
+		return false, err
 	}
-	if err := d.hasNothing(tenant); err != nil {
-		return operate.Placement{}, err
+	if some, err := d.hasSome(tenant); some || err != nil {
+		return some, err
 	}
 	if took := time.Since(begun); took > holdTime/2 {
-		return operate.Placement{}, errs.New(errs.Unavailable, "the brokers took %v to say what the tenant has, too long to hold its clients back: give the command again", took.Round(time.Millisecond))
+		return false, errs.New(errs.Unavailable, "the brokers took %v to say what the tenant has, too long to hold its clients back: give the command again", took.Round(time.Millisecond))
 	}
 	write, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	c, err := d.region.layout.Place(write, tenant, list)
 	if err != nil {
-		return operate.Placement{}, err
+		return false, err
 	}
 	d.log.Warn("an operator has placed a tenant", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
 	for begun := time.Now(); ; {
 		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(r *reply) bool { return r.Revision >= c.Revision })
 		if err == nil {
-			return placementOf(tenant, c), nil
+			return false, nil
 		}
 		if ctx.Err() != nil || time.Since(begun) > 2*askTime {
-			return operate.Placement{}, errs.New(errs.Unavailable, "the record is written, and not all brokers have said that they have it, which they get by themselves: look again with tenant show at each before its clients come: %w", err)
+			return false, errs.New(errs.Unavailable, "the record is written, and not all brokers have said that they have it, which they get by themselves: look again with tenant show at each before its clients come: %w", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -178,8 +200,11 @@ func errHeld(tenant string) error {
 }
 
 // placeFor are the partitions that Place is asked for.
-func (d *desk) placeFor(ids []int, label string) (list []partition.ID, err error) {
-	if label != "" {
+func (d *desk) placeFor(tenant string, to operate.Place) (list []partition.ID, err error) {
+	if to.Grow > 0 {
+		return d.region.layout.Draw(tenant, to.Grow), nil
+	}
+	if label := to.Label; label != "" {
 		if label, err = layout.Normal(label); err != nil {
 			return nil, err
 		}
@@ -190,7 +215,7 @@ func (d *desk) placeFor(ids []int, label string) (list []partition.ID, err error
 			return nil, errs.New(errs.Conflict, "no partition has the label %s: give it to reserved ones first, with partition label LIST %s", label, label)
 		}
 	}
-	for _, id := range ids {
+	for _, id := range to.Partitions {
 		if id < 0 || id >= d.config.Partitions {
 			return nil, errs.New(errs.NotFound, "expected partitions from 0 to %d, found %d", d.config.Partitions-1, id)
 		}
@@ -199,28 +224,20 @@ func (d *desk) placeFor(ids []int, label string) (list []partition.ID, err error
 	return list, nil
 }
 
-// hasNothing says what a tenant has anywhere. The error is Conflict, or Unavailable if a
-// broker does not answer.
-func (d *desk) hasNothing(tenant string) error {
+// hasSome reports whether a tenant has a session or a retained message anywhere. The error
+// is Unavailable, if a broker does not answer.
+func (d *desk) hasSome(tenant string) (bool, error) {
 	// In this order: a client that has gone when it is looked for has left what usage says.
 	clients := d.shards.Ask(&link.Query{Kind: link.QueryClients, Tenant: tenant, Limit: operate.MostRows})
 	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
 	for _, a := range []*link.Answer{usage, clients} {
 		if a.Error != "" {
-			return errs.New(errs.Unavailable, "it is not known what the tenant has: %s", a.Error)
+			return false, errs.New(errs.Unavailable, "it is not known what the tenant has: %s", a.Error)
 		}
 	}
-	sessions := 0
-	for _, c := range clients.Clients {
-		if c.Labels.Listener != link.ListenerAPI { // whose sessions end with them, in any partition
-			sessions++
-		}
-	}
-	if sessions > 0 || usage.Usage.Retained > 0 {
-		return errs.New(errs.Conflict, "%s has %d sessions and %d retained messages, which stay where they are: a tenant gets another place only before it has any. "+
-			"What moves with all that it has are the partitions themselves: partition label", tenant, sessions, usage.Usage.Retained)
-	}
-	return nil
+	return usage.Usage.Retained > 0 || slices.ContainsFunc(clients.Clients, func(c link.ClientInfo) bool {
+		return c.Labels.Listener != link.ListenerAPI // whose sessions end with them, in any partition
+	}), nil
 }
 
 // allSay asks all other brokers, each of which must answer and be right. The error is

@@ -13,6 +13,7 @@ import (
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // What the desks of brokers ask each other goes over the links as an Ask whose body is
@@ -38,6 +39,7 @@ const (
 	askDrain    = "drain"
 	askHold     = "hold"
 	askCell     = "cell"
+	askRelocate = "relocate"
 )
 
 // question is what a desk asks another.
@@ -46,7 +48,8 @@ type question struct {
 	Partition int                   `json:"partition,omitempty"` // askCopy
 	Sessions  *operate.SessionQuery `json:"sessions,omitempty"`  // askSessions
 	Undo      bool                  `json:"undo,omitempty"`      // askDrain, askHold
-	Tenant    string                `json:"tenant,omitempty"`    // askHold, askCell
+	Tenant    string                `json:"tenant,omitempty"`    // askHold, askCell, askRelocate
+	Hand      bool                  `json:"hand,omitempty"`      // askRelocate
 	By        string                `json:"by,omitempty"`        // askHold: for whom
 }
 
@@ -58,6 +61,8 @@ type reply struct {
 	Copy     *operate.Copy     `json:"copy,omitempty"`
 	Sessions []operate.Session `json:"sessions,omitempty"`
 	Revision uint64            `json:"revision,omitempty"` // of a tenant's cell
+	// Relocation is how far the broker is with a tenant that moves.
+	Relocation *shard.Relocation `json:"relocation,omitempty"`
 }
 
 // answer answers another desk. It may wait for turns of shards.
@@ -111,6 +116,10 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 	case askCell:
 		c, _ := d.region.layout.Cell(q.Tenant)
 		r.Revision = c.Revision
+	case askRelocate:
+		if r.Relocation = d.relocation(ctx, q.Tenant, q.Hand); r.Relocation == nil {
+			err = errs.New(errs.Unavailable, "%s has not heard from its shards", d.name)
+		}
 	default:
 		return errs.New(errs.Invalid, "%s does not know the question %q: it may be older than %s", d.name, q.What, from)
 	}
@@ -132,15 +141,15 @@ func (d *desk) askOthers(ctx context.Context, q *question) map[string]reply {
 	if d.region == nil {
 		return out
 	}
-	type said struct {
-		from string
-		reply
-	}
 	var names []string
 	for _, m := range d.region.members.Snapshot().Members {
 		if m.Name != d.name {
 			names = append(names, m.Name)
 		}
+	}
+	type said struct {
+		from string
+		reply
 	}
 	all := make(chan said, len(names))
 	patience := askTime

@@ -72,6 +72,8 @@ type region struct {
 		inlets map[string]*shard.Inlet
 	}
 	tell chan struct{}
+	// moved is sent to when a tenant that moves has another record.
+	moved chan struct{}
 	// out is sent to when this broker is no member any more.
 	out chan struct{}
 }
@@ -94,7 +96,7 @@ type owner struct {
 // newRegion makes a broker's part of a cluster; links is where it listens for
 // gateways, powerLost as in host.Config. It listens, and answers nobody before Run.
 func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powerLost bool, links string, tlsConf *tls.Config, log *slog.Logger) (r *region, err error) {
-	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), gaining: make([]atomic.Bool, c.Partitions), tell: make(chan struct{}, 1), out: make(chan struct{}, 1)}
+	r = &region{name: name, log: log, owners: make([]atomic.Pointer[owner], c.Partitions), gaining: make([]atomic.Bool, c.Partitions), tell: make(chan struct{}, 1), moved: make(chan struct{}, 1), out: make(chan struct{}, 1)}
 	r.mu.told, r.mu.placed, r.mu.inlets = make(map[partition.ID]bool), make(map[string]bool), make(map[string]*shard.Inlet)
 	r.mesh = cluster.New(cluster.Config{Node: name, TLS: tlsConf, Receiver: r, Log: log, KeepAlive: linkPing, Compress: r.compress(&c.Cluster)})
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
@@ -186,6 +188,7 @@ func (r *region) Run(ctx context.Context) error {
 	g.Go(func() error { return r.joins.run(ctx) })
 	g.Go(func() error { return r.members.Run(ctx) })
 	g.Go(func() error { return r.host.Run(ctx) })
+	g.Go(func() error { r.desk.moveTenants(ctx); return nil })
 	g.Go(func() error {
 		// The other members say it too, where the bus that says it first is away.
 		look := time.NewTicker(retiredEvery)

@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,8 @@ type settler struct {
 	got    []string
 	closed []string
 	moved  int
+	// pauses are for how long it was paused each time.
+	pauses []time.Duration
 }
 
 // settled is a frame, with the payload of a delivery.
@@ -105,9 +108,11 @@ func (c *settler) find(o *link.Open) {
 
 // live answers the broker.
 func (c *settler) live() {
+	var paused time.Time
 	for f := range c.frames {
 		switch f.Kind {
 		case link.DownPause:
+			paused = time.Now()
 			c.send(link.UpFrame{Kind: link.UpPaused})
 			c.mu.Lock()
 			c.token = f.Bytes
@@ -118,6 +123,7 @@ func (c *settler) live() {
 			kept := c.kept
 			c.token, c.kept = 0, nil
 			c.moved++
+			c.pauses = append(c.pauses, time.Since(paused))
 			c.mu.Unlock()
 			for _, k := range kept {
 				c.send(k)
@@ -270,9 +276,11 @@ func unbroken(t *testing.T, w *town, do func()) {
 		r.exact(t, acked)
 	}
 	moved := 0
+	var pauses []time.Duration
 	for _, c := range all {
 		c.mu.Lock()
 		moved += c.moved
+		pauses = append(pauses, c.pauses...)
 		if len(c.closed) > 0 {
 			t.Errorf("%s was closed: %q", c.open.ClientID, c.closed)
 		}
@@ -284,7 +292,8 @@ func unbroken(t *testing.T, w *town, do func()) {
 	if moved == 0 {
 		t.Error("no connection went on elsewhere")
 	}
-	t.Logf("%d messages were acknowledged, connections went on %d times", total, moved)
+	slices.Sort(pauses)
+	t.Logf("%d messages were acknowledged, connections went on %d times, paused for %v, at most %v", total, moved, pauses[len(pauses)/2], pauses[len(pauses)-1])
 }
 
 // exact holds that a reader has got what was acknowledged once and in order, and at QoS 0

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -325,11 +326,12 @@ func adminTenant() *cobra.Command {
 		},
 	}
 	place := &cobra.Command{
-		Use:   "place TENANT --partitions LIST | --dedicated LABEL | --shared",
-		Short: "say in which partitions a tenant lives, before it has anything",
-		Long: "Say in which partitions a tenant lives: in those of a list, in all that have a label (partition label), or where its plan\n" +
-			"has it. It is refused while the tenant has a session or a retained message, and while a broker is away. A tenant with\n" +
-			"partitions of its own is moved to other brokers with partition label, with all that it has.",
+		Use:   "place TENANT --partitions LIST | --dedicated LABEL | --shared | --grow N",
+		Short: "say in which partitions a tenant lives",
+		Long: "Say in which partitions a tenant lives: in those of a list, in all that have a label (partition label), where its plan has\n" +
+			"it, or in as many as a plan would give it. What it has goes there: its clients keep their connections and wait meanwhile, all of\n" +
+			"them. It is refused while a broker is away, while a partition of it is not served, and if it has more than can be handed over while\n" +
+			"clients wait. A tenant with partitions of its own is moved to other brokers with partition label, without that bound.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := url.Values{"tenant": {args[0]}}
@@ -337,6 +339,9 @@ func adminTenant() *cobra.Command {
 				if v, _ := cmd.Flags().GetString(name); v != "" {
 					values.Set(name, v)
 				}
+			}
+			if n, _ := cmd.Flags().GetInt("grow"); cmd.Flags().Changed("grow") {
+				values.Set("grow", strconv.Itoa(n))
 			}
 			if shared, _ := cmd.Flags().GetBool("shared"); shared {
 				values.Set("shared", "true")
@@ -347,6 +352,7 @@ func adminTenant() *cobra.Command {
 	place.Flags().String("partitions", "", "these partitions, such as 60-63")
 	place.Flags().String("dedicated", "", "all partitions with this label")
 	place.Flags().Bool("shared", false, "as its plan has it")
+	place.Flags().Int("grow", 0, "as a plan of so many partitions has it; of more it keeps those that it has")
 	c := &cobra.Command{Use: "tenant", Short: "look at where tenants live, and say it"}
 	c.AddCommand(show, place)
 	return c

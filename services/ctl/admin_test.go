@@ -90,12 +90,17 @@ func (s *stage) Placements() []operate.Placement {
 	return []operate.Placement{{Tenant: "acme", Partitions: []int{60, 61}, Revision: 2, Placed: true}}
 }
 
-func (s *stage) Place(_ context.Context, tenant string, ids []int, label string) (operate.Placement, error) {
-	if label != "" {
-		ids = []int{62}
+func (s *stage) Place(_ context.Context, tenant string, to operate.Place) (operate.Placement, error) {
+	if to.Label != "" {
+		to.Partitions = []int{62}
 	}
-	return operate.Placement{Tenant: tenant, Partitions: ids, Revision: 2, Placed: true}, nil
+	for p := range to.Grow {
+		to.Partitions = append(to.Partitions, p)
+	}
+	return operate.Placement{Tenant: tenant, Partitions: to.Partitions, Revision: 2, Placed: true}, nil
 }
+
+func (s *stage) Progress(context.Context, string) operate.Progress { return operate.Progress{} }
 
 func (s *stage) Settings() []operate.Setting {
 	return []operate.Setting{{Name: "moves", Value: 4, Least: 1, Most: 64}}
@@ -147,6 +152,7 @@ func TestAdmin(t *testing.T) {
 		{"tenant show nobody", 0, "nobody has no record", ""},
 		{"tenant place new --partitions 62-63", 0, "new     62-63       operator  2", ""},
 		{"tenant place new --dedicated gold", 0, "new     62          operator  2", ""},
+		{"tenant place new --grow 3", 0, "new     0-2         operator  2", ""},
 		{"tenant place new --shared", 0, "as its plan has it", ""},
 		{"tenant place new", 2, "expected one of --partitions LIST", ""},
 		{"cluster config show", 0, "moves  4      default", ""},

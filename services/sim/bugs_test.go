@@ -129,6 +129,9 @@ func TestBugs(t *testing.T) {
 			if strings.Contains(b.why, "(sessions)") {
 				world = "^TestSessions$"
 			}
+			if strings.Contains(b.why, "(placed)") {
+				world = "^TestPlaced$"
+			}
 			cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=10m", "-overlay", overlay, "-run", world,
 				".", "-runs", fmt.Sprint(*bugSeeds), "-seed", first)
 			out, err := cmd.CombinedOutput()

@@ -68,6 +68,9 @@ const (
 
 // cell are the partitions of the devices' tenant.
 func (w *World) cell() []partition.ID {
+	if w.places.record.Revision > 0 {
+		return w.places.record.List
+	}
 	var all []partition.ID
 	for p := range partition.ID(w.partitions) {
 		all = append(all, p)
@@ -240,6 +243,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 	case link.DownPause:
 		d.pause(f.Bytes)
 	case link.DownMoved:
+		d.part = partition.ID(f.Moved.Partition)
 		d.moved()
 	case link.DownClose:
 		if f.Reason == mqtt.SessionTakenOver {

@@ -79,7 +79,7 @@ func (d *device) resumed() {
 // of either, and the session has not waited for too long.
 func (d *device) refused(why string) {
 	w, m := d.w, d.moving
-	if w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
+	if w.places.begun == 0 && w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
 		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.id, d.at.n.name, why)
 	}
 	d.gone()

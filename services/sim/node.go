@@ -8,6 +8,7 @@ import (
 	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/placement"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // node is one broker: the shell around the machines.
@@ -17,7 +18,9 @@ type node struct {
 	at   int
 	zone string
 
-	up bool
+	// record is the newest of the tenant's cell that it has heard of, in worlds with places.
+	record shard.Cell
+	up     bool
 	// run counts the starts; what was begun in an earlier one is not carried out.
 	run      uint64
 	powerCut bool // the last run ended with it

@@ -10,6 +10,7 @@ import (
 
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/retain"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // RunSessions runs the world of a seed in which brokers have sessions: devices
@@ -17,7 +18,13 @@ import (
 // power, are cut off and drained; in a third of the worlds the devices' tenant has
 // a cell, and partitions move to brokers that accept a label. Disks write at once and are not lost, so that
 // nothing that was acknowledged may be. Planned moves take connections along. trace is written to unless it is nil.
-func RunSessions(seed uint64, trace io.Writer) Result {
+func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false) }
+
+// RunPlaced runs the world of RunSessions in which the devices' tenant goes to other
+// partitions again and again, with what it has.
+func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true) }
+
+func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 	w := newWorld(seed, true, trace)
 	if seed%3 == 0 { // else messages cross all partitions
 		w.spread = 1 + int(seed/3)%(w.partitions-1)
@@ -40,6 +47,9 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 	for i := range 3 {
 		w.newDevice(fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
 	}
+	if roams {
+		w.places.roam()
+	}
 	w.faults = true
 	length := w.now + int64(15+w.rand.IntN(20))*second
 	w.schedule(length)
@@ -49,6 +59,9 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 	w.heal()
 	w.settle()
 	w.await("are done", func() string {
+		if w.places.record.Stage != shard.Settled {
+			return "the tenant has not arrived"
+		}
 		for _, d := range w.devices {
 			if !d.idle() {
 				return d.String()
@@ -62,7 +75,7 @@ func RunSessions(seed uint64, trace io.Writer) Result {
 	published, acked, delivered := w.Messages.Counts()
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Broken: w.History.Broken(),
 	}
 }
 

@@ -10,20 +10,30 @@ import (
 )
 
 // TestSessions runs the world of many seeds in which brokers have sessions.
-func TestSessions(t *testing.T) {
+func TestSessions(t *testing.T) { playSessions(t, RunSessions) }
+
+// TestPlaced does so where the tenant goes to other partitions, again and again, with what it
+// has.
+func TestPlaced(t *testing.T) {
+	if sum := playSessions(t, RunPlaced); *runs >= 20 && sum.Placed == 0 {
+		t.Error("the tenant has gone nowhere")
+	}
+}
+
+func playSessions(t *testing.T, run func(seed uint64, trace io.Writer) Result) (sum Result) {
+	t.Helper()
 	start := time.Now()
-	var sum Result
 	for i := range *runs {
 		var out io.Writer
 		if *trace && i == 0 {
 			out = os.Stdout
 		}
-		r := RunSessions(*first+uint64(i), out)
+		r := run(*first+uint64(i), out)
 		for _, what := range r.Broken {
 			t.Errorf("seed %d: %s", r.Seed, what)
 		}
 		if len(r.Broken) > 0 {
-			t.Fatalf("seed %d breaks a promise after %d events; run it again with -run TestSessions -runs 1 -seed %d -print", r.Seed, r.Events, r.Seed)
+			t.Fatalf("seed %d breaks a promise after %d events; run it again with -run %s -runs 1 -seed %d -print", r.Seed, r.Events, t.Name(), r.Seed)
 		}
 		if r.Delivered < r.Acked {
 			t.Errorf("seed %d: %d delivered, %d acknowledged", r.Seed, r.Delivered, r.Acked)
@@ -35,6 +45,7 @@ func TestSessions(t *testing.T) {
 		sum.Moved += r.Moved
 		sum.Unmoved += r.Unmoved
 		sum.Wills += r.Wills
+		sum.Placed += r.Placed
 		sum.Simulated += r.Simulated
 	}
 	if *runs >= 20 && sum.Moved == 0 {
@@ -45,9 +56,10 @@ func TestSessions(t *testing.T) {
 	}
 	took := time.Since(start)
 	n := max(*runs, 1)
-	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills",
+	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills, %d times placed elsewhere",
 		*runs, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
-		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills)
+		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills, sum.Placed)
+	return sum
 }
 
 // TestSessionsSameSeedSameWorld holds that a seed with sessions replays to the last event.
@@ -56,6 +68,10 @@ func TestSessionsSameSeedSameWorld(t *testing.T) {
 		a, b := RunSessions(seed, nil), RunSessions(seed, io.Discard)
 		if a.Hash != b.Hash || a.Events != b.Events {
 			t.Errorf("seed %d: %d events with hash %x, then %d with %x", seed, a.Events, a.Hash, b.Events, b.Hash)
+		}
+		a, b = RunPlaced(seed, nil), RunPlaced(seed, io.Discard)
+		if a.Hash != b.Hash || a.Events != b.Events {
+			t.Errorf("placed, seed %d: %d events with hash %x, then %d with %x", seed, a.Events, a.Hash, b.Events, b.Hash)
 		}
 	}
 }

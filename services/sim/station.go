@@ -182,15 +182,18 @@ func (s *station) Table() *link.TableUpdate {
 
 // Cell implements shard.Cluster: a broker that was started has not heard of any record
 // before somebody comes, as one whose metadata lags behind.
-func (s *station) Cell(string) ([]partition.ID, uint64) {
-	if !s.placed {
-		return nil, 0
+func (s *station) Cell(string) shard.Cell {
+	if s.n.record.Revision > 0 {
+		return s.n.record
 	}
-	return s.n.w.cell(), 1
+	if !s.placed {
+		return shard.Cell{}
+	}
+	return shard.Cell{List: s.n.w.cell(), Revision: 1}
 }
 
 // Place implements shard.Cluster.
-func (s *station) Place(string, int) ([]partition.ID, uint64) {
+func (s *station) Place(string, int) shard.Cell {
 	s.placed = true
 	return s.Cell(tenant)
 }

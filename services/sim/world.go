@@ -57,6 +57,7 @@ type World struct {
 	sessions bool
 	devices  []*device
 	keys     keys
+	places   places
 	// dark counts the appends acknowledged by owners that began to serve while the bus
 	// was down, as long as it was.
 	dark int
@@ -111,7 +112,9 @@ type Result struct {
 	// Moved is how many connections went on at another broker without being told, Unmoved
 	// how many were told to come back, and Wills how many were sent.
 	Moved, Unmoved, Wills int
-	Broken                []string
+	// Placed is how often the tenant has arrived elsewhere with what it has.
+	Placed int
+	Broken []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
@@ -153,6 +156,7 @@ func (w *World) settle() {
 
 func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	w := &World{sessions: sessions, rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true}
+	w.places.w = w
 	w.partitions = 2 + w.rand.IntN(3)
 	w.commit = w.chance(30)
 	w.traps = []int{0, 10, 30}[w.rand.IntN(3)]

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/manormq/manor/infra/errs"
-	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/metadata"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -46,13 +45,14 @@ type Layout struct {
 	drawnFrom []partition.ID
 
 	classes  *metadata.Space[Class]
-	cells    *metadata.Space[[]partition.ID]
+	cells    *metadata.Space[Cell]
 	settings *metadata.Space[int]
 
 	mu struct {
 		sync.RWMutex
 		classes  map[partition.ID]Class
 		cells    map[string]Cell
+		moving   map[string]bool // those of cells that are not Settled
 		settings map[string]int
 	}
 }
@@ -66,6 +66,7 @@ func New(c Config) (*Layout, error) {
 		settings: metadata.NewSpace(c.Store, settingSpace, numberCodec),
 	}
 	l.mu.classes, l.mu.cells, l.mu.settings = make(map[partition.ID]Class), make(map[string]Cell), make(map[string]int)
+	l.mu.moving = make(map[string]bool)
 	for p := range partition.ID(c.Partitions - c.Reserved) {
 		l.drawnFrom = append(l.drawnFrom, p)
 	}
@@ -114,15 +115,20 @@ func (l *Layout) setClass(name string, i *metadata.Item[Class]) {
 	l.mu.classes[p] = i.Value
 }
 
-func (l *Layout) setCell(tenant string, i *metadata.Item[[]partition.ID]) {
+func (l *Layout) setCell(tenant string, i *metadata.Item[Cell]) {
 	if i == nil {
 		return // they are never deleted
 	}
-	c := Cell{Partitions: i.Value, Revision: i.Rank}
+	c := i.Value
+	c.Revision = i.Rank
 	l.mu.Lock()
 	old := l.mu.cells[tenant]
 	if c.Revision >= old.Revision {
-		l.mu.cells[tenant] = c
+		if l.mu.cells[tenant] = c; c.Stage != Settled {
+			l.mu.moving[tenant] = true
+		} else {
+			delete(l.mu.moving, tenant)
+		}
 	}
 	l.mu.Unlock()
 	if c.Revision > old.Revision {
@@ -221,14 +227,7 @@ func (l *Layout) Partitions(tenant string, m int) []partition.ID {
 	if c, _ := l.Cell(tenant); len(c.Partitions) > 0 {
 		return c.Partitions
 	}
-	return l.draw(tenant, m)
-}
-
-func (l *Layout) draw(tenant string, m int) []partition.ID {
-	if m <= 0 || m >= len(l.drawnFrom) {
-		return l.drawnFrom
-	}
-	return link.Cell(tenant, m, l.drawnFrom)
+	return l.Draw(tenant, m)
 }
 
 // Open returns the cell of a tenant that comes, m being that of its plan. It has the
@@ -238,7 +237,7 @@ func (l *Layout) Open(tenant string, m int) Cell {
 	if c, ok := l.Cell(tenant); ok && len(c.Partitions) > 0 {
 		return c
 	}
-	list := l.draw(tenant, m)
+	list := l.Draw(tenant, m)
 	l.mu.Lock()
 	c, ok := l.mu.cells[tenant]
 	switch {
@@ -253,7 +252,7 @@ func (l *Layout) Open(tenant string, m int) Cell {
 	l.mu.cells[tenant] = c
 	l.mu.Unlock()
 	l.changed(tenant, c)
-	l.config.Store.Write([]metadata.Mutation{l.cells.Put(tenant, list, drawn)}, func(err error) {
+	l.config.Store.Write([]metadata.Mutation{l.cells.Put(tenant, c, drawn)}, func(err error) {
 		if err != nil && !errs.Is(err, errs.Conflict) { // of an operator's, which stands then
 			l.config.Log.Error("the cell of a tenant is not recorded; it is drawn again after a restart", slog.String("tenant", tenant), slog.Any("error", err))
 		}
@@ -266,18 +265,35 @@ func (l *Layout) Open(tenant string, m int) Cell {
 // meanwhile. It returns when the record is durable and the brokers that can be reached have it, or
 // with ctx. The error is Invalid or Unavailable.
 func (l *Layout) Place(ctx context.Context, tenant string, list []partition.ID) (Cell, error) {
+	list, err := l.listFor(tenant, list)
+	if err != nil {
+		return Cell{}, err
+	}
+	old, _ := l.Cell(tenant)
+	if old.Stage != Settled {
+		return Cell{}, errMoves(tenant)
+	}
+	c := Cell{Partitions: list, Revision: max(old.Revision, drawn) + 1}
+	return c, l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, c, c.Revision)})
+}
+
+// listFor is a list of partitions as a Cell has it.
+func (l *Layout) listFor(tenant string, list []partition.ID) ([]partition.ID, error) {
 	if tenant == "" || len(tenant) > 255 {
-		return Cell{}, errs.New(errs.Invalid, "expected the id of a tenant, found %q", tenant)
+		return nil, errs.New(errs.Invalid, "expected the id of a tenant, found %q", tenant)
 	}
 	list = slices.Clone(list)
 	slices.Sort(list)
 	list = slices.Compact(list)
 	if n := len(list); n > 0 && int(list[n-1]) >= l.config.Partitions {
-		return Cell{}, errs.New(errs.Invalid, "expected partitions from 0 to %d, found %d", l.config.Partitions-1, list[n-1])
+		return nil, errs.New(errs.Invalid, "expected partitions from 0 to %d, found %d", l.config.Partitions-1, list[n-1])
 	}
-	old, _ := l.Cell(tenant)
-	c := Cell{Partitions: list, Revision: max(old.Revision, drawn) + 1}
-	return c, l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, list, c.Revision)})
+	return list, nil
+}
+
+// errMoves refuses another place for a tenant that is on its way to one.
+func errMoves(tenant string) error {
+	return errs.New(errs.Conflict, "%s is on its way to other partitions: look at tenant show, and give the command again when it is there", tenant)
 }
 
 // Count is how many tenants have a record, and of how many of these an operator has said

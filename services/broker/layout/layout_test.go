@@ -5,6 +5,7 @@ package layout_test
 import (
 	"context"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
@@ -259,13 +260,88 @@ func TestClassesAndSettings(t *testing.T) {
 
 func TestParseCell(t *testing.T) {
 	list := []partition.ID{0, 3, 65535}
-	got, err := layout.ParseCell(layout.AppendCell(nil, list))
-	if err != nil || !slices.Equal(got, list) {
-		t.Errorf("%v, %v", got, err)
+	for _, c := range []layout.Cell{
+		{Partitions: list},
+		{Partitions: list, Stage: layout.Leaving, To: []partition.ID{3, 4}},
+		{Partitions: list, Stage: layout.Arriving, To: []partition.ID{}},
+	} {
+		if got, err := layout.ParseCell(layout.AppendCell(nil, c)); err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%+v, %v, expected %+v", got, err, c)
+		}
 	}
-	for _, bad := range [][]byte{nil, {2}, {1, 0}, {1, 0, 3, 0, 1}} {
+	for _, bad := range [][]byte{
+		nil,
+		{3},
+		{1, 0},
+		{1, 0, 3, 0, 1},
+		{2, 0, 0, 0, 0, 1},
+		{2, 3, 0, 0, 0, 1},
+		{2, 1, 0, 0, 0, 1},
+		{2, 2, 0, 1, 0, 1, 0, 2},
+		{2, 1, 0, 1, 0, 1},
+		{2, 1, 0, 9, 0, 1},
+		{2, 2, 0, 0},
+	} {
 		if got, err := layout.ParseCell(bad); err == nil {
 			t.Errorf("%x is %v", bad, got)
 		}
 	}
+}
+
+// A tenant that has something goes through its stages, of which each broker that says the
+// next one says the same; no other place is taken meanwhile.
+func TestMove(t *testing.T) {
+	p := &peers{nodes: map[string]*node{}, linked: true}
+	a, _ := p.start(t, "a", mem.New())
+	b, end := p.start(t, "b", mem.New())
+	from, to := link.Cell("acme", 3, shared()), []partition.ID{1, 13}
+	a.Open("acme", 3)
+	at := func(want layout.Cell) {
+		t.Helper()
+		for _, n := range []*node{a, b} {
+			eventually(t, n.name+" has it", func() bool {
+				c, _ := n.Cell("acme")
+				_, moves := n.Moving()["acme"]
+				return c.Stage == want.Stage && c.Revision == want.Revision && slices.Equal(c.Partitions, want.Partitions) && slices.Equal(c.To, want.To) &&
+					moves == (want.Stage != layout.Settled)
+			})
+		}
+	}
+	refused := func(what string, err error, kind errs.Kind) {
+		t.Helper()
+		if !errs.Is(err, kind) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	at(layout.Cell{Partitions: from, Revision: 1})
+	_, err := a.Move(t.Context(), "acme", from)
+	refused("to where it is", err, errs.Conflict)
+	_, err = a.Move(t.Context(), "acme", nil)
+	refused("to nowhere", err, errs.Invalid)
+	_, err = a.Move(t.Context(), "acme", []partition.ID{parts})
+	refused("to what there is not", err, errs.Invalid)
+	c, err := a.Move(t.Context(), "acme", []partition.ID{13, 1, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at(layout.Cell{Partitions: from, To: to, Stage: layout.Leaving, Revision: 2})
+	_, err = b.Move(t.Context(), "acme", from)
+	refused("while it moves", err, errs.Conflict)
+	_, err = b.Place(t.Context(), "acme", from)
+	refused("placed while it moves", err, errs.Conflict)
+	for _, n := range []*node{a, b, a} { // two that see to it, one of them twice
+		if err := n.Advance(t.Context(), "acme", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	arriving := layout.Cell{Partitions: to, Stage: layout.Arriving, Revision: 3}
+	at(arriving)
+	store := b.store
+	end()
+	b, _ = p.start(t, "b", store) // which knows it from its disk
+	at(arriving)
+	if err := b.Advance(t.Context(), "acme", arriving); err != nil {
+		t.Fatal(err)
+	}
+	at(layout.Cell{Partitions: to, Revision: 4})
 }

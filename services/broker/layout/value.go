@@ -41,6 +41,32 @@ type Cell struct {
 	// Revision is 1 if it was drawn, and higher with each time that an operator has
 	// said it.
 	Revision uint64
+	// Stage is how far the tenant is on its way to another list, To the list where it goes
+	// while it is Leaving.
+	Stage Stage
+	To    []partition.ID
+}
+
+// Stage is how far a tenant is that moves with what it has (docs/adr/0037).
+type Stage uint8
+
+// The stages, in their order. Nobody of a tenant that is not Settled is let in.
+const (
+	// Settled: it does not move.
+	Settled Stage = iota
+	// Leaving: what does not belong to Partitions any more is handed to those of To.
+	Leaving
+	// Arriving: Partitions have all that was handed to them, and take it up.
+	Arriving
+)
+
+// next is the record that follows one of a tenant that moves.
+func (c *Cell) next() Cell {
+	n := Cell{Partitions: c.Partitions, Revision: c.Revision + 1}
+	if c.Stage == Leaving {
+		n.Partitions, n.Stage = c.To, Arriving
+	}
+	return n
 }
 
 // Placed reports whether an operator has said it.
@@ -68,8 +94,12 @@ func Name(label string) string {
 	return label
 }
 
-// The first byte of a value; another one is of a later version.
-const valueVersion = 1
+// The first byte of a value; another one is of a later version. A cell that moves is of
+// movingVersion, so that a broker that knows no moves leaves it out.
+const (
+	valueVersion  = 1
+	movingVersion = 2
+)
 
 var errValue = errors.New("layout: value is not readable; it may be of a later version")
 
@@ -86,22 +116,53 @@ var classCodec = metadata.Codec[Class]{
 	},
 }
 
-// AppendCell appends the partitions of a cell, u16 each, behind a version u8.
-func AppendCell(dst []byte, list []partition.ID) []byte {
-	dst = append(dst, valueVersion)
+// AppendCell appends the partitions of a cell, u16 each, behind a version u8. Of a tenant
+// that moves the stage u8 and the list To stand before them, the length of that a u16.
+func AppendCell(dst []byte, c Cell) []byte {
+	if c.Stage == Settled {
+		return appendList(append(dst, valueVersion), c.Partitions)
+	}
+	dst = append(dst, movingVersion, byte(c.Stage))
+	dst = appendList(binary.BigEndian.AppendUint16(dst, uint16(len(c.To))), c.To)
+	return appendList(dst, c.Partitions)
+}
+
+func appendList(dst []byte, list []partition.ID) []byte {
 	for _, p := range list {
 		dst = binary.BigEndian.AppendUint16(dst, uint16(p))
 	}
 	return dst
 }
 
-// ParseCell reads what AppendCell wrote. It copies.
-func ParseCell(b []byte) ([]partition.ID, error) {
-	if len(b) == 0 || b[0] != valueVersion || len(b)%2 != 1 {
+// ParseCell reads what AppendCell wrote, all but the Revision. It copies.
+func ParseCell(b []byte) (c Cell, err error) {
+	switch {
+	case len(b) > 0 && b[0] == valueVersion:
+		c.Partitions, err = parseList(b[1:])
+	case len(b) >= 4 && b[0] == movingVersion:
+		c.Stage = Stage(b[1])
+		n := 2 * int(binary.BigEndian.Uint16(b[2:]))
+		if b = b[4:]; c.Stage < Leaving || c.Stage > Arriving || n > len(b) || (c.Stage == Leaving) != (n > 0) || len(b) == n {
+			return Cell{}, errValue
+		}
+		if c.To, err = parseList(b[:n]); err == nil {
+			c.Partitions, err = parseList(b[n:])
+		}
+	default:
+		err = errValue
+	}
+	if err != nil {
+		return Cell{}, err
+	}
+	return c, nil
+}
+
+func parseList(b []byte) ([]partition.ID, error) {
+	if len(b)%2 != 0 {
 		return nil, errValue
 	}
 	list := make([]partition.ID, 0, len(b)/2)
-	for b = b[1:]; len(b) > 0; b = b[2:] {
+	for ; len(b) > 0; b = b[2:] {
 		list = append(list, partition.ID(binary.BigEndian.Uint16(b)))
 	}
 	if !slices.IsSorted(list) {
@@ -110,7 +171,7 @@ func ParseCell(b []byte) ([]partition.ID, error) {
 	return list, nil
 }
 
-var cellCodec = metadata.Codec[[]partition.ID]{Encode: AppendCell, Decode: ParseCell}
+var cellCodec = metadata.Codec[Cell]{Encode: AppendCell, Decode: ParseCell}
 
 // numberCodec writes decimal digits, for people who look.
 var numberCodec = metadata.Codec[int]{

@@ -42,10 +42,13 @@ type Cluster interface {
 	SetClass(ctx context.Context, ids []int, label string, replicas int) error
 	// Placements are the records of tenants that have one, in the order of their names.
 	Placements() []Placement
-	// Place says where a tenant lives that has nothing anywhere: in partitions, in those
-	// with a label, or, without either, where its plan has it. The error is Conflict if it
-	// has something, or a broker is away.
-	Place(ctx context.Context, tenant string, ids []int, label string) (Placement, error)
+	// Place says where a tenant lives. What it has goes there; the Placement has a Stage if
+	// that takes longer than the command waits. The error is Conflict if it moves already,
+	// has more than can be handed over while its clients wait, or a broker is away, and
+	// Unavailable if a broker does not answer.
+	Place(ctx context.Context, tenant string, to Place) (Placement, error)
+	// Progress is how far a tenant is that moves.
+	Progress(ctx context.Context, tenant string) Progress
 	// Settings are those of the cluster; Set changes one, and "default" is no value.
 	Settings() []Setting
 	Set(ctx context.Context, name, value string) error
@@ -119,6 +122,28 @@ type Placement struct {
 	// Revision grows when an operator says another place; Placed says that one has.
 	Revision uint64
 	Placed   bool
+	// Stage is leaving, of a tenant on its way to the partitions To, then arriving, in its
+	// Partitions, and else empty.
+	Stage string
+	To    []int
+}
+
+// Place is where a tenant is to live: in Partitions, in all with a Label, in as many as a plan
+// of Grow has, or, without any of these, where its plan has it.
+type Place struct {
+	Partitions []int
+	Label      string
+	Grow       int
+}
+
+// Progress is how far a tenant is on its way to other partitions.
+type Progress struct {
+	// Stage is that of the Placement.
+	Stage string
+	// Sessions and Retained count what has not been handed over, and Waits says what it waits
+	// for.
+	Sessions, Retained int
+	Waits              string
 }
 
 // Setting is a value that holds for all brokers.

@@ -31,7 +31,7 @@ func commands() map[string]*command {
 		"partition/show":        {args: []string{"partition", "state"}, run: partitionShow},
 		"partition/label":       {changes: true, args: []string{"partitions", "label", "replicas"}, run: partitionLabel},
 		"tenant/show":           {args: []string{"tenant"}, run: tenantShow},
-		"tenant/place":          {changes: true, args: []string{"tenant", "partitions", "dedicated", "shared"}, run: tenantPlace},
+		"tenant/place":          {changes: true, args: []string{"tenant", "partitions", "dedicated", "shared", "grow"}, run: tenantPlace},
 		"cluster/config/show":   {run: configShow},
 		"cluster/config/set":    {changes: true, args: []string{"name", "value"}, run: configSet},
 		"partition/abandon":     {changes: true, args: []string{"partition", "yes"}, run: partitionAbandon},

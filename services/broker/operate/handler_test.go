@@ -60,13 +60,21 @@ func (s *scene) Placements() []Placement {
 	return []Placement{
 		{Tenant: "acme", Partitions: []int{60, 61, 62}, Revision: 2, Placed: true},
 		{Tenant: "back", Revision: 3, Placed: true},
+		{Tenant: "roams", Partitions: []int{4}, Revision: 5, Placed: true, To: []int{5, 6}, Stage: "leaving"},
 		{Tenant: "small", Partitions: []int{7}, Revision: 1},
 	}
 }
 
-func (s *scene) Place(_ context.Context, tenant string, ids []int, label string) (Placement, error) {
-	s.did = append(s.did, fmt.Sprint("place ", tenant, ids, label))
-	return Placement{Tenant: tenant, Partitions: ids, Revision: 2, Placed: true}, nil
+func (s *scene) Place(_ context.Context, tenant string, to Place) (Placement, error) {
+	s.did = append(s.did, fmt.Sprint("place ", tenant, to.Partitions, to.Label))
+	if to.Grow > 0 {
+		s.did[len(s.did)-1] = fmt.Sprint("grow ", tenant, " ", to.Grow)
+	}
+	return Placement{Tenant: tenant, Partitions: to.Partitions, Revision: 2, Placed: true}, nil
+}
+
+func (s *scene) Progress(_ context.Context, tenant string) Progress {
+	return Progress{Stage: "leaving", Sessions: 7, Retained: 3, Waits: "b2 to answer"}
 }
 
 func (s *scene) Settings() []Setting {
@@ -201,6 +209,10 @@ func TestHandler_Commands(t *testing.T) {
 		{"POST tenant/place?tenant=new&--partitions=60", 200, `1 other tenants have some of these partitions: acme`, "place new[60]"},
 		{"POST tenant/place?tenant=new&--dedicated=acme", 200, `"Tenant":"new"`, "place new[]acme"},
 		{"POST tenant/place?tenant=new&--shared", 200, `as its plan has it`, "place new[]"},
+		{"POST tenant/place?tenant=new&--grow=8", 200, `"Tenant":"new"`, "grow new 8"},
+		{"POST tenant/place?tenant=new&--grow=0", 400, `expected --grow of 1 or more`, ""},
+		{"GET tenant/show?tenant=roams", 200, `leaving for 5-6`, ""},
+		{"GET tenant/show?tenant=roams", 200, `7 sessions and 3 retained messages are left; it waits for b2 to answer`, ""},
 		{"POST tenant/place?tenant=new", 400, `expected one of --partitions LIST`, ""},
 		{"POST tenant/place?tenant=new&shared&dedicated=x", 400, `expected one of --partitions LIST`, ""},
 		{"POST tenant/place?shared", 400, `expected the id of a tenant`, ""},

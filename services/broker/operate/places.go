@@ -60,7 +60,7 @@ func numbers(text string) (ids []int, err error) {
 	return slices.Compact(ids), nil
 }
 
-func tenantShow(_ context.Context, c Cluster, args url.Values) ([]Element, error) {
+func tenantShow(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
 	want := args.Get("tenant")
 	var rows []Row
 	for _, p := range c.Placements() {
@@ -71,7 +71,14 @@ func tenantShow(_ context.Context, c Cluster, args url.Values) ([]Element, error
 	if want != "" && len(rows) == 0 {
 		return []Element{Text(fmt.Sprintf("%s has no record: it lives in all partitions that are not reserved, or has not been here yet", want))}, nil
 	}
-	return []Element{Table(rows)}, nil
+	out := []Element{Table(rows)}
+	if want == "" {
+		return out, nil
+	}
+	if p := c.Progress(ctx, want); p.Stage != "" {
+		out = append(out, Text(fmt.Sprintf("%d sessions and %d retained messages are left; it waits for %s", p.Sessions, p.Retained, p.Waits)))
+	}
+	return out, nil
 }
 
 func placementRow(p *Placement) Row {
@@ -82,7 +89,11 @@ func placementRow(p *Placement) Row {
 	if len(p.Partitions) == 0 {
 		by, where = "plan", "as its plan has it"
 	}
-	return Row{{"Tenant", p.Tenant}, {"Partitions", where}, {"By", by}, {"Revision", p.Revision}}
+	stage := p.Stage
+	if len(p.To) > 0 {
+		stage += " for " + ranges(p.To)
+	}
+	return Row{{"Tenant", p.Tenant}, {"Partitions", where}, {"By", by}, {"Revision", p.Revision}, {"Moves", stage}}
 }
 
 func tenantPlace(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
@@ -91,26 +102,34 @@ func tenantPlace(ctx context.Context, c Cluster, args url.Values) ([]Element, er
 		return nil, errs.New(errs.Invalid, "expected the id of a tenant")
 	}
 	ways := 0
-	for _, way := range []string{"partitions", "dedicated", "shared"} {
+	for _, way := range []string{"partitions", "dedicated", "shared", "grow"} {
 		if args.Has(way) {
 			ways++
 		}
 	}
 	if ways != 1 {
-		return nil, errs.New(errs.Invalid, "expected one of --partitions LIST, --dedicated LABEL and --shared")
+		return nil, errs.New(errs.Invalid, "expected one of --partitions LIST, --dedicated LABEL, --shared and --grow N")
 	}
-	var ids []int
+	to := Place{Label: args.Get("dedicated")}
 	var err error
 	if args.Has("partitions") {
-		if ids, err = numbers(args.Get("partitions")); err != nil {
+		if to.Partitions, err = numbers(args.Get("partitions")); err != nil {
 			return nil, err
 		}
 	}
-	p, err := c.Place(ctx, tenant, ids, args.Get("dedicated"))
+	if args.Has("grow") {
+		if to.Grow, err = strconv.Atoi(args.Get("grow")); err != nil || to.Grow < 1 {
+			return nil, errs.New(errs.Invalid, "expected --grow of 1 or more, found %q", args.Get("grow"))
+		}
+	}
+	p, err := c.Place(ctx, tenant, to)
 	if err != nil {
 		return nil, err
 	}
 	out := []Element{Table([]Row{placementRow(&p)})}
+	if p.Stage != "" {
+		out = append(out, Text("it goes on by itself, and its clients wait: look at tenant show"))
+	}
 	var with []string
 	for _, o := range c.Placements() {
 		if o.Tenant != tenant && slices.ContainsFunc(o.Partitions, func(id int) bool { return slices.Contains(p.Partitions, id) }) {

@@ -48,6 +48,9 @@ const (
 	KindCell Kind = 'p'
 	// KindMoving (shard): token -> a connection that goes on at the next owner.
 	KindMoving Kind = 'm'
+	// KindHanded (shard): tenant, name, index u16 -> a piece of a session that another
+	// partition has handed over.
+	KindHanded Kind = 'h'
 	// KindLog (partition): n -> epoch, the newest batches again, for followers
 	// that lack them.
 	KindLog Kind = 'l'

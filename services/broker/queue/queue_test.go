@@ -81,6 +81,7 @@ func (s *subject) play(r *rand.Rand) {
 			}
 		case 8:
 			s.commit()
+			s.export()
 			if r.IntN(3) == 0 {
 				s.q.Rest()
 			}
@@ -219,6 +220,21 @@ func (s *subject) free(seq uint64) {
 		s.batch.Delete(DeliveryKey(nil, 3, 42, uint16(seq)+1))
 	}
 	s.q.Release(seq, &s.batch)
+}
+
+// export holds that Each has all that waits, as AppendWhole writes it, and takes none.
+func (s *subject) export() {
+	var got []string
+	err := s.q.Each(func(e *Entry) error {
+		out, err := ParseEntry(AppendWhole(nil, e))
+		if err == nil {
+			got = append(got, string(out.Message.Payload))
+		}
+		return err
+	})
+	if err != nil || !slices.Equal(got, s.waiting) {
+		s.t.Fatalf("exported %d entries, %v, expected %d", len(got), err, len(s.waiting))
+	}
 }
 
 func (s *subject) commit() {

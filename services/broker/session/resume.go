@@ -59,6 +59,9 @@ func (s *Session) Connect(nextID uint16) {
 	s.out.nextID = nextID
 }
 
+// Suspend has nothing more be sent on the connection, which Resume or Detach follows.
+func (s *Session) Suspend() { s.out.granted, s.out.sent, s.retryAt = 0, 0, 0 }
+
 // resume goes on with the connection of a restored session: what was sent stays sent
 // [MQTT-4.4.0-1], and takes its places in the client's window.
 func (s *Session) resume(now int64, c *Carried, fx *Effects) {

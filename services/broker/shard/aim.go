@@ -211,7 +211,7 @@ func (s *Shard) launchKept(origin *space, d *dispatch, aims []aim, r *outboxReco
 	d.pending = true
 	d.slot, d.gen = s.newPending()
 	q := &s.pending[d.slot]
-	q.waits, q.exact, q.part = int32(len(aims)), d.n, origin
+	q.waits, q.exact, q.part, q.tenant = int32(len(aims)), d.n, origin, d.tenant
 	s.wait(origin.ledger, waiter{after: func() { s.launch(origin.id, d, aims) }})
 }
 

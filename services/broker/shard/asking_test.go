@@ -21,9 +21,9 @@ type fewOwners struct {
 	owned map[partition.ID]bool
 }
 
-func (c *fewOwners) Self() string                         { return "a" }
-func (c *fewOwners) Brokers() []string                    { return nil }
-func (c *fewOwners) Cell(string) ([]partition.ID, uint64) { return nil, 0 }
+func (c *fewOwners) Self() string      { return "a" }
+func (c *fewOwners) Brokers() []string { return nil }
+func (c *fewOwners) Cell(string) Cell  { return Cell{} }
 
 func (c *fewOwners) Owner(p partition.ID) (string, uint64) {
 	if c.owned[p] {

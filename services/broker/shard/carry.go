@@ -28,6 +28,20 @@ const (
 // open batch. It reports false if the
 // connection has more than a record may hold, or something that cannot be read.
 func (s *Shard) carry(se *sess, token uint64, c session.Carried, since int64) bool {
+	b, ok := s.wrap(se, token, c, since)
+	if !ok {
+		return false
+	}
+	s.keepCell(se.tenant, se.space)
+	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
+	return true
+}
+
+// wrap makes the record of a connection, which takes what a session without records has.
+func (s *Shard) wrap(se *sess, token uint64, c session.Carried, since int64) (b []byte, ok bool) {
+	if se.packed != nil {
+		return se.packed, true
+	}
 	labels := *se.origin
 	labels.Username, labels.Peer = se.user, se.peer
 	open, _, _ := link.AppendUp(nil, &link.Up{Frames: []link.UpFrame{{Kind: link.UpOpen, Open: &link.Open{
@@ -38,7 +52,7 @@ func (s *Shard) carry(se *sess, token uint64, c session.Carried, since int64) bo
 	if !se.Durable() {
 		flags |= carryWhole
 	}
-	b := append([]byte(nil), recordVersion, flags)
+	b = append(b, recordVersion, flags)
 	b = binary.BigEndian.AppendUint64(b, se.ID)
 	b = binary.BigEndian.AppendUint16(b, se.Stored().NextID)
 	b = binary.BigEndian.AppendUint64(b, uint64(se.connectedAt))
@@ -49,15 +63,11 @@ func (s *Shard) carry(se *sess, token uint64, c session.Carried, since int64) bo
 	}
 	b = wire.AppendBytes(b, open)
 	if !se.Durable() {
-		var ok bool
 		if b, ok = s.carryWhole(b, se); !ok {
-			return false
+			return nil, false
 		}
 	}
-	b = binary.BigEndian.AppendUint64(b, uint64(since))
-	s.keepCell(se.tenant, se.space)
-	s.batch(se.space).Put(partition.KeyU64(nil, se.space.id, partition.KindMoving, token), b)
-	return true
+	return binary.BigEndian.AppendUint64(b, uint64(since)), true
 }
 
 // carryOn has connections go on to the next owner that have not come here from the last
@@ -84,9 +94,7 @@ func (s *Shard) carryWhole(b []byte, se *sess) (out []byte, ok bool) {
 		b = wire.AppendBytes(b, subs[i].Filter)
 		b = wire.AppendBytes(b, appendOptions(nil, &subs[i]))
 	}
-	var ids []byte
-	se.Inbounds(func(id uint16) { ids = binary.BigEndian.AppendUint16(ids, id) })
-	b = wire.AppendBytes(b, ids)
+	b = wire.AppendBytes(b, inboundIDs(se))
 	flying := se.Flying()
 	b = binary.AppendUvarint(b, uint64(len(flying)))
 	var entry []byte

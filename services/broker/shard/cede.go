@@ -52,6 +52,8 @@ type pause struct {
 	// token is that of its DownPause, 0 before that. paused: it was answered.
 	token  uint64
 	paused bool
+	// stopped: it is paused because its tenant goes to other partitions.
+	stopped bool
 	// carried: what the connection has is written under the token.
 	carried bool
 }
@@ -125,7 +127,7 @@ func (s *Shard) lookCede(sp *space) {
 			continue
 		}
 		if len(se.replays) == 0 || c.looks >= cedeSoon {
-			ch.token = s.next(sp)
+			ch.token = s.token(sp)
 			c.unpaused++
 			s.tell(ch, link.DownFrame{Kind: link.DownPause, Bytes: ch.token})
 		}
@@ -138,15 +140,25 @@ func (s *Shard) lookCede(sp *space) {
 	s.after(cedeEvery, func() { s.lookCede(sp) })
 }
 
+// tokenBits are those of a token that the number of its partition has.
+const tokenBits = 48
+
+// token is one for a connection that goes on elsewhere, maybe in another partition: no
+// partition gives it a second time.
+func (s *Shard) token(p *space) uint64 { return (uint64(p.id)+1)<<tokenBits | s.next(p) }
+
 // paused notes that nothing comes from a client any more, and seals its partition if
 // that was the last one to wait for.
 func (s *Shard) paused(ch *Channel) {
 	sp := s.spaces[ch.part]
-	if sp == nil || sp.ceding == nil || ch.token == 0 || ch.paused {
+	if sp == nil || ch.token == 0 || ch.paused {
 		return
 	}
 	ch.paused = true
 	c := sp.ceding
+	if c == nil || ch.stopped {
+		return // its tenant moves, or the partition sees it when it looks next
+	}
 	if c.unpaused--; c.unpaused == 0 && s.mayAllGo(c) {
 		s.close(sp)
 	}

@@ -15,43 +15,87 @@ import (
 // of them by its id, a retained message by its topic. Whoever serves a partition looks
 // itself, in the turn in which a client comes, whether that is the right one.
 
+// Stage is how far a tenant is on its way to other partitions, with what it has
+// (docs/adr/0037).
+type Stage uint8
+
+// The stages. Nobody of a tenant that is not Settled is let in.
+const (
+	// Settled: it does not move.
+	Settled Stage = iota
+	// Leaving: its partitions hand what does not belong to them any more to others.
+	Leaving
+	// Arriving: all is handed over, and is taken up.
+	Arriving
+)
+
+// Cell is the record of a tenant's partitions. It is not changed.
+type Cell struct {
+	// List are the partitions, nil for those that the plan has. While the tenant is
+	// Leaving they are those that it leaves, and To where it goes.
+	List, To []partition.ID
+	Stage    Stage
+	// Revision tells which of two records is the newer one; 0 is no record.
+	Revision uint64
+}
+
 // cell never changes.
 type cell struct {
-	list     []partition.ID
+	list, to []partition.ID
+	stage    Stage
 	revision uint64
 	// known says that the list is a record's; else it is what there is to choose from
 	// before somebody of the tenant has come.
 	known bool
 }
 
-// settle takes a newer record of the cell. Without a list it is what the plan has, which
-// who comes next says.
-func (t *Tenant) settle(list []partition.ID, revision uint64) {
+// settle takes a newer record of the cell, and returns the one before it, or nil if it
+// is not newer. Without a list it is what the plan has, which who comes next says.
+func (t *Tenant) settle(r Cell) (was *cell) {
 	for {
 		old := t.cell.Load()
-		if revision < old.revision || revision == old.revision && (old.known || list == nil) {
-			return
+		if r.Revision < old.revision || r.Revision == old.revision && (old.known || r.List == nil) {
+			return nil
 		}
-		now := &cell{list: list, revision: revision, known: list != nil}
-		if list == nil {
+		now := &cell{list: r.List, to: r.To, stage: r.Stage, revision: r.Revision, known: r.List != nil}
+		if r.List == nil {
 			now.list = old.list
 		}
 		if t.cell.CompareAndSwap(old, now) {
-			return
+			return old
 		}
 	}
 }
 
 // SetCell takes a record of a tenant's cell; see Cluster.Cell. An older one than what is
 // known says nothing.
-func (st *Set) SetCell(tenant string, list []partition.ID, revision uint64) {
+func (st *Set) SetCell(tenant string, c Cell) {
 	st.mu.RLock()
 	t := st.mu.tenants[tenant]
 	st.mu.RUnlock()
 	if t != nil { // else it is asked for when it is made
-		t.settle(list, revision)
+		st.settled(t, c)
 	}
 }
+
+// settled takes a record of a tenant's cell, and has the shards do what follows of it.
+func (st *Set) settled(t *Tenant, c Cell) {
+	was := t.settle(c)
+	if was == nil || c.Stage == Leaving {
+		return
+	}
+	for _, s := range st.shards {
+		s.call(func() {
+			s.arrive(t)
+			if was.stage != Settled {
+				s.resumeTenant(t)
+			}
+		})
+	}
+}
+
+// moves reports whether nobody of the tenant is let in because it goes to other partitions.
+func (t *Tenant) moves() bool { return t.cell.Load().stage != Settled }
 
 // closure says until when nobody of a tenant is let in, in Unix milliseconds, and for whom.
 type closure struct {
@@ -61,7 +105,7 @@ type closure struct {
 
 func (t *Tenant) isHeld(now int64) bool {
 	h := t.held.Load()
-	return h != nil && now < h.until
+	return h != nil && now < h.until || t.moves()
 }
 
 // Hold lets nobody of a tenant in for a time: who comes is sent to the partition again,
@@ -89,10 +133,13 @@ func (st *Set) Release(tenant, by string) {
 
 // cellFor is the cell of a tenant of whom somebody comes.
 func (st *Set) cellFor(t *Tenant, o *link.Open) []partition.ID {
+	if plan := int64(o.Partitions) + 1; t.plan.Load() != plan {
+		t.plan.Store(plan)
+	}
 	c := t.cell.Load()
 	if st.cluster != nil && !c.known && o.Partitions > 0 {
-		if list, revision := st.cluster.Place(t.id, int(o.Partitions)); revision > 0 {
-			t.settle(list, revision)
+		if r := st.cluster.Place(t.id, int(o.Partitions)); r.Revision > 0 {
+			st.settled(t, r)
 			c = t.cell.Load()
 		}
 	}
@@ -102,12 +149,16 @@ func (st *Set) cellFor(t *Tenant, o *link.Open) []partition.ID {
 // mislaid reports whether who comes by ch belongs elsewhere, or cannot be told where,
 // and has the gateway hear of it.
 func (s *Shard) mislaid(ch *Channel, o *link.Open) bool {
-	if s.set.cluster == nil || o.Labels.Listener == link.ListenerAPI && o.SessionExpiry == 0 {
+	if s.set.cluster == nil {
 		return false
 	}
 	t := ch.tenant
-	part := s.set.partOf(t, o)
-	if o.Placement > t.cell.Load().revision || t.isHeld(s.now) {
+	api := o.Labels.Listener == link.ListenerAPI && o.SessionExpiry == 0
+	part := ch.part
+	if !api {
+		part = s.set.partOf(t, o)
+	}
+	if !api && o.Placement > t.cell.Load().revision || t.isHeld(s.now) {
 		owner, _ := s.set.cluster.Owner(part)
 		ch.part = part
 		s.movedTo(ch, owner)
@@ -144,11 +195,55 @@ func (s *Shard) keepCell(t *Tenant, p *space) {
 		p.cells = make(map[*Tenant]uint64)
 	}
 	p.cells[t] = c.revision
-	value := binary.BigEndian.AppendUint64(nil, c.revision)
-	for _, id := range c.list {
-		value = binary.BigEndian.AppendUint16(value, uint16(id))
+	s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindCell, t.id, ""), c.append(nil))
+}
+
+// movingBits are those of the revision in a stored cell that hold its stage.
+const movingBits = 62
+
+// append encodes the cell: revision u64, whose highest two bits are the stage; for one
+// that is Leaving the length of the list To, u16, and that; then the list, u16 each.
+func (c *cell) append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, c.revision|uint64(c.stage)<<movingBits)
+	if c.stage == Leaving {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(len(c.to)))
+		for _, id := range c.to {
+			dst = binary.BigEndian.AppendUint16(dst, uint16(id))
+		}
 	}
-	s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindCell, t.id, ""), value)
+	for _, id := range c.list {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(id))
+	}
+	return dst
+}
+
+// parseCell reads what append wrote.
+func parseCell(b []byte) (c Cell, err error) {
+	if len(b) < 10 || len(b)%2 != 0 {
+		return c, partition.ErrBadKey
+	}
+	c.Revision = binary.BigEndian.Uint64(b)
+	c.Stage = Stage(c.Revision >> movingBits)
+	c.Revision &= 1<<movingBits - 1
+	b = b[8:]
+	list := func(b []byte) (out []partition.ID) {
+		for ; len(b) > 0; b = b[2:] {
+			out = append(out, partition.ID(binary.BigEndian.Uint16(b)))
+		}
+		return out
+	}
+	if c.Stage == Leaving {
+		n := 2 * int(binary.BigEndian.Uint16(b))
+		if b = b[2:]; n == 0 || n >= len(b) {
+			return c, partition.ErrBadKey
+		}
+		c.To, b = list(b[:n]), b[n:]
+	}
+	if c.Stage > Arriving {
+		return c, partition.ErrBadKey
+	}
+	c.List = list(b)
+	return c, nil
 }
 
 // restoreCells reads what keepCell wrote.
@@ -158,19 +253,20 @@ func (s *Shard) restoreCells(p *space) error {
 	}
 	return s.scan(p, partition.KindCell, func(key, value []byte) error {
 		tenant, _, err := partition.SplitNamed(key)
-		if err != nil || len(value) < 10 || len(value)%2 != 0 {
-			return partition.ErrBadKey
+		var c Cell
+		if err == nil {
+			c, err = parseCell(value)
 		}
-		var list []partition.ID
-		for b := value[8:]; len(b) > 0; b = b[2:] {
-			list = append(list, partition.ID(binary.BigEndian.Uint16(b)))
+		if err != nil {
+			return err
 		}
-		t, revision := s.set.Tenant(tenant), binary.BigEndian.Uint64(value)
-		t.settle(list, revision)
+		t := s.set.Tenant(tenant)
+		s.set.settled(t, c)
+		p.stop(t, c.Revision)
 		if p.cells == nil {
 			p.cells = make(map[*Tenant]uint64)
 		}
-		p.cells[t] = revision
+		p.cells[t] = c.Revision
 		return nil
 	})
 }

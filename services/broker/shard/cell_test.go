@@ -81,7 +81,7 @@ func TestCell_WaitsForTheRecord(t *testing.T) {
 	}
 	_, f := n.celled(t, "t2", id, 0, 2)
 	refused(f)
-	n.set.SetCell("t2", []partition.ID{p}, 2)
+	n.set.SetCell("t2", Cell{List: []partition.ID{p}, Revision: 2})
 	if _, f = n.celled(t, "t2", id, 0, 2); f.Kind != link.DownOpened {
 		t.Errorf("with the record it is answered %+v", f.DownFrame)
 	}
@@ -103,11 +103,11 @@ func TestCell_WaitsForTheRecord(t *testing.T) {
 		t.Errorf("held no more it is answered %+v", f.DownFrame)
 	}
 	// An older record says nothing, one without a list that the plan says it.
-	n.set.SetCell("t2", []partition.ID{1}, 1)
+	n.set.SetCell("t2", Cell{List: []partition.ID{1}, Revision: 1})
 	if got := n.set.Tenant("t2").parts(); !slices.Equal(got, []partition.ID{p}) {
 		t.Errorf("an older record is taken: %v", got)
 	}
-	n.set.SetCell("t2", nil, 3)
+	n.set.SetCell("t2", Cell{Revision: 3})
 	if c := n.set.Tenant("t2").cell.Load(); c.known || c.revision != 3 {
 		t.Errorf("given back: %+v", c)
 	}

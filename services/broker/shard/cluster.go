@@ -17,11 +17,10 @@ type Cluster interface {
 	// Owner is the broker that a partition belongs to as far as is known, empty for
 	// none, and the epoch of that.
 	Owner(partition.ID) (name string, epoch uint64)
-	// Cell is the record of a tenant's partitions, whose list is nil if they are those
-	// that its plan has, and the revision of that, 0 if there is no record. Place is the
-	// cell of a tenant that comes, of m partitions by its plan; 0 is all. The lists are not changed.
-	Cell(tenant string) (list []partition.ID, revision uint64)
-	Place(tenant string, m int) (list []partition.ID, revision uint64)
+	// Cell is the record of a tenant's partitions. Place is that of a tenant that comes,
+	// of m partitions by its plan; 0 is all.
+	Cell(tenant string) Cell
+	Place(tenant string, m int) Cell
 	// Append is that of a host.Host.
 	Append(p partition.ID, epoch uint64, batch []byte, done func(error))
 	// Brokers are the other brokers that own partitions, and Table is all that is
@@ -32,6 +31,9 @@ type Cluster interface {
 	// its partitions; done is called once, unless there is an error at once.
 	Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error
 	Ask(to string, q *link.Query, done func(*link.Answer, error)) error
+	// Hand has another broker take what TakeHanded takes, which is not changed afterwards;
+	// done is called once, with what it says, false if there is no answer. The error is as for Send.
+	Hand(to string, b []byte, done func(ok bool)) error
 	// AddRoute has all brokers know that a partition has subscriptions to a filter,
 	// and calls reached once when those that can be reached do; RemoveRoute has them
 	// forget it.

@@ -24,7 +24,9 @@ type waiter struct {
 	entry *queue.Entry
 	// after is run; parcel is a publish of another shard that waits for its
 	// answer; slot (with se, after and parcel nil) is one of this shard.
-	after  func()
+	after func()
+	// lost, with after, is run instead if the partition is lost first.
+	lost   func()
 	slot   uint32
 	gen    uint32
 	parcel *parcel

@@ -8,6 +8,10 @@ import (
 	"github.com/manormq/manor/services/broker/session"
 )
 
+// movingTick is how often it is looked whether a tenant has arrived whose sessions have
+// something due, in milliseconds.
+const movingTick = 1000
+
 // deadlines is a heap of the sessions that have a deadline, by when a Tick does
 // something: delayed wills, session expiry, and what a member of a group
 // keeps for too long. A session stands in it once, at
@@ -82,6 +86,11 @@ func (s *Shard) schedule() {
 func (s *Shard) tick() {
 	for len(s.deadlines) > 0 && s.deadlines[0].deadline <= s.now {
 		se := s.deadlines[0]
+		if se.tenant.moves() { // it would publish
+			se.deadline = s.now + movingTick
+			heap.Fix(&s.deadlines, 0)
+			continue
+		}
 		if m := se.member; m != nil && m.checkAt != 0 && m.checkAt <= s.now {
 			s.checkMember(se)
 			s.due(se)

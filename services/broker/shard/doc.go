@@ -23,5 +23,9 @@
 // cede.go (at the old owner), carry.go (the record of a connection), await.go (at
 // the new one).
 //
-// The package owns the key kinds s, f, n, i, o, a and m.
+// A tenant that goes to other partitions stands still meanwhile: stop.go (its connections
+// are let go of), mover.go (when nothing of it is under way), hand.go and handed.go (its
+// sessions and retained messages cross).
+//
+// The package owns the key kinds s, f, n, i, o, a, p, m and h.
 package shard

@@ -94,7 +94,7 @@ func (st *Set) guestPart(t *Tenant, client mqtt.ClientID) partition.ID {
 func (s *Shard) openGuest(ch *Channel, o *link.Open) {
 	own := partition.Choose(ch.tenant.parts(), string(o.ClientID))
 	// The sessions of a sealed partition are here still, by their client ids.
-	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || s.set.Serves(own) || s.ceded[own] != nil {
+	if p := s.spaces[ch.part]; p == nil || p.ceding != nil || ch.tenant.isHeld(s.now) || s.set.Serves(own) || s.ceded[own] != nil {
 		ch.part = own
 		s.elsewhere(ch)
 		return

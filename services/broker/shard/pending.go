@@ -20,6 +20,8 @@ type pending struct {
 	// exact is the number of the outbox record, or 0.
 	exact uint64
 	part  *space
+	// tenant is that of a publish without a publisher's session.
+	tenant *Tenant
 	// kept counts those of waits that are handed off: where there are no others the
 	// publisher is told, and the record stays.
 	kept   int32

@@ -51,6 +51,10 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 	case link.QueryUsage:
 		a.Found, a.Usage = true, t.Usage()
 	case link.QueryClient, link.QueryKick:
+		if q.Kind == link.QueryKick && t.moves() {
+			a.Error = "the tenant is on its way to other partitions; ask again when it is there"
+			return a
+		}
 		s := st.shardOf(partition.Choose(t.parts(), string(q.ClientID)))
 		s.ask(func() { s.one(t, q, a) })
 	case link.QueryClients:

@@ -133,30 +133,34 @@ func (s *Shard) restoreSessions(p *space, bySid map[uint64]*sess) error {
 		if err != nil {
 			return err
 		}
-		t := s.set.Tenant(tenant)
-		limits := unlimited
-		limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
-		limits.Settings.LIFO, limits.Settings.UpgradeQoS, limits.Settings.Balance = r.lifo, r.upgrade, r.balance
-		limits.Settings.Member = r.member
-		se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
-		id, nth := splitName(client)
-		se.Session = *session.Restore(r.sid, id, r.Stored)
-		switch head := s.session(t, id); {
-		case astray(t, p.id, string(id), se.Durable()):
-			se.guest = true // it died with its broker, and its will goes out
-		case head != nil:
-			s.enkin(head, se, r.balance)
-		default:
-			s.put(se)
-		}
-		se.nth = nth
-		bySid[r.sid] = se
-		t.all.Add(1)
-		if se.Durable() {
-			t.sessions.Add(1)
-		}
+		bySid[r.sid] = s.restoreSession(s.set.Tenant(tenant), p, client, &r)
 		return nil
 	})
+}
+
+// restoreSession makes a session of its record, which is under that name.
+func (s *Shard) restoreSession(t *Tenant, p *space, name string, r *sessionRecord) *sess {
+	limits := unlimited
+	limits.QueueMessages, limits.QueueBytes = r.queueMessages, r.queueBytes
+	limits.Settings.LIFO, limits.Settings.UpgradeQoS, limits.Settings.Balance = r.lifo, r.upgrade, r.balance
+	limits.Settings.Member = r.member
+	se := &sess{tenant: t, space: p, limits: shared(s.limits, limits), origin: shared(s.origins, link.Labels{})}
+	id, nth := splitName(name)
+	se.Session = *session.Restore(r.sid, id, r.Stored)
+	switch head := s.session(t, id); {
+	case astray(t, p.id, string(id), se.Durable()):
+		se.guest = true // it died with its broker, and its will goes out
+	case head != nil:
+		s.enkin(head, se, r.balance)
+	default:
+		s.put(se)
+	}
+	se.nth = nth
+	t.all.Add(1)
+	if se.Durable() {
+		t.sessions.Add(1)
+	}
+	return se
 }
 
 // restoreParts gives the sessions their subscriptions and their QoS 1 and 2

@@ -125,8 +125,9 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 		return
 	}
 	s.restoreRetained(p)
+	s.arriveAll(p)
 	for _, se := range s.orderedSessions(bySid) {
-		if !se.gone && se.head() && se.awaited == nil {
+		if !se.gone && se.head() && se.awaited == nil && !se.tenant.moves() {
 			s.loseConnection(se)
 		}
 	}
@@ -256,6 +257,8 @@ func (s *Shard) abandon(se *sess) {
 // forfeit goes on with what waits for a commit that will not come from here.
 func (s *Shard) forfeit(w *waiter) {
 	switch {
+	case w.lost != nil:
+		w.lost()
 	case w.se != nil, w.after != nil:
 		// The session is gone, and comes back elsewhere with what was committed.
 	case w.parcel != nil:

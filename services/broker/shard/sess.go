@@ -58,6 +58,9 @@ type sess struct {
 	replays []*replay
 	// awaited is set after a planned move, until the connection of then goes on here.
 	awaited *awaited
+	// packed is the record of its connection, once that was made to be handed over: what
+	// was in memory alone is there and nowhere else.
+	packed []byte
 	// ending says that the session is over and gives away what it can; gone,
 	// that it is forgotten.
 	ending, gone bool
@@ -109,8 +112,13 @@ type space struct {
 	// applied is, for each origin partition, the highest n whose exact
 	// publish was delivered here.
 	applied map[partition.ID]uint64
-	// cells are the revisions of the cells that it keeps; see keepCell.
-	cells map[*Tenant]uint64
+	// cells are the revisions of the cells that it keeps; see keepCell. stops are those of
+	// tenants that are Leaving and have stopped here, and stopped those with which all
+	// that the tenant has is committed.
+	cells, stops, stopped map[*Tenant]uint64
+	// handing are the tenants of which something is on its way to another partition, arriving
+	// those of which something that was handed is being taken up.
+	handing, arriving map[*Tenant]bool
 }
 
 // sealed reports whether nothing more may be written here before it moves.

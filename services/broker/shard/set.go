@@ -72,8 +72,10 @@ type Set struct {
 	handedOff atomic.Int64
 	handOffs  struct{ tenant, all, after int64 }
 	keepsWait time.Duration
-	guests    guests
-	settling  settling
+	// hands are handBytes and pieceBytes.
+	hands    struct{ most, piece int }
+	guests   guests
+	settling settling
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
@@ -146,6 +148,7 @@ func New(c Config) (*Set, error) {
 	st.inside.Store(c.Cluster == nil)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
 	st.keepsWait = keepsWait
+	st.hands.most, st.hands.piece = handBytes, pieceBytes
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions - c.Reserved {
 		st.cell = append(st.cell, partition.ID(i))

@@ -128,6 +128,8 @@ type Shard struct {
 	keeps    keeps
 	// handOffSaid is when the log was told last that no more may be handed off.
 	handOffSaid int64
+	// stops are the tenants that move and stop.
+	stops map[*Tenant]*stopping
 
 	fans    []fan
 	pending []pending

@@ -51,6 +51,9 @@ type Stats struct {
 	// HandedOff were acknowledged although a partition could not be given them yet;
 	// HandOffFull were not, since as much was as may be.
 	HandedOff, HandOffFull atomic.Uint64
+	// Handed are the sessions that were handed to other partitions, and HandedRetained the
+	// retained messages.
+	Handed, HandedRetained atomic.Uint64
 	// Guests are guest sessions that were opened.
 	Guests atomic.Uint64
 	drops  [dropReasons]atomic.Uint64

@@ -150,6 +150,8 @@ func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
 	first, st.owner, st.links = st.out == 0, owner, s.set.lostLinks.Load()
 	st.out++
+	f.tenant.flying.Add(1)
+	f.tenant.flown.Add(1)
 	s.keepDeparts(f)
 	if f.n != 0 {
 		f.after = 0
@@ -222,6 +224,7 @@ func (s *Shard) landed(x *sent) {
 	for _, f := range x.flights {
 		st := f.stream
 		st.out--
+		f.tenant.flying.Add(-1)
 		if f.n != 0 {
 			st.exact--
 		}

@@ -28,10 +28,10 @@ type oneOther struct {
 	done  []func(cluster.Answer)
 }
 
-func (c *oneOther) Self() string                         { return "a" }
-func (c *oneOther) Cell(string) ([]partition.ID, uint64) { return nil, 0 }
-func (c *oneOther) Owner(partition.ID) (string, uint64)  { return "b", c.epoch }
-func (c *oneOther) Lost(partition.ID, uint64)            {}
+func (c *oneOther) Self() string                        { return "a" }
+func (c *oneOther) Cell(string) Cell                    { return Cell{} }
+func (c *oneOther) Owner(partition.ID) (string, uint64) { return "b", c.epoch }
+func (c *oneOther) Lost(partition.ID, uint64)           {}
 
 func (c *oneOther) Send(_ string, e *cluster.Enqueue, done func(cluster.Answer)) error {
 	if c.down {

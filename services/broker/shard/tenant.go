@@ -19,6 +19,9 @@ type Tenant struct {
 	// messages, held whether nobody of it is let in; see Hold.
 	cell atomic.Pointer[cell]
 	held atomic.Pointer[closure]
+	// plan is how many partitions the plan has, as the last client said that came, and 1;
+	// 0 before that.
+	plan atomic.Int64
 
 	// mayRetain says that something was retained. A publisher sets it before it
 	// matches, a subscriber reads it after its route is there: who reads false
@@ -32,6 +35,8 @@ type Tenant struct {
 	all                       atomic.Int64
 	queueMessages, queueBytes atomic.Int64
 	retained, retainedBytes   atomic.Int64
+	// flying are the flights that are under way, flown those that ever were.
+	flying, flown atomic.Int64
 	// handedOff are bytes, counted as handOffSize does.
 	handedOff atomic.Int64
 	// flows count for each shard, whose turn alone writes them.

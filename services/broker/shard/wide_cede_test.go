@@ -4,8 +4,6 @@ package shard
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,17 +17,12 @@ import (
 // in order and at QoS 2 once; no will is sent; and nothing is left of it all.
 // WIDE_SEEDS says how many worlds there are.
 func TestWide_Planned(t *testing.T) {
-	seeds := 2
-	if v, err := strconv.Atoi(os.Getenv("WIDE_SEEDS")); err == nil {
-		seeds = v
-	}
-	for seed := 1; seed <= seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { playPlanned(t, uint64(seed)) })
+	for seed := range wideSeeds() {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { playPlanned(t, newWide(t, seed, 3), seed) })
 	}
 }
 
-func playPlanned(t *testing.T, seed uint64) {
-	w := newWide(t, seed, 3)
+func playPlanned(t *testing.T, w *wide, seed uint64) {
 	w.spread = int(seed%4) * 2
 	var all, subs, group, pubs []*wideClient
 	var lives sync.WaitGroup
@@ -79,13 +72,14 @@ func playPlanned(t *testing.T, seed uint64) {
 		}
 		return ""
 	}
-	moves := 0
+	moves, stop := 0, w.roam()
 	for end := time.Now().Add(10 * time.Second); (published() != "" || moves < 40) && time.Now().Before(end); moves++ {
 		w.mu.Lock()
 		p, n := partition.ID(w.rand.IntN(wideParts)), w.nodes[w.rand.IntN(len(w.nodes))]
 		w.mu.Unlock()
 		w.give(p, n, true)
 	}
+	stop()
 	await("published", 10*time.Second, published)
 	total := widePublishers * wideMessages
 	await("delivered", 10*time.Second, func() string {

@@ -351,6 +351,9 @@ func (c *wideClient) frame(r *record) {
 	case link.DownAck:
 		c.acked(r)
 	case link.DownMoved, link.DownClose:
+		if r.Kind == link.DownMoved && partition.ID(r.Moved.Partition) != c.part {
+			c.part = partition.ID(r.Moved.Partition)
+		}
 		switch {
 		case r.Kind == link.DownClose:
 			c.moving = nil

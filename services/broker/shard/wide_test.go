@@ -4,6 +4,7 @@ package shard
 
 import (
 	"fmt"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +21,13 @@ import (
 // messages of a publisher come in their order, and nothing is left of it all. WIDE_SEEDS
 // says how many worlds there are, WIDE_FROM the first.
 func TestWide(t *testing.T) {
+	for seed := range wideSeeds() {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { playWide(t, newWide(t, seed, 3), seed) })
+	}
+}
+
+// wideSeeds are the worlds to be played.
+func wideSeeds() iter.Seq[uint64] {
 	seeds, from := 2, 1
 	if v, err := strconv.Atoi(os.Getenv("WIDE_SEEDS")); err == nil {
 		seeds = v
@@ -27,8 +35,9 @@ func TestWide(t *testing.T) {
 	if v, err := strconv.Atoi(os.Getenv("WIDE_FROM")); err == nil {
 		from = v
 	}
-	for seed := from; seed < from+seeds; seed++ {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { playWide(t, uint64(seed)) })
+	return func(yield func(uint64) bool) {
+		for seed := from; seed < from+seeds && yield(uint64(seed)); seed++ {
+		}
 	}
 }
 
@@ -37,8 +46,7 @@ const (
 	wideMessages   = 150
 )
 
-func playWide(t *testing.T, seed uint64) {
-	w := newWide(t, seed, 3)
+func playWide(t *testing.T, w *wide, seed uint64) {
 	w.spread = int(seed%4) * 2
 	var all, subs, group, pubs []*wideClient
 	var lives sync.WaitGroup
@@ -89,6 +97,7 @@ func playWide(t *testing.T, seed uint64) {
 		}
 		return ""
 	}
+	stop := w.roam()
 	for end := time.Now().Add(10 * time.Second); published() != "" && time.Now().Before(end); {
 		w.chaos()
 		w.mu.Lock()
@@ -102,6 +111,7 @@ func playWide(t *testing.T, seed uint64) {
 		}
 		time.Sleep(pause)
 	}
+	stop()
 	await("published", 10*time.Second, published)
 	if t.Failed() {
 		t.Log(w.leftovers())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -34,6 +35,8 @@ type wide struct {
 	log    *slog.Logger
 	// spread is how many partitions the clients' tenant has, 0 for all; before them.
 	spread int
+	// roams: the clients' tenant goes elsewhere again after that time; 0 is never.
+	roams time.Duration
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -41,9 +44,11 @@ type wide struct {
 	nodes []*wideNode
 	parts [wideParts]widePart
 	keys  map[wideKey]wideValue
+	// cells are the records of placed tenants.
+	cells map[string]Cell
 	// split: no broker reaches another.
 	split bool
-	stats struct{ appended, unowned, lost, moves, crashes, cuts int }
+	stats struct{ appended, unowned, lost, moves, crashes, cuts, places int }
 }
 
 // widePart is a partition: its owner, and what that has appended and is not committed.
@@ -83,6 +88,8 @@ type wideNode struct {
 
 	// links, guarded by wide.mu, are what is on its way to others, by name.
 	links map[string]*wideLink
+	// cells, guarded by wide.mu, are the records of placed tenants that it has.
+	cells map[string]Cell
 	// lost, guarded by wide.mu, are the epochs under which partitions were lost.
 	lost [wideParts]uint64
 }
@@ -115,7 +122,7 @@ func newWide(t *testing.T, seed uint64, nodes int) *wide {
 		level = slog.LevelDebug
 	}
 	w := &wide{
-		t: t, store: mem.New(), rand: rand.New(rand.NewPCG(seed, 1)), inside: seed%2 == 1, keys: map[wideKey]wideValue{},
+		t: t, store: mem.New(), rand: rand.New(rand.NewPCG(seed, 1)), inside: seed%2 == 1, keys: map[wideKey]wideValue{}, cells: map[string]Cell{},
 		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: level})),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -143,6 +150,9 @@ func newWide(t *testing.T, seed uint64, nodes int) *wide {
 // begin starts a broker, in the place of one of its name that has died.
 func (w *wide) begin(name string) *wideNode {
 	n := &wideNode{w: w, name: name, links: map[string]*wideLink{}, dead: make(chan struct{})}
+	w.mu.Lock()
+	n.cells = maps.Clone(w.cells)
+	w.mu.Unlock()
 	n.told = newWideQueue(func(f func()) { f() })
 	n.gw = &wideGateway{channels: map[link.Channel]*wideConn{}}
 	var err error
@@ -153,6 +163,9 @@ func (w *wide) begin(name string) *wideNode {
 		w.t.Fatal(err)
 	}
 	n.set.SetInside(w.inside)
+	if w.inside { // else all of a session is one piece
+		n.set.hands.most, n.set.hands.piece = 3000, 700
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -353,12 +366,19 @@ func (n *wideNode) Owner(p partition.ID) (name string, epoch uint64) {
 }
 
 // Cell implements Cluster: a broker knows of no cell before somebody comes, as one
-// whose metadata lags behind.
-func (n *wideNode) Cell(string) ([]partition.ID, uint64) { return nil, 0 }
+// whose metadata lags behind, but of those that somebody has placed.
+func (n *wideNode) Cell(tenant string) Cell {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	return n.cells[tenant]
+}
 
 // Place implements Cluster.
-func (n *wideNode) Place(tenant string, m int) ([]partition.ID, uint64) {
-	return wideCell(tenant, m), 1
+func (n *wideNode) Place(tenant string, m int) Cell {
+	if c := n.Cell(tenant); c.Revision > 0 {
+		return c
+	}
+	return Cell{List: wideCell(tenant, m), Revision: 1}
 }
 
 // wideCell is the cell of a tenant of m partitions.

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package layout
+
+import (
+	"context"
+	"slices"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/metadata"
+	"github.com/manormq/manor/services/broker/partition"
+)
+
+// Move says that a tenant leaves for the partitions to, with what it has. From when a broker has
+// the record nobody of the tenant is let in there, until Advance has said twice that
+// the next stage begins. It returns as Place does; the error may be Conflict, if the tenant
+// is on its way already or lives in these.
+func (l *Layout) Move(ctx context.Context, tenant string, to []partition.ID) (Cell, error) {
+	to, err := l.listFor(tenant, to)
+	if err != nil {
+		return Cell{}, err
+	}
+	if len(to) == 0 {
+		return Cell{}, errs.New(errs.Invalid, "expected the partitions where %s is to live", tenant)
+	}
+	old, _ := l.Cell(tenant)
+	c := Cell{Partitions: old.Partitions, To: to, Stage: Leaving, Revision: max(old.Revision, drawn) + 1}
+	if len(c.Partitions) == 0 {
+		c.Partitions = l.drawnFrom
+	}
+	switch {
+	case old.Stage != Settled:
+		return Cell{}, errMoves(tenant)
+	case slices.Equal(c.Partitions, to):
+		return Cell{}, errs.New(errs.Conflict, "%s lives in these partitions", tenant)
+	}
+	return c, l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, c, c.Revision)})
+}
+
+// Moving are the records of the tenants that move, by tenant.
+func (l *Layout) Moving() map[string]Cell {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := make(map[string]Cell, len(l.mu.moving))
+	for tenant := range l.mu.moving {
+		out[tenant] = l.mu.cells[tenant]
+	}
+	return out
+}
+
+// Advance says that a tenant is at the stage after that of c, a record of one that moves.
+// Who says it twice, or at two brokers, says the same. It returns as Place does.
+func (l *Layout) Advance(ctx context.Context, tenant string, c Cell) error {
+	if now, _ := l.Cell(tenant); now.Revision > c.Revision {
+		return nil
+	}
+	n := c.next()
+	return l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, n, n.Revision)})
+}
+
+// Draw is the list of m partitions that the plan of a tenant gives it, all that are not
+// reserved if m is 0, or as many. A list of more has all of one of fewer.
+func (l *Layout) Draw(tenant string, m int) []partition.ID {
+	if m <= 0 || m >= len(l.drawnFrom) {
+		return l.drawnFrom
+	}
+	return link.Cell(tenant, m, l.drawnFrom)
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/layout"
+	"github.com/manormq/manor/services/broker/operate"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// Tenants that go to other partitions with what they have (docs/adr/0037). The broker that
+// owns the first partition of such a tenant sees to it that all go on; another does when
+// that has become another's. Two may do so at once: they say the same.
+
+const (
+	// moverTick is how often a tenant that moves is looked at, moverRest how often it is
+	// looked whether one does.
+	moverTick = 10 * time.Millisecond
+	moverRest = 200 * time.Millisecond
+	// moverSays is how often the log says of a tenant that does not arrive what it waits for.
+	moverSays = 10 * time.Second
+)
+
+// move is a tenant that moves, as the broker knows it that sees to it.
+type move struct {
+	shard.Mover
+	begun, said time.Time
+	hand        bool
+}
+
+// moveTenants sees to the tenants that move until ctx is done.
+func (d *desk) moveTenants(ctx context.Context) {
+	moves := make(map[string]*move)
+	tick := time.NewTicker(moverTick)
+	defer tick.Stop()
+	var looked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.region.moved:
+		case <-tick.C:
+			if len(moves) == 0 && time.Since(looked) < moverRest {
+				continue
+			}
+		}
+		looked = time.Now()
+		going := d.region.layout.Moving()
+		for tenant := range moves {
+			if _, ok := going[tenant]; !ok {
+				delete(moves, tenant)
+			}
+		}
+		for tenant, c := range going {
+			if owner, _ := d.region.Owner(c.Partitions[0]); owner != d.name {
+				delete(moves, tenant)
+				continue
+			}
+			m := moves[tenant]
+			if m == nil {
+				m = &move{begun: looked, said: looked}
+				moves[tenant] = m
+			}
+			d.moveOn(ctx, tenant, c, m)
+		}
+	}
+}
+
+// moveOn looks once at a tenant that moves.
+func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move) {
+	said, members := d.relocations(ctx, tenant, m.hand)
+	advance := false
+	if m.hand, advance = m.Next(cellOf(c), members, said); advance {
+		write, cancel := context.WithTimeout(ctx, askTime)
+		err := d.region.layout.Advance(write, tenant, c)
+		cancel()
+		if err != nil {
+			d.log.Warn("the record of a tenant that goes to other partitions is not written yet", slog.String("tenant", tenant), slog.Any("error", err))
+		}
+		if err == nil && c.Stage == layout.Arriving {
+			d.log.Info("a tenant has arrived in its partitions", slog.String("tenant", tenant), slog.Any("partitions", c.Partitions), slog.Duration("after", time.Since(m.begun)))
+		}
+		return
+	}
+	if time.Since(m.said) >= moverSays {
+		m.said = time.Now()
+		d.log.Warn("a tenant that goes to other partitions does not arrive, and its clients wait", slog.String("tenant", tenant),
+			slog.String("waits_for", waitsFor(&c, members, said)), slog.Duration("since", time.Since(m.begun)))
+	}
+}
+
+// relocation is what this broker says of a tenant that moves; nil if ctx has ended before its
+// shards have, which do not answer any more when the broker ends.
+func (d *desk) relocation(ctx context.Context, tenant string, hand bool) *shard.Relocation {
+	said := make(chan shard.Relocation, 1)
+	d.shards.Relocate(tenant, hand, func(x shard.Relocation) { said <- x })
+	select {
+	case r := <-said:
+		return &r
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// relocations are what the members say of a tenant that moves, those that answer.
+func (d *desk) relocations(ctx context.Context, tenant string, hand bool) (said map[string]shard.Relocation, members []string) {
+	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, Hand: hand})
+	said, members = map[string]shard.Relocation{}, []string{d.name}
+	if r := d.relocation(ctx, tenant, hand); r != nil {
+		said[d.name] = *r
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		members = append(members, name)
+		if r := all[name].Relocation; r != nil {
+			said[name] = *r
+		}
+	}
+	return said, members
+}
+
+// waitsFor says in words what keeps a tenant from going on.
+func waitsFor(c *layout.Cell, members []string, said map[string]shard.Relocation) string {
+	served := make(map[int]bool)
+	for _, name := range members {
+		r, ok := said[name]
+		if !ok {
+			return name + " to answer"
+		}
+		if r.Revision != c.Revision {
+			return name + " to have the record"
+		}
+		if !r.Quiet {
+			return name + " to have no message of it under way"
+		}
+		for _, p := range r.Stopped {
+			served[int(p)] = true
+		}
+	}
+	for _, p := range slices.Concat(c.Partitions, c.To) {
+		if !served[int(p)] {
+			return "partition " + strconv.Itoa(int(p)) + " to be served"
+		}
+	}
+	return "what is on its way from partition to partition"
+}
+
+const (
+	// moveSessions, moveMessages and moveBytes are the most sessions that outlive their
+	// connections, and the most messages that wait or are retained, and their bytes, with which a tenant
+	// goes to other partitions: its clients wait meanwhile (docs/adr/0037 has what that takes).
+	moveSessions = 5000
+	moveMessages = 100_000
+	moveBytes    = 32 << 20
+	// moveWait is for how long the command waits until the tenant has arrived.
+	moveWait = 10 * time.Second
+)
+
+// move has a tenant go to other partitions with what it has, and waits for that.
+func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (operate.Placement, error) {
+	old, _ := d.region.layout.Cell(tenant)
+	said, members := d.relocations(ctx, tenant, false)
+	plan := -1
+	for _, name := range members {
+		r, ok := said[name]
+		if !ok {
+			return operate.Placement{}, errs.New(errs.Unavailable, "%s does not answer, or is older than moves of tenants: all brokers have to know of it", name)
+		}
+		plan = max(plan, r.Plan)
+	}
+	switch {
+	case len(list) > 0:
+	case plan < 0:
+		return operate.Placement{}, errs.New(errs.Conflict, "no broker has heard yet how many partitions the plan of %s has: say --grow N, or try again when one of its clients has come", tenant)
+	default:
+		list = d.region.layout.Draw(tenant, plan)
+	}
+	all, err := d.Partitions(ctx)
+	if err != nil {
+		return operate.Placement{}, err
+	}
+	from := old.Partitions
+	if len(from) == 0 {
+		from = d.region.layout.Draw(tenant, 0)
+	}
+	for _, p := range slices.Concat(from, list) {
+		if s := all[p].State; s != operate.InSync && s != operate.Degraded {
+			return operate.Placement{}, errs.New(errs.Conflict, "partition %d is %s: the clients of %s would wait until it is served", p, s, tenant)
+		}
+	}
+	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
+	if usage.Error != "" {
+		return operate.Placement{}, errs.New(errs.Unavailable, "it is not known what the tenant has: %s", usage.Error)
+	}
+	u := usage.Usage
+	if messages, bytes := u.QueueMessages+u.Retained, u.QueueBytes+u.RetainedBytes; u.PersistentSessions > moveSessions || messages > moveMessages || bytes > moveBytes {
+		return operate.Placement{}, errs.New(errs.Conflict, "%s has %d sessions and %d messages of %d MiB, and its clients would wait too long: at most %d, %d and %d MiB are handed over. "+
+			"Its partitions can be moved with all that they have: partition label", tenant, u.PersistentSessions, messages, bytes>>20, moveSessions, moveMessages, moveBytes>>20)
+	}
+	write, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	c, err := d.region.layout.Move(write, tenant, list)
+	if err != nil {
+		return operate.Placement{}, err
+	}
+	d.log.Warn("an operator has a tenant go to other partitions with what it has; its clients wait meanwhile", slog.String("tenant", tenant),
+		slog.Any("from", c.Partitions), slog.Any("to", list), slog.Uint64("revision", c.Revision), slog.Int64("sessions", usage.Usage.PersistentSessions))
+	until := time.NewTimer(moveWait)
+	defer until.Stop()
+	tick := time.NewTicker(moverTick)
+	defer tick.Stop()
+	for wait := true; wait; {
+		select {
+		case <-ctx.Done():
+			wait = false
+		case <-until.C:
+			wait = false
+		case <-tick.C:
+		}
+		if c, _ = d.region.layout.Cell(tenant); c.Stage == layout.Settled {
+			break
+		}
+	}
+	return placementOf(tenant, c), nil
+}
+
+// Progress implements operate.Cluster.
+func (d *desk) Progress(ctx context.Context, tenant string) operate.Progress {
+	if d.region == nil {
+		return operate.Progress{}
+	}
+	c, _ := d.region.layout.Cell(tenant)
+	if c.Stage == layout.Settled {
+		return operate.Progress{}
+	}
+	said, members := d.relocations(ctx, tenant, false)
+	p := operate.Progress{Stage: stageNames[c.Stage], Waits: waitsFor(&c, members, said)}
+	for _, r := range said {
+		p.Sessions += r.Sessions
+		p.Retained += r.Retained
+	}
+	return p
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
+)
+
+// places are the partitions of the devices' tenant in worlds in which it goes elsewhere
+// with what it has, again and again: its record, which each node hears of in its own time,
+// and what the desks of brokers do about it (services/broker/movers.go).
+type places struct {
+	w *World
+	// record is the newest one; its Revision is 0 in other worlds.
+	record shard.Cell
+	mover  shard.Mover
+	// driver is the node that sees to it.
+	driver *node
+	hand   bool
+	// begun counts the moves, and done those that were.
+	begun, done int
+	// asking: answers are on their way.
+	asking bool
+}
+
+// Times of places, in microseconds.
+const (
+	placeTick = 50 * ms
+	placeAsk  = 1500 * ms
+)
+
+// roam has the tenant go elsewhere from now on, until the faults have ended.
+func (p *places) roam() {
+	p.record = shard.Cell{List: p.w.cell(), Revision: 1}
+	for _, n := range p.w.nodes {
+		n.record = p.record
+		if n.up {
+			n.station.set.SetCell(tenant, p.record)
+		}
+	}
+	p.w.after(placeTick, p.tick)
+}
+
+func (p *places) tick() {
+	w := p.w
+	switch {
+	case p.record.Stage != shard.Settled:
+		p.wave()
+	case w.faults && w.chance(2):
+		p.begin()
+	}
+	w.after(placeTick, p.tick)
+}
+
+// begin has the tenant go to other partitions.
+func (p *places) begin() {
+	var to []partition.ID
+	for id := range partition.ID(p.w.partitions) {
+		if p.w.chance(50) {
+			to = append(to, id)
+		}
+	}
+	if len(to) == 0 {
+		return
+	}
+	p.begun++
+	p.say(shard.Cell{List: p.record.List, To: to, Stage: shard.Leaving, Revision: p.record.Revision + 1})
+}
+
+// say writes the record.
+func (p *places) say(c shard.Cell) {
+	p.w.note("place", "", uint64(c.Stage), c.Revision)
+	p.record = c
+	for _, n := range p.w.nodes {
+		p.tell(n, c)
+	}
+}
+
+// tell has a node hear of the record, when it is up and another node reaches it.
+func (p *places) tell(n *node, c shard.Cell) {
+	w := p.w
+	w.after(w.between(100, 300*ms), func() {
+		switch {
+		case n.record.Revision >= c.Revision:
+		case !n.up || !w.reached(n):
+			p.tell(n, c)
+		default:
+			n.record = c
+			n.station.set.SetCell(tenant, c)
+			n.station.step()
+		}
+	})
+}
+
+// reached reports whether a node hears of others.
+func (w *World) reached(n *node) bool {
+	for _, o := range w.nodes {
+		if o != n && w.links(o, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// links reports whether what is sent between two nodes arrives.
+func (w *World) links(a, b *node) bool {
+	return a == b && a.up || a.up && b.up && w.net.cut[a.at][b.at] == 0 && w.net.cut[b.at][a.at] == 0
+}
+
+// wave has the owner of the first partition ask all nodes how far they are.
+func (p *places) wave() {
+	w, c := p.w, p.record
+	n := w.node(w.bus.table(c.List[0]).Owner)
+	if p.asking || n == nil || !n.up || n.record.Revision != c.Revision {
+		return
+	}
+	if n != p.driver {
+		p.driver, p.mover, p.hand = n, shard.Mover{}, false
+	}
+	p.asking = true
+	run := n.run
+	said := map[string]shard.Relocation{}
+	var members []string
+	over := false
+	end := func() {
+		if over {
+			return
+		}
+		over, p.asking = true, false
+		if !n.up || n.run != run || p.record.Revision != c.Revision {
+			return
+		}
+		advance := false
+		if p.hand, advance = p.mover.Next(c, members, said); !advance {
+			return
+		}
+		next := shard.Cell{List: c.List, Revision: c.Revision + 1}
+		if c.Stage == shard.Leaving {
+			next.List, next.Stage = c.To, shard.Arriving
+		} else {
+			p.done++
+		}
+		p.say(next)
+	}
+	w.after(placeAsk, end)
+	for _, o := range w.nodes {
+		if o.run == 0 {
+			continue // it has not joined
+		}
+		members = append(members, string(o.name))
+		w.after(w.between(100, w.net.delay), func() {
+			if !w.links(n, o) {
+				return
+			}
+			at := o.run
+			o.station.set.Relocate(tenant, p.hand, func(r shard.Relocation) {
+				w.after(w.between(100, w.net.delay), func() {
+					if !w.links(n, o) || o.run != at || over {
+						return
+					}
+					if said[string(o.name)] = r; len(said) == len(members) {
+						end()
+					}
+				})
+			})
+			o.station.step()
+		})
+	}
+}
+
+// Hand implements shard.Cluster.
+func (s *station) Hand(to string, b []byte, done func(bool)) error {
+	n, w := s.n, s.n.w
+	o := w.node(partition.Broker(to))
+	if !w.links(n, o) {
+		return cluster.ErrDown
+	}
+	answered := false
+	answer := s.during(func() {
+		if !answered {
+			answered = true
+			done(false)
+			s.step()
+		}
+	})
+	w.after(silence, answer)
+	run := o.run
+	w.after(w.between(100, w.net.delay), func() {
+		if !w.links(n, o) || o.run != run {
+			return
+		}
+		o.station.set.TakeHanded(b, func(ok bool) {
+			w.after(w.between(100, w.net.delay), s.during(func() {
+				if w.links(n, o) && o.run == run && !answered {
+					answered = true
+					done(ok)
+					s.step()
+				}
+			}))
+		})
+		o.station.step()
+	})
+	return nil
+}
