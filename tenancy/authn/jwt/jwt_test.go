@@ -90,7 +90,7 @@ func TestCheck(t *testing.T) {
 		if text := fmt.Sprintf("%s %s %v %v", got.Username, got.ClientID, got.Publish, got.Subscribe); text != x.want {
 			t.Errorf("%s: %q, want %q", x.name, text, x.want)
 		}
-		if !got.Expires.After(now) || got.Expires.After(now.Add(time.Hour + time.Minute)) { // the token was made a little later
+		if !got.Expires.After(now) || got.Expires.After(now.Add(time.Hour+time.Minute)) { // the token was made a little later
 			t.Errorf("%s: expires %v", x.name, got.Expires)
 		}
 	}
