@@ -201,8 +201,12 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	}
 	if g.changes.Load() != before {
 		// A revocation that was told between the check and enter has missed us.
+		first := id
 		if id, r = again(); !r.Reason.Failed() {
 			r = c.lawful(id)
+		}
+		if !r.Reason.Failed() && (id.Method != first.Method || id.Username != first.Username || id.Issuer != first.Issuer || id.LimitText != first.LimitText) {
+			r = conn.Refusal{Reason: mqtt.ServerBusy, Text: "something has changed meanwhile; try again"}
 		}
 		if !r.Reason.Failed() {
 			id, r = g.registered(id)

@@ -50,12 +50,13 @@ type fakeDirectory struct {
 	bans      map[string]*tenancy.Bans // by tenant
 	flaps     []tenancy.Flap
 	tokens    map[string]tenancy.Identity // by the password that is the token
-	// unregistered: the registry does not answer.
+	// unregistered: the registry does not answer. groups are those of every device.
 	unregistered bool
+	groups       []string
 }
 
 func newDirectory() *fakeDirectory {
-	d := &fakeDirectory{tenants: map[string]*tenancy.Tenant{}, changes: make(chan tenancy.Change)}
+	d := &fakeDirectory{tenants: map[string]*tenancy.Tenant{}, changes: make(chan tenancy.Change), groups: []string{"presses"}}
 	for _, id := range []string{"acme", "beta"} {
 		d.tenants[id] = &tenancy.Tenant{ID: id, State: tenancy.StateActive, Limits: tenancy.NoLimits(), Hostname: id + ".localhost"}
 	}
@@ -137,7 +138,7 @@ func (d *fakeDirectory) Device(_ context.Context, t *tenancy.Tenant, name string
 	if !t.Registry {
 		return nil, nil
 	}
-	return &tenancy.Device{Tenant: t.ID, Name: name, Groups: []string{"presses"}}, nil
+	return &tenancy.Device{Tenant: t.ID, Name: name, Groups: d.groups}, nil
 }
 
 func (d *fakeDirectory) Bans(tenant string) *tenancy.Bans {
@@ -248,6 +249,8 @@ type fakeBroker struct {
 	away  bool
 	lives int // of its link: a former one takes nothing
 	moved func(id mqtt.ClientID) *link.Moved
+	// present: sessions are there when their clients come.
+	present bool
 	// older: it does not know how connections go on.
 	older bool
 	// paused counts the channels that are, late what came on them afterwards.
@@ -355,7 +358,7 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 		if b.quiet {
 			return
 		}
-		d := link.DownFrame{Kind: link.DownOpened, Bytes: 1 << 40}
+		d := link.DownFrame{Kind: link.DownOpened, Bytes: 1 << 40, SessionPresent: b.present}
 		if b.noWindow {
 			d.Bytes = 1
 		}

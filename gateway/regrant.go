@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -65,11 +66,11 @@ func (c *connection) authorize(id *tenancy.Identity, p *packet.Connect) (*tenanc
 	return &own, conn.Refusal{}
 }
 
-// othersThan reports whether a policy may decide otherwise by what the client shows of
-// itself now.
+// othersThan reports whether a policy, also one that comes later, may decide otherwise
+// by what the client shows of itself now.
 func (sp *special) othersThan(id *tenancy.Identity) bool {
 	a := sp.arrival.Load()
-	return id.Tenant.Policy.Live() != 0 && a != nil && !maps.Equal(a.Client.Claims, id.Claims)
+	return a != nil && !maps.Equal(a.Client.Claims, id.Claims)
 }
 
 // unauthorized maps an error of Authorize to what the client is told.
@@ -168,13 +169,13 @@ func (c *connection) outdated(t *tenancy.Tenant) bool {
 func (c *connection) regrant(t *tenancy.Tenant) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.gw.cfg.ConnectTimeout)
 	defer cancel()
-	var a *tenancy.Arrival
 	var limit *tenancy.Grant
 	if sp := c.special.Load(); sp != nil {
-		a, limit = sp.arrival.Load(), sp.limit
+		limit = sp.limit
 	}
-	if a == nil {
-		a = c.arrival(&tenancy.Identity{Tenant: t, Username: c.username}, nil)
+	a, err := c.arrivedAs(t)
+	if err != nil {
+		return err
 	}
 	grant, err := c.gw.cfg.Directory.Authorize(ctx, t, a)
 	if errs.Is(err, errs.Unavailable) {
@@ -200,8 +201,9 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 	return nil
 }
 
-// regroup authorizes the connections of a device again whose groups are others now, if
-// its tenant has a policy.
+// regroup authorizes the connections of a device again, of which the registry says
+// something else now, if its tenant has a policy. Of ch it reads whose they are only:
+// what holds now is asked.
 func (g *Gateway) regroup(ch tenancy.Change) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
@@ -209,24 +211,12 @@ func (g *Gateway) regroup(ch tenancy.Change) {
 	if err != nil || t.Policy.Live() == 0 {
 		return // who cannot be found now is looked at when the tenant is told of again
 	}
-	var groups []string
-	if ch.Device != nil {
-		groups = ch.Device.Groups
-	}
 	again := false
 	for _, c := range g.registry.of(ch.Tenant) {
-		was := c.seen()
-		if c.username != ch.Username || was == nil || slices.Equal(was.Client.Groups, groups) {
-			continue
-		}
-		now := *was
-		now.Client.Groups = groups
-		c.special.Load().arrival.Store(&now)
-		if c.endUnopened() {
+		if c.username != ch.Username || c.endUnopened() {
 			continue
 		}
 		if err := c.regrant(t); errs.Is(err, errs.Unavailable) {
-			c.special.Load().arrival.Store(was)
 			again = true
 		}
 	}
@@ -254,6 +244,25 @@ func (c *connection) endUnopened() bool {
 	}
 	c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerBusy, Text: "something has changed meanwhile; try again"})
 	return true
+}
+
+// arrivedAs is a connected client as its tenant's policy sees it now: with the groups
+// that its device has now. The error is Unavailable if they cannot be known.
+func (c *connection) arrivedAs(t *tenancy.Tenant) (*tenancy.Arrival, error) {
+	id, r := c.gw.registered(&tenancy.Identity{Tenant: t, Username: c.username})
+	if r.Reason.Failed() {
+		return nil, errs.New(errs.Unavailable, "the groups of a device cannot be known now: %s", cmp.Or(r.Why, r.Text))
+	}
+	was := c.seen()
+	if was == nil {
+		was = c.arrival(id, nil)
+	}
+	now := *was
+	now.Client.Groups = id.Groups
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.makeSpecial().arrival.Store(&now)
+	return &now, nil
 }
 
 // holding is what the session of a connection may hold and is not granted.

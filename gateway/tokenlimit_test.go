@@ -64,3 +64,34 @@ func TestTokenLimit(t *testing.T) {
 	w.eventually("the new revision does not hold", func() bool { return may("z") })
 	check(false, false, true)
 }
+
+// What a session holds from before, when its client was allowed more, is not delivered
+// beyond what its token names, also where the tenant has no policy.
+func TestTokenLimit_ResumedSession(t *testing.T) {
+	w := start(t, nil)
+	limit, err := tenancy.NewGrant(0, []string{"a/#"}, []string{"a/#"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Issuers = []tenancy.Issuer{{Issuer: "issuer"}} })
+	w.token("limited", tenancy.Identity{Username: "tom", Issuer: "issuer", Expires: time.Now().Add(time.Hour), Limit: limit})
+	w.broker.mu.Lock()
+	w.broker.present = true
+	w.broker.mu.Unlock()
+	hi := hello("c")
+	hi.Username, hi.Password, hi.CleanStart = "acme:tom", []byte("limited"), false
+	c := w.dial("mqtt").mustConnect(hi)
+	w.broker.mu.Lock()
+	for _, ch := range w.broker.channels {
+		ch.filters = []string{"#"} // of its session
+	}
+	w.broker.mu.Unlock()
+	other := w.dial("mqtt").mustConnect(hello("other"))
+	for _, topic := range []string{"secret", "a/1"} {
+		other.send(publish(topic, topic, 1))
+		other.want(packet.PUBACK)
+	}
+	if p := c.want(packet.PUBLISH).Publish; string(p.Message.Topic) != "a/1" {
+		t.Errorf("%s came to a client whose token names a/#", p.Message.Topic)
+	}
+}

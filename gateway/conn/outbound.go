@@ -136,7 +136,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		k := c.connack
 		c.connack = nil
 		k.SessionPresent = f.SessionPresent
-		c.guards = c.guards || f.SessionPresent && c.grant.Load().Class() != ""
+		c.guards = c.guards || f.SessionPresent && !c.grant.Load().Default()
 		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
 		r.Opened = true
 	case link.DownRefused, link.DownClose:

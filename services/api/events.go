@@ -48,7 +48,7 @@ type (
 		InTenant
 		Kinds  []string `query:"kind" doc:"As of list-events."`
 		Client string   `query:"client" doc:"A client id; all if left out."`
-		For    string   `query:"for" default:"1h" doc:"For how long, such as 30s; at most 1h."`
+		For    string   `query:"for" default:"5m" doc:"For how long, such as 30s; at most 5m: what the caller may do is looked at again with the next request."`
 	}
 	eventsOutput struct{ Body EventPage }
 )
@@ -136,7 +136,7 @@ func (s *Server) eventPage(ctx context.Context, w *Window, p *Paged, client stri
 const (
 	// followMost is for how long events are followed; streamBeat how often something
 	// is sent, so that nobody in between takes the stream for dead.
-	followMost = time.Hour
+	followMost = 5 * time.Minute
 	streamBeat = 15 * time.Second
 	// streamStall is how long a write may take, and streamAhead how many events wait
 	// for it: a caller that is slower misses some, and is told.

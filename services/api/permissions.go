@@ -47,9 +47,9 @@ var permissions = map[string]string{
 	"delete-policy":           tenancy.MayWritePolicies,
 	"rollback-policy":         tenancy.MayWritePolicies,
 	"test-policy":             tenancy.MayReadPolicies,
-	"explain-policy":          tenancy.MayReadPolicies,
-	"simulate-policy":         tenancy.MayReadPolicies,
-	"get-policy-shadow":       tenancy.MayReadPolicies,
+	"explain-policy":          tenancy.MayReadClients, // which shows what clients have asked
+	"simulate-policy":         tenancy.MayReadClients,
+	"get-policy-shadow":       tenancy.MayReadClients,
 	"delete-policy-shadow":    tenancy.MayWritePolicies,
 	"list-quotas":             tenancy.MayReadQuotas,
 	"replace-quota-overrides": tenancy.MayWriteQuotas,

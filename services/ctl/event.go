@@ -94,7 +94,7 @@ func eventFollow() *cobra.Command {
 				failed = err
 			}
 		}
-		for cmd.Context().Err() == nil && failed == nil { // the API ends it once an hour
+		for cmd.Context().Err() == nil && failed == nil { // the API ends it after five minutes
 			if err := c.FollowEvents(cmd.Context(), args[0], tell, filters()...); err != nil {
 				return err
 			}

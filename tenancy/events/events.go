@@ -59,7 +59,7 @@ type Event struct {
 // same reports whether o is the same thing once more.
 func (e *Event) same(o *Event) bool {
 	return e.Kind == o.Kind && e.ClientID == o.ClientID && e.Reason == o.Reason && e.Topic == o.Topic &&
-		(e.Kind == Dropped || e.Kind == Throttled)
+		(e.Kind == Dropped || e.Kind == Throttled || e.Kind == Denied)
 }
 
 // Bounds of the stream. Days is the most that a plan keeps.

@@ -23,6 +23,8 @@ const (
 	// it the number is kept. mostAll bounds what waits while the bus is away.
 	mostEach = 200
 	mostAll  = 20_000
+	// mostDenied bounds refusals, which strangers can cause.
+	mostDenied = 20
 	// appending is how many records are under way at once.
 	appending = 16
 )
@@ -49,6 +51,7 @@ type place struct {
 // batch is what becomes a record.
 type batch struct {
 	events []Event
+	denied int          // of events
 	over   map[Kind]int // beyond the bound
 }
 
@@ -93,7 +96,7 @@ func (w *Writer) Add(tenant string, e Event) {
 		b.events[last].Count = max(b.events[last].Count, 1) + max(e.Count, 1)
 		return
 	}
-	if len(b.events) >= mostEach || w.n >= mostAll {
+	if len(b.events) >= mostEach || w.n >= mostAll || e.Kind == Denied && b.denied >= mostDenied {
 		if b.over == nil {
 			b.over = map[Kind]int{}
 		}
@@ -102,6 +105,9 @@ func (w *Writer) Add(tenant string, e Event) {
 		return
 	}
 	b.events = append(b.events, e)
+	if e.Kind == Denied {
+		b.denied++
+	}
 	w.n++
 }
 

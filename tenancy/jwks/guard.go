@@ -104,6 +104,35 @@ func (g *getter) mayAsk(u *url.URL) error {
 	return errs.New(errs.Denied, "expected an address that begins with https://")
 }
 
+// hiddenError is an error of the network, whose text would tell a tenant of the
+// operator's: of names inside, their addresses and who looks them up.
+type hiddenError struct{ err error }
+
+// Error is what the tenant is shown.
+func (e *hiddenError) Error() string {
+	switch {
+	case errs.Is(e.err, errs.Denied):
+		return "the address is not on the public internet, or a redirect leads to one that may not be asked; the operator can allow networks (jwks_networks)"
+	case errors.Is(e.err, context.DeadlineExceeded):
+		return "no answer came in time"
+	}
+	return "the address cannot be reached, or does not speak TLS with a certificate that is trusted"
+}
+
+// Unwrap is for the log.
+func (e *hiddenError) Unwrap() error { return e.err }
+
+// ErrKind makes it Unavailable.
+func (*hiddenError) ErrKind() errs.Kind { return errs.Unavailable }
+
+// cause is err with what is for the log only.
+func cause(err error) error {
+	if h, ok := errors.AsType[*hiddenError](err); ok {
+		return h.err
+	}
+	return err
+}
+
 // get fetches a key set. The error's text may be shown to the tenant: it has nothing
 // of what was answered.
 func (g *getter) get(ctx context.Context, address string) (jwks string, err error) {
@@ -126,7 +155,7 @@ func (g *getter) get(ctx context.Context, address string) (jwks string, err erro
 		if e, ok := errors.AsType[*url.Error](err); ok { // whose text has the URL once more
 			err = e.Err
 		}
-		return "", errs.New(errs.Unavailable, "%w", err)
+		return "", &hiddenError{err}
 	}
 	defer func() { _ = answer.Body.Close() }()
 	if answer.StatusCode != http.StatusOK {

@@ -226,7 +226,7 @@ func (f *Fetcher) refresh(ctx context.Context, r tenancy.KeySetRequest, old time
 	if k.TriedAt, k.Problem = now, ""; err != nil {
 		k.Problem = err.Error()
 		if was == "" {
-			f.cfg.Log.Warn("the keys of an issuer cannot be fetched; those that are known stay", "tenant", r.Tenant, "url", r.URL, "error", err)
+			f.cfg.Log.Warn("the keys of an issuer cannot be fetched; those that are known stay", "tenant", r.Tenant, "url", r.URL, "error", cause(err))
 		}
 	} else {
 		k.JWKS, k.FetchedAt = jwks, now

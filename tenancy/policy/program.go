@@ -128,7 +128,13 @@ func (p *Program) readClasses(ctx context.Context) ([]string, error) {
 }
 
 // eval returns what a query is now, nil if it is undefined.
-func (p *Program) eval(ctx context.Context, q rego.PreparedEvalQuery, input any, tracer topdown.QueryTracer) (any, error) {
+func (p *Program) eval(ctx context.Context, q rego.PreparedEvalQuery, input any, tracer topdown.QueryTracer) (v any, err error) {
+	// A builtin that panics must not end the process of all tenants.
+	defer func() {
+		if x := recover(); x != nil {
+			v, err = nil, errs.Coded(errs.Invalid, "policy_failed", "the evaluation cannot go on: %v", x)
+		}
+	}()
 	if p.limits.Time > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, patience*p.limits.Time)

@@ -138,6 +138,7 @@ func TestCompile_Refuses(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"syntax":            {"package mqtt\n\ngrants contains {", "p.rego:3"},
 		"unsafe":            {"package mqtt\n\ngrants contains {\"action\": \"all\", \"filter\": x}", "p.rego:3"},
+		"a shift":           {"package mqtt\n\ngrants contains bits.lsh(1, 4611686018427387904)", "p.rego:3:17: undefined function bits.lsh"},
 		"network":           {"package mqtt\n\ngrants contains http.send({\"method\": \"get\", \"url\": \"http://127.0.0.1\"})", "p.rego:3:17: undefined function http.send"},
 		"clock":             {"package mqtt\n\ngrants contains 1 if time.now_ns() > 0", "undefined function time.now_ns"},
 		"chance":            {"package mqtt\n\ngrants contains rand.intn(\"a\", 5)", "undefined function rand.intn"},

@@ -4,7 +4,12 @@ package remote
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +46,27 @@ type admission struct {
 	tenant               string
 	revision             uint64
 	client, username, cn string
+	// known is the digest of its groups and claims, empty without any.
+	known string
+}
+
+// admissionOf is that of a client under a revision.
+func admissionOf(tenant string, revision uint64, s *tenancy.Subject) admission {
+	return admission{tenant, revision, s.ClientID, s.Username, s.CommonName, knownOf(s)}
+}
+
+func knownOf(s *tenancy.Subject) string {
+	if len(s.Groups) == 0 && len(s.Claims) == 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, g := range s.Groups { // which are in order
+		fmt.Fprintf(h, "%q,", g)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Claims)) {
+		fmt.Fprintf(h, "%q:%q,", name, s.Claims[name])
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 type admitted struct {
@@ -108,7 +134,7 @@ func (d *Directory) Authorize(ctx context.Context, t *tenancy.Tenant, a *tenancy
 
 // admit asks mqtt.connect, and returns the client's class.
 func (d *Directory) admit(ctx context.Context, t *tenancy.Tenant, a *tenancy.Arrival) (class string, err error) {
-	key := admission{t.ID, t.Policy.Revision, a.Client.ClientID, a.Client.Username, a.Client.CommonName}
+	key := admissionOf(t.ID, t.Policy.Revision, &a.Client)
 	body, err := json.Marshal(tenancy.ConnectQuestion{Tenant: t.ID, Revision: t.Policy.Revision, Arrival: *a})
 	if err != nil {
 		return "", errs.New(errs.Internal, "ask mqtt.connect: %w", err)
@@ -187,6 +213,7 @@ type (
 		Client   string    `json:"client"`
 		Username string    `json:"username,omitempty"`
 		CN       string    `json:"cn,omitempty"`
+		Known    string    `json:"known,omitempty"`
 		Class    string    `json:"class"`
 		At       time.Time `json:"at"`
 	}
@@ -204,7 +231,7 @@ func (g *grants) snapshot() (sets map[string][]snapshotGrants, clients map[strin
 	g.mu.Unlock()
 	for _, k := range g.admitted.Keys() { // the oldest first
 		if v, ok := g.admitted.Peek(k); ok {
-			clients[k.tenant] = append(clients[k.tenant], snapshotAdmitted{k.revision, k.client, k.username, k.cn, v.class, v.at})
+			clients[k.tenant] = append(clients[k.tenant], snapshotAdmitted{k.revision, k.client, k.username, k.cn, k.known, v.class, v.at})
 		}
 	}
 	return sets, clients
@@ -220,7 +247,7 @@ func (g *grants) restore(tenant string, sets []snapshotGrants, clients []snapsho
 		g.put(tenant, x.Revision, x.Class, s)
 	}
 	for _, x := range clients {
-		g.admitted.Add(admission{tenant, x.Revision, x.Client, x.Username, x.CN}, admitted{x.Class, x.At})
+		g.admitted.Add(admission{tenant, x.Revision, x.Client, x.Username, x.CN, x.Known}, admitted{x.Class, x.At})
 	}
 	return nil
 }

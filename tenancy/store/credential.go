@@ -54,7 +54,7 @@ func (s *Store) CheckCredential(ctx context.Context, t *tenancy.TenantRecord, us
 		return err
 	}
 	switch c, err := s.Credential(ctx, t.ID, username); {
-	case err == nil && c.Request != "" && c.Request == requestOf(ctx):
+	case err == nil && madeBefore(ctx, c.Request):
 		return nil // it is counted already
 	case err == nil:
 		return errTaken(username)
@@ -92,7 +92,7 @@ func (s *Store) remakeCredential(ctx context.Context, c *tenancy.Credential) (*t
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		return nil, err
 	}
-	if err != nil || c.Request == "" || was.Request != c.Request {
+	if err != nil || !madeBefore(ctx, was.Request) {
 		return nil, errTaken(c.Username)
 	}
 	c.ID, c.CreatedAt, c.Generation = was.ID, was.CreatedAt, was.Generation+1

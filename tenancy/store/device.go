@@ -28,6 +28,7 @@ func (s *Store) PutDevice(ctx context.Context, t *tenancy.TenantRecord, like ten
 		}); err != nil {
 			return nil, nil, err
 		}
+		t.Registry = true // the next of an import need not do it again
 	}
 	for {
 		was, err = s.Device(ctx, t.ID, like.Name)

@@ -32,6 +32,8 @@ type Reply struct {
 type storedReply struct {
 	// Sealed is empty while the request is being worked on.
 	Sealed []byte `json:"sealed,omitempty"`
+	// Request tells the request of the key from others, to who has the key.
+	Request []byte `json:"request,omitempty"`
 	// CreatedAt is when it was answered, or when who works on it last said so.
 	CreatedAt time.Time `json:"created_at"`
 }
@@ -57,6 +59,8 @@ type Once struct {
 	key     string // of the bucket
 	seal    []byte
 	request []byte
+	// again: the one before was given up.
+	again bool
 
 	mu  sync.Mutex
 	rev uint64 // guarded by mu
@@ -67,13 +71,28 @@ type onceKey struct{}
 // Context is a context of the request: what is made in it is known to be the
 // request's, if that is given up and made again.
 func (o *Once) Context(ctx context.Context) context.Context {
-	return context.WithValue(ctx, onceKey{}, o.key)
+	return context.WithValue(ctx, onceKey{}, o)
 }
 
 // requestOf names the request that ctx is of; empty if it has no Idempotency-Key.
 func requestOf(ctx context.Context) string {
-	name, _ := ctx.Value(onceKey{}).(string)
-	return name
+	if o, _ := ctx.Value(onceKey{}).(*Once); o != nil {
+		return o.key
+	}
+	return ""
+}
+
+// madeBefore reports whether name is of the request of ctx, and that one is made again
+// because it was given up: what it has made then nobody was told of.
+func madeBefore(ctx context.Context, name string) bool {
+	o, _ := ctx.Value(onceKey{}).(*Once)
+	return o != nil && o.again && name == o.key
+}
+
+// mark is what storedReply.Request has.
+func (o *Once) mark() []byte {
+	sum := sha256.Sum256(append(append([]byte("manor reply request"), o.seal...), o.request...))
+	return sum[:]
 }
 
 // Work says that the request is being worked on until the function that it returns is
@@ -105,7 +124,7 @@ func (o *Once) Work(ctx context.Context) (done func()) {
 func (o *Once) put(ctx context.Context, r storedReply) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r.CreatedAt = o.s.now().UTC()
+	r.CreatedAt, r.Request = o.s.now().UTC(), o.mark()
 	rev, err := put(ctx, o.s.replies, o.key, r, bus.Revision(o.rev))
 	if err == nil {
 		o.rev = rev
@@ -132,7 +151,7 @@ func (s *Store) Begin(ctx context.Context, caller, key string, request []byte) (
 	now := s.now().UTC()
 	at := bus.Absent
 	for {
-		o.rev, err = put(ctx, s.replies, o.key, storedReply{CreatedAt: now}, at)
+		o.rev, err = put(ctx, s.replies, o.key, storedReply{CreatedAt: now, Request: o.mark()}, at)
 		if err == nil {
 			return o, nil, nil
 		}
@@ -155,10 +174,13 @@ func (s *Store) Begin(ctx context.Context, caller, key string, request []byte) (
 			r, err := o.open(old.Sealed)
 			return nil, r, err
 		}
+		if old.Request != nil && !bytes.Equal(old.Request, o.mark()) {
+			return nil, nil, errs.Coded(errs.Conflict, "idempotency_key_reused", "this Idempotency-Key was used for another request")
+		}
 		if now.Sub(old.CreatedAt) < workLife {
 			return nil, nil, errs.Coded(errs.Conflict, "idempotency_in_progress", "a request with this Idempotency-Key is being worked on; ask again in some seconds")
 		}
-		at = e.Revision
+		at, o.again = e.Revision, true
 	}
 }
 

@@ -70,7 +70,7 @@ func (s *Store) stale(r *tenancy.TenantRecord) bool {
 // mayRemove reports whether r is a reservation in nobody's way: a stale one, or one that
 // the request of ctx has made before its process died.
 func (s *Store) mayRemove(ctx context.Context, r *tenancy.TenantRecord) bool {
-	return s.stale(r) || r.State == tenancy.StateReserved && r.Request != "" && r.Request == requestOf(ctx)
+	return s.stale(r) || r.State == tenancy.StateReserved && madeBefore(ctx, r.Request)
 }
 
 // SignUp makes an organization with a tenant, an API key and a credential. It

@@ -284,8 +284,18 @@ func (b *Bus) Serve(subject string, f func(context.Context, []byte) ([]byte, err
 	return func() { stop(); cancel() }, b.settle()
 }
 
+// answered is f, whose panic is its error: one question must not end the process.
+func answered(ctx context.Context, body []byte, f func(context.Context, []byte) ([]byte, error)) (out []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			out, err = nil, errs.New(errs.Internal, "the answer cannot be given: %v", v)
+		}
+	}()
+	return f(ctx, body)
+}
+
 func (b *Bus) answer(ctx context.Context, m *nats.Msg, f func(context.Context, []byte) ([]byte, error)) {
-	out, err := f(ctx, m.Data)
+	out, err := answered(ctx, m.Data, f)
 	reply := nats.NewMsg(m.Reply)
 	reply.Data = out
 	if err != nil {

@@ -40,7 +40,7 @@ func (c *Client) Timeline(ctx context.Context, tenant, clientID string, o ...Opt
 }
 
 // FollowEvents calls f, one at a time, with what happens from now on, until the API
-// ends the stream, which is no error and after an hour at most, or ctx is done. An
+// ends the stream, which is no error and after five minutes at most, or ctx is done. An
 // Event of the kind "missed" says that some were left out.
 func (c *Client) FollowEvents(ctx context.Context, tenant string, f func(Event), o ...Option) error {
 	patient := *c.http

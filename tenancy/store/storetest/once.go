@@ -34,6 +34,8 @@ func testGivenUp(t *testing.T, b bus.Bus, s *store.Store, clock *clock) {
 	_, _, err := s.Begin(ctx, "me", "dies", []byte("request"))
 	wantCode(t, err, errs.Conflict, "idempotency_in_progress")
 	clock.move(2 * time.Second)
+	_, _, err = s.Begin(ctx, "me", "dies", []byte("something else"))
+	wantCode(t, err, errs.Conflict, "idempotency_key_reused")
 	again := begin("dies")
 	_, err = s.CreateCredential(begin("other").Context(ctx), tenant, "dev", "$sha256$two")
 	wantCode(t, err, errs.Conflict, "username_taken")
@@ -50,6 +52,9 @@ func testGivenUp(t *testing.T, b bus.Bus, s *store.Store, clock *clock) {
 	out := must(s.SignUp(half.Context(ctx), signUp("half")))(t)
 	reserve(t, b, tenancy.TenantRecord{ID: "half", Organization: out.Organization.ID, APIKey: out.APIKey.ID, Plan: "dev", CreatedAt: clock.now(), Request: out.Credential.Request})
 	wantCode(t, s.CheckTenantFree(ctx, "half"), errs.Conflict, "tenant_taken")
+	wantCode(t, s.CheckTenantFree(half.Context(ctx), "half"), errs.Conflict, "tenant_taken")
+	clock.move(16 * time.Second)
+	half = begin("signs-up") // again
 	_, err = s.SignUp(ctx, signUp("half"))
 	wantCode(t, err, errs.Conflict, "tenant_taken")
 	if err := s.CheckTenantFree(half.Context(ctx), "half"); err != nil {
@@ -62,6 +67,16 @@ func testGivenUp(t *testing.T, b bus.Bus, s *store.Store, clock *clock) {
 	if err := again.Answer(ctx, store.Reply{Status: 201}); err != nil {
 		t.Error(err)
 	}
+	// A day later the key is new, and the credential that it has made somebody's.
+	clock.move(25 * time.Hour)
+	replies := must(b.Bucket(ctx, bus.BucketConfig{Name: "replies"}))(t)
+	for _, key := range must(replies.Keys(ctx, ""))(t) {
+		if err := replies.Delete(ctx, key, bus.Any); err != nil { // as their time is over
+			t.Fatal(err)
+		}
+	}
+	_, err = s.CreateCredential(begin("dies").Context(ctx), tenant, "dev", "$sha256$four")
+	wantCode(t, err, errs.Conflict, "username_taken")
 }
 
 func testOnce(t *testing.T, b bus.Bus) {
