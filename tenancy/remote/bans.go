@@ -112,6 +112,7 @@ func (d *Directory) watchBans(ctx context.Context, b bus.Bucket) {
 				}
 			}
 			told = nil
+			d.heard()
 		case u.Deleted:
 			if tenant, id, ok := cutKey(u.Entry.Key); ok {
 				gone(tenant, id)

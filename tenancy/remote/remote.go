@@ -91,6 +91,7 @@ type Directory struct {
 	absent  *absentees
 	ready   chan struct{} // closed when the tenants are known
 	once    sync.Once     // closes ready
+	synced  atomic.Int32  // of heard
 	load    chan string   // tenants to read whole
 	asking  chan struct{} // a token for each question about a credential
 	dirty   chan struct{} // holds a token when the snapshot is behind
@@ -160,6 +161,14 @@ func (d *Directory) Ready(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return errs.New(errs.Unavailable, "the tenants are not known yet: the bus cannot be reached and there is no snapshot of the last %s", d.cfg.Keep)
+	}
+}
+
+// heard notes that a bucket without which nobody may be let in is known: that of the
+// tenants, and that of their bans. It is called once for each.
+func (d *Directory) heard() {
+	if d.synced.Add(1) == 2 {
+		d.setReady()
 	}
 }
 

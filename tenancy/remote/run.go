@@ -85,7 +85,7 @@ func (d *Directory) watchTenants(ctx context.Context, b bus.Bucket) {
 				}
 			}
 			told = nil
-			d.setReady()
+			d.heard()
 			d.markDirty()
 		case u.Deleted:
 			d.tenantGone(u.Entry.Key)
