@@ -64,10 +64,11 @@ type Gateway struct {
 	clientRates *lru.Cache[string, *throttle.Throttle]
 	flaps       *flaps
 
-	// order are changes that are to be applied, the first one being under way.
+	// order are changes that are to be applied, of each tenant for itself, since one
+	// may take long: its first is under way. Those of bans wait for no others.
 	order struct {
 		mu   sync.Mutex
-		todo []func()
+		todo map[changesOf][]func()
 	}
 
 	load overload

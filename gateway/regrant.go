@@ -145,7 +145,7 @@ func (g *Gateway) regrant(t *tenancy.Tenant, all []*connection) {
 	g.log.Info("a tenant's policy has changed for live connections", "tenant", t.ID, "revision", t.Policy.Live(),
 		"connections", done.Load(), "ended", ended.Load(), "later", again.Load())
 	if again.Load() > 0 {
-		time.AfterFunc(regrantAgain, func() { g.inOrder(func() { g.recheck(t.ID) }) })
+		time.AfterFunc(regrantAgain, func() { g.inOrder(changesOf{tenant: t.ID}, func() { g.recheck(t.ID) }) })
 	}
 }
 
@@ -222,7 +222,7 @@ func (g *Gateway) regroup(ch tenancy.Change) {
 	}
 	g.flush()
 	if again {
-		time.AfterFunc(regrantAgain, func() { g.inOrder(func() { g.regroup(ch) }) })
+		time.AfterFunc(regrantAgain, func() { g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.regroup(ch) }) })
 	}
 }
 

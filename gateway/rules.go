@@ -169,7 +169,7 @@ func (c *connection) lookLocked() {
 	}
 	if c.stale {
 		c.stale = false
-		c.gw.inOrder(func() { c.gw.recheckOne(c) })
+		c.gw.inOrder(changesOf{tenant: c.tenant}, func() { c.gw.recheckOne(c) })
 	}
 }
 

@@ -107,42 +107,55 @@ func (g *Gateway) changed(ch tenancy.Change) {
 		}
 		g.flush()
 	case tenancy.CredentialChanged:
-		g.inOrder(func() { g.override(ch) })
+		g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.override(ch) })
 	case tenancy.TenantChanged:
-		g.inOrder(func() { g.recheck(ch.Tenant) })
+		g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.recheck(ch.Tenant) })
 	case tenancy.DeviceChanged:
-		g.inOrder(func() { g.regroup(ch) })
+		g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.regroup(ch) })
 	case tenancy.BansChanged:
-		g.inOrder(func() {
+		g.inOrder(changesOf{ch.Tenant, true}, func() {
 			g.flaps.settle(ch.Tenant, g.cfg.Directory.Bans(ch.Tenant), time.Now())
 			g.endBanned(ch.Tenant, g.registry.of(ch.Tenant))
 		})
 	}
 }
 
-// inOrder runs f on another goroutine, after all that was given to it before: of
-// two changes the later one must hold in the end.
-func (g *Gateway) inOrder(f func()) {
+// changesOf are the changes that are applied one after the other.
+type changesOf struct {
+	tenant string
+	bans   bool
+}
+
+// inOrder runs f on another goroutine, after all that was given to it before of the
+// same: of two changes the later one must hold in the end.
+func (g *Gateway) inOrder(of changesOf, f func()) {
 	g.order.mu.Lock()
 	defer g.order.mu.Unlock()
-	g.order.todo = append(g.order.todo, f)
-	if len(g.order.todo) == 1 {
-		go g.runInOrder()
+	if g.order.todo == nil {
+		g.order.todo = map[changesOf][]func(){}
+	}
+	g.order.todo[of] = append(g.order.todo[of], f)
+	if len(g.order.todo[of]) == 1 {
+		go g.runInOrder(of)
 	}
 }
 
-func (g *Gateway) runInOrder() {
+func (g *Gateway) runInOrder(of changesOf) {
 	for {
 		g.order.mu.Lock()
-		f := g.order.todo[0]
+		f := g.order.todo[of][0]
 		g.order.mu.Unlock()
 		f()
 		g.order.mu.Lock()
-		g.order.todo[0] = nil
-		g.order.todo = g.order.todo[1:]
-		over := len(g.order.todo) == 0
+		todo := g.order.todo[of]
+		todo[0] = nil
+		if todo = todo[1:]; len(todo) == 0 {
+			delete(g.order.todo, of)
+		} else {
+			g.order.todo[of] = todo
+		}
 		g.order.mu.Unlock()
-		if over {
+		if len(todo) == 0 {
 			return
 		}
 	}
