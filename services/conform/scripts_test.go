@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/services/conform/script"
+	"github.com/manormq/manor/services/conform/wire"
 )
 
 // TestScripts_OneProcess and TestScripts_Processes hold Manor to the scripts on
@@ -112,15 +113,41 @@ func (a *account) options(p *Product, transport, id string) *script.Options {
 
 func run(t *testing.T, o *script.Options) []script.Result {
 	t.Helper()
+	o.Jobs = 24 // several are run at once, and a gateway that is overloaded refuses clients
 	all, err := script.Load()
 	if err == nil {
 		var results []script.Result
 		if results, err = script.Run(t.Context(), all, o); err == nil {
+			for i := range results {
+				again(t, all, o, &results[i])
+			}
 			return results
 		}
 	}
 	t.Error(err)
 	return nil
+}
+
+// busy is how a gateway that is overloaded refuses a client; of 3.x it may be that.
+var busy = map[bool]string{true: `code=0x9F reason="this gateway is overloaded`, false: "connack code=0x03"}
+
+// again runs a script by itself that has failed because the gateway was overloaded, on
+// a machine where much else runs: it has said that the client is to try again.
+func again(t *testing.T, all []*script.Script, o *script.Options, r *script.Result) {
+	t.Helper()
+	for n := 1; n <= 5 && r.Failure != nil && strings.Contains(strings.Join(r.Trace, "\n"), busy[r.Version == wire.V5]); n++ {
+		time.Sleep(2 * time.Second) // as it was told
+		results, err := script.Run(t.Context(), all, &script.Options{
+			Broker: o.Broker, Spread: o.Spread, TLS: o.TLS, WebSocket: o.WebSocket, Path: o.Path, Username: o.Username, Password: o.Password, Silent: o.Silent,
+			Timeout: o.Timeout, Quiet: o.Quiet, Jobs: 1, RunID: o.RunID[:min(3, len(o.RunID))] + "r" + strconv.Itoa(n),
+			Match: regexp.MustCompile("^" + regexp.QuoteMeta(r.Script) + "$"), Versions: []wire.Version{r.Version},
+		})
+		if err != nil || len(results) != 1 {
+			t.Errorf("%s once more: %d results, %v", r.Script, len(results), err)
+			return
+		}
+		*r = results[0]
+	}
 }
 
 // failure is a line of a list of failures that are known.
