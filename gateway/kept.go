@@ -68,8 +68,8 @@ func (g *Gateway) endBanned(tenant string, all []*connection) {
 		if b == nil {
 			continue
 		}
-		// DISCONNECT has no 0x8A (MQTT 5 §3.14.2.1).
-		if !c.expel(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.AdministrativeAction, Text: b.Text()}) {
+		// A CONNACK says so; DISCONNECT has no 0x8A and becomes 0x98 (MQTT 5 §3.14.2.1).
+		if !c.expel(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.Banned, Text: b.Text()}) {
 			continue
 		}
 		g.metrics.keptOut.WithLabelValues(keptBan).Inc()
