@@ -109,22 +109,20 @@ func (f *flights) grow() {
 
 // Tables of bursts go from session to session: nobody keeps one while idle, and a session
 // whose window fills and empties all the time does not make one each time. They are empty.
-var slots32, slots64, slots128 sync.Pool
+var (
+	slots32  = sync.Pool{New: func() any { return new([32]delivery) }}
+	slots64  = sync.Pool{New: func() any { return new([64]delivery) }}
+	slots128 = sync.Pool{New: func() any { return new([128]delivery) }}
+)
 
 func takeSlots(n int) []delivery {
 	switch n {
 	case 32:
-		if a, ok := slots32.Get().(*[32]delivery); ok {
-			return a[:]
-		}
+		return slots32.Get().(*[32]delivery)[:]
 	case 64:
-		if a, ok := slots64.Get().(*[64]delivery); ok {
-			return a[:]
-		}
+		return slots64.Get().(*[64]delivery)[:]
 	case 128:
-		if a, ok := slots128.Get().(*[128]delivery); ok {
-			return a[:]
-		}
+		return slots128.Get().(*[128]delivery)[:]
 	}
 	return make([]delivery, n)
 }
