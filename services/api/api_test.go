@@ -329,8 +329,8 @@ func TestQuotas(t *testing.T) {
 		t.Errorf("got %v", v)
 	}
 	for _, dry := range []string{"?dry_run=true", ""} {
-		r = f.do("PUT", path+dry, key, `{"retained_rate":1,"api_rate":1,"connections":5}`)
-		if got := r.header.Get("Quotas-Not-Enforced"); r.status != 200 || got != "retained_rate, api_rate" {
+		r = f.do("PUT", path+dry, key, `{"sinks":1,"webhooks":1,"connections":5}`)
+		if got := r.header.Get("Quotas-Not-Enforced"); r.status != 200 || got != "webhooks, sinks" {
 			t.Errorf("overrides%s that are not enforced: %d, %q", dry, r.status, got)
 		}
 		if r = f.do("PUT", path+dry, key, `{"connections":5}`); len(r.header["Quotas-Not-Enforced"]) != 0 {
