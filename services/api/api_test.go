@@ -600,6 +600,11 @@ func TestPublish(t *testing.T) {
 			t.Errorf("published at QoS %d", m.QoS)
 		}
 	}
+	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_rate":7}`), 200, "")
+	if v = f.want(f.do("POST", path, key, `{"topic":"room","payload":"often","qos":1,"retain":true}`), 429, "quota_exceeded"); v["quota"] != "retained_rate" || v["retry_after"] != 1.0 {
+		t.Errorf("got %v", v)
+	}
+	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_messages":5,"retained_bytes":100}`), 200, "")
 	f.data.answer.Usage, f.data.code = link.Usage{Retained: 4}, mqtt.Success
 	f.want(f.do("POST", path, key, `{"topic":"room","payload":"free","retain":true}`), 200, "")
 	if m := f.data.published[len(f.data.published)-1]; m.QoS != 0 {

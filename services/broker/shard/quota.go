@@ -33,6 +33,10 @@ func (t *Tenant) bound(l *link.TenantLimits) {
 // taken as it said it: so old may the part of a count be that is not here.
 const elsewhereFor = 1000
 
+// asksMost is of how many tenants others are asked in a second: it bounds what that costs
+// where there are very many, whose parts elsewhere are older then.
+const asksMost = 1000
+
 // elsewhere is what the other brokers of a cluster have of a tenant, as they have said
 // last. They are asked while something is to be counted, and each second at most.
 type elsewhere struct {
@@ -51,7 +55,7 @@ func (s *Shard) others(t *Tenant) *elsewhere {
 	}
 	e := &t.far
 	last := e.askedAt.Load()
-	if s.now-last < elsewhereFor || !e.askedAt.CompareAndSwap(last, s.now) {
+	if s.now-last < elsewhereFor || !s.set.mayAsk(s.now) || !e.askedAt.CompareAndSwap(last, s.now) {
 		return e
 	}
 	brokers := s.set.cluster.Brokers()
@@ -71,6 +75,14 @@ func (s *Shard) others(t *Tenant) *elsewhere {
 		})
 	}
 	return e
+}
+
+// mayAsk counts a question of others(), and reports whether it may be asked.
+func (st *Set) mayAsk(now int64) bool {
+	if second := now / 1000; st.asks.second.Swap(second) != second {
+		st.asks.n.Store(0)
+	}
+	return st.asks.n.Add(1) <= asksMost
 }
 
 // put changes what is known of the brokers, and counts it again.

@@ -200,3 +200,66 @@ func TestWide_QuotaFanOut(t *testing.T) {
 		}
 	}
 }
+
+// Retained messages of two brokers count together; each broker counts how many are set in
+// a second; and who subscribes is paced whoever has them.
+func TestWide_QuotaRetained(t *testing.T) {
+	t.Parallel()
+	n := pair(t)
+	limits := bounded(func(*link.TenantLimits) {})
+	limits.Retained = 6
+	c := [2]*wideConn{n[0].visitor(clientIn(0, "a"), limits), n[1].visitor(clientIn(1, "b"), limits)}
+	set := func(by int, packet uint16, p partition.ID) mqtt.ReasonCode {
+		t.Helper()
+		c[by].send(link.UpFrame{Kind: link.UpPublish, PacketID: packet, Message: message(topicIn(p), "x", 1, true)})
+		return c[by].want(t, link.DownAck).Reason
+	}
+	for p := range partition.ID(6) {
+		if r := set(int(p%2), uint16(p)+1, p); r.Failed() {
+			t.Fatal(r)
+		}
+	}
+	for i, of := range n {
+		beforeDeadline(t, "the others' are known", func() bool {
+			of.set.shards[0].ask(func() { of.set.shards[0].others(of.set.Tenant("acme")) })
+			return of.set.Tenant("acme").far.retained.Load() == 3
+		})
+		if r := set(i, 10, 6+partition.ID(i)); r != mqtt.QuotaExceeded {
+			t.Errorf("one too many at %s: %s", of.name, r)
+		}
+		if r := set(i, 11, partition.ID(i)); r.Failed() {
+			t.Errorf("one in the place of another: %s", r)
+		}
+	}
+	rate := bounded(func(l *link.TenantLimits) { l.RetainedRate, l.RetainedSubscribe = 1, 4 })
+	for i, of := range n {
+		c[i] = of.visitor(clientIn(partition.ID(i), "rate"), rate)
+		refused := 0
+		for k := range uint16(4) {
+			if set(i, k+1, partition.ID(i)) == mqtt.QuotaExceeded {
+				refused++
+			}
+		}
+		if refused < 2 {
+			t.Errorf("%s has refused %d of 4 in a second", of.name, refused)
+		}
+	}
+	s := n[0].visitor(clientIn(2, "s"), rate)
+	got, began, first := 0, time.Now(), 0
+	s.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 9, Subscribe: []mqtt.Subscription{{Filter: "r/+"}}})
+	beforeDeadline(t, "all retained messages", func() bool {
+		items, _ := s.frames.take()
+		for i := range items {
+			if items[i].Kind == link.DownDeliver {
+				got++
+			}
+		}
+		if time.Since(began) < 500*time.Millisecond {
+			first = got
+		}
+		return got == 6
+	})
+	if first > 4 {
+		t.Errorf("%d came at once, expected 4", first)
+	}
+}

@@ -89,9 +89,117 @@ func refused(x *tenant, quota, overrides, filter string, before ...string) {
 	}
 }
 
-// quotaRows has a test for each quota of brokers that counts for the whole tenant: that it
+// connack connects until CONNACK is as ok wants it, which must be within the time that a
+// change may take.
+func (x *tenant) connack(ok func(k *packet.Connack) bool, changes ...change) *device {
+	x.Helper()
+	var d *device
+	x.within(func() string {
+		var k *packet.Connack
+		if d, k = x.connect(changes...); !ok(k) {
+			return fmt.Sprintf("CONNACK %+v", k)
+		}
+		return ""
+	})
+	return d
+}
+
+// denied is the test of a quota by which a filter is refused before the broker hears of it.
+func denied(x *tenant, overrides string, reason mqtt.ReasonCode, filters ...string) {
+	was := x.device()
+	x.quota(overrides)
+	x.within(func() string {
+		if a := was.subscribeAll(filters...); a.Reasons[0] != reason {
+			return a.Reasons[0].String()
+		}
+		return ""
+	})
+	if r := was.subscribe("fine", 0, 0); r.Failed() {
+		x.Errorf("SUBACK %v", r)
+	}
+}
+
+// retainedFull is the test of a quota by which the second retained message is one too many.
+func retainedFull(x *tenant, overrides string) {
+	pub, old := x.device(), x.device(version(packet.V311))
+	x.quota(overrides)
+	n := 0
+	x.within(func() string {
+		n++
+		pub.publish(fmt.Sprint("r/", n), "x", 1, true)
+		if a := pub.want(packet.PUBACK).Ack; a.Reason != mqtt.QuotaExceeded || !bytes.Equal(a.UserProperties, packet.AppendUserProperty(nil, "limit", "retained_messages")) {
+			return a.Reason.String()
+		}
+		return ""
+	})
+	old.publish("r/old", "x", 1, true)
+	old.wantEnd()
+	pub.publish("r/none", "x", 0, true)
+	x.told("dropped", "retained_quota")
+}
+
+// quotaRows has a test for each quota of the data plane that no other table has: that it
 // is enforced, that a change reaches live sessions within 2 s, and what is told.
 var quotaRows = map[string]func(x *tenant){
+	"topic_length":          func(x *tenant) { denied(x, `{"topic_length":5}`, mqtt.TopicFilterInvalid, "longer") },
+	"topic_level_length":    func(x *tenant) { denied(x, `{"topic_level_length":5}`, mqtt.TopicFilterInvalid, "longer") },
+	"wildcard_root":         func(x *tenant) { denied(x, `{"wildcard_root":0}`, mqtt.TopicFilterInvalid, "#") },
+	"subscriptions_request": func(x *tenant) { denied(x, `{"subscriptions_request":1}`, mqtt.QuotaExceeded, "a", "b") },
+	"topic_alias_maximum": func(x *tenant) {
+		x.quota(`{"topic_alias_maximum":1}`)
+		d := x.connack(func(k *packet.Connack) bool { return k.TopicAliasMaximum == 1 })
+		d.send(&packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{Message: mqtt.Message{Topic: []byte("t")}, TopicAlias: 2, HasTopicAlias: true}})
+		d.wantDisconnect(mqtt.TopicAliasInvalid)
+	},
+	"receive_maximum": func(x *tenant) {
+		x.quota(`{"receive_maximum":1}`)
+		d := x.connack(func(k *packet.Connack) bool { return k.ReceiveMaximum == 1 })
+		d.publish("t", "x", 2, false)
+		d.want(packet.PUBREC)
+		d.publish("t", "y", 2, false)
+		d.wantDisconnect(mqtt.ReceiveMaximumExceeded)
+	},
+	"keep_alive_minimum": func(x *tenant) {
+		x.quota(`{"keep_alive_minimum":100}`)
+		x.connack(func(k *packet.Connack) bool { return k.HasServerKeepAlive && k.ServerKeepAlive == 100 })
+	},
+	"keep_alive_maximum": func(x *tenant) {
+		x.quota(`{"keep_alive_maximum":50}`)
+		x.connack(func(k *packet.Connack) bool { return k.HasServerKeepAlive && k.ServerKeepAlive == 50 })
+		x.connack(func(k *packet.Connack) bool { return k.HasServerKeepAlive && k.ServerKeepAlive == 50 }, func(p *packet.Connect) { p.KeepAlive = 0 })
+	},
+	"will_size": func(x *tenant) {
+		x.quota(`{"will_size":3}`)
+		x.connack(func(k *packet.Connack) bool {
+			return k.Reason == mqtt.QuotaExceeded && bytes.Equal(k.UserProperties, packet.AppendUserProperty(nil, "limit", "will_size"))
+		}, willOn("w"))
+	},
+	"persistent_sessions": func(x *tenant) {
+		x.device(stored)
+		x.quota(`{"persistent_sessions":1}`)
+		x.connack(func(k *packet.Connack) bool {
+			return k.Reason == mqtt.QuotaExceeded && strings.Contains(k.ReasonString, "persistent_sessions")
+		}, stored)
+		x.device()
+		x.told("throttled", mqtt.QuotaExceeded.String())
+	},
+	"queue_bytes": func(x *tenant) {
+		pub, was := x.device(), x.device(stored, clientID("sub"), window(1))
+		was.subscribe("t", 1, 0)
+		x.quota(`{"queue_bytes":300}`)
+		x.within(func() string {
+			pub.publishAll("t", "0", strings.Repeat("x", 500), "2")
+			if got := was.drain(); !slices.Equal(got, []string{"0", "2"}) {
+				return fmt.Sprint(got)
+			}
+			return ""
+		})
+		if e := x.told("dropped", "queue_full")[0]; e.Client != "sub" {
+			x.Errorf("event %+v", e)
+		}
+	},
+	"retained_messages": func(x *tenant) { retainedFull(x, `{"retained_messages":1}`) },
+	"retained_bytes":    func(x *tenant) { retainedFull(x, `{"retained_bytes":10}`) },
 	"subscriptions": func(x *tenant) {
 		refused(x, "subscriptions", `{"subscriptions":2}`, "new/*", "a", "b")
 	},
