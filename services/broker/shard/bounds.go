@@ -113,8 +113,8 @@ type pacing struct {
 // replays go on by themselves later: nothing is left out.
 func (s *Shard) pace(se *sess) bool {
 	most := se.tenant.quota().RetainedSubscribe
-	if most < 0 {
-		return true
+	if most < 0 || se.space.ceding != nil || s.stops[se.tenant] != nil {
+		return true // a partition that is about to move waits for it
 	}
 	p := se.pacing
 	if p == nil || s.now-p.began >= paceTime && !p.waits {
@@ -136,6 +136,14 @@ func (s *Shard) pace(se *sess) bool {
 		})
 	}
 	return false
+}
+
+// hurry has what waits to be sent in later seconds be sent now.
+func (s *Shard) hurry(se *sess) {
+	if se.pacing != nil {
+		se.pacing = nil
+		s.replay(se)
+	}
 }
 
 // paced counts what was sent.

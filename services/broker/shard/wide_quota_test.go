@@ -263,3 +263,44 @@ func TestWide_QuotaRetained(t *testing.T) {
 		t.Errorf("%d came at once, expected 4", first)
 	}
 }
+
+// Who is paced does not keep its partition from moving, and has all before that.
+func TestWide_QuotaPaceAndMove(t *testing.T) {
+	t.Parallel()
+	n := pair(t)
+	limits := bounded(func(l *link.TenantLimits) { l.RetainedSubscribe = 1 })
+	p := n[0].visitor(clientIn(0, "p"), limits)
+	for i := range uint16(8) {
+		p.send(link.UpFrame{Kind: link.UpPublish, PacketID: i + 1, Message: message(topicIn(partition.ID(i)), "x", 1, true)})
+		if r := p.want(t, link.DownAck).Reason; r.Failed() {
+			t.Fatal(r)
+		}
+	}
+	s := n[0].visitor(clientIn(2, "s"), limits)
+	s.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 9, Subscribe: []mqtt.Subscription{{Filter: "r/+"}}})
+	got, paused := 0, false
+	take := func() {
+		items, _ := s.frames.take()
+		for i := range items {
+			switch items[i].Kind {
+			case link.DownDeliver:
+				got++
+			case link.DownPause:
+				paused = true
+				if got < 8 {
+					t.Errorf("it is paused with %d of 8 retained messages", got)
+				}
+				s.send(link.UpFrame{Kind: link.UpPaused})
+			default:
+			}
+		}
+	}
+	beforeDeadline(t, "the first", func() bool { take(); return got > 0 })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n[0].w.give(2, n[1], true)
+	}()
+	beforeDeadline(t, "the pause", func() bool { take(); return paused })
+	<-done
+}
