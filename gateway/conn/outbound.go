@@ -143,7 +143,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
 		r.Opened = true
 	case link.DownNote:
-		c.noted = f.Note
+		if slices.Contains(refusingQuotas, f.Note.Reason) {
+			c.noted = f.Note
+		}
 	case link.DownRefused, link.DownClose:
 		r.Close = ended(0, f.Reason, f.Text)
 	case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable, link.DownMoved, link.DownPause:
@@ -151,6 +153,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	}
 	return dst, r
 }
+
+// refusingQuotas are the reasons of notes that say why the next acknowledgement refuses.
+var refusingQuotas = append([]string{"subscriptions_client", "retained_quota", "retained_rate"}, subscriptionQuotas...)
 
 // subscriptionQuotas are the quotas of the whole tenant by which a broker refuses a
 // subscription.

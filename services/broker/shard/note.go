@@ -45,6 +45,17 @@ var noteTexts = [...]struct {
 	noteStorage:             {"storage_bytes", "the tenant stores as much as its quota storage_bytes allows", true},
 }
 
+// refuses reports whether the client is told of it, in an acknowledgement that has no room
+// for the quota's name.
+func (r noteReason) refuses() bool {
+	switch r {
+	case noteSubscriptionsClient, noteSubscriptions, noteGroups, noteMembers, noteRetainedFull, noteRetainedRate:
+		return true
+	default:
+		return false
+	}
+}
+
 // noted is what is noted of a message that is dropped; notNoted for what is no quota's.
 func (r dropReason) noted() noteReason {
 	switch r {
@@ -95,7 +106,7 @@ func (s *Shard) note(t *Tenant, client mqtt.ClientID, why noteReason, n int) {
 	ch := s.channelOf(t, client)
 	x := s.notes.of[key]
 	// A refusal on the channel is taken for the one that was told of last.
-	if x != nil && x.ch == ch && (ch == nil || ch.said == why) {
+	if x != nil && x.ch == ch && (ch == nil || !why.refuses() || ch.said == why) {
 		x.n += n
 		return
 	}
@@ -114,9 +125,6 @@ func (s *Shard) note(t *Tenant, client mqtt.ClientID, why noteReason, n int) {
 		}
 	}
 	x.ch = ch
-	if ch != nil {
-		ch.said = why
-	}
 	s.tellNote(&key, x, n)
 	if !s.notes.armed {
 		s.notes.armed = true
@@ -156,7 +164,9 @@ func (s *Shard) tellNote(key *noteKey, x *noted, n int) {
 	f := link.DownFrame{Kind: link.DownNote, Note: note}
 	if ch := x.ch; ch != nil {
 		if ch.link.features&link.FeatureQuotas != 0 {
-			ch.said = key.why
+			if key.why.refuses() {
+				ch.said = key.why
+			}
 			s.tell(ch, f)
 		}
 		return

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
@@ -26,7 +27,7 @@ type event struct {
 // told waits until the history has events of that kind and reason, and returns them.
 func (x *tenant) told(kind, reason string) (found []event) {
 	x.Helper()
-	for found == nil {
+	for end := time.Now().Add(soon); found == nil; time.Sleep(20 * time.Millisecond) {
 		var page struct{ Items []event }
 		x.do("GET", "/v1/tenants/"+x.id+"/events?limit=1000&kind="+kind, "", &page)
 		for _, e := range page.Items {
@@ -34,7 +35,7 @@ func (x *tenant) told(kind, reason string) (found []event) {
 				found = append(found, e)
 			}
 		}
-		if x.Context().Err() != nil {
+		if found == nil && time.Now().After(end) {
 			x.Fatalf("no event %s %s", kind, reason)
 		}
 	}
