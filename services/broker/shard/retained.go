@@ -28,15 +28,18 @@ func (s *Shard) mayRetain(t *Tenant, part partition.ID, m *mqtt.Message, limits 
 			count, grow = 0, grow-int64(old.Message.Size())
 		}
 	}
-	return (limits.Retained < 0 || count == 0 || t.retained.Load() < limits.Retained) &&
-		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+grow <= limits.RetainedBytes)
+	return (limits.Retained < 0 || count == 0 || t.retained.Load()+s.others(t).retained.Load() < limits.Retained) &&
+		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+s.others(t).retainedBytes.Load()+grow <= limits.RetainedBytes)
 }
 
 // nearRetainLimit reports whether mayRetain has to be asked about m.
-func nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits) bool {
-	return len(m.Payload) > 0 &&
-		(limits.Retained >= 0 && t.retained.Load() >= limits.Retained ||
-			limits.RetainedBytes >= 0 && t.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes)
+func (s *Shard) nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits) bool {
+	if len(m.Payload) == 0 || limits.Retained < 0 && limits.RetainedBytes < 0 {
+		return false
+	}
+	far := s.others(t)
+	return limits.Retained >= 0 && t.retained.Load()+far.retained.Load() >= limits.Retained ||
+		limits.RetainedBytes >= 0 && t.retainedBytes.Load()+far.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes
 }
 
 // sweepEvery is how often, in milliseconds, a tenant at its limits has its
@@ -266,6 +269,9 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 	if m.Expired(s.now) {
 		return true
 	}
+	if !s.pace(se) {
+		return false
+	}
 	qos := qosOf(se.granted(r.sub.QoS), m.Message.QoS)
 	var ids []uint32
 	if r.sub.ID != 0 {
@@ -275,12 +281,14 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 		if !se.TakeCredit(link.DeliverCost(m.Message.Size(), len(ids))) {
 			return false
 		}
+		se.paced(1)
 		s.deliverTo(se.ch, link.DownFrame{Retain: true, SubscriptionIDs: ids}, &m.Message, m.ExpireAt, 0)
 		return true
 	}
 	if se.waiting() >= replayRoom {
 		return false
 	}
+	se.paced(1)
 	e := &queue.Entry{Message: &m.Message, QoS: qos, Retain: true, ExpireAt: m.ExpireAt, IDs: ids}
 	q := se.queueOf()
 	q.Append(e, 0, s.batch(se.space))
