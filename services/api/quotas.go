@@ -49,6 +49,7 @@ var enforcement = map[string]string{
 	"policy_bytes":          "API, making or testing a policy: 409, for all of its files together",
 	"policy_time_ms":        "API, making a revision of a policy: refused if the grants of a class take longer. mqtt.connect is cut off after ten times as long, and the client refused",
 	"devices":               "API, making a device: 409",
+	"domains":               "API, making a domain: 409. Domains that are there stay when it is lowered",
 	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }
 
