@@ -54,11 +54,12 @@ type Config struct {
 
 // Service follows custom domains. It is safe for concurrent use. Make it with New.
 type Service struct {
-	cfg     Config
-	store   *store.Store
-	log     *slog.Logger
-	now     func() time.Time
-	dns     *resolver
+	cfg   Config
+	store *store.Store
+	log   *slog.Logger
+	now   func() time.Time
+	// owns asks the DNS whether a domain is its tenant's; see resolver.verify.
+	owns    func(ctx context.Context, d *tenancy.Domain) error
 	leases  *lease.Leases
 	metrics metrics
 
@@ -79,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errs.New(errs.KindOf(err), "open the locks of domains: %w", err)
 	}
 	s := &Service{
-		cfg: cfg, store: cfg.Store, log: cfg.Log, now: cfg.Now, dns: newResolver(cfg.Resolver),
+		cfg: cfg, store: cfg.Store, log: cfg.Log, now: cfg.Now, owns: newResolver(cfg.Resolver).verify,
 		leases:  lease.New(lease.Config{Bucket: locks, Log: cfg.Log}),
 		metrics: newMetrics(cfg.Registerer),
 		known:   map[string]*tenancy.Domain{}, working: map[string]bool{}, later: map[string]time.Time{}, wake: make(chan struct{}, 1),

@@ -32,7 +32,7 @@ func (s *Service) Verify(ctx context.Context, tenant, fqdn string, ifRevision ui
 	if err != nil {
 		return nil, nil, err
 	}
-	why := s.dns.verify(ctx, d)
+	why := s.owns(ctx, d)
 	if errs.Is(why, errs.Denied) {
 		why = errs.Coded(errs.Conflict, errs.CodeOf(why), "%w; make it and ask again, which may take until the DNS has forgotten that there was none", why)
 	}

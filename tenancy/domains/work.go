@@ -14,7 +14,7 @@ import (
 // in d what is then. Its caller has the domain's lock.
 func (s *Service) work(ctx context.Context, d *tenancy.Domain) error {
 	if s.now().Sub(d.VerifiedAt) >= freshFor {
-		if err := s.dns.verify(ctx, d); err != nil {
+		if err := s.owns(ctx, d); err != nil {
 			if errs.Is(err, errs.Denied) && s.ended(d) {
 				return s.release(ctx, d, err)
 			}
