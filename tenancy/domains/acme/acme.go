@@ -148,10 +148,10 @@ func told(err error) error {
 	if !ok {
 		return errs.New(errs.Unavailable, "the CA could not be asked: %w", err)
 	}
-	words := problem.Detail
+	words := []string{problem.Detail}
 	for _, s := range problem.Subproblems {
-		words += "; " + s.Detail
+		words = append(words, s.Detail)
 	}
 	kind := strings.TrimPrefix(problem.Type, "urn:ietf:params:acme:error:")
-	return errs.New(errs.Denied, "the CA has refused (%s): %s", kind, words)
+	return errs.New(errs.Denied, "the CA has refused (%s): %s", kind, strings.Join(words, "; "))
 }
