@@ -92,7 +92,6 @@ func (s *Service) told(key string, d *tenancy.Domain) {
 	} else {
 		s.known[key] = d
 	}
-	s.metrics.show(s.known)
 	s.mu.Unlock()
 	s.kick()
 }
@@ -104,6 +103,7 @@ func (s *Service) due() (keys []string, next time.Duration) {
 	next = lookEvery
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.metrics.show(s.known)
 	for key, d := range s.known {
 		if s.working[key] || d.NextRenewal.IsZero() || !d.Owned() {
 			continue

@@ -155,9 +155,12 @@ func (s *Service) CheckRenew(d *tenancy.Domain) error {
 	return nil
 }
 
-// renewEvery is how often a tenant may ask for a new certificate of one name: CAs bound
-// how many they issue.
-const renewEvery = time.Minute
+// How often a tenant may ask for a new certificate of one name: CAs bound how many they
+// issue, and how many orders one account makes.
+const (
+	renewEvery       = time.Hour
+	renewFailedEvery = 5 * time.Minute // after a failure
+)
 
 // Renew has the certificate issued anew, soon: who asks finds out by NextRenewal and
 // NotAfter how it went. The error is Conflict, or a tenancy.ExceededError with
@@ -168,7 +171,11 @@ func (s *Service) Renew(ctx context.Context, tenant, fqdn string, ifRevision uin
 			return err
 		}
 		at := s.now().UTC()
-		if wait := renewEvery - at.Sub(d.AskedAt); wait > 0 {
+		every := renewEvery
+		if d.State == tenancy.DomainFailed {
+			every = renewFailedEvery
+		}
+		if wait := every - at.Sub(d.AskedAt); wait > 0 {
 			return &tenancy.ExceededError{Quota: "domain_renewals", Limit: 1, Usage: 1, RetryAfter: seconds(wait)}
 		}
 		d.AskedAt, d.NextRenewal = at, at

@@ -189,6 +189,28 @@ func TestDomain_ACME(t *testing.T) {
 	x.domain("POST", "/"+lost+":renew", "")
 	x.until(lost, func(d customDomain) bool { return d.State == "active" && d.LastError == "" && d.Failures == 0 })
 
+	// A CA that has forgotten us is told of us anew; and one that refuses to renew leaves
+	// what there is.
+	const again = "again.acme.example"
+	ca.stop()
+	ca.start()
+	names.Host(again, "127.0.0.1")
+	d = x.domain("POST", "", `{"fqdn":"`+again+`"}`)
+	names.Text(d.Challenge.Name, d.Challenge.Value)
+	x.domain("POST", "/"+again+":verify", "")
+	before := x.until(again, func(d customDomain) bool { return d.State == "active" || d.State == "failed" })
+	names.Host(again, "127.0.0.9")
+	x.domain("POST", "/"+again+":renew", "")
+	d = x.until(again, func(d customDomain) bool { return d.State == "failed" })
+	if before.State != "active" || !strings.Contains(d.LastError, "the CA has refused") || d.NotAfter == nil || !d.NotAfter.Equal(*before.NotAfter) {
+		t.Errorf("not renewed: %+v, before %+v", d, before)
+	}
+	if c, err := handshake(p.mqtts, &tls.Config{ServerName: again, RootCAs: ca.roots}); err != nil {
+		t.Errorf("not renewed: %v", err)
+	} else {
+		x.over(c)
+	}
+
 	// Gone: within 2 s no handshake is answered.
 	x.do("DELETE", "/v1/tenants/acme/domains/"+name, "", nil)
 	x.within(func() string {

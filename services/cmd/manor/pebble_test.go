@@ -29,6 +29,14 @@ type pebble struct {
 	// issues.
 	caFile string
 	roots  *x509.CertPool
+
+	t          *testing.T
+	ca         *tenancytest.CA
+	program    string
+	args       []string
+	management int // port
+	log        lines
+	stop       func()
 }
 
 // pebbleProgram is built into bin/tools by .ci/deps; without it the test is skipped,
@@ -77,25 +85,34 @@ func startPebble(t *testing.T, names *domainstest.DNS, tlsPort int) *pebble {
 			t.Fatal(err)
 		}
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, program, "-config", filepath.Join(folder, "config.json"), "-dnsserver", names.Address)
-	c.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0")
-	c.SysProcAttr = childAttributes()
-	var log lines
-	c.Stdout, c.Stderr = &log, &log
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p.t, p.program, p.ca, p.management = t, program, ca, management
+	p.args = []string{"-config", filepath.Join(folder, "config.json"), "-dnsserver", names.Address}
+	p.start()
 	t.Cleanup(func() {
-		stop()
-		_ = c.Wait()
+		p.stop()
 		if t.Failed() {
-			t.Logf("pebble:\n%s", log.text())
+			t.Logf("pebble:\n%s", p.log.text())
 		}
 	})
-	own := x509.NewCertPool()
-	own.AddCert(ca.Cert)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: own}}
+	return p
+}
+
+// start starts it; it knows nothing of what it was before, and signs by another root.
+func (p *pebble) start() {
+	p.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	c := exec.CommandContext(ctx, p.program, p.args...)
+	c.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0")
+	c.SysProcAttr = childAttributes()
+	c.Stdout, c.Stderr = &p.log, &p.log
+	if err := c.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.stop = func() {
+		stop()
+		_ = c.Wait()
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: tenancytest.Pool(p.ca)}}
 	defer transport.CloseIdleConnections()
 	asker := &http.Client{Transport: transport, Timeout: 5 * time.Second}
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -103,20 +120,19 @@ func startPebble(t *testing.T, names *domainstest.DNS, tlsPort int) *pebble {
 			_ = r.Body.Close()
 			break
 		} else if time.Now().After(end) {
-			t.Fatalf("pebble does not answer: %v\n%s", err, log.text())
+			p.t.Fatalf("pebble does not answer: %v\n%s", err, p.log.text())
 		}
 	}
-	r, err := asker.Get(fmt.Sprintf("https://localhost:%d/roots/0", management))
+	r, err := asker.Get(fmt.Sprintf("https://localhost:%d/roots/0", p.management))
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
 	defer func() { _ = r.Body.Close() }()
 	root, err := io.ReadAll(r.Body)
 	p.roots = x509.NewCertPool()
 	if err != nil || !p.roots.AppendCertsFromPEM(root) {
-		t.Fatalf("pebble's root: %v %s", err, root)
+		p.t.Fatalf("pebble's root: %v %s", err, root)
 	}
-	return p
 }
 
 // lines is what a program has written.

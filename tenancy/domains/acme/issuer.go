@@ -54,20 +54,13 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 		},
 		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeTLSALPN01: &solver{i.a}},
 	}
-	account, err := i.account(ctx, client)
-	if err != nil {
-		return nil, err
-	}
-	params, err := acmez.OrderParametersFromCSR(account, csr)
-	if err != nil {
-		return nil, err
-	}
-	chains, err := client.ObtainCertificate(ctx, params)
+	chains, err := i.order(ctx, client, csr)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && strings.HasSuffix(problem.Type, ":accountDoesNotExist") {
-		// The CA has forgotten it, as one for tests does at each start.
+		// The CA has forgotten the account, as one for tests does at each start.
 		if err := i.a.storage.Delete(ctx, i.accountFile()); err != nil {
 			return nil, err
 		}
+		chains, err = i.order(ctx, client, csr)
 	}
 	if err != nil {
 		return nil, err
@@ -76,6 +69,19 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 		return nil, errs.New(errs.Unavailable, "the CA has issued no certificate")
 	}
 	return &certmagic.IssuedCertificate{Certificate: chains[0].ChainPEM, Metadata: map[string]string{"url": chains[0].URL, "ca": chains[0].CA}}, nil
+}
+
+// order makes one order by the account of this installation.
+func (i *issuer) order(ctx context.Context, client *acmez.Client, csr *x509.CertificateRequest) ([]acme.Certificate, error) {
+	account, err := i.account(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	params, err := acmez.OrderParametersFromCSR(account, csr)
+	if err != nil {
+		return nil, err
+	}
+	return client.ObtainCertificate(ctx, params)
 }
 
 // kept is an account as it is stored.

@@ -85,6 +85,10 @@ func (l *Leases) TryLock(ctx context.Context, name string) (bool, error) {
 		at = e.Revision
 	case !errs.Is(err, errs.NotFound):
 		return false, err
+	default:
+		l.mu.Lock()
+		delete(l.seen, key)
+		l.mu.Unlock()
 	}
 	rev, err := l.cfg.Bucket.Put(ctx, key, []byte(l.me), at)
 	if errs.Is(err, errs.Conflict) { // somebody was faster
