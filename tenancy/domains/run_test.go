@@ -303,6 +303,27 @@ func TestRun_Lost(t *testing.T) {
 	}
 }
 
+// A domain that is deleted while the CA is asked leaves nothing.
+func TestRun_DeletedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		w.ca.takes = 20 * time.Second
+		w.make(tenancy.CertificateACME)
+		w.after(10 * time.Second)
+		if _, err := w.all[1].Delete(t.Context(), "acme", fqdn, 0); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if _, err := w.store.Host(t.Context(), fqdn); !errs.Is(err, errs.NotFound) || w.ca.forgets != 2 || len(w.ca.times()) != 1 {
+			t.Errorf("the host: %v; %d certificates forgotten, %d asked for", err, w.ca.forgets, len(w.ca.times()))
+		}
+		if d, err := w.store.Domain(t.Context(), "acme", fqdn); !errs.Is(err, errs.NotFound) {
+			t.Errorf("it is there again: %+v %v", d, err)
+		}
+	})
+}
+
 // What the CA gives is looked at before it is shown.
 func TestRun_WrongCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ package domains
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -42,6 +43,9 @@ func (s *Service) work(ctx context.Context, d *tenancy.Domain) error {
 		return s.failed(ctx, d, err)
 	}
 	if err := s.publish(ctx, d, p); err != nil {
+		if errs.Is(err, errs.NotFound) { // deleted meanwhile
+			return errors.Join(err, s.cfg.Authority.Forget(ctx, d.FQDN))
+		}
 		return err
 	}
 	if err := s.change(ctx, d, func(d *tenancy.Domain) { served(d, p) }); err != nil {

@@ -41,7 +41,7 @@ func TestCustomHosts(t *testing.T) {
 	const name = "mqtt.acme.example"
 	eventually := func(what string, ok func() bool) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("there is still not: %s", what)
 			}

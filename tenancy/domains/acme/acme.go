@@ -35,7 +35,7 @@ const (
 	DefaultSettle = 2 * time.Second
 	// orderTime is how long one certificate may take.
 	orderTime = 2 * time.Minute
-	pollEvery = 500 * time.Millisecond
+	pollEvery = 250 * time.Millisecond
 	callTime  = 30 * time.Second
 )
 

@@ -118,7 +118,7 @@ func testDomainPages(t *testing.T, s *store.Store, late *tenancy.TenantRecord) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range strings.Fields("c.example a.example b.example d.example") {
+	for name := range strings.FieldsSeq("c.example a.example b.example d.example") {
 		_, err := s.AddDomain(ctx, late, name, tenancy.CertificateUploaded)
 		var e *tenancy.ExceededError
 		if over := name == "d.example"; over != errors.As(err, &e) || over && (e.Quota != "domains" || e.Limit != 3 || e.Usage != 3) || !over && err != nil {
