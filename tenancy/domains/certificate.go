@@ -171,8 +171,9 @@ func (s *Service) mayUpload(d *tenancy.Domain, chain, key []byte) (*pair, error)
 
 // Upload replaces the certificate of a domain, whose source must be
 // tenancy.CertificateUploaded and which must be verified. chain and key are in PEM. The
-// key is sealed before it is stored. The error is Invalid with Code
-// "certificate_invalid", or Conflict.
+// key is sealed before it is stored. The DNS is asked again whether the name is the
+// tenant's. The error is Invalid with Code "certificate_invalid", Conflict, or Unavailable
+// if the DNS does not answer.
 func (s *Service) Upload(ctx context.Context, tenant, fqdn string, ifRevision uint64, chain, key []byte) (was, now *tenancy.Domain, err error) {
 	d, err := s.store.Domain(ctx, tenant, fqdn)
 	if err != nil {
@@ -185,11 +186,19 @@ func (s *Service) Upload(ctx context.Context, tenant, fqdn string, ifRevision ui
 	if ifRevision != 0 && ifRevision != d.Revision {
 		return nil, nil, errs.Coded(errs.Conflict, "revision_mismatch", "the domain is at revision %d, not %d", d.Revision, ifRevision)
 	}
+	verified := d.VerifiedAt
+	if s.now().Sub(verified) >= freshFor {
+		if err := s.owns(ctx, d); err != nil {
+			return nil, nil, conflicting(err)
+		}
+		verified = s.now().UTC()
+	}
 	if err := s.publish(ctx, d, p); err != nil {
 		return nil, nil, err
 	}
 	was, now, err = s.store.ChangeDomain(ctx, tenant, fqdn, 0, func(d *tenancy.Domain) error {
 		served(d, p)
+		d.VerifiedAt = verified
 		return nil
 	})
 	if err == nil {

@@ -303,6 +303,37 @@ func TestRun_Lost(t *testing.T) {
 	}
 }
 
+// An upload is the renewal of an uploaded certificate: the name has to be the tenant's
+// still.
+func TestUpload_VerifiesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.make(tenancy.CertificateUploaded)
+		chain, key := w.ca.ca.Server(2, time.Now().Add(90*day), fqdn)
+		upload := func() error {
+			_, _, err := w.all[0].Upload(t.Context(), "acme", fqdn, 0, []byte(chain), []byte(key))
+			return err
+		}
+		w.after(time.Hour)
+		for _, c := range []struct {
+			says error
+			kind errs.Kind
+		}{{errGone, errs.Conflict}, {errs.New(errs.Unavailable, "the DNS did not answer"), errs.Unavailable}} {
+			w.dns(c.says)
+			if err := upload(); !errs.Is(err, c.kind) || w.serial() != "" {
+				t.Errorf("with %v: %v, serial %q", c.says, err, w.serial())
+			}
+		}
+		w.dns(nil)
+		if err := upload(); err != nil || w.serial() != "2" {
+			t.Errorf("%v, serial %q", err, w.serial())
+		}
+		if d := w.after(0); time.Since(d.VerifiedAt) != 0 || d.State != tenancy.DomainActive {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
 // A domain that is deleted while the CA is asked leaves nothing.
 func TestRun_DeletedMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -32,10 +32,7 @@ func (s *Service) Verify(ctx context.Context, tenant, fqdn string, ifRevision ui
 	if err != nil {
 		return nil, nil, err
 	}
-	why := s.owns(ctx, d)
-	if errs.Is(why, errs.Denied) {
-		why = errs.Coded(errs.Conflict, errs.CodeOf(why), "%w; make it and ask again, which may take until the DNS has forgotten that there was none", why)
-	}
+	why := conflicting(s.owns(ctx, d))
 	if why == nil {
 		why = s.store.ClaimHost(ctx, tenant, fqdn)
 	}
@@ -56,6 +53,14 @@ func (s *Service) Verify(ctx context.Context, tenant, fqdn string, ifRevision ui
 		return nil, nil, err
 	}
 	return was, now, nil
+}
+
+// conflicting is what the DNS says as who asks is told.
+func conflicting(err error) error {
+	if errs.Is(err, errs.Denied) {
+		return errs.Coded(errs.Conflict, errs.CodeOf(err), "%w; make it and ask again, which may take until the DNS has forgotten that there was none", err)
+	}
+	return err
 }
 
 // verified notes that a domain is its tenant's.
