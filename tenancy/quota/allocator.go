@@ -248,22 +248,29 @@ func (a *Allocator) move(k Kind, l *loan, d *Need) {
 			others += c.Held
 		}
 	}
-	of, _ := shares(wants, a.n, d.Unit)
-	share := of[slices.Index(ids, a.self)]
+	own := slices.Index(ids, a.self)
+	of := shares(wants, a.n, d.Unit)
+	share, least := of[own], of[own]
+	if d.Want > wants[own] {
+		// The others do not know that yet: what is held stays as far as that will be the
+		// share.
+		wants[own] = d.Want
+		of = shares(wants, a.n, d.Unit)
+		least = max(share, of[own])
+	}
 	room := 1 - others
 	if k == Connections {
-		share = max(share, d.Used) // who is connected stays
-		l.held = max(l.held, min(l.next, room))
+		least = max(least, d.Used) // who is connected stays
+		l.held = max(l.held, min(l.next, room), d.Used)
 	}
-	l.next = l.held
-	if share < l.held {
-		l.held, l.next = share, share
-	} else {
-		l.next = max(l.held, min(share, room))
-	}
+	l.held = min(l.held, least)
+	l.next = max(l.held, min(share, room))
 	if k != Connections {
 		l.held = l.next
+		return
 	}
+	// What is less than a connection others may have.
+	l.held, l.next = whole(l.held, d.Unit), whole(l.next, d.Unit)
 }
 
 // sum is what all gateways use, and whether clients wait at one.
@@ -284,3 +291,16 @@ func (a *Allocator) leads() bool {
 	}
 	return true
 }
+
+// Heeds reports whether a need is one that Tick must have: nobody speaks of the others.
+func (a *Allocator) Heeds(r Resource, d Need) bool { return a.loans[r] != nil || a.much(&d) }
+
+// Spoken calls f for every resource that is spoken of.
+func (a *Allocator) Spoken(f func(Resource)) {
+	for r := range a.loans {
+		f(r)
+	}
+}
+
+// Loans is how many those are.
+func (a *Allocator) Loans() int { return len(a.loans) }

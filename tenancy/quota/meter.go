@@ -12,11 +12,19 @@ const (
 	smooth = 500 * time.Millisecond
 	// headroom is how much more than it uses a gateway wants, so that it need not wait
 	// when it uses a little more.
-	headroom = 1.02
+	headroom = 1.03
 	// more is what a gateway wants at least on top while its clients wait.
 	more = 1.0 / 8
+	// A gateway that has used something for steady samples and has to wait may lack a
+	// little only, which takes two samples to come: for patient of them it wants little
+	// more.
+	steady  = 8
+	patient = 2
+	little  = 1.1
 	// fade is what is left of a want when nobody waits any more, at each sample.
 	fade = 0.5
+	// quiescent is the rate below which nothing is used.
+	quiescent = 0.01
 	// most bounds what is said to be used and wanted, in limits.
 	most = 4
 )
@@ -35,24 +43,32 @@ type Need struct {
 type Meter struct {
 	rate float64 // of Sample, a second, averaged
 	want float64
+	// age is for how many samples something has been used; waited is for how many at a
+	// stretch somebody had to wait.
+	age, waited int
 }
 
 // Rate is what was used lately, in a second.
 func (m *Meter) Rate() float64 { return m.rate }
 
 // Idle reports whether there is nothing left to follow.
-func (m *Meter) Idle() bool { return m.rate < 0.01 && m.want < 0.001 }
+func (m *Meter) Idle() bool { return m.rate < quiescent && m.want < tiny }
 
-// Sample notes what was used in the time past, and whether somebody waited. limit is in
-// a second, and above 0.
-func (m *Meter) Sample(past time.Duration, n uint64, waits bool, limit int64) Need {
+// Sample notes what was used in the time past, and whether somebody waited, when the
+// part lent was lent. limit is in a second, and above 0.
+func (m *Meter) Sample(past time.Duration, n uint64, waits bool, limit int64, lent float64) Need {
 	m.Count(past, n)
 	used := min(m.rate/float64(limit), most)
-	if waits {
-		// What is wanted cannot be known of clients that are held back: more and more.
-		m.want = min(1, max(2*m.want, m.want+more))
-	} else {
+	m.waited++
+	switch {
+	case !waits:
+		m.waited = 0
 		m.want *= fade
+	case m.age >= steady && m.waited <= patient:
+		m.want = max(m.want, min(1, little*lent))
+	default:
+		// What is wanted cannot be known of clients that are held back: more than is lent.
+		m.want = max(m.want, min(1, 2*lent+more))
 	}
 	m.want = min(max(m.want, headroom*used), most)
 	return Need{Used: used, Want: m.want, Waits: waits}
@@ -61,7 +77,11 @@ func (m *Meter) Sample(past time.Duration, n uint64, waits bool, limit int64) Ne
 // Count is Sample for what has no limit.
 func (m *Meter) Count(past time.Duration, n uint64) {
 	seconds := max(past.Seconds(), 1e-3)
-	m.rate += (float64(n)/seconds - m.rate) * (1 - math.Exp(-seconds/smooth.Seconds()))
+	weight := max(1-math.Exp(-seconds/smooth.Seconds()), 1/float64(m.age+1)) // at first the plain average
+	m.rate += (float64(n)/seconds - m.rate) * weight
+	if m.age++; m.rate < quiescent {
+		m.age = 0
+	}
 }
 
 // SampleCount is Sample of what is counted, not measured: n of limit are used now.

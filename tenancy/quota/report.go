@@ -65,6 +65,16 @@ func (r *Report) Encode() [][]byte {
 	return append(all, b)
 }
 
+// Sender is who has sent a message of Encode, and whether it says that it was the last;
+// empty if b is none.
+func Sender(b []byte) (from string, leaving bool) {
+	if len(b) < 2 || b[0] != reportVersion {
+		return "", false
+	}
+	from, _, _ = cutText(b[2:])
+	return from, b[1] == 1
+}
+
 // Decode reads a message of Encode. Figures that cannot be are bounded; claims of kinds
 // that are not known here are left out.
 func Decode(b []byte) (*Report, error) {

@@ -103,7 +103,7 @@ func (w *world) tick(s *site) {
 	if w.kind == quota.Connections {
 		d = s.meter.SampleCount(int64(s.count), s.waits, int64(w.limit))
 	} else {
-		d = s.meter.Sample(past, uint64(s.count), s.waits, int64(w.limit))
+		d = s.meter.Sample(past, uint64(s.count), s.waits, int64(w.limit), w.lent(s))
 		s.count = 0
 	}
 	s.waits = false
