@@ -67,6 +67,11 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "developer", "organization", "roles")
 	shown(t, "acme.localhost", "tenant", "list")
 	shown(t, "acme is active, on plan dev", "tenant", "show", "acme")
+	shown(t, "QUOTA                  LIMIT", "quota", "list", "acme")
+	if v := good(t, "quota", "list", "acme"); v["items"].([]any)[0].(map[string]any)["name"] != "connections" {
+		t.Errorf("got %v", v)
+	}
+	bad(t, 1, "no tenant", "quota", "list", "nobody")
 
 	v := good(t, "credential", "create", "acme", "sensor-1")
 	if len(v["password"].(string)) < 20 {

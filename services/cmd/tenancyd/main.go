@@ -25,6 +25,7 @@ import (
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -97,10 +98,11 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	used := usage.New(control)
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
-		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
+		Used:   used, Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
 		return err
@@ -112,5 +114,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
-		node.Part{Name: "policies", Run: policies.Run}, public.Part())
+		node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, public.Part())
 }
