@@ -193,7 +193,7 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		sp.expires.Store(id.Expires.UnixMilli())
 	}
 	c.mu.Unlock()
-	if !g.registry.enter(state, tenant.Limits.Connections, c) {
+	if !c.enterTenant(t, state, tenant.Limits.Connections) {
 		state.refused.Add(1)
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: fmt.Sprintf("the quota connections allows %d", tenant.Limits.Connections), Limit: "connections"}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/tenancy"
@@ -64,6 +65,10 @@ type Config struct {
 	// ShedAfter is for how long the clients of a tenant that sends more than its
 	// rates allow are read more slowly before messages are refused; 0 means 10 s.
 	ShedAfter time.Duration
+	// Bus is where gateways tell each other what is used of the quotas that they share;
+	// nil, and with Alone, this one has all of them. Alone says that there are no others.
+	Bus   bus.Bus
+	Alone bool
 	// Events hears what happens to clients; nil if nobody keeps that. Whoever makes it
 	// runs it.
 	Events     *events.Writer

@@ -71,7 +71,8 @@ type Gateway struct {
 		todo map[changesOf][]func()
 	}
 
-	load overload
+	load    overload
+	lending lending
 
 	draining atomic.Bool
 	// strangers bounds the lines in the log about those that do not speak MQTT.
@@ -105,6 +106,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.flushers.New = func() any { return &flusher{} }
 	g.clientRates, _ = lru.New[string, *throttle.Throttle](clientRates) // fails for a size below 1
 	g.entrance = newEntrance()
+	g.newLending()
 	var err error
 	if g.flaps, err = newFlaps(); err != nil {
 		return nil, err
@@ -174,6 +176,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	wg.Go(func() { g.watch(ctx) })
 	wg.Go(func() { g.reopen(ctx) })
 	wg.Go(func() { g.watchLoad(ctx) })
+	wg.Go(func() { g.lend(ctx) })
 	for _, l := range g.listeners {
 		c := l.Config()
 		g.log.Info("listening", "listener", c.Label(), "kind", c.Kind, "address", l.Addr().String())

@@ -48,6 +48,8 @@ const (
 	mEventsDropped
 	mAuthentications
 	mKeptOut
+	mQuotaGateways
+	mQuotaResources
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -84,6 +86,8 @@ var Metrics = []telemetry.Metric{
 	mPolicies:             {Name: "mqtt_gateway_policy_events_total", Kind: telemetry.Counter, Labels: []string{"event"}, Help: "What tenants' policies of their own have led to beside what they grant: clients that mqtt.connect has denied (denied), that were refused or kept what they had because nobody could be asked (unknown), or because the policy cannot be followed (failed); live connections that have the grants of a new revision (regranted), or were ended by it (ended); filters that were taken from sessions (subscriptions_taken)."},
 	mAuthentications:      {Name: "mqtt_gateway_authentications_total", Kind: telemetry.Counter, Labels: []string{"method", "result"}, Help: "What the methods of authentication have said of CONNECTs: accepted, refused, passed (the next method is asked), unavailable (it could not be known)."},
 	mKeptOut:              {Name: "mqtt_gateway_kept_out_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Clients that were refused at CONNECT, or whose connection was ended, although who they are was not the reason: by a ban (ban), because they connect again and again (flapping), by the tenant's allow-list (address), because the tenant takes their method, or their token's issuer, no more (method)."},
+	mQuotaGateways:        {Name: "mqtt_gateway_quota_gateways", Kind: telemetry.Gauge, Help: "Gateways that divide tenants' quotas, this one included, as far as it has heard (docs/quotas.md)."},
+	mQuotaResources:       {Name: "mqtt_gateway_quota_resources", Kind: telemetry.Gauge, Help: "Quotas of tenants of which gateways tell each other the use, because one needs more than half of its equal part."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -157,6 +161,8 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.guests[i] = guests.WithLabelValues(event)
 	}
 	Metrics[mGuests].GaugeFunc(r, func() float64 { return float64(g.guests.len()) })
+	Metrics[mQuotaGateways].GaugeFunc(r, func() float64 { n, _ := g.lending.size(); return float64(n) })
+	Metrics[mQuotaResources].GaugeFunc(r, func() float64 { _, n := g.lending.size(); return float64(n) })
 	Metrics[mWaiting].GaugeFunc(r, func() float64 { return float64(g.waiting.len()) })
 	Metrics[mConnections].GaugeFunc(r, func() float64 { return float64(g.registry.wheel.len()) })
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))

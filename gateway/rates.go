@@ -3,24 +3,23 @@
 package gateway
 
 import (
-	"fmt"
 	"math"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/throttle"
 	"github.com/manormq/manor/infra/load"
-	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/quota"
 )
 
-// quota is a rate that this gateway holds.
-type quota uint8
+// rateQuota is a rate that this gateway holds.
+type rateQuota uint8
 
 const (
-	publishRateClient quota = iota
+	publishRateClient rateQuota = iota
 	bytesInRateClient
 	publishRate
 	bytesInRate
@@ -35,7 +34,7 @@ const (
 	quotas
 )
 
-func (q quota) String() string {
+func (q rateQuota) String() string {
 	return [...]string{
 		"publish_rate_client", "bytes_in_rate_client", "publish_rate", "bytes_in_rate",
 		"bytes_out_rate_client", "delivery_rate", "bytes_out_rate", "connect_rate", "connect_rate_client",
@@ -49,20 +48,7 @@ const (
 	// slowLook is how long a connection waits at most, because the node is
 	// overloaded, before it looks whether that still is so.
 	slowLook = time.Second
-	// connectDelay is up to how long a CONNECT waits for its turn.
-	connectDelay = time.Second
-	// connectBurst is how many seconds' worth of CONNECTs may come at once.
-	connectBurst = 5
-	// ratesKept is for how long a tenant without connections keeps its buckets at
-	// least.
-	ratesKept = time.Minute
 )
-
-// tenantRates are what the connections of one tenant share at this gateway.
-type tenantRates struct {
-	in, out, connects throttle.Throttle
-	used              int64 // guarded by registry.mu; Unix milliseconds
-}
 
 // rates are the throttles of one connection.
 type rates struct {
@@ -73,72 +59,26 @@ type rates struct {
 }
 
 // rateLimits are the rates in a tenant's limits.
-func rateLimits(l *tenancy.Limits) (in, out, allIn, allOut, connects throttle.Rate) {
+func rateLimits(l *tenancy.Limits) (in, out throttle.Rate, shared bool) {
 	return throttle.Rate{Messages: l.PublishRateClient, Bytes: l.BytesInRateClient},
 		throttle.Rate{Messages: tenancy.Unlimited, Bytes: l.BytesOutRateClient},
-		throttle.Rate{Messages: l.PublishRate, Bytes: l.BytesInRate},
-		throttle.Rate{Messages: l.DeliveryRate, Bytes: l.BytesOutRate},
-		throttle.Rate{Messages: l.ConnectRate, Bytes: tenancy.Unlimited, Burst: connectBurst}
-}
-
-// ratesOf returns what a tenant shares, with the rates that it has now.
-func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time) *tenantRates {
-	_, _, in, out, connects := rateLimits(l)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.rates[tenant]
-	if s == nil {
-		s = &tenantRates{}
-		if r.rates == nil {
-			r.rates = map[string]*tenantRates{}
-		}
-		r.rates[tenant] = s
-	}
-	s.used = now.UnixMilli()
-	s.in.Set(now, in)
-	s.out.Set(now, out)
-	s.connects.Set(now, connects)
-	return s
-}
-
-// forgetRates drops what no connection has used for a while, when its debts are
-// paid.
-func (r *registry) forgetRates(now int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for tenant, s := range r.rates {
-		if t := r.tenants[tenant]; t != nil && len(t.connections) > 0 {
-			s.used = now
-		} else if now-s.used > ratesKept.Milliseconds() && s.paid(time.UnixMilli(now)) {
-			delete(r.rates, tenant)
-		}
-	}
-}
-
-// paid reports whether nobody would have to wait.
-func (s *tenantRates) paid(now time.Time) bool {
-	for _, t := range []*throttle.Throttle{&s.in, &s.out, &s.connects} {
-		if wait, _ := t.Wait(now); wait > 0 {
-			return false
-		}
-	}
-	return true
+		l.PublishRate >= 0 || l.BytesInRate >= 0 || l.DeliveryRate >= 0 || l.BytesOutRate >= 0
 }
 
 // setRates gives c the rates of its tenant, and its own as who authenticated it
 // narrows them. Only who has one pays for it.
 func (c *connection) setRates(t *tenancy.Tenant, o *tenancy.SessionOverride) {
 	now := time.Now()
-	in, out, _, _, _ := rateLimits(&c.gw.rules.of(t, o).Limits)
-	_, _, allIn, allOut, _ := rateLimits(&t.Limits)
+	in, out, _ := rateLimits(&c.gw.rules.of(t, o).Limits)
+	_, _, shared := rateLimits(&t.Limits)
 	r := c.rates.Load()
 	if r == nil {
-		if !in.Limited() && !out.Limited() && !allIn.Limited() && !allOut.Limited() {
+		if !in.Limited() && !out.Limited() && !shared {
 			return
 		}
-		r = &rates{shared: c.gw.registry.ratesOf(c.tenant, &t.Limits, now), shedAfter: c.gw.cfg.ShedAfter}
+		r = &rates{shared: c.gw.registry.ratesOf(c.tenant, &t.Limits, now, &c.gw.lending), shedAfter: c.gw.cfg.ShedAfter}
 	} else {
-		c.gw.registry.ratesOf(c.tenant, &t.Limits, now) // those are r.shared: c is there
+		c.gw.registry.ratesOf(c.tenant, &t.Limits, now, &c.gw.lending) // those are r.shared: c is there
 	}
 	r.in.Set(now, in)
 	r.out.Set(now, out)
@@ -274,7 +214,7 @@ func (c *connection) throttledLocked(head byte) bool {
 }
 
 // waitOf is how long c has to wait, and for what.
-func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (wait time.Duration, q quota) {
+func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (wait time.Duration, q rateQuota) {
 	q = publishRateClient
 	if r != nil {
 		var byBytes bool
@@ -282,6 +222,7 @@ func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (w
 		if all, allBytes := r.shared.in.Wait(now); all > wait {
 			wait, byBytes, q = all, allBytes, publishRate
 			r.shared.in.Slow(now)
+			c.gw.waits(c.state, kindOf(quota.PublishRate, quota.BytesInRate, allBytes))
 		}
 		if byBytes {
 			q++ // the one of the bytes comes after that of the messages
@@ -310,6 +251,7 @@ func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
 	q := bytesOutRateClient
 	if all, allBytes := r.shared.out.Wait(now); all > wait {
 		wait, q = all, deliveryRate
+		c.gw.waits(c.state, kindOf(quota.DeliveryRate, quota.BytesOutRate, allBytes))
 		if allBytes {
 			q = bytesOutRate
 		}
@@ -331,8 +273,16 @@ func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
 	return 0, false
 }
 
+// kindOf is messages, or bytes if it is for those.
+func kindOf(messages, bytes quota.Kind, byBytes bool) quota.Kind {
+	if byBytes {
+		return bytes
+	}
+	return messages
+}
+
 // slowed counts, and logs once for each connection.
-func (c *connection) slowed(q quota) {
+func (c *connection) slowed(q rateQuota) {
 	c.gw.metrics.throttled[q].Inc()
 	if c.throttledLogged.CompareAndSwap(false, true) {
 		c.tell(c.tenant, events.Event{Kind: events.Throttled, Reason: q.String(), Why: "read, or written to, more slowly; further times of this connection are not told"})
@@ -340,60 +290,3 @@ func (c *connection) slowed(q quota) {
 			"tenant", c.tenant, "client_id", c.clientID, "quota", q.String())
 	}
 }
-
-// admitRate holds a CONNECT to the rates of its tenant and client id: it waits a
-// little, and is refused if that is not enough.
-func (c *connection) admitRate(turn *turn, t *tenancy.Tenant) conn.Refusal {
-	g, now := c.gw, time.Now()
-	var wait time.Duration
-	over := connectRate
-	shared := g.registry.ratesOf(t.ID, &t.Limits, now)
-	if t.Limits.ConnectRate >= 0 {
-		wait, _ = shared.connects.Wait(now)
-	}
-	var own *throttle.Throttle
-	if t.Limits.ConnectRateClient >= 0 && c.clientID != "" {
-		own = g.clientRate(t.ID + "/" + c.clientID)
-		own.Set(now, throttle.Rate{Messages: t.Limits.ConnectRateClient, Bytes: tenancy.Unlimited, Burst: connectBurst})
-		if w, _ := own.Wait(now); w > wait {
-			wait, over = w, connectRateClient
-		}
-	}
-	if wait > 0 {
-		g.metrics.throttled[over].Inc()
-	}
-	if w := g.load.connectWait(now); w > connectDelay {
-		g.metrics.throttled[overloadConnects].Inc()
-		return conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: fmt.Sprintf("this gateway is overloaded; try again in %s", max(w, time.Second).Round(time.Second))}
-	} else if w > wait {
-		wait, over = w, overloadConnects
-		g.metrics.throttled[over].Inc()
-	}
-	if wait > connectDelay {
-		return conn.Refusal{Reason: mqtt.ConnectionRateExceeded, Text: fmt.Sprintf("more CONNECTs than the quota %s allows; try again in %s", over, wait.Round(time.Second))}
-	}
-	g.load.connected(now)
-	shared.connects.Spend(now, 1, 0)
-	if own != nil {
-		own.Spend(now, 1, 0)
-	}
-	if wait > 0 {
-		turn.freeSlot() // others need not wait with it
-		time.Sleep(wait)
-	}
-	return conn.Refusal{}
-}
-
-// clientRate is the CONNECT throttle under a name. The least recently used ones
-// are forgotten.
-func (g *Gateway) clientRate(name string) *throttle.Throttle {
-	t := &throttle.Throttle{}
-	if known, ok, _ := g.clientRates.PeekOrAdd(name, t); ok {
-		g.clientRates.Get(name)
-		return known
-	}
-	return t
-}
-
-// clientRates is how many client ids are remembered, of about 300 bytes each.
-const clientRates = 65536

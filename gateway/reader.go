@@ -185,6 +185,7 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 			charge(rates, slow, messages, bytes)
 		}
 		c.received(t, used)
+		c.metered(t, used, rates != nil, messages, bytes)
 		c.send(t)
 		c.gw.turns.Put(t)
 	}()

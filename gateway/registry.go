@@ -25,6 +25,7 @@ type registry struct {
 
 // tenantState is what this gateway knows of a tenant that has had a connection.
 type tenantState struct {
+	tenant      string                   // its id
 	connections map[*connection]struct{} // guarded by registry.mu
 	// flow are the connections that have something to be written; guarded by
 	// Gateway.dirty.mu.
@@ -37,6 +38,7 @@ type tenantState struct {
 	// right but too many.
 	publishes, bytes, refused atomic.Uint64
 	drops                     [conn.DropOverload + 1]atomic.Uint64
+	meters                    meters
 	// Of the watch of the load: bytes at the last look, and the rate of slow.
 	seen uint64
 	rate float64
@@ -58,13 +60,20 @@ func (r *registry) state(tenant string) *tenantState {
 	defer r.mu.Unlock()
 	s := r.tenants[tenant]
 	if s == nil {
-		s = &tenantState{connections: map[*connection]struct{}{}}
+		s = &tenantState{tenant: tenant, connections: map[*connection]struct{}{}}
 		if r.tenants == nil {
 			r.tenants = map[string]*tenantState{}
 		}
 		r.tenants[tenant] = s
 	}
 	return s
+}
+
+// known returns what is known of a tenant; nil is nothing.
+func (r *registry) known(tenant string) *tenantState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.tenants[tenant]
 }
 
 // enter adds c to its tenant unless that has limit connections already; a
@@ -76,6 +85,7 @@ func (r *registry) enter(s *tenantState, limit int64, c *connection) bool {
 		return false
 	}
 	s.connections[c] = struct{}{}
+	s.meters.open.Store(int64(len(s.connections)))
 	return true
 }
 
@@ -84,6 +94,7 @@ func (r *registry) leave(s *tenantState, c *connection) (last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(s.connections, c)
+	s.meters.open.Store(int64(len(s.connections)))
 	return len(s.connections) == 0
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/quota"
 )
 
 // Output buffers are borrowed while there is something to write. What reaches
@@ -245,6 +246,10 @@ func (c *connection) writeLocked(payload []byte) {
 	c.gw.metrics.bytesOut.Add(float64(len(c.out.b) + len(payload)))
 	if r := c.rates.Load(); r != nil {
 		r.chargeOut(c.delivered, len(c.out.b)+len(payload))
+	}
+	if c.state != nil {
+		c.gw.count(c.state, quota.DeliveryRate, c.delivered)
+		c.gw.count(c.state, quota.BytesOutRate, len(c.out.b)+len(payload))
 	}
 	c.delivered = 0
 	var err error

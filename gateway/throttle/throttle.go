@@ -19,6 +19,8 @@ type Rate struct {
 	// Burst is how many seconds' worth may pass at once; 0 is 1. Of bytes it is
 	// leastBytes at least.
 	Burst int64
+	// MessagesShare and BytesShare are the parts of it that may pass here; 0 is all.
+	MessagesShare, BytesShare float64
 }
 
 // Limited reports whether r limits anything.
@@ -47,16 +49,20 @@ type bucket struct{ l atomic.Pointer[rate.Limiter] }
 const leastBytes = 64 << 10
 
 // set changes the rate; a bucket that had none is full.
-func (b *bucket) set(now time.Time, perSecond, seconds, least int64) {
+func (b *bucket) set(now time.Time, perSecond int64, share float64, seconds, least int64) {
 	l := b.l.Load()
-	burst := int(min(max(perSecond*max(seconds, 1), least), math.MaxInt32))
+	limit := float64(perSecond)
+	if share > 0 {
+		limit *= share
+	}
+	burst := int(min(max(limit*float64(max(seconds, 1)), float64(least)), math.MaxInt32))
 	switch {
 	case perSecond < 0:
 		b.l.Store(nil)
 	case l == nil:
-		b.l.Store(rate.NewLimiter(rate.Limit(perSecond), burst))
-	case l.Limit() != rate.Limit(perSecond):
-		l.SetLimitAt(now, rate.Limit(perSecond))
+		b.l.Store(rate.NewLimiter(rate.Limit(limit), burst))
+	case l.Limit() != rate.Limit(limit):
+		l.SetLimitAt(now, rate.Limit(limit))
 		l.SetBurstAt(now, burst)
 	}
 }
@@ -98,8 +104,8 @@ const longest = time.Minute
 
 // Set changes the rate. What was spent before counts on.
 func (t *Throttle) Set(now time.Time, r Rate) {
-	t.messages.set(now, r.Messages, r.Burst, 1) // a rate of 0 lets one pass, and then none
-	t.bytes.set(now, r.Bytes, r.Burst, leastBytes)
+	t.messages.set(now, r.Messages, r.MessagesShare, r.Burst, 1) // a rate of 0 lets one pass, and then none
+	t.bytes.set(now, r.Bytes, r.BytesShare, r.Burst, leastBytes)
 }
 
 // Budget is what may pass now.

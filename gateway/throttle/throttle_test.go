@@ -104,3 +104,28 @@ func TestSlow(t *testing.T) {
 		t.Errorf("slow for %s after a rest", d)
 	}
 }
+
+// A share is a part of the rate, and of what may pass at once; what was spent counts on.
+func TestShare(t *testing.T) {
+	var th throttle.Throttle
+	now := time.Unix(1_800_000_000, 0)
+	r := throttle.Rate{Messages: 100, MessagesShare: 0.25, Bytes: 1_000_000, BytesShare: 0.5}
+	th.Set(now, r)
+	if b := th.Budget(now); b.Messages != 25 || b.Bytes != 500_000 {
+		t.Errorf("budget %+v, expected 25 messages and 500000 bytes", b)
+	}
+	th.Spend(now, 50, 0)
+	if wait, _ := th.Wait(now); wait.Round(time.Millisecond) != 1040*time.Millisecond {
+		t.Errorf("wait %s in debt of a second, expected 1.04s", wait)
+	}
+	r.MessagesShare = 1
+	th.Set(now, r)
+	if wait, _ := th.Wait(now); wait.Round(time.Millisecond) != 260*time.Millisecond {
+		t.Errorf("wait %s with all of the rate, expected 0.26s", wait)
+	}
+	r.Messages, r.MessagesShare = 3, 0.01
+	th.Set(now, r)
+	if b := th.Budget(now.Add(time.Hour)); b.Messages != 1 {
+		t.Errorf("budget %+v of a small part, expected 1 message", b)
+	}
+}

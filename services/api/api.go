@@ -31,6 +31,7 @@ import (
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -40,6 +41,12 @@ type DataPlane interface {
 	Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (mqtt.ReasonCode, error)
 	// Query asks the brokers that know.
 	Query(ctx context.Context, q link.Query) (*link.Answer, error)
+}
+
+// Used says what a tenant uses of the quotas that gateways share; see
+// tenancy/quota/usage.
+type Used interface {
+	Usage(ctx context.Context, tenant string) (usage.Used, error)
 }
 
 // Hasher hashes and checks chosen passwords; see tenancy/authn/password.
@@ -74,6 +81,8 @@ type Config struct {
 	Audit *audit.Log
 	// Events says what happened to clients.
 	Events *events.Log
+	// Used is what gateways say is used; nil knows nothing of rates.
+	Used Used
 	// Policies follows the tenants' own policies.
 	Policies *decide.Service
 	// Domains follows custom domains.

@@ -306,11 +306,11 @@ func TestQuotas(t *testing.T) {
 		t.Errorf("%d quotas", len(q))
 	}
 	for name, want := range map[string]map[string]any{
-		"connections":    {"name": "connections", "limit": 250000.0, "usage": 3.0, "source": "plan"},
-		"publish_rate":   {"name": "publish_rate", "limit": -1.0, "usage": nil, "source": "plan"},
-		"queue_messages": {"name": "queue_messages", "limit": 1000000.0, "usage": nil, "source": "plan"},
-		"credentials":    {"name": "credentials", "limit": 5000000.0, "usage": 1.0, "source": "plan"},
-		"storage_bytes":  {"name": "storage_bytes", "limit": float64(1 << 40), "usage": 15.0, "source": "plan"},
+		"connections":    {"name": "connections", "limit": 250000.0, "usage": 3.0, "headroom": 249997.0, "source": "plan"},
+		"publish_rate":   {"name": "publish_rate", "limit": -1.0, "usage": nil, "headroom": nil, "source": "plan"},
+		"queue_messages": {"name": "queue_messages", "limit": 1000000.0, "usage": nil, "headroom": nil, "source": "plan"},
+		"credentials":    {"name": "credentials", "limit": 5000000.0, "usage": 1.0, "headroom": 4999999.0, "source": "plan"},
+		"storage_bytes":  {"name": "storage_bytes", "limit": float64(1 << 40), "usage": 15.0, "headroom": float64(1<<40 - 15), "source": "plan"},
 	} {
 		if d := cmp.Diff(want, q[name]); d != "" {
 			t.Error(d)

@@ -12,12 +12,12 @@ import (
 // quota that is not here is kept and shown, but holds nowhere yet. Whoever
 // enforces one more adds it. docs/quotas.md is written from this table.
 var enforcement = map[string]string{
-	"connections":           "gateway, CONNECT: refused with 0x97. Each gateway process counts its own connections",
-	"connect_rate":          "gateway, CONNECT with the right password: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Each gateway process counts its own",
+	"connections":           "gateway, CONNECT: waits up to 1.5 s for what other gateways hold, then refused with 0x97. Of all gateways together, never more",
+	"connect_rate":          "gateway, CONNECT with the right password: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Of all gateways together",
 	"connect_rate_client":   "gateway, CONNECT with the same client identifier: as connect_rate",
-	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Each gateway process counts its own",
+	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Of all gateways together",
 	"publish_rate_client":   "gateway: the client is read more slowly",
-	"delivery_rate":         "gateway: clients are written to more slowly; at the broker QoS 1 and 2 wait in their queues, QoS 0 is dropped and counted. Each gateway process counts its own",
+	"delivery_rate":         "gateway: clients are written to more slowly; at the broker QoS 1 and 2 wait in their queues, QoS 0 is dropped and counted. Of all gateways together",
 	"bytes_in_rate":         "gateway: as publish_rate",
 	"bytes_out_rate":        "gateway: as delivery_rate",
 	"bytes_in_rate_client":  "gateway: the client is read more slowly",
@@ -91,5 +91,29 @@ func QuotasDocument() []byte {
 		}
 		b.WriteString("| `" + name + "` | " + where + " |\n")
 	}
+	b.WriteString(quotasTogether)
 	return []byte(b.String())
 }
+
+// quotasTogether says how a limit holds across gateways.
+const quotasTogether = `
+## All gateways together
+
+` + "`connections`, `connect_rate`, `publish_rate`, `delivery_rate`, `bytes_in_rate` and `bytes_out_rate`" + ` hold for all gateways of a region together: each has a part of the limit,
+and the parts go where the clients are ([ADR 0042](adr/0042-quota-parts.md)). Of n gateways each has 1/n of what is used little; where a gateway needs more than half of that, the
+gateways tell each other four times a second what they use and want.
+
+- A rate is at most 4% more than the limit, which is what gateways without a client of the tenant may use at once; what passes is 95% of the limit at least while clients want more.
+  Demand that moves to another gateway is served there in 1 to 2 s. What may come at once, a second's worth (of connects five), is divided as the rate is.
+- There are never more ` + "`connections`" + ` than the limit, unless reports are lost. A CONNECT at a gateway that has used up its part waits up to 1.5 s for what others hold and do not use.
+- Very small limits are coarse: each gateway lets one message, or CONNECT, pass at once.
+- A gateway that dies has its part for 2 s more; one that stops gives it back at once.
+- While the bus is away every gateway goes on with the part that it had: never nothing, never everything. One that has just started without it takes a third. One that alone is cut off keeps its part
+  although the others take that too after 2 s, because they cannot know that it lives: until it is back there may be as much more as it had.
+
+## Usage, headroom, and events
+
+` + "`GET /v1/tenants/{tenant}/quotas`, `manor quota list TENANT`" + `: of each quota the limit, the usage (of a rate, in a second lately, of all gateways), the headroom that is left, and where the limit comes from.
+Usage is null where it is not counted, or not all gateways have said it in half a second. When 80% of one of the six quotas is used, and when it is used up, the tenant's history has an event, ` + "`quota_80` or `quota_100`" + `
+([events.md](events.md)): once when it begins, again after it was below 70% or 85%, and not within five minutes.
+`

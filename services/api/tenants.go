@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/quota"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -32,10 +34,12 @@ type tenantOutput struct {
 
 // Quota is one quota of a tenant.
 type Quota struct {
-	Name   string `json:"name" example:"connections"`
-	Limit  int64  `json:"limit" doc:"-1 means that there is no limit." example:"250000"`
-	Usage  *int64 `json:"usage" doc:"How much of it is used now; null where that is not counted."`
-	Source string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from."`
+	Name  string `json:"name" example:"connections"`
+	Limit int64  `json:"limit" doc:"-1 means that there is no limit." example:"250000"`
+	Usage *int64 `json:"usage" doc:"How much of it is used now; of a rate, in a second lately; null where that is not counted."`
+	// Headroom is Limit less Usage.
+	Headroom *int64 `json:"headroom" doc:"How much is left of it, 0 if more than the limit is used; null without a limit, and where usage is null."`
+	Source   string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from."`
 }
 
 // QuotaList is the answer to GET and PUT of quotas.
@@ -131,6 +135,10 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 		}
 		if v, ok := usage[name]; ok {
 			q.Usage = &v
+			if q.Limit >= 0 {
+				left := max(0, q.Limit-v)
+				q.Headroom = &left
+			}
 		}
 		out.Body.Items = append(out.Body.Items, q)
 	}
@@ -155,19 +163,37 @@ func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
 	if n, err := s.store.CountDomains(ctx, tenant); err == nil {
 		m["domains"] = n
 	}
+	s.sharedUsage(ctx, tenant, m)
 	a, err := s.cfg.Data.Query(ctx, link.Query{Kind: link.QueryUsage, Tenant: tenant})
 	if err != nil {
 		s.log.Warn("usage is not known", "tenant", tenant, "error", err)
 		return m
 	}
 	u := a.Usage
-	m["connections"] = u.Connections
+	if _, ok := m["connections"]; !ok {
+		m["connections"] = u.Connections
+	}
 	m["persistent_sessions"] = u.PersistentSessions
 	m["subscriptions"] = u.Subscriptions
 	m["retained_messages"] = u.Retained
 	m["retained_bytes"] = u.RetainedBytes
 	m["storage_bytes"] = u.RetainedBytes + u.QueueBytes
 	return m
+}
+
+// sharedUsage adds what gateways say, if all of them do.
+func (s *Server) sharedUsage(ctx context.Context, tenant string, m map[string]int64) {
+	if s.cfg.Used == nil {
+		return
+	}
+	used, err := s.cfg.Used.Usage(ctx, tenant)
+	if err != nil {
+		s.log.Debug("what is used at gateways is not known", "tenant", tenant, "error", err)
+		return
+	}
+	for k, v := range used {
+		m[quota.Kind(k).String()] = int64(math.Round(v))
+	}
 }
 
 // mayOverride refuses changes of quotas of the whole organization by who is limited to

@@ -23,7 +23,7 @@ func event() *cobra.Command {
 // eventFilters are the flags of both commands.
 func eventFilters(c *cobra.Command) func() []client.Option {
 	clientID := c.Flags().String("client", "", "a client id; all if left out")
-	kinds := c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled and dropped, with commas; all if left out")
+	kinds := c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled, dropped, quota_80 and quota_100, with commas; all if left out")
 	return func() []client.Option {
 		return []client.Option{client.Query("client", *clientID), client.Query("kind", strings.Join(*kinds, ","))}
 	}

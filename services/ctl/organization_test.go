@@ -77,6 +77,11 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "acme is active, on plan dev", "tenant", "show", "acme")
 	shown(t, "acme-test is made, on plan free, at acme-test.localhost", "tenant", "create", "acme-test", "--plan", "free")
 	bad(t, 1, "is taken", "tenant", "create", "acme-test")
+	shown(t, "QUOTA                  LIMIT", "quota", "list", "acme")
+	if v := good(t, "quota", "list", "acme"); v["items"].([]any)[0].(map[string]any)["name"] != "connections" {
+		t.Errorf("got %v", v)
+	}
+	bad(t, 1, "no tenant", "quota", "list", "nobody")
 
 	v := good(t, "credential", "create", "acme", "sensor-1")
 	if len(v["password"].(string)) < 20 {

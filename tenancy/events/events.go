@@ -29,10 +29,17 @@ const (
 	Throttled Kind = "throttled"
 	// Dropped: messages were not passed on.
 	Dropped Kind = "dropped"
+	// QuotaNear: 80% of a quota is used, by all gateways together. QuotaReached: all of
+	// it is. Reason is the quota. Each is told once when it begins, and not again for
+	// some minutes.
+	QuotaNear    Kind = "quota_80"
+	QuotaReached Kind = "quota_100"
 )
 
 // Kinds are all kinds.
-func Kinds() []Kind { return []Kind{Connected, Disconnected, Denied, Throttled, Dropped} }
+func Kinds() []Kind {
+	return []Kind{Connected, Disconnected, Denied, Throttled, Dropped, QuotaNear, QuotaReached}
+}
 
 // Event is something that happened to a client. It is a plain value.
 type Event struct {

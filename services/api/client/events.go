@@ -15,7 +15,7 @@ import (
 // Event is something that happened to a client of a tenant.
 type Event struct {
 	At       time.Time `json:"at"`
-	Kind     string    `json:"kind"` // connected, disconnected, denied, throttled or dropped
+	Kind     string    `json:"kind"` // connected, disconnected, denied, throttled, dropped, quota_80 or quota_100
 	ClientID string    `json:"client_id,omitempty"`
 	Username string    `json:"username,omitempty"`
 	Address  string    `json:"address,omitempty"`

@@ -216,10 +216,12 @@ type TenantDetail struct {
 
 // Quota is one quota of a tenant.
 type Quota struct {
-	Name   string `json:"name"`
-	Limit  int64  `json:"limit"` // -1 is none
-	Usage  *int64 `json:"usage"` // nil where it is not counted
-	Source string `json:"source"`
+	Name  string `json:"name"`
+	Limit int64  `json:"limit"` // -1 is none
+	Usage *int64 `json:"usage"` // nil where it is not counted
+	// Headroom is nil without a limit, and where Usage is.
+	Headroom *int64 `json:"headroom"`
+	Source   string `json:"source"`
 }
 
 // Credential is a credential in a list.

@@ -24,6 +24,7 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/gateway/uplink"
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/embed"
 	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/link"
@@ -36,7 +37,9 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/remote"
 	"github.com/manormq/manor/tenancy/store"
 	"github.com/manormq/manor/tenancy/tenancytest"
@@ -102,11 +105,15 @@ func startGateways(t *testing.T) *gateways {
 	must(err)
 	changes, err := audit.Open(t.Context(), audit.Config{Bus: control, Log: log, Days: records.AuditDays})
 	must(err)
-	public, _ := apitest.New(t, func(c *api.Config) { c.Store, c.Audit, c.Log, c.Domain = records, changes, log, devDomain })
+	used := usage.New(control)
+	openEvents := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }
+	public, _ := apitest.New(t, func(c *api.Config) {
+		c.Store, c.Audit, c.Log, c.Domain, c.Used, c.Events = records, changes, log, devDomain, used, events.NewLog(openEvents)
+	})
 	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: loopback(), Log: log})
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := []chan struct{}{parts(ctx, records.RunBans), parts(ctx, fetcher.Run)}
+	ended := []chan struct{}{parts(ctx, records.RunBans), parts(ctx, fetcher.Run), parts(ctx, used.Run)}
 	web := httptest.NewServer(public.Handler())
 	g := &gateways{t: t, stop: func() {
 		cancel()
@@ -126,13 +133,17 @@ func startGateways(t *testing.T) *gateways {
 		must(err)
 		verifier, err := password.NewVerifier(0)
 		must(err)
+		own := connect(fmt.Sprint("gateway-", n))
 		names, err := remote.New(remote.Config{
-			Bus: connect(fmt.Sprint("gateway-", n)), Name: fmt.Sprint("gateway-", n), Verifier: verifier, Tokens: tokens, Domain: devDomain, Log: log,
+			Bus: own, Name: fmt.Sprint("gateway-", n), Verifier: verifier, Tokens: tokens, Domain: devDomain, Log: log,
 			Snapshot: filepath.Join(t.TempDir(), "directory.snapshot"), Key: make([]byte, 32),
 		})
 		must(err)
 		running(names.Run)
+		history := events.NewWriter(openEvents, log)
+		running(history.Run)
 		edge, err := gateway.New(gateway.Config{
+			Bus: own, Events: history,
 			Name: fmt.Sprint("gateway-", n), Directory: names, Domain: devDomain, Links: 1, Dialer: uplink.DialerFunc(dial), Log: log, Registerer: prometheus.NewRegistry(),
 			Listeners: []listener.Config{
 				{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:0"},

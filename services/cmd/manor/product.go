@@ -40,6 +40,7 @@ import (
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -148,7 +149,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
 		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
-		Dialer: uplink.DialerFunc(dial), Events: history, Log: log, Registerer: registry,
+		Dialer: uplink.DialerFunc(dial), Bus: control, Alone: true, Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
 		return errors.Join(err, sessions.Close())
@@ -182,6 +183,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	used := usage.New(control)
 	past := events.NewLog(openEvents)
 	custom, end, err := domains.Open(ctx, o.domains(ca.dir), sealer, domains.Config{Store: records, Domain: devDomain, Settle: o.settle, Log: log, Registerer: registry})
 	if err != nil {
@@ -189,7 +191,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	}
 	defer end()
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Events: past, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Events: past, Used: used, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -212,6 +214,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "policies", Run: policies.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "domains", Run: custom.Run},
+		node.Part{Name: "usage", Run: used.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),

@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -98,6 +99,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	used := usage.New(control)
 	history := events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) })
 	custom, end, err := domains.Open(ctx, c.Domains, sealer, domains.Config{Store: records, Domain: c.Domain, Log: log, Registerer: reg})
 	if err != nil {
@@ -106,7 +108,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	defer end()
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
-		Events: history,
+		Events: history, Used: used,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
@@ -120,5 +122,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
-		node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
+		node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
 }

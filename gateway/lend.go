@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/quota"
+	"github.com/manormq/manor/tenancy/quota/usage"
+)
+
+const (
+	// enterWait is how long a CONNECT waits for the other gateways when this one has
+	// as many connections of the tenant as it may: they hold what is free.
+	enterWait = 1500 * time.Millisecond
+	// lookAgain is how often who waits for them looks.
+	lookAgain = 25 * time.Millisecond
+	// lendWaiters bounds how many CONNECTs do so.
+	lendWaiters = 1024
+	// wakeGrowth is from what growth on those that wait for a rate are woken.
+	wakeGrowth = 1.1
+)
+
+// lending is this gateway's part of the quotas that gateways share. Locks: registry.mu,
+// then lending.mu.
+type lending struct {
+	fresh   fresh
+	waiting atomic.Int64 // CONNECTs
+	lost    rate.Sometimes
+
+	// name is this process's among the gateways.
+	name string
+
+	mu        sync.Mutex
+	allocator *quota.Allocator // guarded by mu
+	looks     []*look          // guarded by mu
+	before    time.Time        // of the last look; guarded by mu
+}
+
+func (g *Gateway) newLending() {
+	l := &g.lending
+	l.name = g.cfg.Name + "-" + strings.ToLower(rand.Text())
+	l.lost = rate.Sometimes{First: 1, Interval: time.Minute}
+	l.before = time.Now()
+	if g.alone() {
+		l.allocator = quota.NewSingle(l.name)
+	} else {
+		l.allocator = quota.New(l.name)
+	}
+}
+
+// alone reports whether there are no other gateways.
+func (g *Gateway) alone() bool { return g.cfg.Bus == nil || g.cfg.Alone }
+
+// lent is the part of a tenant's quota that this gateway may use.
+func (l *lending) lent(tenant string, k quota.Kind) float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.allocator.Lent(quota.Resource{Tenant: tenant, Kind: k})
+}
+
+// shares returns the parts of all kinds.
+func (l *lending) shares(tenant string) (of [quota.Kinds]float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k := range of {
+		of[k] = l.allocator.Lent(quota.Resource{Tenant: tenant, Kind: quota.Kind(k)})
+	}
+	return of
+}
+
+// size is how many gateways there are, and resources that they speak of.
+func (l *lending) size() (gateways, resources int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.allocator.Gateways(), l.allocator.Loans()
+}
+
+// most is how many connections of a tenant this gateway may have.
+func (l *lending) most(tenant string, limit int64) int64 {
+	if limit <= 0 {
+		return limit
+	}
+	return min(limit, int64(math.Floor(l.lent(tenant, quota.Connections)*float64(limit)+1e-6)))
+}
+
+// waiter counts a CONNECT that waits for the other gateways, unless too many do.
+func (l *lending) waiter() (done func(), ok bool) {
+	if l.waiting.Add(1) > lendWaiters {
+		l.waiting.Add(-1)
+		return nil, false
+	}
+	return func() { l.waiting.Add(-1) }, true
+}
+
+// enterTenant makes c one of its tenant's connections, if the tenant may have one more.
+// If this gateway has as many as it may and others could have some that are free, it
+// waits for those.
+func (c *connection) enterTenant(t *turn, s *tenantState, limit int64) bool {
+	g := c.gw
+	try := func() (in, all bool) {
+		most := g.lending.most(s.tenant, limit)
+		if g.registry.enter(s, most, c) {
+			g.touch(s)
+			return true, true
+		}
+		g.waits(s, quota.Connections)
+		return false, most >= limit
+	}
+	in, all := try()
+	if in || all {
+		return in
+	}
+	done, ok := g.lending.waiter()
+	if !ok {
+		return false
+	}
+	defer done()
+	t.freeSlot()
+	for end := time.Now().Add(enterWait); time.Now().Before(end); {
+		time.Sleep(lookAgain)
+		if in, _ := try(); in {
+			return true
+		}
+	}
+	return false
+}
+
+// lend tells the other gateways what is used here, and takes what they leave, until ctx
+// is done.
+func (g *Gateway) lend(ctx context.Context) {
+	if g.cfg.Bus != nil {
+		g.subscribe(ctx)
+	}
+	tick := time.NewTicker(quota.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			g.report(context.WithoutCancel(ctx), &quota.Report{From: g.lending.name, Leaving: true})
+			return
+		case <-tick.C:
+			g.settle(ctx, time.Now())
+		}
+	}
+}
+
+// subscribe hears of the others until ctx is done.
+func (g *Gateway) subscribe(ctx context.Context) {
+	for _, subscribe := range []func() (func(), error){
+		func() (func(), error) {
+			return g.cfg.Bus.Subscribe(quota.Subject, func(_ string, b []byte) { g.heard(b) })
+		},
+		func() (func(), error) { return usage.Serve(g.cfg.Bus, g.lending.name, g.usage) },
+	} {
+		stop, err := subscribe()
+		if err != nil {
+			g.log.Error("this gateway does not hear of the others: each counts quotas for itself", "error", err)
+			continue
+		}
+		context.AfterFunc(ctx, stop)
+	}
+}
+
+func (g *Gateway) heard(b []byte) {
+	r, err := quota.Decode(b)
+	if err != nil {
+		g.lending.lost.Do(func() { g.log.Warn("a report of another gateway cannot be read", "error", err) })
+		return
+	}
+	g.lending.mu.Lock()
+	defer g.lending.mu.Unlock()
+	g.lending.allocator.Hear(time.Now(), r)
+}
+
+// report tells the others.
+func (g *Gateway) report(ctx context.Context, r *quota.Report) {
+	if g.cfg.Bus == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, quota.Interval)
+	defer cancel()
+	for _, b := range r.Encode() {
+		if err := g.cfg.Bus.Publish(ctx, quota.Subject, b); err != nil {
+			g.lending.lost.Do(func() {
+				g.log.Warn("the other gateways are not told what is used here: quotas stay divided as they are", "error", err)
+			})
+			return
+		}
+	}
+}
+
+// settle looks at all that is used, and brings what is lent nearer to it.
+func (g *Gateway) settle(ctx context.Context, now time.Time) {
+	l := &g.lending
+	g.touchSpoken()
+	l.fresh.mu.Lock()
+	began := l.fresh.all
+	l.fresh.all = nil
+	l.fresh.mu.Unlock()
+
+	l.mu.Lock()
+	for _, x := range began {
+		x.state.meters.look = x
+		l.looks = append(l.looks, x)
+	}
+	past := now.Sub(l.before)
+	l.before = now
+	needs := map[quota.Resource]quota.Need{}
+	kept := l.looks[:0]
+	for _, x := range l.looks {
+		if x.sample(past, l.allocator, needs) {
+			x.state.meters.look = nil
+			x.state.meters.looked.Store(false)
+			continue
+		}
+		kept = append(kept, x)
+	}
+	clear(l.looks[len(kept):])
+	l.looks = kept
+	step := l.allocator.Tick(now, needs)
+	if g.alone() {
+		l.allocator.Hear(now, &step.Report)
+	}
+	l.mu.Unlock()
+
+	g.report(ctx, &step.Report)
+	g.relend(now, &step, needs)
+	for _, c := range step.Crossed {
+		g.tellCrossing(now, &c)
+	}
+}
+
+// touchSpoken has tenants looked at whose connections the gateways speak of: those may
+// be there without using anything.
+func (g *Gateway) touchSpoken() {
+	var tenants []string
+	g.lending.mu.Lock()
+	g.lending.allocator.Spoken(func(r quota.Resource) {
+		if r.Kind == quota.Connections {
+			tenants = append(tenants, r.Tenant)
+		}
+	})
+	g.lending.mu.Unlock()
+	for _, tenant := range tenants {
+		if s := g.registry.known(tenant); s != nil && s.meters.open.Load() > 0 {
+			g.touch(s)
+		}
+	}
+}
+
+// relend has the throttles follow what is lent, and wakes who waits where that is
+// clearly more.
+func (g *Gateway) relend(now time.Time, step *quota.Step, needs map[quota.Resource]quota.Need) {
+	if step.All {
+		g.registry.reshareAll(now, &g.lending)
+	}
+	for _, r := range step.Changed {
+		if r.Kind != quota.Connections {
+			g.registry.reshare(now, r.Tenant, &g.lending)
+		}
+	}
+	woken := map[string]bool{}
+	for r, d := range needs {
+		if d.Waits && r.Kind != quota.Connections && !woken[r.Tenant] && g.lending.grown(r, g.registry.known(r.Tenant)) {
+			woken[r.Tenant] = true
+			g.wakeLent(r.Tenant)
+		}
+	}
+	if len(woken) > 0 {
+		g.flush()
+	}
+}
+
+// grown reports whether clearly more of a resource is lent than when its clients were
+// woken last.
+func (l *lending) grown(r quota.Resource, s *tenantState) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s == nil || s.meters.look == nil {
+		return false
+	}
+	woken := &s.meters.look.woken[r.Kind]
+	lent, before := l.allocator.Lent(r), *woken
+	if lent >= before && lent < before*wakeGrowth {
+		return false
+	}
+	*woken = lent
+	return lent > before
+}
+
+// wakeLent has the connections of a tenant look again whether they must wait, which
+// they do for as long as they had to when less was lent. The caller flushes.
+func (g *Gateway) wakeLent(tenant string) {
+	for _, c := range g.registry.of(tenant) {
+		c.mu.Lock()
+		if c.opened && !c.ending {
+			c.uncredited = false
+			c.wakeLocked()
+			c.markLocked()
+		}
+		c.mu.Unlock()
+	}
+}
+
+// usage is what a tenant uses at this gateway.
+func (g *Gateway) usage(tenant string) (u usage.Used) {
+	s := g.registry.known(tenant)
+	if s == nil {
+		return u
+	}
+	g.lending.mu.Lock()
+	defer g.lending.mu.Unlock()
+	if x := s.meters.look; x != nil {
+		for k := range u {
+			u[k] = x.meters[k].Rate()
+		}
+	}
+	u[quota.Connections] = float64(s.meters.open.Load())
+	return u
+}
+
+// tellCrossing has the tenant's history say how much of a quota is used.
+func (g *Gateway) tellCrossing(now time.Time, c *quota.Crossing) {
+	if g.cfg.Events == nil {
+		return
+	}
+	e := events.Event{
+		At: now.UTC(), Kind: events.QuotaNear, Gateway: g.cfg.Name, Reason: c.Kind.String(),
+		Why: fmt.Sprintf("%.0f%% of the quota is used", 100*min(c.Used, 1)),
+	}
+	if c.Level == quota.Reached {
+		e.Kind, e.Why = events.QuotaReached, "the quota is used up: clients wait, or are refused"
+	}
+	g.cfg.Events.Add(c.Tenant, e)
+}

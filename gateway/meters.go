@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/quota"
+)
+
+// meters count what the clients of a tenant use, at this gateway, of the quotas that
+// gateways share.
+type meters struct {
+	used   [quota.Kinds]atomic.Uint64 // for ever; not of quota.Connections
+	waited [quota.Kinds]atomic.Bool   // since the last look: somebody had to wait
+	// open is how many connections were let in and are there.
+	open atomic.Int64
+	// limits are the tenant's; nil before they are known.
+	limits atomic.Pointer[[quota.Kinds]int64]
+	// looked: a state with something to count is in lending.fresh or has a look.
+	looked atomic.Bool
+	// look is nil while nothing is used; guarded by lending.mu, as seen.
+	look *look
+	seen [quota.Kinds]uint64 // of used, at the last look
+}
+
+// look is what the last looks at the meters of a tenant have shown.
+type look struct {
+	state  *tenantState
+	meters [quota.Kinds]quota.Meter
+	// woken is the part that was lent when connections were woken last.
+	woken [quota.Kinds]float64
+}
+
+// fresh are the tenants that have begun to use something. It is safe for concurrent use.
+type fresh struct {
+	mu  sync.Mutex
+	all []*look // guarded by mu
+}
+
+// touch has the tenant looked at, as long as it uses something.
+func (g *Gateway) touch(s *tenantState) {
+	if s.meters.looked.Load() || !s.meters.looked.CompareAndSwap(false, true) {
+		return
+	}
+	g.lending.fresh.mu.Lock()
+	defer g.lending.fresh.mu.Unlock()
+	g.lending.fresh.all = append(g.lending.fresh.all, &look{state: s})
+}
+
+// count counts n of a kind.
+func (g *Gateway) count(s *tenantState, k quota.Kind, n int) {
+	if n > 0 {
+		s.meters.used[k].Add(uint64(n))
+		g.touch(s)
+	}
+}
+
+// waits notes that a client of the tenant had to wait, or was refused.
+func (g *Gateway) waits(s *tenantState, k quota.Kind) {
+	if s == nil {
+		return
+	}
+	s.meters.waited[k].Store(true)
+	g.touch(s)
+}
+
+// metered counts what one turn has taken from c: with rates what they were charged
+// with.
+func (c *connection) metered(t *turn, n int, limited bool, messages, bytes int) {
+	if c.state == nil {
+		return
+	}
+	if !limited {
+		messages, bytes = t.packets[packet.PUBLISH], n
+	}
+	c.gw.count(c.state, quota.PublishRate, messages)
+	c.gw.count(c.state, quota.BytesInRate, bytes)
+}
+
+// sample looks at the meters. needs takes what others are to know of; idle says that
+// there is nothing to look at any more. The caller holds lending.mu.
+func (l *look) sample(past time.Duration, a *quota.Allocator, needs map[quota.Resource]quota.Need) (idle bool) {
+	m := &l.state.meters
+	var limits [quota.Kinds]int64
+	for k := range limits {
+		limits[k] = tenancy.Unlimited
+	}
+	if known := m.limits.Load(); known != nil {
+		limits = *known
+	}
+	idle = true
+	for k := range quota.Kinds {
+		waits := m.waited[k].Load() && m.waited[k].Swap(false)
+		var d quota.Need
+		if k == quota.Connections {
+			if limits[k] <= 0 {
+				continue
+			}
+			d = l.meters[k].SampleCount(m.open.Load(), waits, limits[k])
+			idle = idle && !waits
+		} else {
+			used := m.used[k].Load()
+			n := used - m.seen[k]
+			m.seen[k] = used
+			if n == 0 && !waits && l.meters[k].Idle() {
+				continue
+			}
+			idle = false
+			if limits[k] <= 0 {
+				l.meters[k].Count(past, n)
+				continue
+			}
+			d = l.meters[k].Sample(past, n, waits, limits[k], a.Lent(quota.Resource{Tenant: l.state.tenant, Kind: k}))
+		}
+		if r := (quota.Resource{Tenant: l.state.tenant, Kind: k}); a.Heeds(r, d) {
+			needs[r] = d
+		}
+	}
+	return idle
+}
