@@ -150,6 +150,9 @@ func (c *connection) admit(t *turn, p *packet.Connect) conn.Refusal {
 	if r = c.kept(named, ""); r.Reason.Failed() {
 		return r
 	}
+	if r = c.share(t, named); r.Reason.Failed() {
+		return r
+	}
 	before := g.changes.Load()
 	id, r := g.identify(ctx, c, named, username, p)
 	if r.Reason.Failed() {

@@ -41,6 +41,9 @@ func (c *connection) begin(t *turn, p *packet.Connect, raw []byte) (done bool, r
 		if r = c.kept(tenant, ""); r.Reason.Failed() {
 			return false, r
 		}
+		if r = c.share(t, tenant); r.Reason.Failed() {
+			return false, r
+		}
 	}
 	x, err := g.cfg.Directory.Begin(ctx, p.AuthMethod, tenancy.Attempt{Tenant: tenant, ClientID: p.ClientID, Peer: c.in.Peer})
 	if errs.CodeOf(err) == tenancy.CodeMethodUnknown {

@@ -74,3 +74,25 @@ func (c *connection) tellRefusal(t *turn, r conn.Refusal, why string) {
 
 // knownLocked reports whether tenant is set, and c's to stay.
 func (c *connection) knownLocked() bool { return c.opened || c.link != nil || c.opening != nil }
+
+// eventOf is what a broker has noted.
+func eventOf(n *link.Note) events.Event {
+	e := events.Event{Kind: events.Throttled, Reason: n.Reason, Why: n.Text}
+	if n.Dropped {
+		e.Kind = events.Dropped
+	}
+	if n.Count > 1 {
+		e.Count = int(n.Count)
+	}
+	return e
+}
+
+// noted tells what a broker has noted of a client that has no connection here.
+func (g *Gateway) noted(n *link.Note) {
+	if g.cfg.Events == nil {
+		return
+	}
+	e := eventOf(n)
+	e.At, e.ClientID, e.Gateway = time.Now().UTC(), short(string(n.ClientID)), g.cfg.Name
+	g.cfg.Events.Add(n.Tenant, e)
+}

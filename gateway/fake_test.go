@@ -44,7 +44,9 @@ type fakeDirectory struct {
 	down    bool
 	// thinks has Authenticate wait until it is closed; nil does not.
 	thinks chan struct{}
-	asked  int // of Authenticate
+	// thinksOf is the tenant for which it does, empty for all.
+	thinksOf string
+	asked    int // of Authenticate
 	// authorize is who decides; nil grants the default.
 	authorize func(*tenancy.Tenant, *tenancy.Arrival) (*tenancy.Grant, error)
 	bans      map[string]*tenancy.Bans // by tenant
@@ -95,6 +97,9 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	d.mu.Lock()
 	d.asked++
 	thinks := d.thinks
+	if d.thinksOf != "" && d.thinksOf != a.Tenant.ID {
+		thinks = nil
+	}
 	d.mu.Unlock()
 	if thinks != nil {
 		<-thinks

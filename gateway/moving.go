@@ -44,6 +44,7 @@ func (c *connection) goneLocked(l *uplink.Link[connection], partition uint16) {
 	}
 	c.opening = &opening{c: c, partition: partition, led: true, open: &link.Open{
 		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog()), Resume: c.moving.token,
+		Limits: link.Limits{Tenant: c.m.Rules().Tenant()},
 	}}
 	var refused *uplink.Pool[connection]
 	if c.gw.brokers.Owner(partition) == l.Pool() {

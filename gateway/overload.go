@@ -63,6 +63,8 @@ type overload struct {
 	least    float64
 	// slots has an element for each CONNECT that is under way.
 	slots chan struct{}
+	// shares are of the tenants that have such ones.
+	shares shares
 }
 
 // slot waits for the turn of a CONNECT; done ends it. ok is false if it has not

@@ -200,8 +200,20 @@ func TestConnectRates(t *testing.T) {
 // drops what is beyond its credit.
 func TestRateOut(t *testing.T) {
 	t.Parallel()
+	for quota, edit := range map[string]func(l *tenancy.Limits){
+		"bytes_out_rate_client": func(l *tenancy.Limits) { l.BytesOutRateClient = 100_000 },
+		"bytes_out_rate":        func(l *tenancy.Limits) { l.BytesOutRate = 100_000 },
+	} {
+		t.Run(quota, func(t *testing.T) {
+			t.Parallel()
+			rateOut(t, quota, edit)
+		})
+	}
+}
+
+func rateOut(t *testing.T, quota string, edit func(*tenancy.Limits)) {
 	w := start(t, nil)
-	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.BytesOutRateClient = 100_000 })
+	w.dir.edit("acme", func(t *tenancy.Tenant) { edit(&t.Limits) })
 	slow := w.dial("mqtt").mustConnect(hello("slow"))
 	slow.subscribe("t")
 	p := hello("p")
@@ -234,7 +246,7 @@ func TestRateOut(t *testing.T) {
 	if got > 600_000 || got < 300_000 {
 		t.Errorf("%d bytes in 4 s at 100,000 a second", got)
 	}
-	if w.metric("mqtt_gateway_throttled_total", "bytes_out_rate_client") == 0 {
+	if w.metric("mqtt_gateway_throttled_total", quota) == 0 {
 		t.Error("not counted")
 	}
 }

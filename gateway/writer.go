@@ -60,6 +60,11 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 			continue
 		case link.DownGoaway, link.DownLoad, link.DownTable:
 			continue
+		case link.DownNote:
+			if f.Note.Loose {
+				g.noted(f.Note)
+				continue
+			}
 		default:
 		}
 		c := l.Channels.Get(f.Channel)
@@ -131,9 +136,15 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		}
 		return
 	}
-	if f.Kind == link.DownPause {
+	switch f.Kind {
+	case link.DownPause:
 		c.pauseLocked(f.Bytes)
 		return
+	case link.DownNote:
+		c.m.Receive(nil, b, f)
+		c.tell(c.tenant, eventOf(f.Note))
+		return
+	default:
 	}
 	if o := c.opening; o != nil {
 		c.openedLocked(f.Kind == link.DownOpened)

@@ -107,6 +107,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 			r.Resume = true
 			reasons, text, limit = merge(mine.reasons, reasons), mine.text, mine.limit
 		}
+		if n := c.noted; text == "" && n != nil && slices.Contains(subscriptionQuotas, n.Reason) && slices.Contains(reasons, mqtt.QuotaExceeded) {
+			text, limit = n.Text, n.Reason
+		}
 		if text == "" && slices.Contains(reasons, mqtt.QuotaExceeded) {
 			limit = "subscriptions_client"
 			text = fmt.Sprintf("the session has as many subscriptions as its quota %s allows: %d", limit, c.rules.Load().SubscriptionsClient)
@@ -139,6 +142,10 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		c.guards = c.guards || f.SessionPresent && !c.grant.Load().Default()
 		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
 		r.Opened = true
+	case link.DownNote:
+		if slices.Contains(refusingQuotas, f.Note.Reason) {
+			c.noted = f.Note
+		}
 	case link.DownRefused, link.DownClose:
 		r.Close = ended(0, f.Reason, f.Text)
 	case link.DownAnswer, link.DownGoaway, link.DownLoad, link.DownTable, link.DownMoved, link.DownPause:
@@ -146,6 +153,13 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	}
 	return dst, r
 }
+
+// refusingQuotas are the reasons of notes that say why the next acknowledgement refuses.
+var refusingQuotas = append([]string{"subscriptions_client", "retained_quota", "retained_rate"}, subscriptionQuotas...)
+
+// subscriptionQuotas are the quotas of the whole tenant by which a broker refuses a
+// subscription.
+var subscriptionQuotas = []string{"subscriptions", "shared_groups", "shared_group_members"}
 
 // deliver appends a PUBLISH up to its payload.
 func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []byte, tooLarge bool) {
@@ -194,6 +208,9 @@ func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 		text, limit := "", ""
 		if f.Reason == mqtt.QuotaExceeded {
 			text, limit = "the tenant has as much retained as its quotas retained_messages and retained_bytes allow", "retained_messages"
+			if n := c.noted; n != nil && n.Reason == "retained_rate" {
+				text, limit = n.Text, n.Reason
+			}
 		}
 		dst = c.appendAck(dst, packet.PUBACK+packet.Type(kind), f.PacketID, f.Reason, text, limit)
 		c.answered[kind].Add(1)

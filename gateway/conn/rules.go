@@ -21,8 +21,12 @@ type Rules struct {
 
 	packetMax  int
 	broker     link.Settings
+	tenant     link.TenantLimits
 	partitions uint16
 }
+
+// Tenant are the limits of the whole tenant that brokers hold.
+func (r *Rules) Tenant() link.TenantLimits { return r.tenant }
 
 // Partitions is link.Open.Partitions of the tenant.
 func (r *Rules) Partitions() uint16 { return r.partitions }
@@ -33,6 +37,10 @@ func NewRules(t *tenancy.Tenant, o *tenancy.SessionOverride) *Rules {
 	r := &Rules{partitions: uint16(min(max(t.Partitions, 0), link.MaxPartitions))}
 	r.Limits, r.Settings = t.Rules(o)
 	r.packetMax = int(within(r.PacketSize, 0))
+	r.tenant = link.TenantLimits{
+		Told: true, Subscriptions: r.Subscriptions, SharedGroups: r.SharedGroups, SharedGroupMembers: r.SharedGroupMembers, FanOut: r.FanOut,
+		StorageBytes: r.StorageBytes, RetainedRate: r.RetainedRate, RetainedSubscribe: r.RetainedSubscribe,
+	}
 	s := &r.Settings
 	r.broker = link.Settings{
 		OnlineMessages: s.MaxOnlineMessages, KeepOffline: s.OverrideMaxOnlineMessages, Inflight: uint16(s.MaxInflightMessages),
@@ -49,7 +57,7 @@ func (c *Conn) link(r *Rules) link.Limits {
 	l := link.Limits{
 		QueueMessages: r.QueueMessages, QueueBytes: r.QueueBytes, Subscriptions: r.SubscriptionsClient,
 		ReceiveMaximum: c.receiveMax, Retained: r.RetainedMessages, RetainedBytes: r.RetainedBytes, Sessions: r.PersistentSessions,
-		Settings: r.broker,
+		Tenant: r.tenant, Settings: r.broker,
 	}
 	if c.version == packet.V5 {
 		l.Settings.Retry = 0 // [MQTT-4.4.0-1]

@@ -57,6 +57,9 @@ type Stream interface {
 	// done; it returns ctx's error. It goes on by itself when the bus was away, and may
 	// miss what was appended meanwhile.
 	Follow(ctx context.Context, filter string, f func(Record)) error
+	// Remove removes the records of those subjects that were kept before a time. There may
+	// be none.
+	Remove(ctx context.Context, filter string, before time.Time) error
 }
 
 // Check returns an error Invalid if there can be no such stream.

@@ -42,6 +42,7 @@ const (
 	wireTable    = 0x4D
 	wireMoved    = 0x4E
 	wirePause    = 0x4F
+	wireNote     = 0x50
 )
 
 // The flags of frames and Deliver entries: the first four bits describe a
@@ -56,6 +57,7 @@ const (
 	flagGuest  = 0b0010_0000 // an Open is a guest's
 	flagYes    = 0b0100_0000 // clean start, session present, found, purge
 	flagWill   = 0b1000_0000 // an Open has a will
+	flagLoose  = 0b1000_0000 // a Note is of no channel
 )
 
 // open appends a frame header without its length and returns where the body

@@ -127,6 +127,9 @@ const keepFrames = 4096
 
 // Send implements Broker: what it queues waits for Flush.
 func (u *uplink) Send(b *Up) error {
+	if u.conn.Features()&FeatureQuotas == 0 {
+		b = withoutQuotas(b)
+	}
 	for first := 0; first < len(b.Frames); {
 		err := u.conn.Append(func(dst []byte) (out []byte, count int) {
 			out, count, first = AppendUp(dst, b, first)

@@ -145,6 +145,19 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 	case DownPause:
 		dst, body = open(dst, wirePause, 0, f.Channel)
 		dst = binary.BigEndian.AppendUint64(dst, f.Bytes)
+	case DownNote:
+		var flags byte
+		if f.Note.Dropped {
+			flags = flagYes
+		}
+		if f.Note.Loose {
+			flags |= flagLoose
+		}
+		dst, body = open(dst, wireNote, flags, f.Channel)
+		dst = binary.BigEndian.AppendUint32(dst, f.Note.Count)
+		dst = wire.AppendBytes(dst, f.Note.Tenant)
+		dst = wire.AppendBytes(dst, string(f.Note.ClientID))
+		dst = append(wire.AppendBytes(dst, f.Note.Reason), f.Note.Text...)
 	case DownDeliver, DownAck, DownWindow: // vectors: Append's
 		return dst
 	}
@@ -229,6 +242,11 @@ func (b *Down) decode(f wire.Frame) error {
 	case wirePause:
 		out.Kind, out.Bytes = DownPause, r.U64()
 		r.Bad = r.Bad || out.Bytes == 0
+	case wireNote:
+		n := &Note{Dropped: f.Flags&flagYes != 0, Loose: f.Flags&flagLoose != 0, Count: r.U32(), Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Reason: r.String()}
+		n.Text = string(r.Rest())
+		out.Kind, out.Note, allowed = DownNote, n, flagYes|flagLoose
+		r.Bad = r.Bad || n.Count == 0
 	default:
 		return f.Malformed("a broker sends no such frame")
 	}

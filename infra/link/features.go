@@ -22,8 +22,12 @@ const (
 	// says, and of a broker that takes what an Open says of the tenant's cell.
 	FeatureCells
 
+	// FeatureQuotas is of a gateway that takes DownNote, and of a broker that takes
+	// Limits.Tenant.
+	FeatureQuotas
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those
@@ -61,6 +65,31 @@ func withoutCells(b *Down) *Down {
 			table := *f.Table
 			table.Shared, table.Cells = 0, nil
 			f.Table = &table
+		}
+	}
+	return out
+}
+
+// withoutQuotas returns b as a broker understands it that does not know FeatureQuotas.
+func withoutQuotas(b *Up) *Up {
+	told := func(f UpFrame) bool {
+		return f.Kind == UpOpen && f.Open.Limits.Tenant.Told || f.Kind == UpLimits && f.Limits.Limits.Tenant.Told
+	}
+	if !slices.ContainsFunc(b.Frames, told) {
+		return b
+	}
+	out := &Up{Frames: slices.Clone(b.Frames)}
+	for i := range out.Frames {
+		switch f := &out.Frames[i]; {
+		case !told(*f):
+		case f.Kind == UpOpen:
+			o := *f.Open
+			o.Limits.Tenant = TenantLimits{}
+			f.Open = &o
+		default:
+			l := *f.Limits
+			l.Limits.Tenant = TenantLimits{}
+			f.Limits = &l
 		}
 	}
 	return out

@@ -166,7 +166,28 @@ type Limits struct {
 	Retained       int64 // retained messages of the tenant
 	RetainedBytes  int64 // bytes of the tenant's retained messages
 	Sessions       int64 // sessions with an expiry of the tenant
-	Settings       Settings
+	// Tenant are further limits of the whole tenant, to brokers with FeatureQuotas only.
+	Tenant   TenantLimits
+	Settings Settings
+}
+
+// TenantLimits are what all sessions of a tenant may have together; a negative value
+// means that there is no limit. The zero TenantLimits say nothing.
+type TenantLimits struct {
+	// Told says that the others say something.
+	Told               bool
+	Subscriptions      int64 // subscriptions
+	SharedGroups       int64 // shared subscriptions, each a name and a filter
+	SharedGroupMembers int64 // members of each
+	FanOut             int64 // receivers of one message
+	StorageBytes       int64 // bytes of what waits and of what is retained
+	RetainedRate       int64 // retained messages set per second
+	RetainedSubscribe  int64 // retained messages that one session is sent at once, and then each second
+}
+
+// NoTenantLimits are limits that bound nothing.
+var NoTenantLimits = TenantLimits{
+	Subscriptions: -1, SharedGroups: -1, SharedGroupMembers: -1, FanOut: -1, StorageBytes: -1, RetainedRate: -1, RetainedSubscribe: -1,
 }
 
 // Settings are how a session behaves. The zero Settings are the defaults of
@@ -401,7 +422,26 @@ const (
 	// the channel was opened again. The broker goes on sending until DownMoved. It goes
 	// to gateways with FeatureMoves only.
 	DownPause
+	// DownNote is for the history of the tenant's clients, and names the quota of the
+	// refusal that follows on the channel. It goes to gateways with FeatureQuotas only.
+	DownNote
 )
+
+// Note is something that the broker did to a client. It is immutable.
+type Note struct {
+	Tenant   string
+	ClientID mqtt.ClientID
+	// Loose says that the frame's channel means nothing: the client has none here.
+	Loose bool
+	// Dropped says that messages were not passed on, and Reason why, as metrics do; else
+	// something was refused, or made to wait, and Reason is the quota's name.
+	Dropped bool
+	Reason  string
+	// Text is a sentence on it.
+	Text string
+	// Count is how many there were since the last such Note, 1 or more.
+	Count uint32
+}
 
 // Down is a batch from broker to gateway. A message that many channels of the
 // batch receive stands once in Messages.
@@ -444,4 +484,5 @@ type DownFrame struct {
 	Answer          *Answer           // DownAnswer
 	Table           *TableUpdate      // DownTable
 	Moved           *Moved            // DownMoved
+	Note            *Note             // DownNote
 }

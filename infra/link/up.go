@@ -161,11 +161,12 @@ const (
 	settingHandOff
 	settingSubscribe
 	settingUnsubscribe
+	settingTenant // the tenant's limits follow
 )
 
 // appendLimits appends
 //
-//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | member u16 | share policy u8 | settings u16
+//	six limits i64 | receive maximum u16 | online messages i64 | inflight u16 | retry u16 | member u16 | share policy u8 | settings u16 | [seven limits i64]
 func appendLimits(dst []byte, l *Limits) []byte {
 	s := &l.Settings
 	for _, limit := range [...]int64{l.QueueMessages, l.QueueBytes, l.Subscriptions, l.Retained, l.RetainedBytes, l.Sessions} {
@@ -177,12 +178,18 @@ func appendLimits(dst []byte, l *Limits) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, s.Retry)
 	dst = binary.BigEndian.AppendUint16(dst, s.Member)
 	var flags uint16
-	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance, s.HandOff, s.Subscribe, s.Unsubscribe} {
+	for i, on := range [...]bool{s.KeepOffline, s.LIFO, s.UpgradeQoS, s.QuietTakeover, s.Multiple, s.Balance, s.HandOff, s.Subscribe, s.Unsubscribe, l.Tenant.Told} {
 		if on {
 			flags |= 1 << i
 		}
 	}
-	return binary.BigEndian.AppendUint16(append(dst, byte(s.Share)), flags)
+	dst = binary.BigEndian.AppendUint16(append(dst, byte(s.Share)), flags)
+	if t := &l.Tenant; t.Told {
+		for _, limit := range [...]int64{t.Subscriptions, t.SharedGroups, t.SharedGroupMembers, t.FanOut, t.StorageBytes, t.RetainedRate, t.RetainedSubscribe} {
+			dst = binary.BigEndian.AppendUint64(dst, uint64(limit))
+		}
+	}
+	return dst
 }
 
 func (r *reader) limits() Limits {
@@ -194,7 +201,13 @@ func (r *reader) limits() Limits {
 	s.KeepOffline, s.LIFO, s.UpgradeQoS = flags&settingKeepOffline != 0, flags&settingLIFO != 0, flags&settingUpgradeQoS != 0
 	s.QuietTakeover, s.Multiple, s.Balance = flags&settingQuietTakeover != 0, flags&settingMultiple != 0, flags&settingBalance != 0
 	s.HandOff, s.Subscribe, s.Unsubscribe = flags&settingHandOff != 0, flags&settingSubscribe != 0, flags&settingUnsubscribe != 0
-	r.Bad = r.Bad || flags >= settingUnsubscribe<<1 || s.Share > ShareStickyTopic
+	r.Bad = r.Bad || flags >= settingTenant<<1 || s.Share > ShareStickyTopic
+	if flags&settingTenant != 0 {
+		l.Tenant = TenantLimits{
+			Told: true, Subscriptions: r.I64(), SharedGroups: r.I64(), SharedGroupMembers: r.I64(), FanOut: r.I64(), StorageBytes: r.I64(),
+			RetainedRate: r.I64(), RetainedSubscribe: r.I64(),
+		}
+	}
 	return l
 }
 

@@ -5,9 +5,6 @@ package topic
 // Empty reports whether no node is left.
 func (t *Trie[T]) Empty() bool { return t.root.empty() && t.Len() == 0 }
 
-// Empty reports whether no node is left.
-func (t *Names[T]) Empty() bool { return len(t.root.kids) == 0 && t.n == 0 }
-
 // Places counts the places in the table below a first level.
 func (t *Trie[T]) Places(level string) (n int) {
 	var last *bucket[T]

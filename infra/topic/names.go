@@ -3,8 +3,10 @@
 package topic
 
 import (
-	"slices"
+	"encoding/binary"
 	"strings"
+
+	"github.com/tidwall/btree"
 )
 
 // Names maps topic names to values and finds all names that a filter matches,
@@ -12,15 +14,23 @@ import (
 // it.
 //
 // The order compares level by level, bytes within a level, and puts a name
-// before those that continue it.
+// before those that continue it: what lies below a level is one range.
 type Names[T any] struct {
-	root leaf[T]
-	n    int
+	tree *btree.BTreeG[entry[T]]
+}
+
+type entry[T any] struct {
+	name []byte
+	v    T
 }
 
 // Compare is the order of Names: negative if a comes before b.
 func Compare(a, b []byte) int {
-	for i := 0; i < len(a) && i < len(b); i++ {
+	n, i := min(len(a), len(b)), 0
+	for i+8 <= n && binary.LittleEndian.Uint64(a[i:]) == binary.LittleEndian.Uint64(b[i:]) {
+		i += 8
+	}
+	for ; i < n; i++ {
 		switch x, y := a[i], b[i]; {
 		case x == y:
 		case x == '/':
@@ -34,234 +44,187 @@ func Compare(a, b []byte) int {
 	return len(a) - len(b)
 }
 
-// A leaf stands for the levels on the way to it; name is set where a name
-// ends.
-type leaf[T any] struct {
-	kids sorted[T]
-	name string
-	v    T
-	set  bool
-}
-
-// sorted keeps the levels below a leaf in order, in chunks so that an insert
-// moves little.
-type sorted[T any] [][]twig[T]
-
-type twig[T any] struct {
-	level string
-	leaf  *leaf[T]
-}
-
-const chunkMax = 256
-
 // Len is the number of names.
-func (t *Names[T]) Len() int { return t.n }
+func (t *Names[T]) Len() int {
+	if t.tree == nil {
+		return 0
+	}
+	return t.tree.Len()
+}
 
 // Get returns the value of name.
-func (t *Names[T]) Get(name string) (v T, ok bool) {
-	n := &t.root
-	for more, level, tail := true, "", name; more; {
-		level, tail, more = cut(tail)
-		if n = n.kids.get(level); n == nil {
-			return v, false
-		}
+func (t *Names[T]) Get(name []byte) (v T, ok bool) {
+	if t.tree == nil {
+		return v, false
 	}
-	return n.v, n.set
+	e, ok := t.tree.Get(entry[T]{name: name})
+	return e.v, ok
 }
 
-// Put sets the value of name and keeps the string.
-func (t *Names[T]) Put(name string, v T) {
-	n := &t.root
-	for more, level, tail := true, "", name; more; {
-		level, tail, more = cut(tail)
-		n = n.kids.at(level)
+// Put sets the value of name and returns the one before. It keeps the bytes of this name,
+// also if there is an equal one, and they must not change any more.
+func (t *Names[T]) Put(name []byte, v T) (old T, was bool) {
+	if t.tree == nil {
+		t.tree = btree.NewBTreeGOptions(func(a, b entry[T]) bool { return Compare(a.name, b.name) < 0 }, btree.Options{NoLocks: true})
 	}
-	if !n.set {
-		t.n++
-	}
-	n.name, n.v, n.set = name, v, true
+	e, was := t.tree.Set(entry[T]{name, v})
+	return e.v, was
 }
 
-// Delete removes name and reports whether it was there.
-func (t *Names[T]) Delete(name string) bool {
-	if _, ok := t.Get(name); !ok {
-		return false
+// Delete removes name and returns its value.
+func (t *Names[T]) Delete(name []byte) (old T, was bool) {
+	if t.tree == nil {
+		return old, false
 	}
-	t.root.drop(name, true)
-	t.n--
-	return true
+	e, was := t.tree.Delete(entry[T]{name: name})
+	return e.v, was
 }
 
 // All visits in order every name, those that begin with $ included, until
 // visit returns false. visit must not change t.
-func (t *Names[T]) All(visit func(name string, v T) bool) {
-	t.root.walk(cursor{}, false, visit)
-}
-
-func (n *leaf[T]) drop(name string, more bool) {
-	if !more {
-		var zero T
-		n.name, n.v, n.set = "", zero, false
-		return
-	}
-	level, tail, more := cut(name)
-	kid := n.kids.get(level)
-	kid.drop(tail, more)
-	if !kid.set && len(kid.kids) == 0 {
-		n.kids.remove(level)
+func (t *Names[T]) All(visit func(name []byte, v T) bool) {
+	if t.tree != nil {
+		t.tree.Scan(func(e entry[T]) bool { return visit(e.name, e.v) })
 	}
 }
 
 // MatchFilter visits in order the names that filter (valid, no $share prefix)
 // matches, until visit returns false. If after is not empty, only names behind
 // it are visited; after itself need not exist. visit must not change t.
-func (t *Names[T]) MatchFilter(filter, after string, visit func(name string, v T) bool) {
-	t.root.match(filter, cursor{tail: after, more: after != ""}, true, visit)
-}
-
-// cursor is what is left of the name behind which a walk starts. A leaf that
-// lies on the way to that name has on; only there anything is skipped.
-type cursor struct {
-	tail string
-	more bool
-	on   bool // the leaf is the cursor's name or on the way to it
-}
-
-func (n *leaf[T]) match(filter string, c cursor, root bool, visit func(string, T) bool) bool {
-	if filter == "#" {
-		return n.walk(c, root, visit)
-	}
-	level, tail, more := cut(filter)
-	end := func(kid *leaf[T], c cursor) bool {
-		switch {
-		case more:
-			return kid.match(tail, c, false, visit)
-		case kid.set && !c.on:
-			return visit(kid.name, kid.v)
-		}
-		return true
-	}
-	if level != "+" {
-		kid := n.kids.get(level)
-		if kid == nil {
-			return true
-		}
-		kc, behind := c.step(level)
-		if !behind {
-			return true
-		}
-		// sport/# matches sport too [MQTT-4.7.1-1]; walk visits the leaf.
-		return end(kid, kc)
-	}
-	return n.kids.from(c, func(kidLevel string, kid *leaf[T], kc cursor) bool {
-		if root && strings.HasPrefix(kidLevel, "$") { // [MQTT-4.7.2-1]
-			return true
-		}
-		return end(kid, kc)
-	})
-}
-
-// walk visits n and all below it.
-func (n *leaf[T]) walk(c cursor, root bool, visit func(string, T) bool) bool {
-	if n.set && !c.on && !visit(n.name, n.v) {
-		return false
-	}
-	return n.kids.from(c, func(level string, kid *leaf[T], kc cursor) bool {
-		if root && strings.HasPrefix(level, "$") { // [MQTT-4.7.2-1]
-			return true
-		}
-		return kid.walk(kc, false, visit)
-	})
-}
-
-// step is the cursor for the leaf at level; behind is false if that leaf and
-// all below it come before the cursor.
-func (c cursor) step(level string) (next cursor, behind bool) {
-	if !c.more {
-		return cursor{}, true
-	}
-	at, tail, more := cut(c.tail)
-	switch {
-	case level < at:
-		return cursor{}, false
-	case level > at:
-		return cursor{}, true
-	}
-	return cursor{tail: tail, more: more, on: true}, true
-}
-
-// find returns the place of level: chunk, index and whether it is there.
-func (s sorted[T]) find(level string) (c, i int, ok bool) {
-	c, _ = slices.BinarySearchFunc(s, level, func(chunk []twig[T], level string) int {
-		return strings.Compare(chunk[len(chunk)-1].level, level)
-	})
-	if c == len(s) {
-		return c, 0, false
-	}
-	i, ok = slices.BinarySearchFunc(s[c], level, func(t twig[T], level string) int { return strings.Compare(t.level, level) })
-	return c, i, ok
-}
-
-func (s sorted[T]) get(level string) *leaf[T] {
-	if c, i, ok := s.find(level); ok {
-		return s[c][i].leaf
-	}
-	return nil
-}
-
-// at returns the leaf of level and makes it if needed.
-func (s *sorted[T]) at(level string) *leaf[T] {
-	c, i, ok := s.find(level)
-	if ok {
-		return (*s)[c][i].leaf
-	}
-	t := twig[T]{level: level, leaf: &leaf[T]{}}
-	if c == len(*s) {
-		if c == 0 {
-			*s = sorted[T]{{t}}
-			return t.leaf
-		}
-		c--
-		i = len((*s)[c])
-	}
-	(*s)[c] = slices.Insert((*s)[c], i, t)
-	if chunk := (*s)[c]; len(chunk) > chunkMax {
-		half := slices.Clone(chunk[chunkMax/2:])
-		clear(chunk[chunkMax/2:])
-		(*s)[c] = chunk[: chunkMax/2 : chunkMax/2]
-		*s = slices.Insert(*s, c+1, half)
-	}
-	return t.leaf
-}
-
-func (s *sorted[T]) remove(level string) {
-	c, i, ok := s.find(level)
-	if !ok {
+func (t *Names[T]) MatchFilter(filter string, after []byte, visit func(name []byte, v T) bool) {
+	if t.tree == nil {
 		return
 	}
-	if (*s)[c] = slices.Delete((*s)[c], i, i+1); len((*s)[c]) == 0 {
-		*s = slices.Delete(*s, c, c+1)
+	it := t.tree.Iter()
+	defer it.Release()
+	bound := append([]byte(nil), literal(filter)...)
+	if len(after) > 0 && Compare(after, bound) >= 0 {
+		bound = append(append(bound[:0], after...), following)
 	}
-	if len(*s) == 0 {
-		*s = nil
+	more := it.Seek(entry[T]{name: bound})
+	if prefix, whole := strings.CutSuffix(filter, "/#"); whole && !HasWildcard(prefix) {
+		if more {
+			t.matchBelow(&it, append(append(bound[:0], prefix...), behindAll), visit)
+		}
+		return
+	}
+	for more {
+		e := it.Item()
+		var match, done bool
+		match, bound, done = look(filter, e.name, bound[:0])
+		switch {
+		case done || match && !visit(e.name, e.v):
+			return
+		case len(bound) == 0:
+			more = it.Next()
+		default:
+			more = skip(&it, bound)
+		}
 	}
 }
 
-// from visits in order the leaves that are not wholly before the cursor.
-func (s sorted[T]) from(c cursor, visit func(string, *leaf[T], cursor) bool) bool {
-	chunk, i := 0, 0
-	if c.more {
-		at, _, _ := cut(c.tail)
-		chunk, i, _ = s.find(at)
-	}
-	for ; chunk < len(s); chunk, i = chunk+1, 0 {
-		for ; i < len(s[chunk]); i++ {
-			t := &s[chunk][i]
-			kc, _ := c.step(t.level)
-			if !visit(t.level, t.leaf, kc) {
-				return false
+// matchBelow visits what comes before end. Names lie scattered in memory: those of a batch
+// are looked at in a loop of their own, so that the processor fetches many at a time.
+func (t *Names[T]) matchBelow(it *btree.IterG[entry[T]], end []byte, visit func(name []byte, v T) bool) {
+	var batch [32]entry[T]
+	for more := true; more; {
+		n, below := 0, 0
+		for ; n < len(batch) && more; more = it.Next() {
+			batch[n] = it.Item()
+			n++
+		}
+		for _, e := range batch[:n] {
+			if Compare(e.name, end) < 0 {
+				below++
 			}
 		}
+		for _, e := range batch[:below] {
+			if !visit(e.name, e.v) {
+				return
+			}
+		}
+		more = more && below == n
 	}
-	return true
+}
+
+const (
+	// following, behind a name, is the first of all names that come after it.
+	following = '/'
+	// behindAll, behind a name, comes after all that continue it by levels and before
+	// every other name: no name has this byte [MQTT-1.5.4-2].
+	behindAll = 0
+)
+
+// skipNear is how many names are passed one by one before the tree is searched.
+const skipNear = 4
+
+// skip goes on to the first name that is not before bound.
+func skip[T any](it *btree.IterG[entry[T]], bound []byte) (more bool) {
+	for range skipNear {
+		if !it.Next() {
+			return false
+		}
+		if Compare(it.Item().name, bound) >= 0 {
+			return true
+		}
+	}
+	return it.Seek(entry[T]{name: bound})
+}
+
+// literal is what all names that filter matches begin with: its levels before the first
+// wildcard.
+func literal(filter string) string {
+	i := strings.IndexAny(filter, "+#")
+	if i < 0 {
+		return filter
+	}
+	return strings.TrimSuffix(filter[:i], "/")
+}
+
+// look says whether filter matches name, and where the next one may be that it matches:
+// not before bound, which is appended to dst and empty if it is any name behind; done
+// says that there is none.
+func look(filter string, name, dst []byte) (match bool, bound []byte, done bool) {
+	if name[0] == '$' && (filter[0] == '+' || filter[0] == '#') { // [MQTT-4.7.2-1]
+		return false, append(dst, '$'+1), false
+	}
+	// All names that begin with name[:plus], whose last level a + stands for, are behind
+	// those of the level before.
+	start, plus := 0, -1
+	for {
+		if filter == "#" {
+			return true, dst, false
+		}
+		level, tail, more := cut(filter)
+		end := start
+		for end < len(name) && name[end] != '/' {
+			end++
+		}
+		switch word := name[start:end]; {
+		case level == "+":
+			plus = end
+		case string(word) < level:
+			return false, append(append(dst, name[:start]...), level...), false
+		case string(word) > level:
+			return beyond(name, plus, dst)
+		}
+		switch last := end == len(name); {
+		case !more && last:
+			return true, dst, false
+		case !more:
+			return beyond(name, plus, dst)
+		case last:
+			return tail == "#", dst, false // sport/# matches sport too [MQTT-4.7.1-1]
+		}
+		filter, start = tail, end+1
+	}
+}
+
+// beyond is what look returns if nothing more can match below the last level that a +
+// stands for.
+func beyond(name []byte, plus int, dst []byte) (match bool, bound []byte, done bool) {
+	if plus < 0 {
+		return false, dst, true
+	}
+	return false, append(append(dst, name[:plus]...), behindAll), false
 }

@@ -49,9 +49,9 @@ func TestMatch(t *testing.T) {
 			t.Errorf("Trie{%q}.AppendMatches(%q): %v", c.filter, c.name, got)
 		}
 		var names topic.Names[int]
-		names.Put(c.name, 1)
+		names.Put([]byte(c.name), 1)
 		got := false
-		names.MatchFilter(c.filter, "", func(string, int) bool { got = true; return true })
+		names.MatchFilter(c.filter, nil, func([]byte, int) bool { got = true; return true })
 		if got != c.want {
 			t.Errorf("Names{%q}.MatchFilter(%q): %v", c.name, c.filter, got)
 		}
@@ -100,7 +100,7 @@ func check(t *testing.T, filters, names []string) {
 		put(&trie, f, f)
 	}
 	for _, n := range names {
-		stored.Put(n, n)
+		stored.Put([]byte(n), n)
 	}
 	filters, names = unique(filters), unique(names)
 	for round := range 2 {
@@ -136,7 +136,7 @@ func check(t *testing.T, filters, names []string) {
 			}
 			slices.SortFunc(want, compareNames)
 			var got []string
-			stored.MatchFilter(f, "", func(n, _ string) bool { got = append(got, n); return true })
+			stored.MatchFilter(f, nil, func(_ []byte, n string) bool { got = append(got, n); return true })
 			if !slices.Equal(got, want) {
 				t.Fatalf("MatchFilter(%q) = %q, want %q", f, got, want)
 			}
@@ -144,7 +144,7 @@ func check(t *testing.T, filters, names []string) {
 			var paged []string
 			for after, more := "", true; more; {
 				more = false
-				stored.MatchFilter(f, after, func(n, _ string) bool { paged, after, more = append(paged, n), n, true; return false })
+				stored.MatchFilter(f, []byte(after), func(_ []byte, n string) bool { paged, after, more = append(paged, n), n, true; return false })
 				if len(paged) > len(want) {
 					break
 				}
@@ -166,8 +166,11 @@ func check(t *testing.T, filters, names []string) {
 		}
 		filters = filters[:len(filters)/2]
 		for _, n := range names[len(names)/2:] {
-			if !stored.Delete(n) || stored.Delete(n) {
-				t.Fatalf("Delete(%q)", n)
+			if v, was := stored.Delete([]byte(n)); !was || v != n {
+				t.Fatalf("Delete(%q): %q, %v", n, v, was)
+			}
+			if _, was := stored.Delete([]byte(n)); was {
+				t.Fatalf("%q was deleted twice", n)
 			}
 		}
 		names = names[:len(names)/2]
@@ -176,9 +179,9 @@ func check(t *testing.T, filters, names []string) {
 		remove(&trie, f)
 	}
 	for _, n := range names {
-		stored.Delete(n)
+		stored.Delete([]byte(n))
 	}
-	if !trie.Empty() || !stored.Empty() {
+	if !trie.Empty() || stored.Len() != 0 {
 		t.Fatalf("nodes are left after everything was deleted")
 	}
 }
@@ -216,8 +219,12 @@ func TestStructuresAgreeWithNaive(t *testing.T) {
 		filters = append(filters, fmt.Sprintf("w/%d", i))
 	}
 	for i := range 300 {
-		names = append(names, fmt.Sprintf("w/%d", i*7))
+		names = append(names, fmt.Sprintf("w/%d", i*7), fmt.Sprintf("d/%d/state", i), fmt.Sprintf("d/%d/load/%d", i, i%3))
 	}
+	for i := range 40 { // more than are passed one by one
+		names = append(names, fmt.Sprintf("d/7/deep/%d", i))
+	}
+	filters = append(filters, "d/+/state", "d/+/load/1", "d/+/load/+", "d/+", "d/+/state/#", "+/7/#", "d/#", "+/+/+", "d/7/+/3")
 	check(t, filters, names)
 }
 
@@ -246,14 +253,14 @@ func FuzzMatch(f *testing.F) {
 func TestCompare(t *testing.T) {
 	var names topic.Names[int]
 	for i, n := range []string{"a", "a/b", "a!", "a!/x", "a/", "a//", "/a", "/", "b", "a/b/c", "a/b!", "$x", "ab", "ab/c"} {
-		names.Put(n, i)
+		names.Put([]byte(n), i)
 	}
-	last := ""
-	names.All(func(name string, _ int) bool {
-		if last != "" && (topic.Compare([]byte(last), []byte(name)) >= 0 || topic.Compare([]byte(name), []byte(last)) <= 0) {
+	var last []byte
+	names.All(func(name []byte, _ int) bool {
+		if last != nil && (topic.Compare(last, name) >= 0 || topic.Compare(name, last) <= 0) {
 			t.Errorf("%q is visited before %q", last, name)
 		}
-		if topic.Compare([]byte(name), []byte(name)) != 0 {
+		if topic.Compare(name, name) != 0 {
 			t.Errorf("%q differs from itself", name)
 		}
 		last = name

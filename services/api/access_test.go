@@ -217,6 +217,7 @@ var accessTable = map[string]accessRow{
 	"get-organization":          {"oadbv", ""},
 	"update-organization":       {"oa", `{"name":"Acme"}`},
 	"list-roles":                {"oadbv", ""},
+	"create-tenant":             {"oa", `{"id":"third"}`},
 	"list-organization-tenants": {"oadbv", ""},
 	"list-members":              {"oadbv", ""},
 	"get-member":                {"oadbv", ""},

@@ -126,6 +126,7 @@ type Server struct {
 	http    serving
 
 	limiters   limiters
+	rates      *apiRates
 	proxies    proxies
 	background *background
 	// streams is done when the server shuts down: they would never end by themselves.
@@ -157,6 +158,9 @@ func New(cfg Config) (*Server, error) {
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
+		return nil, err
+	}
+	if s.rates, err = newAPIRates(); err != nil {
 		return nil, err
 	}
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {

@@ -332,8 +332,8 @@ func TestQuotas(t *testing.T) {
 		t.Errorf("got %v", v)
 	}
 	for _, dry := range []string{"?dry_run=true", ""} {
-		r = f.do("PUT", path+dry, key, `{"retained_rate":1,"api_rate":1,"connections":5}`)
-		if got := r.header.Get("Quotas-Not-Enforced"); r.status != 200 || got != "retained_rate, api_rate" {
+		r = f.do("PUT", path+dry, key, `{"sinks":1,"webhooks":1,"connections":5}`)
+		if got := r.header.Get("Quotas-Not-Enforced"); r.status != 200 || got != "webhooks, sinks" {
 			t.Errorf("overrides%s that are not enforced: %d, %q", dry, r.status, got)
 		}
 		if r = f.do("PUT", path+dry, key, `{"connections":5}`); len(r.header["Quotas-Not-Enforced"]) != 0 {
@@ -603,6 +603,11 @@ func TestPublish(t *testing.T) {
 			t.Errorf("published at QoS %d", m.QoS)
 		}
 	}
+	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_rate":7}`), 200, "")
+	if v = f.want(f.do("POST", path, key, `{"topic":"room","payload":"often","qos":1,"retain":true}`), 429, "quota_exceeded"); v["quota"] != "retained_rate" || v["retry_after"] != 1.0 {
+		t.Errorf("got %v", v)
+	}
+	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_messages":5,"retained_bytes":100}`), 200, "")
 	f.data.answer.Usage, f.data.code = link.Usage{Retained: 4}, mqtt.Success
 	f.want(f.do("POST", path, key, `{"topic":"room","payload":"free","retain":true}`), 200, "")
 	if m := f.data.published[len(f.data.published)-1]; m.QoS != 0 {

@@ -41,6 +41,7 @@ type auditRow struct {
 
 var auditTable = map[string]auditRow{
 	"update-organization": {`{"name":"Acme 2"}`, "organization", `"name":"Acme"`, `"name":"Acme 2"`},
+	"create-tenant":       {`{"id":"third"}`, "tenant third", "-", `"plan":"dev"`},
 	"invite-member":       {`{"email":"new@acme.example","role":"viewer"}`, "member new@acme.example", "-", `"state":"invited"`},
 	"update-member":       {`{"role":"billing"}`, "member {member}", `"role":"viewer"`, `"role":"billing"`},
 	"remove-member":       {"", "member {member}", `"email":"viewer@acme.example"`, "-"},
@@ -107,7 +108,7 @@ func TestAudit_EveryChange(t *testing.T) {
 			}
 			w.do(r.method, path, w.owner, row.body, "If-Match", `"999999"`)
 			w.do(r.method, path, w.beta, row.body)
-			if id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" && id != "create-domain" && id != "verify-domain" && id != "renew-domain" {
+			if id != "create-tenant" && id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" && id != "create-domain" && id != "verify-domain" && id != "renew-domain" {
 				if got := len(w.records("")); got != begun {
 					t.Fatalf("%d records of what changed nothing", got-begun)
 				}

@@ -61,6 +61,9 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	t, err := s.authorized(r.Context(), c, ctx)
+	if err == nil {
+		err = s.mayAsk(r.Context(), c, t)
+	}
 	if err != nil {
 		p := problemOf(err)
 		if p.Status >= http.StatusInternalServerError {

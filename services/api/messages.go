@@ -116,6 +116,9 @@ func (s *Server) publish(ctx context.Context, in *publishInput) (*publishOutput,
 		if e := s.refusal(ctx, t, &m); e != nil {
 			return nil, e
 		}
+		if rate := t.Limits.RetainedRate; m.Retain && len(m.Payload) > 0 && rate >= 0 {
+			return nil, &tenancy.ExceededError{Quota: "retained_rate", Limit: rate, Usage: rate, RetryAfter: 1}
+		}
 		return nil, errs.New(errs.Quota, "a quota of the tenant refuses the message")
 	case code.Failed():
 		return nil, errs.Coded(errs.Denied, "publish_refused", "the broker refuses the message: %s", code)

@@ -89,7 +89,17 @@ type (
 		Paged
 	}
 	listOrganizationTenantsOutput struct{ Body TenantList }
-	meOutput                      struct{ Body Me }
+	createTenantInput             struct {
+		InOrganization
+		Post
+		Body NewTenant
+	}
+	createTenantOutput struct {
+		Status int
+		ETag   string `header:"ETag"`
+		Body   TenantDetail
+	}
+	meOutput struct{ Body Me }
 )
 
 // inOrganizations is what the paths of an organization begin with.
@@ -101,6 +111,9 @@ func (s *Server) organizationRoutes() {
 	register(s, operation("get-organization", http.MethodGet, inOrganizations, tag, "Get an organization"), s.getOrganization)
 	register(s, operation("update-organization", http.MethodPatch, inOrganizations, tag, "Change what is given of an organization"), s.updateOrganization)
 	register(s, operation("list-roles", http.MethodGet, inOrganizations+"/roles", tag, "List the built-in roles"), s.listRoles)
+	op := operation("create-tenant", http.MethodPost, inOrganizations+"/tenants", tag, "Make another tenant of an organization")
+	describeDryRun(s, &op, TenantDetail{})
+	register(s, op, s.createTenant)
 	register(s, operation("list-organization-tenants", http.MethodGet, inOrganizations+"/tenants", tag, "List the tenants of an organization"), s.listOrganizationTenants)
 }
 
@@ -220,7 +233,7 @@ func (s *Server) listOrganizationTenants(ctx context.Context, in *listOrganizati
 			break
 		}
 		t, err := s.store.Tenant(ctx, id)
-		if errs.Is(err, errs.NotFound) || err == nil && t.State == tenancy.StateDeleted {
+		if errs.Is(err, errs.NotFound) || err == nil && (t.State == tenancy.StateDeleted || t.Organization != o.ID) {
 			continue
 		}
 		if err != nil {
@@ -229,4 +242,46 @@ func (s *Server) listOrganizationTenants(ctx context.Context, in *listOrganizati
 		out.Body.Items = append(out.Body.Items, s.tenantDetail(t))
 	}
 	return out, nil
+}
+
+// NewTenant is the body of POST …/tenants.
+type NewTenant struct {
+	ID   string `json:"id" doc:"The tenant's id: a lower case DNS label of 3 to 63 characters, which becomes its hostname." example:"acme-test"`
+	Plan string `json:"plan,omitempty" doc:"The installation's default plan, if left out." example:"dev"`
+}
+
+func (s *Server) createTenant(ctx context.Context, in *createTenantInput) (*createTenantOutput, error) {
+	b := in.Body
+	if b.Plan == "" {
+		b.Plan = s.cfg.DefaultPlan
+	}
+	if err := tenancy.ValidTenantID(b.ID); err != nil {
+		return nil, err
+	}
+	if plans := tenancy.PlanNames(); !slices.Contains(plans, b.Plan) {
+		return nil, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), b.Plan)
+	}
+	if err := s.store.CheckTenantFree(ctx, b.ID); err != nil {
+		return nil, err
+	}
+	if err := s.store.MayAddTenant(ctx, in.Organization, b.ID); err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		unchanged(ctx)
+		t := &tenancy.TenantRecord{ID: b.ID, Organization: in.Organization, Region: s.store.Region(), Plan: b.Plan, State: tenancy.StateActive, CreatedAt: s.now().UTC()}
+		return &createTenantOutput{Status: http.StatusOK, Body: s.tenantDetail(t)}, nil
+	}
+	if err := change(ctx, in.Organization, b.ID, "tenant "+b.ID, nil); err != nil {
+		return nil, err
+	}
+	t, err := s.store.AddTenant(ctx, in.Organization, b.ID, b.Plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := changed(ctx, nil, s.tenantDetail(t)); err != nil {
+		return nil, err
+	}
+	s.log.Info("tenant made", "tenant", t.ID, "organization", t.Organization, "plan", t.Plan)
+	return &createTenantOutput{Status: http.StatusCreated, ETag: etag(t.Revision), Body: s.tenantDetail(t)}, nil
 }

@@ -17,6 +17,7 @@ var permissions = map[string]string{
 	"get-organization":          tenancy.MayReadOrganization,
 	"update-organization":       tenancy.MayWriteOrganization,
 	"list-roles":                tenancy.MayReadOrganization,
+	"create-tenant":             tenancy.MayWriteOrganization,
 	"list-organization-tenants": tenancy.MayReadTenants,
 
 	"list-members":  tenancy.MayReadMembers,

@@ -116,6 +116,9 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 		return nil, err
 	}
 	usage := s.usage(ctx, t.ID)
+	if n, err := s.store.CountTenants(ctx, t.Organization); err == nil {
+		usage["tenants"] = n
+	}
 	if c, err := clientCAsBody(t); err == nil {
 		usage["client_cas"] = int64(len(c.Body.Items))
 	}

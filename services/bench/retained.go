@@ -5,10 +5,15 @@ package bench
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// retained: Topics retained messages, one subscriber to all of them, removal.
+// replays is how many subscribers come one after the other: the processor time of one
+// is a few ticks of the kernel's clock.
+const replays = 5
+
+// retained: Topics retained messages, subscribers to all of them, removal.
 func retained(o *Options, res *Result) error {
 	px := prefix()
 	pids := descendants(o.PIDs)
@@ -24,14 +29,19 @@ func retained(o *Options, res *Result) error {
 	res.Extra["rss_bytes_per_topic"] = float64(after.rss-before.rss) / total
 
 	before = sample(pids)
-	n, took, err := o.replay(px)
-	if err != nil {
-		return err
+	var times []time.Duration
+	for range replays {
+		n, took, err := o.replay(px)
+		if err != nil {
+			return err
+		}
+		res.Delivered, res.Lost = res.Delivered+int64(n), res.Lost+int64(o.Topics-n)
+		times = append(times, took)
 	}
 	after = sample(pids)
-	res.Delivered, res.Lost = int64(n), int64(o.Topics-n)
-	res.Extra["replay_ms"] = float64(took.Milliseconds())
-	res.Extra["replay_cpu_us"] = micros(after.cpu-before.cpu) / max(1, float64(n))
+	slices.Sort(times)
+	res.Extra["replay_ms"] = float64(times[replays/2].Milliseconds())
+	res.Extra["replay_cpu_us"] = micros(after.cpu-before.cpu) / max(1, float64(res.Delivered))
 	return o.retain(px, nil)
 }
 

@@ -22,6 +22,7 @@ var (
 	descMoved    = prometheus.NewDesc("mqtt_broker_moved_connections_total", "Connections of clients whose partition has moved as planned, by outcome: resumed here, refused here since the session did not wait for them, unquiet: closed by the broker that it moved from, since they could not go on elsewhere.", []string{"outcome"}, nil)
 	descHanded   = prometheus.NewDesc("mqtt_broker_handed_total", "What was handed to other partitions because its tenant goes there (tenant place): sessions, retained messages.", []string{"what"}, nil)
 	descUnwrit   = prometheus.NewDesc("mqtt_broker_unwritten_total", "QoS 1 deliveries to persistent sessions that were over before they had to be written.", nil, nil)
+	descPaced    = prometheus.NewDesc("mqtt_broker_retained_paced_total", "Times that a session that had subscribed was made to wait for more of the retained messages that match (quota retained_subscribe).", nil, nil)
 	descGroups   = prometheus.NewDesc("mqtt_broker_commit_groups_total", "Group commits written to the store.", nil, nil)
 	descBatches  = prometheus.NewDesc("mqtt_broker_commit_batches_total", "Batches of shards in those group commits.", nil, nil)
 	descFailing  = prometheus.NewDesc("mqtt_broker_store_failing", "1 while the store refuses writes.", nil, nil)
@@ -42,7 +43,7 @@ func Descriptions() []*prometheus.Desc { return append(ownDescriptions(), descPa
 // ownDescriptions are those that every broker has, of a cluster or alone.
 func ownDescriptions() []*prometheus.Desc {
 	return append([]*prometheus.Desc{
-		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descHanded, descUnwrit, descGroups,
+		descIn, descOut, descMatches, descQoS0, descDropped, descTaken, descRefused, descRedeliv, descStuck, descMoved, descHanded, descUnwrit, descPaced, descGroups,
 		descBatches, descFailing, descConns, descSessions, descSubs, descQueue, descQueueB, descRetained, descRetainB,
 		descLoad, descTenant,
 	}, netsplitDescriptions()...)
@@ -77,7 +78,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten, resumed, unresumed, unquiet, handed, handedRetained uint64
+	var in, out, matches, unhandled, taken, refused, subs, moved, stuck, unwritten, paced, resumed, unresumed, unquiet, handed, handedRetained uint64
 	drops := map[string]uint64{}
 	c.set.Stats(func(s *shard.Stats) {
 		in += s.QueueIn.Load()
@@ -90,6 +91,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		moved += s.Redelivered.Load()
 		stuck += s.Stuck.Load()
 		unwritten += s.Unwritten.Load()
+		paced += s.Paced.Load()
 		resumed += s.Resumed.Load()
 		unresumed += s.Unresumed.Load()
 		unquiet += s.Unquiet.Load()
@@ -107,6 +109,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	counter(descRedeliv, moved)
 	counter(descStuck, stuck)
 	counter(descUnwrit, unwritten)
+	counter(descPaced, paced)
 	counter(descMoved, resumed, "resumed")
 	counter(descMoved, unresumed, "refused")
 	counter(descMoved, unquiet, "unquiet")

@@ -75,6 +75,8 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "developer", "organization", "roles")
 	shown(t, "acme.localhost", "tenant", "list")
 	shown(t, "acme is active, on plan dev", "tenant", "show", "acme")
+	shown(t, "acme-test is made, on plan free, at acme-test.localhost", "tenant", "create", "acme-test", "--plan", "free")
+	bad(t, 1, "is taken", "tenant", "create", "acme-test")
 
 	v := good(t, "credential", "create", "acme", "sensor-1")
 	if len(v["password"].(string)) < 20 {

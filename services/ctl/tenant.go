@@ -166,8 +166,26 @@ func tenant() *cobra.Command {
 			})
 		},
 	}
-	c := ofAPI(&cobra.Command{Use: "tenant", Short: "look at tenants"})
-	c.AddCommand(list, show)
+	var plan string
+	create := &cobra.Command{
+		Use:   "create TENANT",
+		Short: "make another tenant of the organization; it has no credentials yet",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, organization, err := dialOrganization(cmd)
+			if err != nil {
+				return err
+			}
+			t, err := c.CreateTenant(cmd.Context(), organization, client.NewTenant{ID: args[0], Plan: plan})
+			if err != nil {
+				return err
+			}
+			return write(cmd, t, fmt.Sprintf("%s is made, on plan %s, at %s", t.ID, t.Plan, t.Hostname))
+		},
+	}
+	create.Flags().StringVar(&plan, "plan", "", "the plan; the installation's default if left out")
+	c := ofAPI(&cobra.Command{Use: "tenant", Short: "the tenants of an organization"})
+	c.AddCommand(list, show, create)
 	return c
 }
 

@@ -4,6 +4,7 @@ package events_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -177,5 +178,34 @@ func TestLog_Follow(t *testing.T) {
 		cancel()
 		<-done
 		w.want("followed", got, "a", "b")
+	})
+}
+
+// What a tenant keeps no longer is removed, and nothing else.
+func TestQuota_EventDays(t *testing.T) {
+	start(t, func(w *world) {
+		for day := range 10 {
+			for _, tenant := range []string{"week", "ever", "none", "most"} {
+				w.add(tenant, fmt.Sprint(day), events.Connected, "")
+				w.add(tenant, fmt.Sprint("other", day), events.Connected, "")
+			}
+			w.flushed()
+			time.Sleep(24*time.Hour - 2*time.Second)
+		}
+		days := func(context.Context) (map[string]int64, error) {
+			return map[string]int64{"week": 7, "ever": -1, "none": 0, "most": 40, "nobody": 7}, nil
+		}
+		if err := w.log.Prune(w.t.Context(), time.Now(), days); err != nil {
+			t.Fatal(err)
+		}
+		for tenant, want := range map[string]int{"week": 14, "ever": 20, "none": 0, "most": 20} {
+			if n := len(w.all(tenant, events.Query{})); n != want {
+				t.Errorf("%s has %d events, expected %d", tenant, n, want)
+			}
+		}
+		failed := errors.New("away")
+		if err := w.log.Prune(w.t.Context(), time.Now(), func(context.Context) (map[string]int64, error) { return nil, failed }); !errors.Is(err, failed) {
+			t.Errorf("%v", err)
+		}
 	})
 }

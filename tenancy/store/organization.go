@@ -85,6 +85,12 @@ func (s *Store) OrganizationLimit(ctx context.Context, id, quota string) (int64,
 	if !slices.Contains(organizationQuotas, quota) {
 		return 0, errs.New(errs.Internal, "the quota %q is not of organizations", quota)
 	}
+	return s.WidestLimit(ctx, id, quota)
+}
+
+// WidestLimit is the widest limit of a quota that one of an organization's tenants
+// has; of one without tenants plan free's.
+func (s *Store) WidestLimit(ctx context.Context, id, quota string) (int64, error) {
 	o, err := s.Organization(ctx, id)
 	if errs.Is(err, errs.NotFound) {
 		o, err = &Organization{}, nil
@@ -95,8 +101,8 @@ func (s *Store) OrganizationLimit(ctx context.Context, id, quota string) (int64,
 	widest, has := int64(0), false
 	for _, t := range o.Tenants {
 		r, err := s.tenant(ctx, t)
-		if errs.Is(err, errs.NotFound) {
-			continue
+		if errs.Is(err, errs.NotFound) || err == nil && r.Organization != id {
+			continue // it was never made
 		}
 		if err != nil {
 			return 0, err

@@ -4,7 +4,9 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"slices"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -200,4 +202,103 @@ func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*
 		}
 		return r, err
 	}
+}
+
+// AddTenant makes another tenant of an organization, with no credential yet. The error
+// is Conflict with Code "tenant_taken" if the id is not free, and a
+// tenancy.ExceededError if the organization has as many tenants as it may.
+func (s *Store) AddTenant(ctx context.Context, organization, id, plan string) (*tenancy.TenantRecord, error) {
+	if err := tenancy.ValidTenantID(id); err != nil {
+		return nil, err
+	}
+	p, err := tenancy.PlanByName(plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CheckTenantFree(ctx, id); err != nil {
+		return nil, err
+	}
+	// The id is the organization's before the tenant is there, so that none is beyond the
+	// quota. Who dies in between leaves an id that counts until it is asked for again, or
+	// is somebody else's.
+	if _, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+		if err := s.mayAddTenant(ctx, o, id); err != nil || slices.Contains(o.Tenants, id) {
+			return err
+		}
+		o.Tenants = append(o.Tenants, id)
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	r := &tenancy.TenantRecord{
+		ID: id, Organization: organization, Region: s.cfg.Region, Plan: plan, State: tenancy.StateActive, CreatedAt: s.now().UTC(), Partitions: p.Partitions,
+	}
+	return r, s.reserve(ctx, r)
+}
+
+// MayAddTenant returns a tenancy.ExceededError if AddTenant would now.
+func (s *Store) MayAddTenant(ctx context.Context, organization, id string) error {
+	o, err := s.Organization(ctx, organization)
+	if err != nil {
+		return err
+	}
+	return s.mayAddTenant(ctx, o, id)
+}
+
+func (s *Store) mayAddTenant(ctx context.Context, o *Organization, id string) error {
+	if slices.Contains(o.Tenants, id) {
+		return nil // it was counted
+	}
+	n, err := s.countTenants(ctx, o)
+	if err != nil {
+		return err
+	}
+	return s.checkQuota(ctx, o.ID, "tenants", n)
+}
+
+// CountTenants is how many tenants an organization has.
+func (s *Store) CountTenants(ctx context.Context, organization string) (int64, error) {
+	o, err := s.Organization(ctx, organization)
+	if err != nil {
+		return 0, err
+	}
+	return s.countTenants(ctx, o)
+}
+
+// countTenants counts the tenants of an organization, with those that are being made.
+func (s *Store) countTenants(ctx context.Context, o *Organization) (n int64, err error) {
+	for _, t := range o.Tenants {
+		r, err := s.tenant(ctx, t)
+		switch {
+		case errs.Is(err, errs.NotFound):
+		case err != nil:
+			return 0, err
+		case r.Organization != o.ID || r.State == tenancy.StateDeleted:
+			continue
+		}
+		n++
+	}
+	return n, nil
+}
+
+// EventDays says of each tenant for how many days the events of its clients are kept;
+// negative is for ever.
+func (s *Store) EventDays(ctx context.Context) (map[string]int64, error) {
+	entries, _, err := bus.List(ctx, s.tenants, "", 1<<30)
+	if err != nil {
+		return nil, err
+	}
+	days := make(map[string]int64, len(entries))
+	for _, e := range entries {
+		var r tenancy.TenantRecord
+		if err := json.Unmarshal(e.Value, &r); err != nil {
+			return nil, errs.New(errs.Internal, "stored tenant %s: %w", e.Key, err)
+		}
+		limits, err := r.Limits()
+		if err != nil {
+			return nil, err
+		}
+		days[e.Key] = limits.EventDays
+	}
+	return days, nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,41 @@ func testStream(t *testing.T, b bus.Bus) {
 	if _, err := b.Stream(ctx, bus.StreamConfig{Name: "a.b"}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("name: %v, want Invalid", err)
 	}
+	testRemove(t, s)
 	testFollow(t, s)
+}
+
+// testRemove removes what is older than a time, of some subjects.
+func testRemove(t *testing.T, s bus.Stream) {
+	ctx := t.Context()
+	there := func(want string) {
+		t.Helper()
+		var all []string
+		for _, r := range must(s.Read(ctx, bus.Read{Filter: ">", Most: 100}))(t) {
+			all = append(all, string(r.Body))
+		}
+		if got := strings.Join(all, ", "); got != want {
+			t.Errorf("%q is there, want %q", got, want)
+		}
+	}
+	remove := func(filter string, before time.Time) {
+		t.Helper()
+		if err := s.Remove(ctx, filter, before); err != nil {
+			t.Errorf("remove %s: %v", filter, err)
+		}
+	}
+	remove("acme.*", time.Now().Add(-time.Minute))
+	remove("nobody.*", time.Now())
+	there("acme.1 2, beta.1 2, acme.1 3, beta.1 3, acme.1 4, beta.1 4")
+	records := must(s.Read(ctx, bus.Read{Filter: "acme.*", Most: 9}))(t)
+	remove("acme.*", records[2].Time)
+	there("beta.1 2, beta.1 3, acme.1 4, beta.1 4")
+	remove("acme.*", time.Now().Add(time.Minute))
+	there("beta.1 2, beta.1 3, beta.1 4")
+	remove("acme.*", time.Now())
+	if err := s.Remove(ctx, "a b", time.Now()); !errs.Is(err, errs.Invalid) {
+		t.Errorf("remove: %v, want Invalid", err)
+	}
 }
 
 func testFollow(t *testing.T, s bus.Stream) {

@@ -132,3 +132,22 @@ func (s *stream) Follow(ctx context.Context, filter string, f func(bus.Record)) 
 		f(r)
 	}
 }
+
+func (s *stream) Remove(_ context.Context, filter string, before time.Time) error {
+	if err := bus.CheckFilter(filter); err != nil {
+		return err
+	}
+	if err := s.bus.reachable(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = slices.DeleteFunc(s.records, func(r bus.Record) bool {
+		gone := r.Time.Before(before) && matches(filter, r.Subject)
+		if gone {
+			s.bytes -= int64(len(r.Body))
+		}
+		return gone
+	})
+	return nil
+}

@@ -171,3 +171,34 @@ func (s *stream) Follow(ctx context.Context, filter string, f func(bus.Record)) 
 	<-reading.Closed() // f is not called any more
 	return ctx.Err()
 }
+
+func (s *stream) Remove(ctx context.Context, filter string, before time.Time) error {
+	if err := bus.CheckFilter(filter); err != nil {
+		return err
+	}
+	// What comes while it is looked for is behind all that there is now.
+	call, cancel, err := s.bus.call(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	info, err := s.stream.Info(call)
+	if err != nil {
+		return mapError(err, "remove "+filter)
+	}
+	first := info.State.LastSeq + 1
+	later, err := s.Read(ctx, bus.Read{Filter: filter, Since: before, Most: 1})
+	if err != nil {
+		return err
+	}
+	if len(later) > 0 {
+		first = later[0].Sequence
+	}
+	if first <= max(info.State.FirstSeq, 1) {
+		return nil
+	}
+	if err := s.stream.Purge(call, jetstream.WithPurgeSubject(s.prefix+filter), jetstream.WithPurgeSequence(first)); err != nil {
+		return mapError(err, "remove "+filter)
+	}
+	return nil
+}

@@ -20,11 +20,14 @@ func EveryUp() *link.Up {
 		HandOff: true, Subscribe: true, Unsubscribe: true,
 		Share: link.ShareStickyTopic,
 	}
+	tenant := link.TenantLimits{
+		Told: true, Subscriptions: 20, SharedGroups: 21, SharedGroupMembers: 22, FanOut: 23, StorageBytes: 1 << 40, RetainedRate: -1, RetainedSubscribe: 24,
+	}
 	return &link.Up{Frames: []link.UpFrame{
 		{Kind: link.UpOpen, Channel: 1, Open: &link.Open{
 			Tenant: "acme", ClientID: "sensor-1", CleanStart: true, SessionExpiry: 3600, ReceiveMaximum: 20, Credit: 65536,
 			Will:          &mqtt.Will{Message: will, Delay: 30},
-			Limits:        link.Limits{QueueMessages: 1000, QueueBytes: 1 << 20, Subscriptions: -1, ReceiveMaximum: 100, Retained: 5, RetainedBytes: 6, Sessions: 7, Settings: settings},
+			Limits:        link.Limits{QueueMessages: 1000, QueueBytes: 1 << 20, Subscriptions: -1, ReceiveMaximum: 100, Retained: 5, RetainedBytes: 6, Sessions: 7, Tenant: tenant, Settings: settings},
 			GrantRevision: 42,
 			Labels:        link.Labels{Protocol: "5", Listener: "mqtts", Username: "default", Peer: "192.0.2.1:4711", Gateway: "gateway-1"},
 		}},
@@ -114,6 +117,10 @@ func EveryDown() *link.Down {
 			{Kind: link.DownMoved, Channel: 5, Moved: &link.Moved{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2"}},
 			{Kind: link.DownMoved, Channel: 6, Moved: &link.Moved{}},
 			{Kind: link.DownPause, Channel: 7, Bytes: 1 << 40},
+			{Kind: link.DownNote, Channel: 1, Note: &link.Note{
+				Tenant: "acme", ClientID: "sensor-1", Dropped: true, Reason: "fan_out", Text: "more receivers than the quota fan_out allows", Count: 7,
+			}},
+			{Kind: link.DownNote, Note: &link.Note{Loose: true, Tenant: "acme", Reason: "subscriptions", Count: 1}},
 		},
 	}
 }

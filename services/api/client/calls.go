@@ -61,6 +61,11 @@ func (c *Client) Roles(ctx context.Context, organization string) (*Page[Role], e
 	return ask[Page[Role]](ctx, c, "list-roles", []string{"organization", organization}, nil, nil)
 }
 
+// CreateTenant makes another tenant of an organization.
+func (c *Client) CreateTenant(ctx context.Context, organization string, in NewTenant, o ...Option) (*TenantDetail, error) {
+	return ask[TenantDetail](ctx, c, "create-tenant", []string{"organization", organization}, in, o)
+}
+
 // OrganizationTenants lists the tenants of an organization.
 func (c *Client) OrganizationTenants(ctx context.Context, organization string, o ...Option) (*Page[TenantDetail], error) {
 	return ask[Page[TenantDetail]](ctx, c, "list-organization-tenants", []string{"organization", organization}, nil, o)

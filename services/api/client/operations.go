@@ -24,6 +24,7 @@ var operations = map[string]operation{
 	"get-organization":          {http.MethodGet, inOrganization},
 	"update-organization":       {http.MethodPatch, inOrganization},
 	"list-roles":                {http.MethodGet, inOrganization + "/roles"},
+	"create-tenant":             {http.MethodPost, inOrganization + "/tenants"},
 	"list-organization-tenants": {http.MethodGet, inOrganization + "/tenants"},
 
 	"list-members":  {http.MethodGet, inOrganization + "/members"},

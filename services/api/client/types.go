@@ -201,6 +201,12 @@ type Tenant struct {
 	Endpoints Endpoints `json:"endpoints"`
 }
 
+// NewTenant is another tenant of an organization.
+type NewTenant struct {
+	ID   string `json:"id"`
+	Plan string `json:"plan,omitempty"` // the installation's default, if empty
+}
+
 // TenantDetail is a tenant.
 type TenantDetail struct {
 	Tenant

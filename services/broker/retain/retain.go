@@ -45,7 +45,7 @@ func New(part partition.ID) *Space {
 }
 
 // Get returns what is retained for a topic, or nil.
-func (s *Space) Get(tenant string, name string) *Retained {
+func (s *Space) Get(tenant string, name []byte) *Retained {
 	if t := s.tenants[tenant]; t != nil {
 		r, _ := t.Get(name)
 		return r
@@ -55,38 +55,35 @@ func (s *Space) Get(tenant string, name string) *Retained {
 
 // Put retains r in place of what was there, and returns that.
 func (s *Space) Put(tenant string, r *Retained, b *kv.Batch) (old *Retained) {
-	name := string(r.Message.Topic)
 	s.buf = appendRetained(s.buf[:0], r)
-	b.Put(partition.KeyNamed(nil, s.part, partition.KindRetained, tenant, name), s.buf)
-	return s.set(tenant, name, r)
+	b.Put(partition.KeyNamed(nil, s.part, partition.KindRetained, tenant, string(r.Message.Topic)), s.buf)
+	return s.set(tenant, r)
 }
 
-func (s *Space) set(tenant, name string, r *Retained) (old *Retained) {
+func (s *Space) set(tenant string, r *Retained) (old *Retained) {
 	t := s.tenants[tenant]
 	if t == nil {
 		t = &topic.Names[*Retained]{}
 		s.tenants[tenant] = t
 	}
-	old, _ = t.Get(name)
-	t.Put(name, r)
+	old, _ = t.Put(r.Message.Topic, r)
 	return old
 }
 
 // Delete forgets what is retained for a topic, and returns it or nil.
-func (s *Space) Delete(tenant string, name string, b *kv.Batch) (old *Retained) {
+func (s *Space) Delete(tenant string, name []byte, b *kv.Batch) (old *Retained) {
 	t := s.tenants[tenant]
 	if t == nil {
 		return nil
 	}
-	old, ok := t.Get(name)
-	if !ok {
+	old, was := t.Delete(name)
+	if !was {
 		return nil
 	}
-	t.Delete(name)
 	if t.Len() == 0 {
 		delete(s.tenants, tenant)
 	}
-	b.Delete(partition.KeyNamed(nil, s.part, partition.KindRetained, tenant, name))
+	b.Delete(partition.KeyNamed(nil, s.part, partition.KindRetained, tenant, string(name)))
 	return old
 }
 
@@ -107,17 +104,17 @@ func (s *Space) Tenants(f func(tenant string)) {
 
 // Match visits in order the retained messages of a tenant that match filter,
 // after the topic after, until visit returns false.
-func (s *Space) Match(tenant, filter, after string, visit func(name string, r *Retained) bool) {
+func (s *Space) Match(tenant, filter string, after []byte, visit func(name []byte, r *Retained) bool) {
 	if t := s.tenants[tenant]; t != nil {
 		t.MatchFilter(filter, after, visit)
 	}
 }
 
 // Each visits every retained message of a tenant.
-func (s *Space) Each(tenant string, visit func(name string, r *Retained)) {
+func (s *Space) Each(tenant string, visit func(r *Retained)) {
 	if t := s.tenants[tenant]; t != nil {
-		t.All(func(name string, r *Retained) bool {
-			visit(name, r)
+		t.All(func(_ []byte, r *Retained) bool {
+			visit(r)
 			return true
 		})
 	}
@@ -133,12 +130,11 @@ func (s *Space) Restore(store kv.Store, f func(tenant string, r *Retained)) erro
 		if err != nil {
 			return fmt.Errorf("retained messages of partition %d: %w", s.part, err)
 		}
-		r, err := parseRetained(it.Value())
+		r, err := parseRetained(name, it.Value())
 		if err != nil {
 			return fmt.Errorf("retained message %q of tenant %s: %w", name, tenant, err)
 		}
-		r.Message.Topic = []byte(name)
-		s.set(tenant, name, r)
+		s.set(tenant, r)
 		f(tenant, r)
 	}
 	return it.Err()
@@ -159,22 +155,25 @@ func appendRetained(dst []byte, r *Retained) []byte {
 	return append(dst, r.Message.Payload...)
 }
 
-func parseRetained(b []byte) (*Retained, error) {
+// parseRetained makes one allocation of what r holds: it is read together.
+func parseRetained(name string, b []byte) (*Retained, error) {
 	if len(b) < 19 || b[0] != retainedVersion {
 		return nil, errRetained
 	}
-	b = append([]byte(nil), b...)
+	n := len(name)
+	b = append(append(make([]byte, 0, n+len(b)), name...), b...)
+	topic, b := b[:n:n], b[n:]
 	r := &Retained{
 		ExpireAt: int64(binary.BigEndian.Uint64(b[2:])),
 		StoredAt: int64(binary.BigEndian.Uint64(b[10:])),
 	}
-	r.Message.QoS, r.Message.Retain = mqtt.QoS(b[1]), true
+	r.Message.Topic, r.Message.QoS, r.Message.Retain = topic, mqtt.QoS(b[1]), true
 	b = b[18:]
-	n, w := binary.Uvarint(b)
-	if w <= 0 || n > uint64(len(b)-w) {
+	props, w := binary.Uvarint(b)
+	if w <= 0 || props > uint64(len(b)-w) {
 		return nil, errRetained
 	}
-	r.Message.Properties = b[w : w+int(n) : w+int(n)]
-	r.Message.Payload = b[w+int(n):]
+	r.Message.Properties = b[w : w+int(props) : w+int(props)]
+	r.Message.Payload = b[w+int(props):]
 	return r, nil
 }

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/services/broker/partition"
@@ -26,8 +27,13 @@ import (
 type Tenant[S comparable] struct {
 	trie topic.Trie[Entry[S]]
 	// mu is held while the trie changes.
-	mu sync.Mutex
+	mu     sync.Mutex
+	groups atomic.Int64
 }
+
+// Groups is how many shared subscriptions there are, wherever their members are. Any
+// goroutine may call it.
+func (t *Tenant[S]) Groups() int64 { return t.groups.Load() }
 
 // AppendMatches appends the entries of all filters that match name.
 func (t *Tenant[S]) AppendMatches(dst []*Entry[S], name []byte) []*Entry[S] {
@@ -161,6 +167,7 @@ func (t *Tenant[S]) Join(key, filter string, m share.Member[S], online bool) *sh
 	g = share.NewGroup[S](key)
 	g.Join(m, online)
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.with(e.Parts(), append(slices.Clone(e.Groups()), g)) })
+	t.groups.Add(1)
 	return g
 }
 
@@ -190,10 +197,12 @@ func (t *Tenant[S]) FarGroup(key, filter string, p partition.ID, online, durable
 		g = share.NewGroup[S](key)
 		g.SetFar(uint16(p), online, durable)
 		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.with(e.Parts(), append(slices.Clone(e.Groups()), g)) })
+		t.groups.Add(1)
 	}
 }
 
 func (t *Tenant[S]) removeGroup(filter string, g *share.Group[S]) {
+	t.groups.Add(-1)
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] {
 		return e.with(e.Parts(), slices.DeleteFunc(slices.Clone(e.Groups()), func(x *share.Group[S]) bool { return x == g }))
 	})

@@ -2,6 +2,8 @@
 
 package session
 
+import "sync"
+
 // flights are the deliveries that are not fully acknowledged, by packet
 // identifier. An identifier has one place in the table, which its lowest bits
 // name; new identifiers are chosen so that theirs is free. The zero value is
@@ -70,6 +72,7 @@ func (f *flights) remove(id uint16) {
 	switch f.n--; {
 	case len(f.slots) <= keepSlots:
 	case f.n == 0:
+		giveSlots(f.slots)
 		f.slots = nil
 	case 8*f.n <= len(f.slots) && f.n&(f.n-1) == 0: // now and then
 		f.shrink()
@@ -94,11 +97,44 @@ func (f *flights) shrink() {
 // grow doubles the table: two that had different places still have.
 func (f *flights) grow() {
 	old := f.slots
-	f.slots = make([]delivery, max(minSlots, 2*len(old)))
+	f.slots = takeSlots(max(minSlots, 2*len(old)))
 	for i := range old {
 		if old[i].id != 0 {
 			*f.place(old[i].id) = old[i]
 		}
+	}
+	clear(old)
+	giveSlots(old)
+}
+
+// Tables of bursts go from session to session: nobody keeps one while idle, and a session
+// whose window fills and empties all the time does not make one each time. They are empty.
+var (
+	slots32  = sync.Pool{New: func() any { return new([32]delivery) }}
+	slots64  = sync.Pool{New: func() any { return new([64]delivery) }}
+	slots128 = sync.Pool{New: func() any { return new([128]delivery) }}
+)
+
+func takeSlots(n int) []delivery {
+	switch n {
+	case 32:
+		return slots32.Get().(*[32]delivery)[:]
+	case 64:
+		return slots64.Get().(*[64]delivery)[:]
+	case 128:
+		return slots128.Get().(*[128]delivery)[:]
+	}
+	return make([]delivery, n)
+}
+
+func giveSlots(s []delivery) {
+	switch len(s) {
+	case 32:
+		slots32.Put((*[32]delivery)(s))
+	case 64:
+		slots64.Put((*[64]delivery)(s))
+	case 128:
+		slots128.Put((*[128]delivery)(s))
 	}
 }
 

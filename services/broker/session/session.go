@@ -102,6 +102,9 @@ type Event struct {
 	// Limit is the most subscriptions that the session may hold, negative for
 	// no limit.
 	Limit int64 // Subscribe
+	// Refused are reasons why Subs are refused if they are new to the session, by their
+	// index; 0 refuses nothing, and nil none.
+	Refused []mqtt.ReasonCode // Subscribe
 	// Quiet keeps the will from being sent.
 	Quiet bool // TakeOver
 	// Window and Retry are as in Opening.

@@ -23,6 +23,8 @@ func (s *Session) subscribe(e *Event, fx *Effects) {
 		switch {
 		case isNew && e.Limit >= 0 && int64(len(s.subs)) >= e.Limit:
 			reason = mqtt.QuotaExceeded
+		case isNew && e.Refused != nil && e.Refused[i] != 0:
+			reason = e.Refused[i]
 		case isNew:
 			s.add(*sub)
 			s.save(fx, Record{Kind: PutSubscription, Sub: sub})
@@ -53,6 +55,9 @@ func (s *Session) unsubscribe(e *Event, fx *Effects) {
 	}
 	fx.Send = append(fx.Send, out)
 }
+
+// Has reports whether the session is subscribed to filter. It takes constant time.
+func (s *Session) Has(filter string) bool { return s.find(filter) >= 0 }
 
 // indexFrom is how many subscriptions are found by looking at each.
 const indexFrom = 16

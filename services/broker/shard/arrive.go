@@ -89,6 +89,7 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 	parcels := x.parcels
 	defer clear(parcels)
 	goods := newFreight(&e.Message)
+	most := t.fanOutHere(e)
 	again, n := false, int32(0)
 	partly := false
 	st.arriving.RLock() // until all is in the mailboxes
@@ -104,6 +105,7 @@ func (x *sorter) enqueue(st *Set, from string, e *cluster.Enqueue, answer func(c
 		if parcels[i] == nil {
 			n++
 			parcels[i] = st.parcel(t, from, e, goods)
+			parcels[i].most = most
 		}
 		return parcels[i]
 	}

@@ -14,6 +14,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 	if ch.link.closed() {
 		return // its close has been here already
 	}
+	ch.tenant.bound(&o.Limits.Tenant)
 	if o.Guest && s.set.cluster != nil {
 		s.openGuest(ch, o)
 		return
@@ -56,8 +57,7 @@ func (s *Shard) open(ch *Channel, o *link.Open) {
 		}
 	}
 	if se == nil {
-		if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
-			s.refuseSession(ch)
+		if s.refuseSession(ch, o) {
 			return
 		}
 		se = s.create(ch, o)
@@ -89,8 +89,7 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 // openAnother attaches a channel to a session of its own beside those that the
 // client id has. Clean Start cannot be had, as for VerneMQ.
 func (s *Shard) openAnother(head *sess, ch *Channel, o *link.Open) {
-	if o.SessionExpiry > 0 && o.Limits.Sessions >= 0 && ch.tenant.sessions.Load() >= o.Limits.Sessions {
-		s.refuseSession(ch)
+	if s.refuseSession(ch, o) {
 		return
 	}
 	se := s.join(head, ch, o)
@@ -114,9 +113,23 @@ func (s *Shard) unkin(head *sess, o *link.Open) *sess {
 	return stays
 }
 
-func (s *Shard) refuseSession(ch *Channel) {
+// refuseSession refuses a new session if it would be stored and its tenant may store no
+// more. It reports whether it has.
+func (s *Shard) refuseSession(ch *Channel, o *link.Open) bool {
+	text := ""
+	switch t := ch.tenant; {
+	case o.SessionExpiry == 0:
+		return false
+	case o.Limits.Sessions >= 0 && t.sessions.Load()+s.others(t).sessions.Load() >= o.Limits.Sessions:
+		text = "the tenant has as many persistent sessions as its quota persistent_sessions allows"
+	case s.storageFull(t, 1):
+		text = "the tenant stores as much as its quota storage_bytes allows: a session without an expiry could be had"
+	default:
+		return false
+	}
 	s.stats.Refused.Add(1)
-	s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.QuotaExceeded, Text: "the tenant has as many persistent sessions as its quota persistent_sessions allows"})
+	s.tell(ch, link.DownFrame{Kind: link.DownRefused, Reason: mqtt.QuotaExceeded, Text: text})
+	return true
 }
 
 // introduce notes what a connection says about itself. Ten thousand idle
@@ -163,7 +176,7 @@ func (s *Shard) unbind(se *sess) {
 	se.ch.sess = nil
 	se.ch = nil
 	se.disconnectedAt = s.now
-	se.replays = nil
+	se.replays, se.pacing = nil, nil
 	if se.queue != nil && se.kin == nil {
 		se.queue.Rest()
 	}

@@ -126,6 +126,7 @@ func (s *Shard) lookCede(sp *space) {
 		if se == nil || ch.token != 0 || !ch.movable() || se.kin != nil {
 			continue
 		}
+		s.hurry(se)
 		if len(se.replays) == 0 || c.looks >= cedeSoon {
 			ch.token = s.token(sp)
 			c.unpaused++

@@ -29,6 +29,7 @@ type piece struct {
 	from          *sess
 	expireAt      int64
 	mark          uint64
+	most          *receivers
 	lists, direct int32 // where its own end in the crate's
 	retain        partition.ID
 	keep          bool
@@ -45,7 +46,7 @@ const crateBytes = maxPooledBytes / 2
 
 // pack puts a publish of the session from, which nobody waits for, into the crate
 // for another shard.
-func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
+func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, v *view) {
 	at := s.packing[to.index] - 1
 	if at < 0 || len(s.outgoing[at].item.crate.buf) >= crateBytes {
 		// The overhead is counted for each parcel, and once more by post.
@@ -58,7 +59,7 @@ func (s *Shard) pack(to *Shard, from *sess, m *mqtt.Message, expireAt int64) {
 	f := &s.fans[to.index]
 	c.lists, c.direct = append(c.lists, f.lists...), append(c.direct, f.direct...)
 	c.pieces = append(c.pieces, piece{
-		tenant: from.tenant, from: from, expireAt: expireAt, mark: f.mark, retain: f.retain, keep: f.keep,
+		tenant: from.tenant, from: from, expireAt: v.expireAt, most: v.most, mark: f.mark, retain: f.retain, keep: f.keep,
 		lists: int32(len(c.lists)), direct: int32(len(c.direct)),
 	})
 	receivers := f.receivers()
@@ -76,7 +77,7 @@ func (s *Shard) unpack(c *crate) {
 	var lists, direct int32
 	for i := range c.pieces {
 		p := &c.pieces[i]
-		q.tenant, q.from, q.expireAt, q.mark, q.retain, q.keep = p.tenant, p.from, p.expireAt, p.mark, p.retain, p.keep
+		q.tenant, q.from, q.expireAt, q.mark, q.retain, q.keep, q.most = p.tenant, p.from, p.expireAt, p.mark, p.retain, p.keep, p.most
 		q.msg, q.lists, q.direct = &c.messages[i], c.lists[lists:p.lists:p.lists], c.direct[direct:p.direct:p.direct]
 		lists, direct = p.lists, p.direct
 		s.accept(q)

@@ -55,6 +55,10 @@ func (s *Shard) enqueue(se *sess, v *view, qos mqtt.QoS, retain bool, ids []uint
 		s.sendWritten(e, se)
 		return
 	}
+	if s.storageFull(se.tenant, e.Size()) {
+		s.drop(se, dropStorage)
+		return
+	}
 	var body uint64
 	if share && se.Durable() {
 		body = s.bodyFor(se.space, e.Message)
@@ -211,6 +215,9 @@ func (s *Shard) left(se *sess, size int64) {
 func (s *Shard) drop(se *sess, why dropReason) {
 	s.dropped(se.tenant, why)
 	se.dropped++
+	if r := why.noted(); r != notNoted {
+		s.note(se.tenant, se.ClientID, r, 1)
+	}
 	if s.now-se.droppedSaid >= 1000 {
 		se.droppedSaid = s.now
 		s.set.log.Warn("messages dropped",

@@ -27,6 +27,8 @@ type view struct {
 	// awaited says that a publisher waits for PUBACK, and would send the message
 	// again if it did not come.
 	awaited bool
+	// most bounds the receivers, with those in other shards; nil does not.
+	most *receivers
 }
 
 // storedBody is the body of the message that is being fanned out.
@@ -82,6 +84,7 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 			s.addHit(sub, v)
 		}
 	}
+	s.hits = s.clip(v)
 	s.stats.Matches.Add(uint64(len(s.hits)))
 	durable := 0
 	if v.msg.Size() > queue.BodyThreshold && v.msg.QoS > 0 {
@@ -110,6 +113,10 @@ func (s *Shard) fanOut(v *view, lists []route.Part[*sess], to []direct, origin p
 	s.bodies = s.bodies[:0]
 	for i := range to {
 		if n != 0 && !s.firstTime(to[i].se.space.id, origin, n) {
+			continue
+		}
+		if v.most != nil && v.most.take(1) == 0 {
+			s.clipped(to[i].se.tenant, v, 1)
 			continue
 		}
 		s.toMember(to[i].se, &to[i].sub, v)

@@ -60,6 +60,7 @@ func (s *Shard) frame(ch *Channel, f *link.UpFrame) {
 		}
 		ch.asked++
 		ev.Kind, ev.Packet, ev.Subs, ev.Limit = session.Subscribe, f.PacketID, f.Subscribe, se.limits.Subscriptions
+		ev.Refused = s.beyond(se, f.Subscribe)
 		s.step(se, &ev, nil)
 		s.follow(se, ev)
 	case link.UpUnsubscribe:

@@ -78,8 +78,8 @@ func (s *Shard) misplaced(t *Tenant, c *cell, p *space) (sessions []*sess, topic
 			sessions = append(sessions, head)
 		}
 	}
-	p.retain.Each(t.id, func(name string, _ *retain.Retained) {
-		if partition.Choose(c.to, name) != p.id {
+	p.retain.Each(t.id, func(r *retain.Retained) {
+		if name := string(r.Message.Topic); partition.Choose(c.to, name) != p.id {
 			topics = append(topics, name)
 		}
 	})
@@ -122,7 +122,7 @@ func (s *Shard) handSome(t *Tenant, c *cell, p *space, sessions []*sess, topics 
 		gone = append(gone, head)
 	}
 	for _, name := range topics {
-		if m := p.retain.Get(t.id, name); m != nil && size < s.set.hands.most && partition.Choose(c.to, name) == to {
+		if m := p.retain.Get(t.id, []byte(name)); m != nil && size < s.set.hands.most && partition.Choose(c.to, name) == to {
 			data := wrapRetained(m)
 			pieces = append(pieces, portion{kind: pieceRetained, name: name, of: 1, data: data})
 			size += len(data)
@@ -341,7 +341,7 @@ func (s *Shard) forgetHanded(se *sess) {
 
 // forgetRetained forgets a retained message that another partition has.
 func (s *Shard) forgetRetained(t *Tenant, p *space, name string) {
-	if old := p.retain.Delete(t.id, name, s.batch(p)); old != nil {
+	if old := p.retain.Delete(t.id, []byte(name), s.batch(p)); old != nil {
 		t.retained.Add(-1)
 		t.retainedBytes.Add(-int64(old.Message.Size()))
 		s.tellRetained(t, p)

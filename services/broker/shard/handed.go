@@ -92,7 +92,7 @@ func (s *Shard) retainHanded(t *Tenant, p *space, b []byte) bool {
 	parseFacts(b[16:22], m)
 	m.HasExpiry = false
 	r := &retain.Retained{Message: *m, ExpireAt: int64(binary.BigEndian.Uint64(b)), StoredAt: int64(binary.BigEndian.Uint64(b[8:]))}
-	old := p.retain.Get(t.id, string(m.Topic))
+	old := p.retain.Get(t.id, m.Topic)
 	if old != nil && old.StoredAt > r.StoredAt {
 		return true
 	}

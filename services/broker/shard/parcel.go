@@ -34,6 +34,7 @@ type parcel struct {
 	fromID   mqtt.ClientID
 	sender   string // the broker that sent it
 	expireAt int64
+	most     *receivers
 	// origin and n number an exact publish; n is 0 for all others.
 	// after are the exact ones that partitions must have before this one.
 	origin partition.ID
@@ -134,7 +135,7 @@ func (s *Shard) accept(p *parcel) {
 		}
 		return
 	}
-	v := view{msg: p.msg, owned: !p.crated, serial: s.serial, expireAt: p.expireAt, from: p.from, fromID: p.fromID, retain: p.msg.Retain, awaited: answered && p.msg.QoS == mqtt.AtLeastOnce}
+	v := view{msg: p.msg, owned: !p.crated, serial: s.serial, expireAt: p.expireAt, from: p.from, fromID: p.fromID, retain: p.msg.Retain, awaited: answered && p.msg.QoS == mqtt.AtLeastOnce, most: p.most}
 	begin := len(s.unwritten.list)
 	s.judged, s.stored = s.judged[:0], s.stored[:0]
 	s.judging = p

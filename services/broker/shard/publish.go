@@ -14,7 +14,11 @@ import (
 // publish routes a message, unless it is to be retained and the tenant has as
 // much as it may: then it is refused as a whole, and nobody gets it.
 func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
-	if !m.Retain || !nearRetainLimit(se.tenant, m, se.limits) {
+	if m.Retain && p.Will == nil && len(m.Payload) > 0 && !se.tenant.retaining.take(se.tenant.quota().RetainedRate, s.now) {
+		s.notRetained(se, p, dropRetainedRate)
+		return
+	}
+	if !m.Retain || !s.nearRetainLimit(se.tenant, m, se.limits) {
 		s.route(se, m, p)
 		return
 	}
@@ -43,7 +47,12 @@ func (s *Shard) retained(se *sess, m *mqtt.Message, p *session.Publication, ok b
 		s.route(se, m, p)
 		return
 	}
-	s.drop(se, dropRetainedFull)
+	s.notRetained(se, p, dropRetainedFull)
+}
+
+// notRetained refuses a publish because of what it would retain: nobody gets it.
+func (s *Shard) notRetained(se *sess, p *session.Publication, why dropReason) {
+	s.drop(se, why)
 	if p.Token != 0 && !se.gone {
 		s.settled(se, p.Token, p.Packet, mqtt.QuotaExceeded, true)
 	}
@@ -61,7 +70,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	}
 	wait := p.Token != 0
 	s.stored, s.aims = s.stored[:0], s.aims[:0]
-	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && m.QoS == mqtt.AtLeastOnce}
+	v := view{msg: m, serial: serial, expireAt: expireAt, from: se, retain: m.Retain, awaited: wait && m.QoS == mqtt.AtLeastOnce, most: s.fanOutOf(se)}
 	begin := len(s.unwritten.list)
 	own, others := &s.fans[s.index], uint64(0)
 	var mark uint64
@@ -161,7 +170,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 	if others != 0 && !wait && !p.Exact && len(m.Payload) <= cratedPayload {
 		for _, to := range s.set.shards {
 			if others&(1<<to.index) != 0 {
-				s.pack(to, se, m, v.expireAt)
+				s.pack(to, se, m, v)
 			}
 		}
 		return
@@ -187,7 +196,7 @@ func (s *Shard) publishFar(se *sess, m *mqtt.Message, p *session.Publication, v 
 		pc := parcels.Get().(*parcel)
 		pc.tenant, pc.msg, pc.freight, pc.from, pc.expireAt = se.tenant, own, goods, se, v.expireAt
 		pc.lists, pc.direct = append(pc.lists, f.lists...), append(pc.direct, f.direct...)
-		pc.retain, pc.keep, pc.mark, pc.origin, pc.n = f.retain, f.keep, f.mark, se.space.id, n
+		pc.retain, pc.keep, pc.mark, pc.origin, pc.n, pc.most = f.retain, f.keep, f.mark, se.space.id, n, v.most
 		size := own.Size() * f.receivers()
 		if wait && (f.durable || f.keep || n != 0) {
 			pc.home, pc.slot, pc.gen = s, slot, gen

@@ -154,7 +154,7 @@ func (s *Shard) listRetained(t *Tenant, filter, cursor string, limit int, a *lin
 			continue
 		}
 		n, size := 0, 0
-		p.retain.Match(t.id, filter, cursor, func(_ string, r *retain.Retained) bool {
+		p.retain.Match(t.id, filter, []byte(cursor), func(_ []byte, r *retain.Retained) bool {
 			if r.Expired(s.now) {
 				return true
 			}

@@ -24,19 +24,22 @@ func (s *Shard) mayRetain(t *Tenant, part partition.ID, m *mqtt.Message, limits 
 	s.sweep(t)
 	count, grow := int64(1), int64(m.Size())
 	if p := s.spaces[part]; p != nil {
-		if old := p.retain.Get(t.id, string(m.Topic)); old != nil && !old.Expired(s.now) {
+		if old := p.retain.Get(t.id, m.Topic); old != nil && !old.Expired(s.now) {
 			count, grow = 0, grow-int64(old.Message.Size())
 		}
 	}
-	return (limits.Retained < 0 || count == 0 || t.retained.Load() < limits.Retained) &&
-		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+grow <= limits.RetainedBytes)
+	return (limits.Retained < 0 || count == 0 || t.retained.Load()+s.others(t).retained.Load() < limits.Retained) &&
+		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+s.others(t).retainedBytes.Load()+grow <= limits.RetainedBytes)
 }
 
 // nearRetainLimit reports whether mayRetain has to be asked about m.
-func nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits) bool {
-	return len(m.Payload) > 0 &&
-		(limits.Retained >= 0 && t.retained.Load() >= limits.Retained ||
-			limits.RetainedBytes >= 0 && t.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes)
+func (s *Shard) nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits) bool {
+	if len(m.Payload) == 0 || limits.Retained < 0 && limits.RetainedBytes < 0 {
+		return false
+	}
+	far := s.others(t)
+	return limits.Retained >= 0 && t.retained.Load()+far.retained.Load() >= limits.Retained ||
+		limits.RetainedBytes >= 0 && t.retainedBytes.Load()+far.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes
 }
 
 // sweepEvery is how often, in milliseconds, a tenant at its limits has its
@@ -59,16 +62,16 @@ func (s *Shard) sweep(t *Tenant) {
 }
 
 func (s *Shard) sweepOwn(t *Tenant) {
-	var names []string
+	var names [][]byte
 	for _, id := range t.parts() {
 		p := s.spaces[id]
 		if p == nil {
 			continue
 		}
 		names = names[:0]
-		p.retain.Each(t.id, func(name string, r *retain.Retained) {
+		p.retain.Each(t.id, func(r *retain.Retained) {
 			if r.Expired(s.now) {
-				names = append(names, name)
+				names = append(names, r.Message.Topic)
 			}
 		})
 		for _, name := range names {
@@ -82,10 +85,9 @@ func (s *Shard) sweepOwn(t *Tenant) {
 // mark is from before the message was matched.
 func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt int64, mark uint64) {
 	p := s.spaces[part]
-	name := string(m.Topic)
 	s.storedIn(p.ledger)
 	if len(m.Payload) == 0 {
-		if old := p.retain.Delete(t.id, name, s.batch(p)); old != nil {
+		if old := p.retain.Delete(t.id, m.Topic, s.batch(p)); old != nil {
 			t.retained.Add(-1)
 			t.retainedBytes.Add(-int64(old.Message.Size()))
 			s.tellRetained(t, p)
@@ -93,7 +95,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 		return
 	}
 	size := int64(m.Size())
-	old := p.retain.Get(t.id, name)
+	old := p.retain.Get(t.id, m.Topic)
 	count, grow := int64(1), size
 	if old != nil {
 		count, grow = 0, size-int64(old.Message.Size())
@@ -110,7 +112,7 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 }
 
 // forgetExpired deletes an expired retained message.
-func (s *Shard) forgetExpired(p *space, tenant *Tenant, name string) {
+func (s *Shard) forgetExpired(p *space, tenant *Tenant, name []byte) {
 	if old := p.retain.Delete(tenant.id, name, s.batch(p)); old != nil {
 		tenant.retained.Add(-1)
 		tenant.retainedBytes.Add(-int64(old.Message.Size()))
@@ -157,7 +159,7 @@ type replay struct {
 // cursor is a place in the retained messages of a shard.
 type cursor struct {
 	part  int // index into the tenant's cell
-	topic string
+	topic []byte
 }
 
 // startReplays begins the replays that a SUBSCRIBE asked for.
@@ -267,6 +269,9 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 	if m.Expired(s.now) {
 		return true
 	}
+	if !s.pace(se) {
+		return false
+	}
 	qos := qosOf(se.granted(r.sub.QoS), m.Message.QoS)
 	var ids []uint32
 	if r.sub.ID != 0 {
@@ -276,12 +281,14 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 		if !se.TakeCredit(link.DeliverCost(m.Message.Size(), len(ids))) {
 			return false
 		}
+		se.paced(1)
 		s.deliverTo(se.ch, link.DownFrame{Retain: true, SubscriptionIDs: ids}, &m.Message, m.ExpireAt, 0)
 		return true
 	}
 	if se.waiting() >= replayRoom {
 		return false
 	}
+	se.paced(1)
 	e := &queue.Entry{Message: &m.Message, QoS: qos, Retain: true, ExpireAt: m.ExpireAt, IDs: ids}
 	q := se.queueOf()
 	q.Append(e, 0, s.batch(se.space))
@@ -299,32 +306,21 @@ func (s *Shard) replayOne(se *sess, r *replay, m *retain.Retained) bool {
 // and sends it back.
 func (s *Shard) page(se *sess, r *replay) {
 	t := se.tenant
-	var found []*retain.Retained
-	var expired []string
+	found := make([]*retain.Retained, 0, replayPage)
 	at, parts := r.cursor, t.parts()
 	for ; at.part < len(parts) && len(found) < replayPage; at = (cursor{part: at.part + 1}) {
 		p := s.spaces[parts[at.part]]
 		if p == nil {
 			continue
 		}
-		full := false
-		p.retain.Match(t.id, r.sub.Filter, at.topic, func(name string, m *retain.Retained) bool {
-			if m.Expired(s.now) {
-				expired = append(expired, name)
-				return true
-			}
-			if m.Mark > r.mark {
-				return true
-			}
+		first := len(found)
+		p.retain.Match(t.id, r.sub.Filter, at.topic, func(name []byte, m *retain.Retained) bool {
 			found = append(found, m)
 			at.topic = name
-			full = len(found) == replayPage
-			return !full
+			return len(found) < replayPage
 		})
-		for _, name := range expired {
-			s.forgetExpired(p, t, name)
-		}
-		expired = expired[:0]
+		full := len(found) == replayPage
+		found = append(found[:first], s.current(p, t, found[first:], r.mark)...)
 		if full {
 			break
 		}
@@ -338,4 +334,27 @@ func (s *Shard) page(se *sess, r *replay) {
 		}
 		home.replay(se)
 	}})
+}
+
+// current takes out of found what has expired, which is deleted, and what came after mark.
+// The messages lie scattered in memory, and are looked at in a loop of their own so that
+// the processor fetches many at a time: in the walk that found them each would be waited
+// for.
+func (s *Shard) current(p *space, t *Tenant, found []*retain.Retained, mark uint64) []*retain.Retained {
+	now, expired := s.now, 0
+	for _, m := range found {
+		if m.Expired(now) {
+			expired++
+		}
+	}
+	left := found[:0]
+	for _, m := range found {
+		switch {
+		case expired > 0 && m.Expired(now):
+			s.forgetExpired(p, t, m.Message.Topic)
+		case m.Mark <= mark:
+			left = append(left, m)
+		}
+	}
+	return left
 }

@@ -20,6 +20,9 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 	for i := range ev.Subs {
 		if o.Reasons[i].Failed() {
 			s.stats.SubscribeRefused.Add(1)
+			if ev.Packet != 0 {
+				s.noteRefused(se, ev.Refused, i)
+			}
 			continue
 		}
 		s.addRoute(se, &ev.Subs[i], o.New[i])

@@ -194,7 +194,7 @@ func (s *Shard) lose(p *space) {
 	}
 	s.cedeRetained(p)
 	s.set.Tenants(func(id string, t *Tenant) {
-		p.retain.Each(id, func(_ string, r *retain.Retained) {
+		p.retain.Each(id, func(r *retain.Retained) {
 			t.retained.Add(-1)
 			t.retainedBytes.Add(-int64(r.Message.Size()))
 		})

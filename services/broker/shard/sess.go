@@ -56,6 +56,7 @@ type sess struct {
 	groups  int32
 	nth     uint32
 	replays []*replay
+	pacing  *pacing
 	// awaited is set after a planned move, until the connection of then goes on here.
 	awaited *awaited
 	// packed is the record of its connection, once that was made to be handed over: what

@@ -76,6 +76,8 @@ type Set struct {
 	hands    struct{ most, piece int }
 	guests   guests
 	settling settling
+	// asks are the tenants of which other brokers were asked in a second.
+	asks struct{ second, n atomic.Int64 }
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.

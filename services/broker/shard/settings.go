@@ -36,6 +36,8 @@ func (se *sess) granted(q mqtt.QoS) mqtt.QoS {
 // limit sets what holds for a session.
 func (s *Shard) limit(se *sess, l link.Limits) {
 	before := se.limits
+	se.tenant.bound(&l.Tenant)
+	l.Tenant = link.TenantLimits{} // the tenant has them
 	se.limits = shared(s.limits, l)
 	if se.member != nil && (before == nil || before.Settings.Member != l.Settings.Member) {
 		se.member.checkAt = 0

@@ -165,6 +165,8 @@ type Shard struct {
 	nextDue   atomic.Int64
 	// stalled says that windows stand still.
 	stalled  atomic.Bool
+	notes    notes
+	refusals []noteReason // of the SUBSCRIBE that is being done
 	keyBuf   []byte
 	valueBuf []byte
 }

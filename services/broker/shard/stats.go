@@ -18,6 +18,9 @@ const (
 	dropRetainedExpired
 	dropOverload
 	dropUnserved
+	dropRetainedRate
+	dropFanOut
+	dropStorage
 	dropReasons
 )
 
@@ -32,6 +35,9 @@ var dropNames = [dropReasons]string{
 	dropRetainedExpired: "retained_expired",
 	dropOverload:        "overload",
 	dropUnserved:        "partition_unserved",
+	dropRetainedRate:    "retained_rate",
+	dropFanOut:          "fan_out",
+	dropStorage:         "storage_bytes",
 }
 
 func (r dropReason) String() string { return dropNames[r] }
@@ -54,6 +60,8 @@ type Stats struct {
 	// Handed are the sessions that were handed to other partitions, and HandedRetained the
 	// retained messages.
 	Handed, HandedRetained atomic.Uint64
+	// Paced is how often the sending of retained messages had to pause (retained_subscribe).
+	Paced atomic.Uint64
 	// Guests are guest sessions that were opened.
 	Guests atomic.Uint64
 	drops  [dropReasons]atomic.Uint64

@@ -207,6 +207,7 @@ func (s *Shard) stopSessions(open []*sess, waited int64) {
 			s.tell(ch, link.DownFrame{Kind: link.DownClose, Reason: mqtt.ServerMoved, Text: "this tenant goes to other partitions, and the connection was not quiet for long enough to go on; connect again"})
 			s.closeChannel(se, &link.Close{Cause: link.CloseLost})
 		case ch.token == 0:
+			s.hurry(se)
 			if len(se.replays) == 0 || waited > cedeSoon.Milliseconds() {
 				ch.token, ch.stopped = s.token(se.space), true
 				s.tell(ch, link.DownFrame{Kind: link.DownPause, Bytes: ch.token})

@@ -35,6 +35,11 @@ type Tenant struct {
 	all                       atomic.Int64
 	queueMessages, queueBytes atomic.Int64
 	retained, retainedBytes   atomic.Int64
+	// quotas are what bounds all of its sessions together, nil until somebody came.
+	quotas atomic.Pointer[link.TenantLimits]
+	far    elsewhere
+	// retaining bounds the retained messages that are set.
+	retaining retainRate
 	// flying are the flights that are under way, flown those that ever were.
 	flying, flown atomic.Int64
 	// handedOff are bytes, counted as handOffSize does.

@@ -65,7 +65,7 @@ func (g *wideGateway) Receive(b *link.Down) {
 	for i := range b.Frames {
 		f := b.Frames[i]
 		c := g.channels[f.Channel]
-		if c == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
+		if c == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow || f.Kind == link.DownNote {
 			continue
 		}
 		r := record{DownFrame: f}

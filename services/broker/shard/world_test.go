@@ -79,14 +79,14 @@ func (w *world) attach() (*gateway, link.Broker) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.t.Cleanup(cancel)
 	go func() {
-		conn, err := wire.New(ctx, far, wire.Config{Node: "broker"})
+		conn, err := wire.New(ctx, far, wire.Config{Node: "broker", Features: link.Features})
 		if err != nil {
 			w.t.Error(err)
 			return
 		}
 		_ = link.Accept(ctx, conn, func(gw link.Gateway, _ string) link.Broker { return w.set.Attach(gw) })
 	}()
-	conn, err := wire.New(ctx, near, wire.Config{Node: "gateway"})
+	conn, err := wire.New(ctx, near, wire.Config{Node: "gateway", Features: g.Features()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -107,6 +107,7 @@ type gateway struct {
 	clients map[link.Channel]*client
 	next    link.Channel
 	load    load.Level
+	notes   []link.Note
 	// watched, if any, gets the channel of each delivery.
 	watched *[]link.Channel
 }
@@ -131,6 +132,11 @@ func (g *gateway) Receive(b *link.Down) {
 		switch f.Kind {
 		case link.DownAnswer:
 			g.answers <- f.Answer.ID
+			continue
+		case link.DownNote:
+			g.mu.Lock()
+			g.notes = append(g.notes, *f.Note)
+			g.mu.Unlock()
 			continue
 		case link.DownLoad:
 			g.mu.Lock()
@@ -160,6 +166,9 @@ func (g *gateway) Receive(b *link.Down) {
 
 // Flush implements link.Gateway.
 func (g *gateway) Flush() {}
+
+// Features implements link.Featured.
+func (g *gateway) Features() uint32 { return link.FeatureOwners | link.FeatureQuotas }
 
 // Lost implements link.Gateway.
 func (g *gateway) Lost(error) {}

@@ -179,6 +179,18 @@ func (g *Group[S]) Durable() bool {
 	return g.mu.durable+g.mu.farDurable > 0
 }
 
+// Size is the number of members, here and elsewhere: in a far partition they are as
+// many as are connected, or as outlive their connection, whichever is more.
+func (g *Group[S]) Size() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.mu.members)
+	for i := range g.mu.far {
+		n += max(g.mu.far[i].online, g.mu.far[i].durable)
+	}
+	return n
+}
+
 // Len is the number of members here.
 func (g *Group[S]) Len() int {
 	g.mu.Lock()

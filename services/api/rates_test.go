@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// Who asks for more than the tenant may is told when to come back; other tenants, and
+// what is about the organization, count for themselves.
+func TestQuota_APIRate(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	w := newWorld(t, func(c *api.Config) { c.Now = func() time.Time { return now } })
+	set := func(tenant string, n int64) {
+		t.Helper()
+		if _, err := w.store.SetOverrides(t.Context(), tenant, 0, map[string]int64{"api_rate": n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("acme", 2)
+	ask := func(path string, most int) (n int, last response) {
+		t.Helper()
+		for range most {
+			if last = w.do("GET", path, w.owner, ""); last.status == 429 {
+				return n, last
+			}
+			n++
+		}
+		return n, last
+	}
+	n, last := ask("/v1/tenants/acme", 10)
+	if n != 4 {
+		t.Errorf("%d requests at once, expected those of two seconds: 4", n)
+	}
+	p := w.want(last, 429, "quota_exceeded")
+	if p["quota"] != "api_rate" || p["limit"] != 2.0 || p["retry_after"] != 1.0 || last.header.Get("Retry-After") != "1" {
+		t.Errorf("%v, Retry-After %q", p, last.header.Get("Retry-After"))
+	}
+	w.want(w.do("GET", "/v1/tenants/acme", w.beta, ""), 404, "tenant_not_found") // who may not ask is not counted
+	w.want(w.do("GET", "/v1/tenants/acme/quotas", w.owner, ""), 429, "quota_exceeded")
+	w.want(w.do("GET", "/v1/tenants/second", w.owner, ""), 200, "")
+	w.want(w.do("GET", "/v1/tenants/beta", w.beta, ""), 200, "")
+	if n, _ := ask("/v1/me", 9); n != 9 {
+		t.Errorf("%d requests about the organization, whose other tenant has no limit", n)
+	}
+	now = now.Add(time.Second)
+	if n, _ := ask("/v1/tenants/acme", 10); n != 2 {
+		t.Errorf("%d requests a second later, expected 2", n)
+	}
+	set("acme", tenancy.Unlimited)
+	if n, _ := ask("/v1/tenants/acme", 20); n != 20 {
+		t.Errorf("%d requests without a limit", n)
+	}
+	set("acme", 1)
+	set("second", 3)
+	now = now.Add(time.Minute)
+	if n, last := ask("/v1/organizations/"+w.org, 20); n != 6 || last.json(t)["limit"] != 3.0 {
+		t.Errorf("%d requests about the organization, %s; expected twice the wider limit", n, last.body)
+	}
+	w.want(w.do("GET", "/v1/me", w.owner, ""), 429, "quota_exceeded")
+}
+
+// An organization makes tenants up to its quota, and no two of one id.
+func TestQuota_Tenants(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if _, err := w.store.SetOverrides(t.Context(), "acme", 0, map[string]int64{"tenants": 4}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.SetOverrides(t.Context(), "second", 0, map[string]int64{"tenants": 1}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/v1/organizations/" + w.org + "/tenants"
+	makeTenant := func(id string) response {
+		return w.do("POST", path, w.owner, fmt.Sprintf(`{"id":%q,"plan":"free"}`, id))
+	}
+	if _, _, err := w.store.ChangeOrganization(t.Context(), w.org, 0, func(o *store.Organization) error {
+		o.Tenants = append(o.Tenants, "third", "beta") // of a process that died, and somebody else's
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.want(makeTenant("Not A Label"), 400, "tenant_invalid")
+	w.want(w.do("POST", path, w.owner, `{"id":"fourth","plan":"gold"}`), 400, "plan_unknown")
+	w.want(makeTenant("beta"), 409, "tenant_taken")
+	w.want(w.do("POST", path+"?dry_run=true", w.owner, `{"id":"third"}`), 200, "")
+	if made := w.want(makeTenant("third"), 201, ""); made["organization"] != w.org || made["plan"] != tenancy.PlanFree || made["state"] != "active" {
+		t.Errorf("made %v", made)
+	}
+	w.want(w.do("GET", "/v1/tenants/third", w.owner, ""), 200, "")
+	w.want(makeTenant("third"), 409, "tenant_taken")
+	w.want(makeTenant("fourth"), 201, "")
+	for _, query := range []string{"", "?dry_run=true"} {
+		p := w.want(w.do("POST", path+query, w.owner, `{"id":"fifth"}`), 409, "quota_exceeded")
+		if p["quota"] != "tenants" || p["limit"] != 4.0 || p["usage"] != 4.0 {
+			t.Errorf("%v", p)
+		}
+	}
+	var listed []any
+	for _, x := range w.do("GET", path, w.owner, "").json(t)["items"].([]any) {
+		listed = append(listed, x.(map[string]any)["id"])
+	}
+	if fmt.Sprint(listed) != "[acme fourth second third]" {
+		t.Errorf("listed %v", listed)
+	}
+	for _, q := range w.do("GET", "/v1/tenants/acme/quotas", w.owner, "").json(t)["items"].([]any) {
+		if q := q.(map[string]any); q["name"] == "tenants" && q["usage"] != 4.0 {
+			t.Errorf("%v", q)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package events
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// pruneEvery is how often what is too old is looked for, and prunePause the pause
+// between two tenants: nobody waits for it.
+const (
+	pruneEvery = time.Hour
+	prunePause = 10 * time.Millisecond
+)
+
+// DaysOf says of each tenant for how many days its events are kept; a negative number is
+// for as long as there is room.
+type DaysOf func(context.Context) (map[string]int64, error)
+
+// Run removes each hour what tenants do not keep for longer, until ctx is done. Any
+// number of processes may do it.
+func (l *Log) Run(ctx context.Context, days DaysOf, log *slog.Logger) error {
+	t := time.NewTicker(pruneEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if err := l.Prune(ctx, time.Now(), days); err != nil && ctx.Err() == nil {
+			log.Warn("old events of clients are not removed; it is tried again in an hour", "error", err)
+		}
+	}
+}
+
+// Prune removes the events that are older than their tenants keep them.
+func (l *Log) Prune(ctx context.Context, now time.Time, days DaysOf) error {
+	of, err := days(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	var all error
+	for tenant, n := range of {
+		if n < 0 || n >= Days { // the stream itself
+			continue
+		}
+		all = errors.Join(all, s.Remove(ctx, tenant+".*", now.Add(-time.Duration(n)*24*time.Hour)))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(prunePause):
+		}
+	}
+	return all
+}
