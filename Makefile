@@ -17,6 +17,7 @@ SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
 NATS_SERVER    = v2.15.2
 MOCHI          = v2.7.9
+PEBBLE         = v2.10.1
 # The packages that own goroutines: the race detector looks at these.
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
@@ -120,7 +121,7 @@ generate: build ## write docs/config.md, metrics.md, openapi.json, quotas.md and
 	@bin/manor metrics > docs/metrics.md
 	@$(GO) test -count=1 ./services/api -run TestOpenAPI -update >/dev/null
 
-deps: ## install mosquitto, stunnel, Chromium and the MQTT.js modules that some tests use, where possible
+deps: ## install mosquitto, stunnel, Chromium, the MQTT.js modules and pebble, which some tests use, where possible
 	@.ci/deps
 
 clean: ## remove bin/
@@ -134,6 +135,11 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_LINT):
 $(TOOLS)/nats-server:
 	@mkdir -p $(TOOLS)
 	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/nats-io/nats-server/v2@$(NATS_SERVER)
+
+# An ACME server, for tests of custom domains.
+$(TOOLS)/pebble:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(CURDIR)/$(TOOLS) $(GO) install github.com/letsencrypt/pebble/v2/cmd/pebble@$(PEBBLE)
 
 # mochi-mqtt's program is called cmd.
 $(TOOLS)/mochi:

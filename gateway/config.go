@@ -23,6 +23,9 @@ type Config struct {
 	Name      string
 	Listeners []listener.Config
 	Directory tenancy.Directory
+	// Hosts is what is known of a custom domain; nil, or a nil answer, is none. It is
+	// called concurrently.
+	Hosts func(name string) *tenancy.CustomHost
 	// Domain is what tenants' hostnames are below; a TLS client that names just
 	// the domain names no tenant.
 	Domain string

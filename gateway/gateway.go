@@ -114,7 +114,7 @@ func New(cfg Config) (*Gateway, error) {
 		Seeds: cfg.Seeds, Dial: cfg.Dial, Links: cfg.Links, Handler: (*fromBroker)(g), Changed: g.waiting.kick, Log: cfg.Log,
 	})
 	o := listener.Options{
-		Directory: cfg.Directory, Domain: cfg.Domain, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Loops: true, Handle: g.handle,
+		Directory: cfg.Directory, Domain: cfg.Domain, Hosts: cfg.Hosts, Tickets: cfg.Tickets, Log: cfg.Log, HandshakeTimeout: cfg.ConnectTimeout, Loops: true, Handle: g.handle,
 		Computing: listener.NewComputing(computingHandshakes * runtime.GOMAXPROCS(0)),
 		Refused: func(l *listener.Listener, why string) {
 			c := l.Config()

@@ -89,6 +89,13 @@ func (l *Listener) namesNobody(host string) bool {
 // certificateOf is what is shown to who names a tenant's host, or nobody's.
 func (l *Listener) certificateOf(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now()
+	if h := l.custom(hello.ServerName); h != nil && h.Active() {
+		pair, err := h.Certificate()
+		if err != nil {
+			l.log.Error("the certificate of a custom domain cannot be used", "host", h.Host().FQDN, "tenant", h.Host().Tenant, "error", err)
+		}
+		return pair, err
+	}
 	if l.hosts != nil && !l.namesNobody(hello.ServerName) {
 		if pair := l.hosts.get(hello.ServerName, now); pair != nil {
 			return pair, nil

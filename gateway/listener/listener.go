@@ -65,6 +65,9 @@ type Options struct {
 	// Tickets are what all gateways derive the keys of TLS session tickets from; nil
 	// if each has its own, as it has while Tickets gives nil.
 	Tickets func() *tenancy.TicketSecrets
+	// Hosts is what is known of a custom domain; nil, or a nil answer, is none. It is
+	// called concurrently.
+	Hosts func(name string) *tenancy.CustomHost
 	// Computing bounds the handshakes of TLS; nil does not.
 	Computing *Computing
 	// HandshakeTimeout bounds PROXY header, TLS and WebSocket upgrade, each.
@@ -321,6 +324,10 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 	host := ""
 	if t != nil {
 		cs := t.ConnectionState()
+		if cs.NegotiatedProtocol == challengeProto {
+			l.opts.Refused(l, "acme_challenge") // which has had its answer
+			return nil
+		}
 		host, conn.Cert = cs.ServerName, l.clientCert(n.config, &cs)
 	}
 	if !l.tenant(conn, host, proxy) {

@@ -63,6 +63,9 @@ func (l *Listener) baseConfig() *tls.Config {
 		SessionTicketsDisabled: true,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil },
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if challenges(hello) {
+				return l.challengeConfig(hello)
+			}
 			t, known, err := l.named(hello)
 			if err != nil || !known {
 				return nil, err
@@ -76,15 +79,21 @@ func (l *Listener) baseConfig() *tls.Config {
 			if n, ok := hello.Context().Value(handshakeKey{}).(*negotiated); ok {
 				n.config = config
 			}
-			if err := l.opts.Computing.begin(hello.Context(), hello.Conn, config.tenant, l.opts.HandshakeTimeout); err != nil {
-				if errors.Is(err, errComputing) {
-					l.opts.Refused(l, "tls_overload")
-				}
+			if err := l.begin(hello, config.tenant); err != nil {
 				return nil, err
 			}
 			return config.tls, nil
 		},
 	}
+}
+
+// begin waits for the turn of a tenant's handshake.
+func (l *Listener) begin(hello *tls.ClientHelloInfo, tenant string) error {
+	err := l.opts.Computing.begin(hello.Context(), hello.Conn, tenant, l.opts.HandshakeTimeout)
+	if errors.Is(err, errComputing) {
+		l.opts.Refused(l, "tls_overload")
+	}
+	return err
 }
 
 // named is the tenant that a client names by its host; nil if it names nobody's.

@@ -4,6 +4,7 @@ package listener
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +38,9 @@ func (l *Listener) server() *http.Server {
 		ReadHeaderTimeout: l.opts.HandshakeTimeout,
 		IdleTimeout:       l.opts.HandshakeTimeout,
 		MaxHeaderBytes:    16 << 10,
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){
+			challengeProto: func(*http.Server, *tls.Conn, http.Handler) { l.opts.Refused(l, "acme_challenge") }, // net/http closes it
+		},
 		// net/http writes of every port scanner; refusals are counted instead.
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {

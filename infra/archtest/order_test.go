@@ -141,12 +141,12 @@ var linkBans = map[string][]string{
 	"gatewayd": {
 		"github.com/syndtr/goleveldb", "github.com/open-policy-agent/", "github.com/stripe/", "github.com/nats-io/nats-server",
 		"github.com/jackc/", "github.com/lib/pq", "github.com/go-sql-driver/", "modernc.org/sqlite", "go.mongodb.org/", "github.com/redis/",
-		module + "services/broker",
+		"github.com/caddyserver/", "github.com/mholt/acmez", module + "services/broker",
 	},
 	"brokerd": {
 		"github.com/open-policy-agent/", "github.com/stripe/", "github.com/nats-io/nats-server",
 		"github.com/jackc/", "github.com/lib/pq", "github.com/go-sql-driver/", "modernc.org/sqlite", "go.mongodb.org/", "github.com/redis/",
-		module + "gateway", module + "infra/packet",
+		"github.com/caddyserver/", "github.com/mholt/acmez", module + "gateway", module + "infra/packet",
 	},
 }
 

@@ -29,6 +29,8 @@ type world struct {
 	key, member string
 	// operation, ban and claim are the ids of one of acme.
 	operation, ban, claim string
+	// domain is one of acme that is verified.
+	domain string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -104,6 +106,9 @@ func newWorld(t *testing.T, with ...func(*api.Config)) *world {
 		t.Fatal(err)
 	}
 	w.claim = c.ID
+	w.ownDomain("mqtt.acme.example", tenancy.CertificateACME)
+	w.ownDomain("own.acme.example", tenancy.CertificateUploaded)
+	w.domain = "mqtt.acme.example"
 	if _, _, err := w.store.PutDevice(t.Context(), acme, tenancy.Device{Name: "press-7", Groups: []string{"presses"}}, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +129,17 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // one, and takes it away for the one that makes it.
 func (w *world) prepare(operation string) {
 	w.t.Helper()
+	w.domain = "mqtt.acme.example"
+	if operation == "replace-domain-certificate" {
+		w.domain = "own.acme.example"
+	}
+	if operation == "verify-domain" {
+		d, err := w.store.Domain(w.t.Context(), "acme", w.domain)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.names.Text(d.ChallengeName(), d.ChallengeValue())
+	}
 	_, err := w.store.ManagedCA(w.t.Context(), "acme")
 	switch operation {
 	case "create-managed-ca":
@@ -148,10 +164,31 @@ func (w *world) prepare(operation string) {
 	}
 }
 
+// ownDomain gives acme a domain that is verified, behind the API's back.
+func (w *world) ownDomain(fqdn, source string) {
+	w.t.Helper()
+	acme, err := w.store.Tenant(w.t.Context(), "acme")
+	if err == nil {
+		_, err = w.store.AddDomain(w.t.Context(), acme, fqdn, source)
+	}
+	if err == nil {
+		err = w.store.ClaimHost(w.t.Context(), "acme", fqdn)
+	}
+	if err == nil {
+		_, _, err = w.store.ChangeDomain(w.t.Context(), "acme", fqdn, 0, func(d *tenancy.Domain) error {
+			d.State, d.VerifiedAt = tenancy.DomainVerified, time.Now()
+			return nil
+		})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // fill puts what the world has into the path of an operation.
 func (w *world) fill(path string) string {
 	return strings.NewReplacer("{organization}", w.org, "{tenant}", "acme", "{key}", w.key, "{member}", w.member,
-		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban, "{claim}", w.claim, "{device}", "press-7", "{revision}", "1").Replace(path)
+		"{username}", "default", "{client_id}", "c1", "{operation}", w.operation, "{ban}", w.ban, "{claim}", w.claim, "{device}", "press-7", "{domain}", w.domain, "{revision}", "1").Replace(path)
 }
 
 // route is an operation as the OpenAPI document has it.
@@ -243,6 +280,13 @@ var accessTable = map[string]accessRow{
 	"import-devices":             {"oad", `{"items":[{"name":"press-8"}]}`},
 	"export-devices":             {"oadv", ""},
 	"list-groups":                {"oadv", ""},
+	"list-domains":               {"oadbv", ""},
+	"get-domain":                 {"oadbv", ""},
+	"create-domain":              {"oad", `{"fqdn":"new.example.com"}`},
+	"delete-domain":              {"oad", ""},
+	"verify-domain":              {"oad", ""},
+	"renew-domain":               {"oad", ""},
+	"replace-domain-certificate": {"oad", uploadBody},
 	"list-bans":                  {"oadv", ""},
 	"create-ban":                 {"oad", `{"kind":"client_id","value":"c2"}`},
 	"delete-ban":                 {"oad", ""},

@@ -27,6 +27,7 @@ import (
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
@@ -75,6 +76,8 @@ type Config struct {
 	Events *events.Log
 	// Policies follows the tenants' own policies.
 	Policies *decide.Service
+	// Domains follows custom domains.
+	Domains *domains.Service
 	// Sealer seals the keys of managed CAs; nil has none.
 	Sealer *managedca.Sealer
 	// Mailer sends invitations, and codes without which a sign-up makes nothing;
@@ -142,8 +145,8 @@ func New(cfg Config) (*Server, error) {
 	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
 		return nil, err
 	}
-	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Policies == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
-		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, policies, an audit log, an event log and a logger")
+	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Policies == nil || cfg.Domains == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
+		return nil, errs.New(errs.Invalid, "api: expected a store, a hasher, a data plane, rules, policies, domains, an audit log, an event log and a logger")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -236,6 +239,7 @@ func (s *Server) routes() {
 	s.banRoutes()
 	s.certificateRoutes()
 	s.claimRoutes()
+	s.domainRoutes()
 	s.deviceRoutes()
 	s.allowListRoutes()
 	s.importRoutes()

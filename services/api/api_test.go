@@ -25,6 +25,7 @@ import (
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/domains/domainstest"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -63,6 +64,8 @@ type fixture struct {
 	bus   *mem.Bus
 	data  *fakeData
 	cfg   api.Config
+	// names is the DNS server that is asked about domains.
+	names *domainstest.DNS
 	// peer, if not empty, is where requests come from.
 	peer string
 }
@@ -70,7 +73,7 @@ type fixture struct {
 func newFixture(t testing.TB, with ...func(*api.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, data: &fakeData{answer: link.Answer{Found: true}}}
-	f.s, f.cfg = apitest.New(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
+	f.s, f.cfg, f.names = apitest.WithDNS(t, append([]func(*api.Config){func(c *api.Config) { c.Data = f.data }}, with...)...)
 	f.store, f.bus = f.cfg.Store, f.cfg.Store.Bus().(*mem.Bus)
 	return f
 }

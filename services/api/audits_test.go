@@ -75,6 +75,11 @@ var auditTable = map[string]auditRow{
 	"import-devices":             {`{"items":[{"name":"press-8"}]}`, "import of 1 devices", "-", `"made":1`},
 	"create-ban":                 {`{"kind":"username","value":"u","reason":"lost"}`, "ban " + tenancy.BanID("username", "u"), "-", `"reason":"lost"`},
 	"delete-ban":                 {"", "ban {ban}", `"value":"c1"`, "-"},
+	"create-domain":              {`{"fqdn":"new.example.com"}`, "domain new.example.com", "-", `"state":"pending"`},
+	"delete-domain":              {"", "domain {domain}", `"state":"verified"`, "-"},
+	"verify-domain":              {"", "domain {domain}", `"verified"`, `"verified"`},
+	"renew-domain":               {"", "domain {domain}", `"next_renewal":null`, `"next_renewal":"`},
+	"replace-domain-certificate": {uploadBody, "domain {domain}", `"not_after":null`, `"state":"active"`},
 	"delete-client":              {"", "client c1", "-", `{"session":"keep"}`},
 }
 
@@ -103,7 +108,7 @@ func TestAudit_EveryChange(t *testing.T) {
 			}
 			w.do(r.method, path, w.owner, row.body, "If-Match", `"999999"`)
 			w.do(r.method, path, w.beta, row.body)
-			if id != "create-tenant" && id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" {
+			if id != "create-tenant" && id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" && id != "create-domain" && id != "verify-domain" && id != "renew-domain" {
 				if got := len(w.records("")); got != begun {
 					t.Fatalf("%d records of what changed nothing", got-begun)
 				}
@@ -183,7 +188,7 @@ func TestAudit_Secrets(t *testing.T) {
 	take(w.do("POST", "/v1/tenants/acme/credentials", token, `{"username":"b","password":"hunter2-device"}`))
 	names := []string{
 		"audit", "audit_heads", "audit_pending", "organizations", "tenants", "credentials", "api_keys", "key_uses", "members", "invitations",
-		"sign_ins", "verifications", "operations", "replies",
+		"sign_ins", "verifications", "operations", "replies", "domains", "hosts",
 	}
 	for _, name := range names {
 		for _, value := range w.bucket(name) {

@@ -59,6 +59,7 @@ var enforcement = map[string]string{
 	"api_rate":              "API, each request: 429 with Retry-After; two seconds' worth may come at once. Requests about a tenant count for that tenant, the others for the organization, with the widest limit of its tenants. Each tenancyd counts its own",
 	"tenants":               "API, making a tenant: 409. Of an organization, the widest of its tenants",
 	"event_days":            "API, events: older ones are not shown; tenancyd, each hour: they are removed. Nothing is kept for longer than 30 days",
+	"domains":               "API, making a domain: 409. Domains that are there stay when it is lowered",
 	"client_cas":            "API, replacing client CAs: 409. CAs that are there stay when it is lowered",
 }
 

@@ -66,6 +66,7 @@ var quotaTests = map[string]struct{ one, many string }{
 	"tenants":               {one: "services/api TestQuota_Tenants tenants"},
 	"members":               {one: "services/api TestMembers"},
 	"api_keys":              {one: "services/api TestAPIKeys"},
+	"domains":               {one: "services/api TestDomains domains"},
 	"event_days":            {one: "tenancy/events TestQuota_EventDays"},
 	"audit_days":            {one: "tenancy/audit TestLog_Prune"},
 }
@@ -77,7 +78,7 @@ var together = []string{
 }
 
 // uncounted are the quotas of what there is not yet.
-var uncounted = []string{"webhooks", "sinks", "rules", "bridges", "domains", "traces", "backups"}
+var uncounted = []string{"webhooks", "sinks", "rules", "bridges", "traces", "backups"}
 
 // A quota is held and has tests, or what it counts does not exist.
 func TestEnforcement(t *testing.T) {

@@ -152,6 +152,9 @@ func (s *Server) usage(ctx context.Context, tenant string) map[string]int64 {
 	if n, err := s.store.CountDevices(ctx, tenant); err == nil {
 		m["devices"] = n
 	}
+	if n, err := s.store.CountDomains(ctx, tenant); err == nil {
+		m["domains"] = n
+	}
 	a, err := s.cfg.Data.Query(ctx, link.Query{Kind: link.QueryUsage, Tenant: tenant})
 	if err != nil {
 		s.log.Warn("usage is not known", "tenant", tenant, "error", err)

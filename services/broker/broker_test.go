@@ -80,6 +80,7 @@ func (l *listener) wantOn(t *testing.T, ch link.Channel, k link.DownKind) link.D
 // An ordered stop and a start on the same folder keep sessions and messages,
 // under every sync policy.
 func TestStopAndStart(t *testing.T) {
+	t.Parallel()
 	for _, sync := range []string{"commit", "1ms", "none"} {
 		t.Run(sync, func(t *testing.T) {
 			c := config(t)

@@ -55,6 +55,7 @@ func (w *town) found(cell []partition.ID) map[partition.ID]int {
 // A tenant of three partitions lives in these, wherever they are: nothing is lost when a
 // broker dies, each broker finds its sessions and retained messages, and all have its record.
 func TestRegion_Cells(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -111,6 +112,7 @@ func ranged(cell []partition.ID) string {
 // Partitions move to the brokers that accept their label, and back, while clients of
 // every kind talk; nobody notices, and nobody else gets them.
 func TestRegion_Labels(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -178,6 +180,7 @@ func TestRegion_Labels(t *testing.T) {
 // A tenant is placed before it has anything: then its clients are there and nowhere else,
 // and gateways know. It is refused where something would stay behind.
 func TestRegion_Place(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3, func(_ int, c *Config) { c.Cluster.Reserved, c.Cluster.Labels = 4, []string{"shared", "gold"} })
 	w.spread = 2
 	refused := func(path, want string) {

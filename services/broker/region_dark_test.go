@@ -35,6 +35,7 @@ func (g gated) Bucket(ctx context.Context, c bus.BucketConfig) (bus.Bucket, erro
 // by the addresses that they kept, and serve by the table that they kept. When it is back
 // nothing stands still either.
 func TestRegion_StartsWithoutTheBus(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("three brokers wait 2 s each for the bus")
 	}

@@ -16,6 +16,7 @@ import (
 // A broker with nothing but a token becomes one of the cluster and gets its share; the
 // token is good once, whichever broker is asked, and for no name that a member has.
 func TestRegion_Joins(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a broker settles")
 	}

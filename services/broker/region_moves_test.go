@@ -213,8 +213,26 @@ func disturb(t *testing.T, w *town, do func()) {
 	}
 }
 
+// othersServe waits until the brokers that are up serve all partitions.
+func (w *town) othersServe() {
+	w.t.Helper()
+	w.eventually("the others serve all", func() string {
+		n := 0
+		for _, o := range w.brokers {
+			if o.up {
+				n += o.region.host.Stats().Serving
+			}
+		}
+		if n != 16 {
+			return fmt.Sprintf("%d are served", n)
+		}
+		return ""
+	})
+}
+
 // A broker that ends without handing anything over takes nothing with it.
 func TestRegion_Failover(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -222,25 +240,14 @@ func TestRegion_Failover(t *testing.T) {
 	disturb(t, w, func() {
 		h := w.brokers[1]
 		h.stop()
-		w.eventually("the others serve all", func() string {
-			n := 0
-			for _, o := range w.brokers {
-				if o.up {
-					n += o.region.host.Stats().Serving
-				}
-			}
-			if n != 16 {
-				return fmt.Sprintf("%d are served", n)
-			}
-			return ""
-		})
+		w.othersServe()
 	})
 	// It comes back, and another goes.
 	w.brokers[1].start()
 	w.settled()
 	disturb(t, w, func() {
 		w.brokers[2].stop()
-		time.Sleep(4 * time.Second)
+		w.othersServe()
 		w.brokers[2].start()
 		w.settled()
 	})
@@ -248,6 +255,7 @@ func TestRegion_Failover(t *testing.T) {
 
 // A broker that is drained hands everything over while writers write.
 func TestRegion_Drain(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -263,6 +271,7 @@ func TestRegion_Drain(t *testing.T) {
 
 // Retained messages are found from every broker.
 func TestRegion_Retained(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	w.findRetained(w.retainSome())
 }

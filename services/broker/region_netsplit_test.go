@@ -74,6 +74,7 @@ func (w *town) foreign(h *house, name string) string {
 // the other, is acknowledged at once if its tenant has it so, and waits if not. When
 // they do again, everything comes in order, and QoS 2 once.
 func TestRegion_NetsplitPublish(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -157,6 +158,7 @@ func TestRegion_NetsplitPublish(t *testing.T) {
 // A guest at another broker gets what is published anywhere, and leaves when its
 // partition comes there.
 func TestRegion_Guest(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("seconds of work")
 	}

@@ -76,6 +76,7 @@ func (w *town) balanced() {
 // Each broker answers for all of them, and no request that changes anything is taken
 // from elsewhere.
 func TestOperate_Shows(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	var clients []*resident
 	for i := range 6 {
@@ -161,6 +162,7 @@ func TestOperate_Shows(t *testing.T) {
 // A broker is drained by another, leaves, and another one takes its name with an empty
 // folder; with its old one it does not start.
 func TestOperate_DrainLeaveReturn(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	h, other := w.brokers[1], w.brokers[0]
 	disturb(t, w, func() {
@@ -211,6 +213,7 @@ func TestOperate_DrainLeaveReturn(t *testing.T) {
 // One that is dead is forced out; what it alone had is abandoned by name, and the rest
 // goes on.
 func TestOperate_ForceAndAbandon(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	w.balanced()
 	dead, other := w.brokers[2], w.brokers[0]
@@ -275,6 +278,7 @@ func TestOperate_ForceAndAbandon(t *testing.T) {
 
 // A broker that ends hands over what it owns, and stays a follower.
 func TestOperate_StopHandsOver(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	w.balanced()
 	h := w.brokers[0]
@@ -288,13 +292,16 @@ func TestOperate_StopHandsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p, was := range before {
-		now := w.brokers[1].region.host.Entry(p).Table.Entry
-		if now.Owner == "b1" {
-			t.Errorf("partition %d is not handed over", p)
-		}
-		if was.Holds("b1") != now.Holds("b1") {
-			t.Errorf("the replicas of partition %d were %v %v, are %v %v", p, was.InSync, was.Others, now.InSync, now.Others)
-		}
+		w.eventually("another broker sees it handed over", func() string {
+			now := w.brokers[1].region.host.Entry(p).Table.Entry
+			switch {
+			case now.Owner == "b1":
+				return fmt.Sprintf("partition %d is not handed over", p)
+			case was.Holds("b1") != now.Holds("b1"):
+				return fmt.Sprintf("the replicas of partition %d were %v %v, are %v %v", p, was.InSync, was.Others, now.InSync, now.Others)
+			}
+			return ""
+		})
 	}
 	// When all end, nobody waits for anybody.
 	done := make(chan error, 2)
@@ -333,6 +340,7 @@ func TestNetsplits(t *testing.T) {
 
 // A broker that is alone is a cluster of one.
 func TestOperate_Alone(t *testing.T) {
+	t.Parallel()
 	c := DefaultConfig()
 	c.Data, c.Partitions = filepath.Join(t.TempDir(), "b"), 8
 	b, err := New(c, "solo", slog.New(slog.DiscardHandler), nil)

@@ -34,6 +34,7 @@ func (w *town) placed(at int, how string) {
 // A tenant goes to partitions of its own and back, and grows, while its clients of every kind
 // talk: nobody is closed, all that was acknowledged comes once and in order, no will is sent.
 func TestRegion_PlacedConnected(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3, func(_ int, c *Config) { c.Cluster.Reserved = 4 })
 	w.spread = 2
 	var want []string
@@ -56,6 +57,7 @@ func TestRegion_PlacedConnected(t *testing.T) {
 // A broker dies while a tenant goes elsewhere with sessions whose messages wait: nothing is
 // lost and nothing at QoS 2 comes twice.
 func TestRegion_PlacedWhileABrokerDies(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("half a minute")
 	}
@@ -65,11 +67,22 @@ func TestRegion_PlacedWhileABrokerDies(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_, _ = w.brokers[0].command(http.MethodPost, "tenant/place?tenant=acme&partitions=12-15") // it goes on by itself
+			for range 100 { // once begun it goes on by itself; with a broker missing it may not begin
+				code, _ := w.brokers[0].command(http.MethodPost, "tenant/place?tenant=acme&partitions=12-15")
+				if c, _ := w.brokers[0].region.layout.Cell("acme"); code == http.StatusOK || c.Stage != 0 {
+					return
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
 		}()
-		time.Sleep(60 * time.Millisecond)
+		w.eventually("it is under way", func() string {
+			if c, _ := w.brokers[0].region.layout.Cell("acme"); c.Stage == 0 && !c.Placed() {
+				return "it has not begun"
+			}
+			return ""
+		})
 		w.brokers[1].stop()
-		time.Sleep(4 * time.Second) // its followers have taken over
+		w.othersServe()
 		w.brokers[1].start()
 		<-done
 		w.settled()

@@ -217,6 +217,7 @@ func (c *settler) write(stop chan struct{}) (acked []string) {
 // A broker that is drained while clients of every kind talk closes none of them: they get
 // everything once and in order, and no will is sent.
 func TestRegion_DrainConnected(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a quarter of a minute")
 	}

@@ -13,6 +13,7 @@ import (
 // A partition that its owner cannot read goes to the other broker that is in sync, and the
 // owner says so.
 func TestRegion_CannotRead(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("a partition is handed on 10 s after it was claimed")
 	}

@@ -15,6 +15,7 @@ import (
 // Subscriptions that are made at one broker lead there from all others: 100,000 with
 // ROUTES=100000, and the time that it takes is printed.
 func TestRegion_Routes(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("seconds of work")
 	}

@@ -288,6 +288,7 @@ func (c *resident) wantPayload(want string) {
 
 // Messages go to sessions of every broker, at every QoS.
 func TestRegion_Delivers(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 3)
 	var subs []*resident
 	at := map[*house]int{}

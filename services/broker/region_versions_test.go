@@ -11,6 +11,7 @@ import (
 // Deliveries hold their messages once every member has said that it can read that, and
 // not while one is known that cannot, or has said nothing yet.
 func TestRegion_WritesWhatAllRead(t *testing.T) {
+	t.Parallel()
 	w := newTown(t, 2)
 	a, b := w.brokers[0], w.brokers[1]
 	for _, h := range w.brokers {

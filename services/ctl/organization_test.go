@@ -12,13 +12,21 @@ import (
 
 	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/services/api/client"
+	"github.com/manormq/manor/tenancy/domains/domainstest"
 )
 
 // organizationOf signs up at an API of the test, at which the commands then ask
 // with its key.
 func organizationOf(t *testing.T) *client.SignedUp {
 	t.Helper()
-	s, _ := apitest.New(t)
+	up, _ := organizationWithDNS(t)
+	return up
+}
+
+// organizationWithDNS is organizationOf, and returns the DNS server that the API asks.
+func organizationWithDNS(t *testing.T) (*client.SignedUp, *domainstest.DNS) {
+	t.Helper()
+	s, _, names := apitest.WithDNS(t)
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
 	c, err := client.New(client.Config{URL: srv.URL})
@@ -31,7 +39,7 @@ func organizationOf(t *testing.T) *client.SignedUp {
 	}
 	t.Setenv(apiEnv, srv.URL)
 	t.Setenv(keyEnv, up.APIKey.Secret)
-	return up
+	return up, names
 }
 
 // good runs a command that has to do its work, and returns its JSON.

@@ -104,7 +104,7 @@ func (w *World) retained() {
 			continue
 		}
 		got := ""
-		if r := space.Get(tenant, want.Topic); r != nil {
+		if r := space.Get(tenant, []byte(want.Topic)); r != nil {
 			got, _, _ = strings.Cut(string(r.Message.Payload), "\x00")
 		}
 		if got != want.Payload {

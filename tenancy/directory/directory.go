@@ -22,6 +22,8 @@ type Config struct {
 	Store *store.Store
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain string
+	// OpenKey opens the keys of custom domains' certificates; nil serves none.
+	OpenKey func(purpose string, sealed []byte) ([]byte, error)
 	// Remembered is how many checked passwords are remembered; 0 means
 	// password.DefaultRemembered.
 	Remembered int
@@ -59,7 +61,7 @@ func New(cfg Config) (*Service, error) {
 		SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 			return methods.Begin(find)
 		},
-		Domain: cfg.Domain,
+		Domain: cfg.Domain, OpenKey: cfg.OpenKey,
 		Region: cfg.Store.Region(),
 		Log:    cfg.Log,
 		Now:    cfg.Now,

@@ -62,6 +62,9 @@ type Config struct {
 	Name string
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain string
+	// OpenKey opens the keys of custom domains' certificates; nil serves no custom
+	// domains.
+	OpenKey func(purpose string, sealed []byte) ([]byte, error)
 	// Region, if not empty, hides the tenants of other regions.
 	Region string
 	// Snapshot is the path of the snapshot file; empty means none.
@@ -103,6 +106,7 @@ type Directory struct {
 	bans    banBook
 	keys    keyBook
 	devices *deviceBook
+	hosts   hostBook
 	flaps   chan tenancy.Flap
 
 	mu      sync.Mutex
@@ -112,7 +116,7 @@ type Directory struct {
 
 var _ tenancy.Directory = (*Directory)(nil)
 
-type buckets struct{ tenants, credentials, tickets, bans, keys, grants, devices bus.Bucket }
+type buckets struct{ tenants, credentials, tickets, bans, keys, grants, devices, hosts bus.Bucket }
 
 // New returns a Directory that knows what its snapshot knows. A snapshot that
 // is missing, too old or not authentic is left alone, with a line in the log.
@@ -164,10 +168,14 @@ func (d *Directory) Ready(ctx context.Context) error {
 	}
 }
 
+// heardOf is how many buckets heard is called for.
+const heardOf = 3
+
 // heard notes that a bucket without which nobody may be let in is known: that of the
-// tenants, and that of their bans. It is called once for each.
+// tenants, that of their bans, and that of their custom domains. It is called once for
+// each.
 func (d *Directory) heard() {
-	if d.synced.Add(1) == 2 {
+	if d.synced.Add(1) == heardOf {
 		d.setReady()
 	}
 }
@@ -292,8 +300,11 @@ const (
 // TenantByHost implements tenancy.Directory.
 func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Tenant, error) {
 	id, ok := strings.CutSuffix(strings.ToLower(strings.TrimSuffix(host, ".")), d.domain)
+	if h := d.CustomHost(host); !ok && h != nil && h.Active() {
+		return d.Tenant(ctx, h.Host().Tenant)
+	}
 	if !ok || id == "" || strings.Contains(id, ".") {
-		return nil, errs.Coded(errs.NotFound, "host_not_found", "no tenant has the host name %q; expected <tenant>%s", host, d.domain)
+		return nil, errs.Coded(errs.NotFound, "host_not_found", "no tenant has the host name %q; expected <tenant>%s or a custom domain with a certificate", host, d.domain)
 	}
 	return d.Tenant(ctx, id)
 }
@@ -479,6 +490,7 @@ func (d *Directory) open(ctx context.Context) (buckets, error) {
 		{&b.bans, tenancy.BansBucket},
 		{&b.keys, tenancy.KeysBucket},
 		{&b.devices, tenancy.DevicesBucket},
+		{&b.hosts, tenancy.HostsBucket},
 		{&b.tenants, tenancy.TenantsBucket}, // last: that it is there says that all are
 	} {
 		if *x.to, err = d.cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: x.name}); err != nil {

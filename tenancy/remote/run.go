@@ -47,6 +47,7 @@ func (d *Directory) runWatches(ctx context.Context) {
 			wg.Go(func() { d.watchBans(ctx, b.bans) })
 			wg.Go(func() { d.watchKeys(ctx, b.keys) })
 			wg.Go(func() { d.watchDevices(ctx, b.devices) })
+			wg.Go(func() { d.watchHosts(ctx, b.hosts) })
 			wg.Wait()
 			return
 		}

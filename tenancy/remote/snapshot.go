@@ -31,6 +31,7 @@ type snapshot struct {
 	Bans            []*tenancy.Ban    `json:"bans,omitempty"`
 	Keys            []keySet          `json:"token_keys,omitempty"`
 	Devices         []*tenancy.Device `json:"devices,omitempty"`
+	Hosts           []*tenancy.Host   `json:"hosts,omitempty"`
 	DevicesRevision uint64            `json:"devices_revision,omitempty"`
 }
 
@@ -125,7 +126,7 @@ func (d *Directory) runSnapshot(ctx context.Context) {
 
 // save writes the snapshot, if there is anything to write.
 func (d *Directory) save() error {
-	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every()}
+	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every(), Hosts: d.hosts.every()}
 	s.Devices, s.DevicesRevision = d.devices.every()
 	if s.Contact.IsZero() {
 		return nil
@@ -206,6 +207,9 @@ func (d *Directory) restoreFrom(b []byte) error {
 	d.devices.restore(s.Devices, s.DevicesRevision)
 	for _, k := range s.Keys {
 		d.keys.set(k)
+	}
+	for _, h := range s.Hosts {
+		d.hosts.set(tenancy.NewCustomHost(h, d.openKey))
 	}
 	c := d.cache
 	c.mu.Lock()

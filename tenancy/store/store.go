@@ -76,6 +76,8 @@ type Store struct {
 	managedCAs    bus.Bucket
 	devices       bus.Bucket
 	claims        bus.Bucket
+	domains       bus.Bucket
+	hosts         bus.Bucket
 	counts        counts
 	deviceCounts  counts
 	uses          uses
@@ -111,6 +113,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.DevicesBucket, 0, &s.devices},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
+		{tenancy.DomainsBucket, 0, &s.domains},
+		{tenancy.HostsBucket, 0, &s.hosts},
 	} {
 		k, err := cfg.Bus.Bucket(ctx, bus.BucketConfig{Name: b.name, TTL: b.ttl})
 		if err != nil {

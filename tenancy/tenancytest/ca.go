@@ -72,6 +72,13 @@ func PEM(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
+// Pool has the certificate of a CA alone.
+func Pool(a *CA) *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.Cert)
+	return p
+}
+
 // PEM is the CA's certificate.
 func (a *CA) PEM() string { return PEM("CERTIFICATE", a.Cert.Raw) }
 
@@ -88,6 +95,25 @@ func (a *CA) Issue(serial int64, cn string) tls.Certificate {
 		a.t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Server signs a certificate for a server of these host names, good until then. It returns
+// the certificate and its key, in PEM.
+func (a *CA) Server(serial int64, until time.Time, names ...string) (chain, key string) {
+	a.t.Helper()
+	k := newKey(a.t)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "server"}, DNSNames: names,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, a.Cert, k.Public(), a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return PEM("CERTIFICATE", der), PEM("PRIVATE KEY", private)
 }
 
 // CRL is the list of what is revoked, in PEM.

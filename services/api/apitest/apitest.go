@@ -11,6 +11,7 @@ import (
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/telemetry"
@@ -19,6 +20,8 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/domains"
+	"github.com/manormq/manor/tenancy/domains/domainstest"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
@@ -44,7 +47,14 @@ func Verifier(t testing.TB) *password.Verifier {
 // New returns an API in the region local, whose plan is dev, with its
 // configuration, which the functions may change before. Its bus is a *mem.Bus.
 func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
+	s, cfg, _ := WithDNS(t, with...)
+	return s, cfg
+}
+
+// WithDNS is New, and returns the DNS server that is asked about domains too.
+func WithDNS(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config, *domainstest.DNS) {
 	t.Helper()
+	names := domainstest.NewDNS(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -62,8 +72,12 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	must(err)
 	policies, err := decide.New(decide.Config{Store: records, Log: telemetry.Discard()})
 	must(err)
+	custom, err := domains.New(t.Context(), domains.Config{
+		Store: records, Sealer: sealer, Authority: closed{}, Resolver: names.Address, Domain: "localhost", Log: telemetry.Discard(),
+	})
+	must(err)
 	cfg := api.Config{
-		Policies: policies, Sealer: sealer,
+		Policies: policies, Domains: custom, Sealer: sealer,
 		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
@@ -72,7 +86,7 @@ func New(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config) {
 	}
 	s, err := api.New(cfg)
 	must(err)
-	return s, cfg
+	return s, cfg, names
 }
 
 // silent is a data plane that takes every message and knows nobody.
@@ -83,3 +97,12 @@ func (silent) Publish(context.Context, *tenancy.Tenant, mqtt.Message) (mqtt.Reas
 }
 
 func (silent) Query(context.Context, link.Query) (*link.Answer, error) { return &link.Answer{}, nil }
+
+// closed is a certificate authority that issues nothing.
+type closed struct{}
+
+func (closed) Obtain(context.Context, string) (chain, key []byte, err error) {
+	return nil, nil, errs.New(errs.Denied, "the CA is closed")
+}
+
+func (closed) Forget(context.Context, string) error { return nil }

@@ -91,4 +91,12 @@ var operations = map[string]operation{
 	"list-events":             {http.MethodGet, inTenant + "/events"},
 	"follow-events":           {http.MethodGet, inTenant + "/events:stream"},
 	"get-client-timeline":     {http.MethodGet, inTenant + "/clients/{client_id}/timeline"},
+
+	"list-domains":               {http.MethodGet, inTenant + "/domains"},
+	"create-domain":              {http.MethodPost, inTenant + "/domains"},
+	"get-domain":                 {http.MethodGet, inTenant + "/domains/{domain}"},
+	"delete-domain":              {http.MethodDelete, inTenant + "/domains/{domain}"},
+	"verify-domain":              {http.MethodPost, inTenant + "/domains/{domain}:verify"},
+	"renew-domain":               {http.MethodPost, inTenant + "/domains/{domain}:renew"},
+	"replace-domain-certificate": {http.MethodPut, inTenant + "/domains/{domain}/certificate"},
 }

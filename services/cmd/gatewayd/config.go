@@ -9,7 +9,9 @@ import (
 
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/infra/bus/nats"
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/node"
+	"github.com/manormq/manor/tenancy/managedca"
 )
 
 // config is gatewayd's configuration.
@@ -18,6 +20,7 @@ type config struct {
 	Data           string            `yaml:"data" doc:"folder for what is known of tenants and credentials while the control plane is away"`
 	Region         string            `yaml:"region" doc:"the region of this gateway; tenants of others are unknown here; empty takes all"`
 	Domain         string            `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
+	DomainKeyFile  string            `yaml:"domain_key_file" doc:"file with the 32 bytes that are domains.key_file of tenancyd, with which keys of custom domains' certificates are opened; empty serves no custom domains"`
 	Anonymous      string            `yaml:"anonymous" doc:"tenant of clients that name none and bring no password, on the plain listeners; for development; empty is none"`
 	ConnectTimeout time.Duration     `yaml:"connect_timeout" doc:"how long handshakes, and CONNECT, may take each"`
 	Loops          int               `yaml:"loops" doc:"event loops that share the connections without TLS; 0 is one for each processor"`
@@ -52,6 +55,18 @@ func defaults() *config {
 		NATS:      nats.DefaultSection(),
 		Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:1883"}},
 	}
+}
+
+// keys returns what opens the keys of custom domains; nil without a key file.
+func (c *config) keys() (func(purpose string, sealed []byte) ([]byte, error), error) {
+	if c.DomainKeyFile == "" {
+		return nil, nil
+	}
+	s, err := managedca.LoadSealer(c.DomainKeyFile)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "domain_key_file: %w", err)
+	}
+	return s.Open, nil
 }
 
 // Validate is called once the configuration is loaded.

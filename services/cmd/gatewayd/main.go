@@ -78,10 +78,14 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = control.Close() }()
+	open, err := c.keys()
+	if err != nil {
+		return err
+	}
 	directory, err := remote.New(remote.Config{
 		Bus: control, Name: c.NodeName(), Verifier: verifier, Tokens: tokens, SCRAM: func(find func(string) (*tenancy.SCRAM, error)) (remote.Conversation, error) {
 			return methods.Begin(find)
-		}, Domain: c.Domain, Region: c.Region,
+		}, Domain: c.Domain, OpenKey: open, Region: c.Region,
 		Snapshot: filepath.Join(c.Data, "directory.snapshot"), Key: key, Log: log,
 	})
 	if err != nil {
@@ -96,7 +100,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	registry := telemetry.NewRegistry("gateway", node.Version())
 	history := events.NewWriter(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }, log)
 	edge, err := gateway.New(gateway.Config{
-		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Tickets: directory.TicketSecrets, Record: directory.Record, Domain: c.Domain, Anonymous: c.Anonymous,
+		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Hosts: directory.CustomHost, Tickets: directory.TicketSecrets, Record: directory.Record, Domain: c.Domain, Anonymous: c.Anonymous,
 		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Events: history, Log: log, Registerer: registry,
 		OwnerWait: c.Broker.OwnerWait, GuestWait: c.Broker.GuestWait, Seeds: seeds,
 		Dial: func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error) {

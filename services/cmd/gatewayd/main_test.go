@@ -38,3 +38,20 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestConfig_Keys(t *testing.T) {
+	c := defaults()
+	if open, err := c.keys(); open != nil || err != nil {
+		t.Errorf("without a file: %v", err)
+	}
+	c.DomainKeyFile = filepath.Join(t.TempDir(), "domains.key")
+	if _, err := c.keys(); err == nil || !strings.Contains(err.Error(), "domain_key_file: expected a file with 32 random bytes") {
+		t.Errorf("with a file that is missing: %v", err)
+	}
+	if err := os.WriteFile(c.DomainKeyFile, make([]byte, 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if open, err := c.keys(); open == nil || err != nil {
+		t.Errorf("with a file: %v", err)
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/managedca"
 )
 
 // command returns the program and arguments of a process, whose configuration
@@ -43,6 +42,9 @@ func (r *region) configure(p *process) (file string, err error) {
 		"log":      section{"level": r.logLevel},
 		"operator": section{"listen": p.local("operator")},
 	}
+	if err := makeKeys(r.ca.dir); err != nil {
+		return "", err
+	}
 	identity := section{"cert": cert, "key": key, "ca": r.ca.file}
 	switch p.Role {
 	case "broker":
@@ -50,9 +52,6 @@ func (r *region) configure(p *process) (file string, err error) {
 	case "gateway":
 		r.gateway(config, p, identity)
 	case "tenancy":
-		if err := managedca.MakeKeyFile(secretsKey(r.ca.dir)); err != nil {
-			return "", err
-		}
 		r.tenancy(config, p, identity)
 	}
 	text, err := yaml.Marshal(config)
@@ -109,7 +108,7 @@ func (r *region) links(identity section) section {
 func (r *region) gateway(config section, p *process, identity section) {
 	certFile, keyFile := r.ca.certFile("listeners"), r.ca.keyFile("listeners")
 	config.with("data", p.Data).with("region", regionName).with("domain", devDomain).with("nats", r.natsSection()).
-		with("broker", r.links(identity))
+		with("broker", r.links(identity)).with("domain_key_file", domainKey(r.ca.dir))
 	if r.anonymous != "" {
 		config["anonymous"] = r.anonymous
 	}
@@ -131,10 +130,15 @@ func (r *region) tenancy(config section, p *process, identity section) {
 	for _, kind := range []string{"mqtt", "mqtts", "ws", "wss"} {
 		endpoints[kind] = gateway.Ports[kind]
 	}
+	custom := r.domains(r.ca.dir)
 	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
 		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.natsSection()).
 		with("broker", r.links(identity)).
 		with("jwks_networks", loopback()).with("secrets_key_file", secretsKey(r.ca.dir)).
+		with("domains", section{
+			"key_file": custom.KeyFile, "resolver": custom.Resolver,
+			"acme": section{"enabled": custom.ACME.Enabled, "directory": custom.ACME.Directory, "ca_file": custom.ACME.CAFile},
+		}).
 		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0}) // nobody is a stranger at home
 }
 

@@ -29,6 +29,11 @@ type options struct {
 	tenancies int // 0 is 1
 	zones     int // 0 is none
 	replicas  int // 0 is 2
+	// acme is the directory of a certificate authority for custom domains, acmeCA the file
+	// of its roots, and resolver the DNS server that is asked; empty is none, or the system's.
+	acme, acmeCA, resolver string
+	settle                 time.Duration // domains.Config's; 0 is its default
+
 	json      bool
 	noRestart bool
 	logLevel  string
@@ -53,6 +58,10 @@ func (o *options) validate() error {
 		if !bind.IsLoopback() {
 			return errs.New(errs.Invalid, "--anonymous lets everybody in who can connect: it needs a loopback address, and --bind is %s", bind)
 		}
+	}
+	custom := o.domains(o.data)
+	if err := custom.Validate(true); err != nil {
+		return errs.New(errs.Invalid, "--acme-directory and --dns: %w", err)
 	}
 	switch {
 	case o.brokers < 0 || o.brokers > mostOfRole:

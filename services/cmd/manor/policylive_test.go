@@ -30,6 +30,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/remote"
@@ -78,8 +79,11 @@ func startPolicyGateways(t *testing.T, n int) (all []*product) {
 	must(err)
 	policies, err := decide.New(decide.Config{Store: records, Log: log})
 	must(err)
+	custom, err := domains.New(t.Context(), domains.Config{Store: records, Domain: devDomain, Log: log})
+	must(err)
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domain: devDomain,
+		Domains: custom,
+		Store:   records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domain: devDomain,
 		Events:      events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: log,
 	})

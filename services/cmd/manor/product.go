@@ -35,6 +35,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/directory"
+	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
@@ -118,7 +119,14 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 			return err
 		}
 	}
-	names, err := directory.New(directory.Config{Store: records, Domain: devDomain, Log: log})
+	if err := makeKeys(ca.dir); err != nil {
+		return err
+	}
+	hostKeys, err := managedca.LoadSealer(domainKey(ca.dir))
+	if err != nil {
+		return err
+	}
+	names, err := directory.New(directory.Config{Store: records, Domain: devDomain, OpenKey: hostKeys.Open, Log: log})
 	if err != nil {
 		return err
 	}
@@ -139,7 +147,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
-		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
 		Dialer: uplink.DialerFunc(dial), Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
@@ -170,16 +178,18 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
-	if err := managedca.MakeKeyFile(secretsKey(ca.dir)); err != nil {
-		return errors.Join(err, sessions.Close())
-	}
 	sealer, err := managedca.LoadSealer(secretsKey(ca.dir))
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
 	past := events.NewLog(openEvents)
+	custom, end, err := domains.Open(ctx, o.domains(ca.dir), sealer, domains.Config{Store: records, Domain: devDomain, Settle: o.settle, Log: log, Registerer: registry})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
+	defer end()
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Events: past, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Events: past, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -201,10 +211,30 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "policies", Run: policies.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
+		node.Part{Name: "domains", Run: custom.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
 		whenWell(health, func() { ready(registry) }),
 	)
+}
+
+// makeKeys makes the files of the keys with which secrets are sealed, unless they are
+// there.
+func makeKeys(dir string) error {
+	return errors.Join(managedca.MakeKeyFile(secretsKey(dir)), managedca.MakeKeyFile(domainKey(dir)))
+}
+
+// domainKey is the file of the key with which keys of custom domains are sealed.
+func domainKey(dir string) string { return filepath.Join(dir, "domains.key") }
+
+// domains is how custom domains are configured.
+func (o *options) domains(dir string) domains.Section {
+	s := domains.DefaultSection()
+	s.KeyFile, s.Resolver = domainKey(dir), o.resolver
+	if o.acme != "" {
+		s.ACME.Enabled, s.ACME.Directory, s.ACME.CAFile = true, o.acme, o.acmeCA
+	}
+	return s
 }
 
 // secretsKey is the file of the key with which keys of managed CAs are sealed.

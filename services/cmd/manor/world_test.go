@@ -26,15 +26,18 @@ const live = 2 * time.Second
 
 // product is the whole product in this process.
 type product struct {
-	mqtt, api string
+	mqtt, mqtts, wss, api string
 }
 
-func startProduct(t *testing.T) *product {
+func startProduct(t *testing.T, with ...func(*options, *process)) *product {
 	t.Helper()
 	o := &options{data: t.TempDir(), bind: "127.0.0.1"}
 	all := o.layout()
 	for name := range all[0].Ports {
 		all[0].Ports[name] = freePort(t)
+	}
+	for _, f := range with {
+		f(o, &all[0])
 	}
 	ca, err := openAuthority(o.data)
 	if err != nil {
@@ -57,7 +60,7 @@ func startProduct(t *testing.T) *product {
 		done <- err
 		t.Fatal(err)
 	}
-	return &product{mqtt: all[0].local("mqtt"), api: "http://" + all[0].local("api")}
+	return &product{mqtt: all[0].local("mqtt"), mqtts: all[0].local("mqtts"), wss: all[0].local("wss"), api: "http://" + all[0].local("api")}
 }
 
 // tenant is one tenant of a product, with its first credential.
@@ -121,14 +124,19 @@ func (x *tenant) quota(overrides string) {
 // time that it may take.
 func (x *tenant) within(f func() string) {
 	x.Helper()
-	end := time.Now().Add(live)
+	x.withinTime(live, f)
+}
+
+func (x *tenant) withinTime(most time.Duration, f func() string) {
+	x.Helper()
+	end := time.Now().Add(most)
 	for {
 		why := f()
 		if why == "" {
 			return
 		}
 		if time.Now().After(end) {
-			x.Fatalf("after %v: %s", live, why)
+			x.Fatalf("after %v: %s", most, why)
 		}
 	}
 }

@@ -11,25 +11,27 @@ import (
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/mail"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/jwks"
 )
 
 // config is tenancyd's configuration.
 type config struct {
 	node.Config    `yaml:",inline"`
-	Listen         string        `yaml:"listen" doc:"address of the public API and the console"`
-	TLS            tlsConfig     `yaml:"tls"`
-	Region         string        `yaml:"region" doc:"the region in which sign-ups make tenants"`
-	Domain         string        `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
-	DefaultPlan    string        `yaml:"default_plan" doc:"the plan of a sign-up that names none: dev, free, starter or pro"`
-	Endpoints      api.Endpoints `yaml:"endpoints"`
-	Broker         brokerConfig  `yaml:"broker"`
-	Rates          api.Rates     `yaml:"rates"`
-	Proxies        []string      `yaml:"trusted_proxies" doc:"networks (10.0.0.0/8) and addresses of proxies in front of the API: the true address of a request is the last of X-Forwarded-For that is none of them"`
-	SecretsKeyFile string        `yaml:"secrets_key_file" doc:"file with 32 random bytes, the same at every tenancyd of the region, with which keys of managed CAs are sealed; empty has no managed CAs. Without the file those keys are lost: keep it, apart from the backups of NATS"`
-	JWKSNetworks   []string      `yaml:"jwks_networks" doc:"networks (10.0.0.0/8) and addresses from which key sets of tenants' issuers are fetched though they are not on the public internet, also over plain HTTP if the URL has the address; empty is none, which keeps tenants from reaching into the operator's network"`
-	SMTP           mail.Config   `yaml:"smtp"`
-	NATS           nats.Section  `yaml:"nats"`
+	Listen         string          `yaml:"listen" doc:"address of the public API and the console"`
+	TLS            tlsConfig       `yaml:"tls"`
+	Region         string          `yaml:"region" doc:"the region in which sign-ups make tenants"`
+	Domain         string          `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
+	DefaultPlan    string          `yaml:"default_plan" doc:"the plan of a sign-up that names none: dev, free, starter or pro"`
+	Endpoints      api.Endpoints   `yaml:"endpoints"`
+	Broker         brokerConfig    `yaml:"broker"`
+	Rates          api.Rates       `yaml:"rates"`
+	Proxies        []string        `yaml:"trusted_proxies" doc:"networks (10.0.0.0/8) and addresses of proxies in front of the API: the true address of a request is the last of X-Forwarded-For that is none of them"`
+	SecretsKeyFile string          `yaml:"secrets_key_file" doc:"file with 32 random bytes, the same at every tenancyd of the region, with which keys of managed CAs are sealed; empty has no managed CAs. Without the file those keys are lost: keep it, apart from the backups of NATS"`
+	JWKSNetworks   []string        `yaml:"jwks_networks" doc:"networks (10.0.0.0/8) and addresses from which key sets of tenants' issuers are fetched though they are not on the public internet, also over plain HTTP if the URL has the address; empty is none, which keeps tenants from reaching into the operator's network"`
+	Domains        domains.Section `yaml:"domains"`
+	SMTP           mail.Config     `yaml:"smtp"`
+	NATS           nats.Section    `yaml:"nats"`
 }
 
 type tlsConfig struct {
@@ -50,7 +52,7 @@ func defaults() *config {
 		Config: node.DefaultConfig("127.0.0.1:8890"), Listen: "127.0.0.1:8080",
 		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Endpoints: api.DefaultEndpoints(),
 		Broker: brokerConfig{Address: "127.0.0.1:44054"},
-		Rates:  api.DefaultRates(), SMTP: mail.DefaultConfig(),
+		Rates:  api.DefaultRates(), SMTP: mail.DefaultConfig(), Domains: domains.DefaultSection(),
 		NATS: nats.DefaultSection(),
 	}
 }
@@ -69,6 +71,7 @@ func (c *config) Validate() error {
 	p.Add("rates: ", c.Rates.Validate())
 	p.Add("", api.ValidateProxies(c.Proxies))
 	p.Add("", jwks.Validate(c.JWKSNetworks))
+	p.Add("domains.", c.Domains.Validate(c.SecretsKeyFile != ""))
 	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())
 	return p.Err()

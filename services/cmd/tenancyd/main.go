@@ -21,6 +21,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
+	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
@@ -98,8 +99,13 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	history := events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) })
+	custom, end, err := domains.Open(ctx, c.Domains, sealer, domains.Config{Store: records, Domain: c.Domain, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
+	defer end()
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: history,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
@@ -114,5 +120,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
-		node.Part{Name: "policies", Run: policies.Run}, public.Part())
+		node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
 }

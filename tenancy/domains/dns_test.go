@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package domains
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/domains/domainstest"
+)
+
+func TestResolver(t *testing.T) {
+	t.Parallel()
+	names := domainstest.NewDNS(t)
+	r := newResolver(names.Address)
+	d := &tenancy.Domain{Tenant: "acme", FQDN: "mqtt.acme.example", Token: "token"}
+	long := strings.Repeat("x", 100) + d.ChallengeValue()
+	for _, c := range []struct {
+		values []string
+		down   bool
+		kind   errs.Kind // Internal: no error
+		says   string
+	}{
+		{nil, false, errs.Denied, "found none"},
+		{[]string{"v=spf1 -all", "manor-verify=other"}, false, errs.Denied, `found "v=spf1 -all", "manor-verify=other"`},
+		{[]string{long}, false, errs.Denied, "…"},
+		{[]string{"v=spf1 -all", d.ChallengeValue()}, false, errs.Internal, ""},
+		{[]string{d.ChallengeValue()}, true, errs.Unavailable, "did not answer"},
+	} {
+		names.Text(d.ChallengeName(), c.values...)
+		names.Down(c.down)
+		err := r.verify(t.Context(), d)
+		if (err == nil) != (c.kind == errs.Internal) || err != nil && (errs.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("with %.40q: %v, want %v with %q", c.values, err, c.kind, c.says)
+		}
+	}
+	// Nobody there.
+	if err := newResolver("127.0.0.1:1").verify(t.Context(), d); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("without a server: %v", err)
+	}
+}
