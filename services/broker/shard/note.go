@@ -128,7 +128,7 @@ func (s *Shard) note(t *Tenant, client mqtt.ClientID, why noteReason, n int) {
 	s.tellNote(&key, x, n)
 	if !s.notes.armed {
 		s.notes.armed = true
-		s.after(noteEvery, s.tellNotes)
+		s.after(s.set.noteEvery, s.tellNotes)
 	}
 }
 
@@ -152,7 +152,7 @@ func (s *Shard) tellNotes() {
 	}
 	if len(s.notes.of) > 0 {
 		s.notes.armed = true
-		s.after(noteEvery, s.tellNotes)
+		s.after(s.set.noteEvery, s.tellNotes)
 	}
 }
 

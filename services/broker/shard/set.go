@@ -78,6 +78,8 @@ type Set struct {
 	settling settling
 	// asks are the tenants of which other brokers were asked in a second.
 	asks struct{ second, n atomic.Int64 }
+	// noteEvery is noteEvery, but in tests.
+	noteEvery time.Duration
 	// lostLinks counts the links to other brokers that were lost.
 	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
@@ -149,7 +151,7 @@ func New(c Config) (*Set, error) {
 	}
 	st.inside.Store(c.Cluster == nil)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
-	st.keepsWait = keepsWait
+	st.keepsWait, st.noteEvery = keepsWait, noteEvery
 	st.hands.most, st.hands.piece = handBytes, pieceBytes
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions - c.Reserved {

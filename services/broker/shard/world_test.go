@@ -54,6 +54,7 @@ func (w *world) start(shards int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	set.noteEvery = 50 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
