@@ -66,6 +66,16 @@ func TestRows(t *testing.T) {
 			t.Errorf("%s is there twice, or its base %q is not above it", r.name, r.base)
 		}
 		seen[r.name] = true
+		for figure := range asked[r.name] {
+			if !slices.Contains(r.figures, figure) {
+				t.Errorf("%s has a target for %s, which it does not show", r.name, figure)
+			}
+		}
+	}
+	for name := range asked {
+		if !seen[name] {
+			t.Errorf("%s has a target and is no row", name)
+		}
 	}
 }
 
@@ -83,9 +93,10 @@ func TestTable(t *testing.T) {
 	failing := results(9, 12, 0)
 	failing[2] = []*Result{{Error: "refused"}}
 	tab.row(row{name: "two", figures: []string{"cpu_us"}, base: "one"}, failing)
+	tab.row(row{name: "q1-64", figures: []string{"cpu_us"}}, results(3, 30, 2))
 	for _, want := range []string{
-		"scenario figure manor mosquitto floor ratio to floor", "one cpu_us 6.00 12.0 2.00 0.50 3.00", "rate - - - - -",
-		"two cpu_us 9.00 12.0 - 0.75 -", "x one 1.50 1.00 -", "floor, run 1: 0 lost refused",
+		"scenario figure manor mosquitto floor ratio asked to floor", "one cpu_us 6.00 12.0 2.00 0.50 - 3.00", "rate - - - - - -",
+		"two cpu_us 9.00 12.0 - 0.75 - -", "x one 1.50 1.00 -", "floor, run 1: 0 lost refused", "q1-64 cpu_us 3.00 30.0 2.00 0.10 0.07 1.50",
 	} {
 		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, &out)

@@ -69,6 +69,10 @@ func newTable(w io.Writer, peers []peer) *table {
 func (t *table) head() {
 	fmt.Fprintf(t.w, "ratio: manor / %s", t.brokers[1])
 	columns := append(slices.Clone(t.brokers), "ratio")
+	if t.asks() {
+		fmt.Fprintf(t.w, ", asked: its target")
+		columns = append(columns, "asked")
+	}
 	if t.floor > 0 {
 		fmt.Fprintf(t.w, ", to floor: manor / floor")
 		columns = append(columns, "to floor")
@@ -76,6 +80,9 @@ func (t *table) head() {
 	fmt.Fprintf(t.w, "; below 1 is better, except for rates (…/s)\nx ROW: the figure above as a multiple of that row's, for each broker\n\n")
 	t.line("scenario", "figure", columns)
 }
+
+// asks reports whether the ratio is one that has targets.
+func (t *table) asks() bool { return t.brokers[1] == "mosquitto" }
 
 func (t *table) line(name, figure string, columns []string) {
 	fmt.Fprintf(t.w, "%-17s %-19s", name, figure)
@@ -96,6 +103,9 @@ func (t *table) row(r row, results [][]*Result) {
 			columns = append(columns, number(medians[b]))
 		}
 		columns = append(columns, ratio(medians[0], medians[1]))
+		if t.asks() {
+			columns = append(columns, ratio(asked[r.name][figure], 1))
+		}
 		if t.floor > 0 {
 			columns = append(columns, ratio(medians[0], medians[t.floor]))
 		}

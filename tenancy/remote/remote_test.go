@@ -179,7 +179,7 @@ func TestControlPlaneGone(t *testing.T) {
 		}
 	}
 	// The tenant was read whole on first use: wait for it to be in the file.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		b, err := os.ReadFile(cfg.Snapshot)
 		if err == nil && containsAll(string(b), `"neighbour"`, `"whole":true`, `"stolen"`, `"token_keys"`, `"issuer"`, `"presses"`, `"devices_revision"`) {
