@@ -55,7 +55,7 @@ func TestScenarios(t *testing.T) {
 			if scenario != "idle" && scenario != "storm" && res.Delivered == 0 {
 				t.Errorf("nothing was delivered: %s", &out)
 			}
-			if scenario == "offline" && res.Delivered != 200 || scenario == "retained" && res.Delivered != 500 {
+			if scenario == "offline" && res.Delivered != 200 || scenario == "retained" && res.Delivered != 500*replays {
 				t.Errorf("%d were delivered", res.Delivered)
 			}
 			if scenario == "storm" && (res.P99 == 0 || res.Extra["connects_per_s"] == 0) {
