@@ -22,14 +22,20 @@ import (
 	"github.com/manormq/manor/tenancy/quota/usage"
 )
 
-// wire is one gateway's way to the bus, which may be cut: nothing of it comes out.
+// wire is one gateway's way to the bus, which may be cut: nothing of it comes out. What
+// comes out may be late by so many nanoseconds.
 type wire struct {
 	bus.Bus
-	cut atomic.Bool
+	cut  atomic.Bool
+	late atomic.Int64
 }
 
 func (w *wire) Publish(ctx context.Context, subject string, b []byte) error {
 	if w.cut.Load() {
+		return nil
+	}
+	if late := time.Duration(w.late.Load()); late > 0 {
+		time.AfterFunc(late, func() { _ = w.Bus.Publish(context.WithoutCancel(ctx), subject, b) })
 		return nil
 	}
 	return w.Bus.Publish(ctx, subject, b)
@@ -96,15 +102,22 @@ func (r *region3) rate(d time.Duration) float64 {
 }
 
 // pump publishes on a new connection: a message each time, or as fast as it may.
-func (r *region3) pump(n int, id string, each time.Duration) {
+func (r *region3) pump(n int, id string, each time.Duration) { r.pumpOf(n, id, each, "x") }
+
+// pumpBytes publishes messages of a size as fast as it may.
+func (r *region3) pumpBytes(n int, id string, size int) {
+	r.pumpOf(n, id, 0, strings.Repeat("x", size))
+}
+
+func (r *region3) pumpOf(n int, id string, each time.Duration, payload string) {
 	c := r.at[n].dial("mqtt").mustConnect(hello(id))
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			b := packet.Append(nil, c.v, publish("t", "x", 0), 0)
-			if each == 0 {
+			b := packet.Append(nil, c.v, publish("t", payload, 0), 0)
+			if each == 0 && len(payload) == 1 {
 				b = []byte(strings.Repeat(string(b), 50))
 			}
 			if _, err := c.c.Write(b); err != nil {

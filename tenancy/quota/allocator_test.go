@@ -60,6 +60,10 @@ func TestScripts(t *testing.T) {
 				for _, a := range d.CmdArgs {
 					_, _ = fmt.Sscan(a.Vals[0], &find(a.Key).offer)
 				}
+			case "size": // NAME=PIECE...
+				for _, a := range d.CmdArgs {
+					_, _ = fmt.Sscan(a.Vals[0], &find(a.Key).size)
+				}
 			case "run": // DURATION
 				past, err := time.ParseDuration(d.CmdArgs[0].Key)
 				if err != nil {
