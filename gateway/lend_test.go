@@ -64,7 +64,7 @@ func startThree(t *testing.T, limits func(l *tenancy.Limits)) *region3 {
 			w.dir.edit("acme", func(t *tenancy.Tenant) { limits(&t.Limits) })
 		})
 	}
-	time.Sleep(1250 * time.Millisecond) // until they have met
+	time.Sleep(1550 * time.Millisecond) // until they have met
 	return r
 }
 
