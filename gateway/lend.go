@@ -19,16 +19,6 @@ import (
 	"github.com/manormq/manor/tenancy/quota/usage"
 )
 
-const (
-	// enterWait is how long a CONNECT waits for the other gateways when this one has
-	// as many connections of the tenant as it may: they hold what is free.
-	enterWait = 1500 * time.Millisecond
-	// lookAgain is how often who waits for them looks.
-	lookAgain = 25 * time.Millisecond
-	// lendWaiters bounds how many CONNECTs do so.
-	lendWaiters = 1024
-)
-
 // lending is this gateway's part of the quotas that gateways share. Locks: registry.mu,
 // then lending.mu.
 type lending struct {
@@ -90,48 +80,6 @@ func (l *lending) most(tenant string, limit int64) int64 {
 		return limit
 	}
 	return min(limit, int64(math.Floor(l.lent(tenant, quota.Connections)*float64(limit)+1e-6)))
-}
-
-// waiter counts a CONNECT that waits for the other gateways, unless too many do.
-func (l *lending) waiter() (done func(), ok bool) {
-	if l.waiting.Add(1) > lendWaiters {
-		l.waiting.Add(-1)
-		return nil, false
-	}
-	return func() { l.waiting.Add(-1) }, true
-}
-
-// enterTenant makes c one of its tenant's connections, if the tenant may have one more.
-// If this gateway has as many as it may and others could have some that are free, it
-// waits for those.
-func (c *connection) enterTenant(t *turn, s *tenantState, limit int64) bool {
-	g := c.gw
-	try := func() (in, all bool) {
-		most := g.lending.most(s.tenant, limit)
-		if g.registry.enter(s, most, c) {
-			g.touch(s)
-			return true, true
-		}
-		g.waits(s, quota.Connections)
-		return false, most >= limit
-	}
-	in, all := try()
-	if in || all {
-		return in
-	}
-	done, ok := g.lending.waiter()
-	if !ok {
-		return false
-	}
-	defer done()
-	t.freeSlot()
-	for end := time.Now().Add(enterWait); time.Now().Before(end); {
-		time.Sleep(lookAgain)
-		if in, _ := try(); in {
-			return true
-		}
-	}
-	return false
 }
 
 // lend tells the other gateways what is used here, and takes what they leave, until ctx

@@ -227,8 +227,13 @@ func TestConnectionsOfThreeGateways(t *testing.T) {
 		}
 		in = append(in, x.c)
 	}
+	time.Sleep(2 * quota.Interval) // all gateways have told it
+	begin := time.Now()
 	if _, k := connect(1, "one-more"); k.Reason != mqtt.QuotaExceeded || !strings.Contains(k.ReasonString, "connections") {
 		t.Errorf("the 13th: CONNACK %s %q", k.Reason, k.ReasonString)
+	}
+	if took := time.Since(begin); took > 1200*time.Millisecond {
+		t.Errorf("the 13th is refused after %s, expected half a second: all are known to be used", took)
 	}
 	asker := usage.New(r.bus)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -258,4 +263,19 @@ func TestConnectionsOfThreeGateways(t *testing.T) {
 		}
 		return err == nil && near <= 1 && reached == 1
 	})
+}
+
+// A CONNECT that would have to wait for too long with what its gateway has of the rate
+// tells the others so, and is let in with what they leave.
+func TestConnectRateOfThreeGateways(t *testing.T) {
+	t.Parallel()
+	r := startThree(t, func(l *tenancy.Limits) { l.ConnectRate = 1 })
+	for i := range 2 {
+		// The bucket of a third of 1 a second has one; the next would come in 3 s.
+		p := hello(fmt.Sprint("c-", i))
+		p.Version = packet.V5
+		if k := r.at[0].dial("mqtt").connect(p); k.Reason != mqtt.Success {
+			t.Errorf("CONNECT %d: %s %q", i, k.Reason, k.ReasonString)
+		}
+	}
 }

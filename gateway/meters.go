@@ -19,6 +19,8 @@ type meters struct {
 	waited [quota.Kinds]atomic.Bool   // since the last look: somebody had to wait
 	// sleeping is how many clients wait for a rate right now.
 	sleeping [quota.Kinds]atomic.Int64
+	// entering is how many CONNECTs wait for what other gateways hold.
+	entering atomic.Int64
 	// open is how many connections were let in and are there.
 	open atomic.Int64
 	// limits are the tenant's; nil before they are known.
@@ -62,9 +64,6 @@ func (g *Gateway) count(s *tenantState, k quota.Kind, n int) {
 
 // waits notes that a client of the tenant had to wait, or was refused.
 func (g *Gateway) waits(s *tenantState, k quota.Kind) {
-	if s == nil {
-		return
-	}
 	s.meters.waited[k].Store(true)
 	g.touch(s)
 }

@@ -320,6 +320,17 @@ func (l *loan) sum() (used float64, waits bool) {
 	return used, waits
 }
 
+// Full reports whether all gateways together use all of a resource, by what they have told
+// last: it may be an Interval old.
+func (a *Allocator) Full(r Resource) bool {
+	l := a.loans[r]
+	if l == nil {
+		return false
+	}
+	used, _ := l.sum()
+	return used >= 1-tiny
+}
+
 // leads reports whether this gateway tells of crossings: the first of all.
 func (a *Allocator) leads() bool {
 	for id := range a.heard {

@@ -239,6 +239,27 @@ func TestWhatIsFarBelowIsNotSpokenOf(t *testing.T) {
 	}
 }
 
+// What all use together is known from what they tell.
+func TestFull(t *testing.T) {
+	a := quota.New("gw-1")
+	r := quota.Resource{Tenant: "acme", Kind: quota.Connections}
+	hear := func(from string, used float64) {
+		a.Hear(start, &quota.Report{From: from, Claims: []quota.Claim{{Resource: r, Need: quota.Need{Used: used, Want: used, Unit: 0.01}, Held: used}}})
+	}
+	if a.Full(r) {
+		t.Error("full before anything was told")
+	}
+	for i, x := range []struct {
+		from string
+		used float64
+		full bool
+	}{{"gw-1", 0.3, false}, {"gw-2", 0.69, false}, {"gw-3", 0.01, true}, {"gw-2", 0.68, false}} {
+		if hear(x.from, x.used); a.Full(r) != x.full {
+			t.Errorf("report %d: full %v, expected %v", i, a.Full(r), x.full)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	r := quota.Report{From: "gw-1", Claims: []quota.Claim{{Resource: quota.Resource{Tenant: "acme", Kind: 2}, Need: quota.Need{Used: 0.5, Want: 1, Waits: true}, Held: 0.5}}}
 	f.Add(r.Encode()[0])
