@@ -180,7 +180,7 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 		return r
 	}
 	state := g.registry.state(tenant.ID)
-	if r := c.admitRate(t, tenant); r.Reason.Failed() {
+	if r := c.admitRate(t, tenant, state); r.Reason.Failed() {
 		state.refused.Add(1)
 		return r
 	}

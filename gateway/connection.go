@@ -138,9 +138,9 @@ type connection struct {
 	stranger bool
 
 	// delivered counts the messages that were appended since the last write.
-	// uncredited: the broker is granted nothing until a timer fires.
-	delivered  int
-	uncredited bool
+	delivered int
+	// sleeps are its waits for rates; nil before the first.
+	sleeps *sleeps
 
 	tooLarge []uint16 // packet ids of which the broker must hear
 	// warnings of this connection that the log has: of publishes that were not
@@ -251,6 +251,9 @@ func (c *connection) endLocked(cl conn.Close) {
 		c.awaits.Store(false)
 	}
 	c.wakeLocked()
+	if c.sleeps != nil {
+		c.sleeps.out.end()
+	}
 	c.markLocked()
 	c.count(cl)
 	if known {
@@ -285,6 +288,9 @@ func (c *connection) wakeLocked() {
 		return
 	}
 	c.paused = false
+	if c.sleeps != nil {
+		c.sleeps.in.end()
+	}
 	if !c.stalled {
 		// It was not read; its silence begins now, not when who is woken gets to
 		// run.

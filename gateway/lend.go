@@ -19,18 +19,6 @@ import (
 	"github.com/manormq/manor/tenancy/quota/usage"
 )
 
-const (
-	// enterWait is how long a CONNECT waits for the other gateways when this one has
-	// as many connections of the tenant as it may: they hold what is free.
-	enterWait = 1500 * time.Millisecond
-	// lookAgain is how often who waits for them looks.
-	lookAgain = 25 * time.Millisecond
-	// lendWaiters bounds how many CONNECTs do so.
-	lendWaiters = 1024
-	// wakeGrowth is from what growth on those that wait for a rate are woken.
-	wakeGrowth = 1.1
-)
-
 // lending is this gateway's part of the quotas that gateways share. Locks: registry.mu,
 // then lending.mu.
 type lending struct {
@@ -92,48 +80,6 @@ func (l *lending) most(tenant string, limit int64) int64 {
 		return limit
 	}
 	return min(limit, int64(math.Floor(l.lent(tenant, quota.Connections)*float64(limit)+1e-6)))
-}
-
-// waiter counts a CONNECT that waits for the other gateways, unless too many do.
-func (l *lending) waiter() (done func(), ok bool) {
-	if l.waiting.Add(1) > lendWaiters {
-		l.waiting.Add(-1)
-		return nil, false
-	}
-	return func() { l.waiting.Add(-1) }, true
-}
-
-// enterTenant makes c one of its tenant's connections, if the tenant may have one more.
-// If this gateway has as many as it may and others could have some that are free, it
-// waits for those.
-func (c *connection) enterTenant(t *turn, s *tenantState, limit int64) bool {
-	g := c.gw
-	try := func() (in, all bool) {
-		most := g.lending.most(s.tenant, limit)
-		if g.registry.enter(s, most, c) {
-			g.touch(s)
-			return true, true
-		}
-		g.waits(s, quota.Connections)
-		return false, most >= limit
-	}
-	in, all := try()
-	if in || all {
-		return in
-	}
-	done, ok := g.lending.waiter()
-	if !ok {
-		return false
-	}
-	defer done()
-	t.freeSlot()
-	for end := time.Now().Add(enterWait); time.Now().Before(end); {
-		time.Sleep(lookAgain)
-		if in, _ := try(); in {
-			return true
-		}
-	}
-	return false
 }
 
 // lend tells the other gateways what is used here, and takes what they leave, until ctx
@@ -222,6 +168,9 @@ func (g *Gateway) settle(ctx context.Context, now time.Time) {
 		if x.sample(past, l.allocator, needs) {
 			x.state.meters.look = nil
 			x.state.meters.looked.Store(false)
+			if x.state.meters.waiting() {
+				g.touch(x.state) // one that has just begun, and seen that it was looked at
+			}
 			continue
 		}
 		kept = append(kept, x)
@@ -235,7 +184,7 @@ func (g *Gateway) settle(ctx context.Context, now time.Time) {
 	l.mu.Unlock()
 
 	g.report(ctx, &step.Report)
-	g.relend(now, &step, needs)
+	g.relend(now, &step)
 	for _, c := range step.Crossed {
 		g.tellCrossing(now, &c)
 	}
@@ -261,7 +210,7 @@ func (g *Gateway) touchSpoken() {
 
 // relend has the throttles follow what is lent, and wakes who waits where that is
 // clearly more.
-func (g *Gateway) relend(now time.Time, step *quota.Step, needs map[quota.Resource]quota.Need) {
+func (g *Gateway) relend(now time.Time, step *quota.Step) {
 	if step.All {
 		g.registry.reshareAll(now, &g.lending)
 	}
@@ -270,44 +219,47 @@ func (g *Gateway) relend(now time.Time, step *quota.Step, needs map[quota.Resour
 			g.registry.reshare(now, r.Tenant, &g.lending)
 		}
 	}
-	woken := map[string]bool{}
-	for r, d := range needs {
-		if d.Waits && r.Kind != quota.Connections && !woken[r.Tenant] && g.lending.grown(r, g.registry.known(r.Tenant)) {
-			woken[r.Tenant] = true
-			g.wakeLent(r.Tenant)
-		}
+	grown := g.lending.grown()
+	for _, tenant := range grown {
+		g.wakeLent(tenant)
 	}
-	if len(woken) > 0 {
+	if len(grown) > 0 {
 		g.flush()
 	}
 }
 
-// grown reports whether clearly more of a resource is lent than when its clients were
-// woken last.
-func (l *lending) grown(r quota.Resource, s *tenantState) bool {
+// grown returns the tenants whose clients wait for a rate of which clearly more is lent
+// than when their waits began.
+func (l *lending) grown() (tenants []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s == nil || s.meters.look == nil {
-		return false
+	for _, x := range l.looks {
+		any := false
+		for k := range quota.Kinds {
+			if x.state.meters.sleeping[k].Load() > 0 && x.meters[k].Grown(l.allocator.Lent(quota.Resource{Tenant: x.state.tenant, Kind: k})) {
+				any = true
+			}
+		}
+		if any {
+			tenants = append(tenants, x.state.tenant)
+		}
 	}
-	woken := &s.meters.look.woken[r.Kind]
-	lent, before := l.allocator.Lent(r), *woken
-	if lent >= before && lent < before*wakeGrowth {
-		return false
-	}
-	*woken = lent
-	return lent > before
+	return tenants
 }
 
-// wakeLent has the connections of a tenant look again whether they must wait, which
-// they do for as long as they had to when less was lent. The caller flushes.
+// wakeLent has the connections of a tenant that wait for what gateways share look again
+// whether they must, which they do for as long as they had to when less was lent. The
+// caller flushes.
 func (g *Gateway) wakeLent(tenant string) {
 	for _, c := range g.registry.of(tenant) {
 		c.mu.Lock()
-		if c.opened && !c.ending {
-			c.uncredited = false
-			c.wakeLocked()
-			c.markLocked()
+		if c.sleeps != nil && !c.ending {
+			if c.sleeps.in.lent() {
+				c.wakeLocked()
+			}
+			if c.sleeps.out.lent() {
+				c.creditAgainLocked()
+			}
 		}
 		c.mu.Unlock()
 	}

@@ -22,14 +22,20 @@ import (
 	"github.com/manormq/manor/tenancy/quota/usage"
 )
 
-// wire is one gateway's way to the bus, which may be cut: nothing of it comes out.
+// wire is one gateway's way to the bus, which may be cut: nothing of it comes out. What
+// comes out may be late by so many nanoseconds.
 type wire struct {
 	bus.Bus
-	cut atomic.Bool
+	cut  atomic.Bool
+	late atomic.Int64
 }
 
 func (w *wire) Publish(ctx context.Context, subject string, b []byte) error {
 	if w.cut.Load() {
+		return nil
+	}
+	if late := time.Duration(w.late.Load()); late > 0 {
+		time.AfterFunc(late, func() { _ = w.Bus.Publish(context.WithoutCancel(ctx), subject, b) })
 		return nil
 	}
 	return w.Bus.Publish(ctx, subject, b)
@@ -58,7 +64,7 @@ func startThree(t *testing.T, limits func(l *tenancy.Limits)) *region3 {
 			w.dir.edit("acme", func(t *tenancy.Tenant) { limits(&t.Limits) })
 		})
 	}
-	time.Sleep(1250 * time.Millisecond) // until they have met
+	time.Sleep(1550 * time.Millisecond) // until they have met
 	return r
 }
 
@@ -96,15 +102,22 @@ func (r *region3) rate(d time.Duration) float64 {
 }
 
 // pump publishes on a new connection: a message each time, or as fast as it may.
-func (r *region3) pump(n int, id string, each time.Duration) {
+func (r *region3) pump(n int, id string, each time.Duration) { r.pumpOf(n, id, each, "x") }
+
+// pumpBytes publishes messages of a size as fast as it may.
+func (r *region3) pumpBytes(n int, id string, size int) {
+	r.pumpOf(n, id, 0, strings.Repeat("x", size))
+}
+
+func (r *region3) pumpOf(n int, id string, each time.Duration, payload string) {
 	c := r.at[n].dial("mqtt").mustConnect(hello(id))
 	ended := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			b := packet.Append(nil, c.v, publish("t", "x", 0), 0)
-			if each == 0 {
+			b := packet.Append(nil, c.v, publish("t", payload, 0), 0)
+			if each == 0 && len(payload) == 1 {
 				b = []byte(strings.Repeat(string(b), 50))
 			}
 			if _, err := c.c.Write(b); err != nil {
@@ -214,8 +227,13 @@ func TestConnectionsOfThreeGateways(t *testing.T) {
 		}
 		in = append(in, x.c)
 	}
+	time.Sleep(2 * quota.Interval) // all gateways have told it
+	begin := time.Now()
 	if _, k := connect(1, "one-more"); k.Reason != mqtt.QuotaExceeded || !strings.Contains(k.ReasonString, "connections") {
 		t.Errorf("the 13th: CONNACK %s %q", k.Reason, k.ReasonString)
+	}
+	if took := time.Since(begin); took > 1200*time.Millisecond {
+		t.Errorf("the 13th is refused after %s, expected half a second: all are known to be used", took)
 	}
 	asker := usage.New(r.bus)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -245,4 +263,19 @@ func TestConnectionsOfThreeGateways(t *testing.T) {
 		}
 		return err == nil && near <= 1 && reached == 1
 	})
+}
+
+// A CONNECT that would have to wait for too long with what its gateway has of the rate
+// tells the others so, and is let in with what they leave.
+func TestConnectRateOfThreeGateways(t *testing.T) {
+	t.Parallel()
+	r := startThree(t, func(l *tenancy.Limits) { l.ConnectRate = 1 })
+	for i := range 2 {
+		// The bucket of a third of 1 a second has one; the next would come in 3 s.
+		p := hello(fmt.Sprint("c-", i))
+		p.Version = packet.V5
+		if k := r.at[0].dial("mqtt").connect(p); k.Reason != mqtt.Success {
+			t.Errorf("CONNECT %d: %s %q", i, k.Reason, k.ReasonString)
+		}
+	}
 }

@@ -17,6 +17,10 @@ import (
 type meters struct {
 	used   [quota.Kinds]atomic.Uint64 // for ever; not of quota.Connections
 	waited [quota.Kinds]atomic.Bool   // since the last look: somebody had to wait
+	// sleeping is how many clients wait for a rate right now.
+	sleeping [quota.Kinds]atomic.Int64
+	// entering is how many CONNECTs wait for what other gateways hold.
+	entering atomic.Int64
 	// open is how many connections were let in and are there.
 	open atomic.Int64
 	// limits are the tenant's; nil before they are known.
@@ -32,8 +36,6 @@ type meters struct {
 type look struct {
 	state  *tenantState
 	meters [quota.Kinds]quota.Meter
-	// woken is the part that was lent when connections were woken last.
-	woken [quota.Kinds]float64
 }
 
 // fresh are the tenants that have begun to use something. It is safe for concurrent use.
@@ -62,11 +64,25 @@ func (g *Gateway) count(s *tenantState, k quota.Kind, n int) {
 
 // waits notes that a client of the tenant had to wait, or was refused.
 func (g *Gateway) waits(s *tenantState, k quota.Kind) {
-	if s == nil {
-		return
-	}
 	s.meters.waited[k].Store(true)
 	g.touch(s)
+}
+
+// sleeps notes that a client of the tenant has to wait for a rate, and returns what counts
+// those that do, for as long as they do.
+func (g *Gateway) sleeps(s *tenantState, k quota.Kind) *atomic.Int64 {
+	g.waits(s, k)
+	return &s.meters.sleeping[k]
+}
+
+// waiting reports whether a client waits, or has since the last look.
+func (m *meters) waiting() bool {
+	for k := range quota.Kinds {
+		if m.waited[k].Load() || m.sleeping[k].Load() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // metered counts what one turn has taken from c: with rates what they were charged
@@ -95,7 +111,7 @@ func (l *look) sample(past time.Duration, a *quota.Allocator, needs map[quota.Re
 	}
 	idle = true
 	for k := range quota.Kinds {
-		waits := m.waited[k].Load() && m.waited[k].Swap(false)
+		waits := m.waited[k].Load() && m.waited[k].Swap(false) || m.sleeping[k].Load() > 0
 		var d quota.Need
 		if k == quota.Connections {
 			if limits[k] <= 0 {

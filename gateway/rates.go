@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -101,9 +102,8 @@ func (g *Gateway) rerateOne(c *connection, t *tenancy.Tenant) {
 		return // what admits it sets its rates, and has it looked at again
 	}
 	c.setRates(t, c.session())
-	c.uncredited = false
 	c.wakeLocked()
-	c.markLocked()
+	c.creditAgainLocked()
 }
 
 // allowance is what one turn may pass, by the connection's own rates and those of
@@ -203,18 +203,15 @@ func (c *connection) throttledLocked(head byte) bool {
 	if may, _ := a.packet(head, c.m.Version(), 0, 0); may && (!over || a.shed || a.drop) {
 		return false
 	}
-	wait, q := c.waitOf(r, slow, now)
+	wait, q, of := c.waitOf(r, slow, now)
 	c.slowed(q)
-	time.AfterFunc(max(wait, shortestWait), func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.wakeLocked()
-	})
+	c.throttleInLocked(now, max(wait, shortestWait), of)
 	return true
 }
 
-// waitOf is how long c has to wait, and for what.
-func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (wait time.Duration, q rateQuota) {
+// waitOf is how long c has to wait, and for what; of counts who waits for the same quota
+// that gateways share, nil if it is none.
+func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (wait time.Duration, q rateQuota, of *atomic.Int64) {
 	q = publishRateClient
 	if r != nil {
 		var byBytes bool
@@ -222,7 +219,7 @@ func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (w
 		if all, allBytes := r.shared.in.Wait(now); all > wait {
 			wait, byBytes, q = all, allBytes, publishRate
 			r.shared.in.Slow(now)
-			c.gw.waits(c.state, kindOf(quota.PublishRate, quota.BytesInRate, allBytes))
+			of = c.gw.sleeps(c.state, kindOf(quota.PublishRate, quota.BytesInRate, allBytes))
 		}
 		if byBytes {
 			q++ // the one of the bytes comes after that of the messages
@@ -230,10 +227,10 @@ func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (w
 	}
 	if slow != nil {
 		if w, _ := slow.Wait(now); w > wait {
-			wait, q = min(w, slowLook), overloadIn
+			wait, q, of = min(w, slowLook), overloadIn, nil
 		}
 	}
-	return wait, q
+	return wait, q, of
 }
 
 // creditLocked is conn.Credit within the rates out: who is over one is written
@@ -243,15 +240,16 @@ func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
 	if r == nil {
 		return c.m.Credit(backlog)
 	}
-	if c.uncredited {
+	if c.sleeps != nil && c.sleeps.out.asleep() {
 		return 0, false
 	}
 	now := time.Now()
 	wait, _ := r.out.Wait(now)
 	q := bytesOutRateClient
+	var of *atomic.Int64
 	if all, allBytes := r.shared.out.Wait(now); all > wait {
 		wait, q = all, deliveryRate
-		c.gw.waits(c.state, kindOf(quota.DeliveryRate, quota.BytesOutRate, allBytes))
+		of = c.gw.sleeps(c.state, kindOf(quota.DeliveryRate, quota.BytesOutRate, allBytes))
 		if allBytes {
 			q = bytesOutRate
 		}
@@ -260,16 +258,7 @@ func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
 		return c.m.Credit(backlog)
 	}
 	c.slowed(q)
-	c.uncredited = true
-	time.AfterFunc(max(wait, shortestWait), func() {
-		c.mu.Lock()
-		c.uncredited = false
-		if !c.told {
-			c.markLocked()
-		}
-		c.mu.Unlock()
-		c.gw.flush()
-	})
+	c.throttleOutLocked(now, max(wait, shortestWait), of)
 	return 0, false
 }
 

@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// connectDelay is up to how long a CONNECT waits for its turn.
-	connectDelay = time.Second
 	// connectBurst is how many seconds' worth of CONNECTs may come at once.
 	connectBurst = 5
 	// ratesKept is for how long a tenant without connections keeps its buckets at
@@ -116,16 +114,13 @@ func (s *tenantRates) paid(now time.Time) bool {
 
 // admitRate holds a CONNECT to the rates of its tenant and client id: it waits a
 // little, and is refused if that is not enough.
-func (c *connection) admitRate(turn *turn, t *tenancy.Tenant) conn.Refusal {
+func (c *connection) admitRate(turn *turn, t *tenancy.Tenant, s *tenantState) conn.Refusal {
 	g, now := c.gw, time.Now()
 	var wait time.Duration
 	over := connectRate
 	shared := g.registry.ratesOf(t.ID, &t.Limits, now, &g.lending)
 	if t.Limits.ConnectRate >= 0 {
-		wait, now = g.connectWait(turn, shared, now)
-		if wait > 0 {
-			g.waits(c.gw.registry.known(t.ID), quota.ConnectRate)
-		}
+		wait, now = g.connectWait(turn, s, shared, now)
 	}
 	var own *throttle.Throttle
 	if t.Limits.ConnectRateClient >= 0 && c.clientID != "" {
@@ -150,7 +145,7 @@ func (c *connection) admitRate(turn *turn, t *tenancy.Tenant) conn.Refusal {
 	}
 	g.load.connected(now)
 	shared.connects.Spend(now, 1, 0)
-	g.count(g.registry.known(t.ID), quota.ConnectRate, 1)
+	g.count(s, quota.ConnectRate, 1)
 	if own != nil {
 		own.Spend(now, 1, 0)
 	}
@@ -159,28 +154,6 @@ func (c *connection) admitRate(turn *turn, t *tenancy.Tenant) conn.Refusal {
 		time.Sleep(wait)
 	}
 	return conn.Refusal{}
-}
-
-// connectWait is how long a CONNECT has to wait for the rate of its tenant. If that is
-// too long, because other gateways have most of the rate, it waits until they have left
-// some, for as long as a CONNECT may wait.
-func (g *Gateway) connectWait(turn *turn, shared *tenantRates, now time.Time) (wait time.Duration, later time.Time) {
-	wait, _ = shared.connects.Wait(now)
-	if wait <= connectDelay || g.alone() {
-		return wait, now
-	}
-	done, ok := g.lending.waiter()
-	if !ok {
-		return wait, now
-	}
-	defer done()
-	turn.freeSlot()
-	for end := now.Add(connectDelay); now.Before(end) && wait > connectDelay; {
-		time.Sleep(lookAgain)
-		now = time.Now()
-		wait, _ = shared.connects.Wait(now)
-	}
-	return wait, now
 }
 
 // clientRate is the CONNECT throttle under a name. The least recently used ones

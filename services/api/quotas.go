@@ -12,7 +12,7 @@ import (
 // quota that is not here is kept and shown, but holds nowhere yet. Whoever
 // enforces one more adds it. docs/quotas.md is written from this table.
 var enforcement = map[string]string{
-	"connections":           "gateway, CONNECT: waits up to 1.5 s for what other gateways hold, then refused with 0x97. Of all gateways together, never more",
+	"connections":           "gateway, CONNECT: waits up to 1.5 s for what other gateways hold (0.5 s if they say that all is used; at each gateway 64 of a tenant do), then refused with 0x97. Of all gateways together, while they hear each other (below)",
 	"connect_rate":          "gateway, CONNECT with the right password: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Of all gateways together",
 	"connect_rate_client":   "gateway, CONNECT with the same client identifier: as connect_rate",
 	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Of all gateways together",
@@ -105,11 +105,22 @@ gateways tell each other four times a second what they use and want.
 
 - A rate is at most 4% more than the limit, which is what gateways without a client of the tenant may use at once; what passes is 95% of the limit at least while clients want more.
   Demand that moves to another gateway is served there in 1 to 2 s. What may come at once, a second's worth (of connects five), is divided as the rate is.
-- There are never more ` + "`connections`" + ` than the limit, unless reports are lost. A CONNECT at a gateway that has used up its part waits up to 1.5 s for what others hold and do not use.
+- While the gateways hear each other in time there are not more ` + "`connections`" + ` than the limit; where not is below. A CONNECT at a gateway that has used up its part waits up to 1.5 s for what others hold
+  and do not use, and half a second if all is used. At one gateway 64 CONNECTs of a tenant may wait so, or for ` + "`connect_rate`" + `; further ones are refused at once.
+- A client that waits for a rate is woken when its gateway has got clearly more of it.
 - Very small limits are coarse: each gateway lets one message, or CONNECT, pass at once.
 - A gateway that dies has its part for 2 s more; one that stops gives it back at once.
-- While the bus is away every gateway goes on with the part that it had: never nothing, never everything. One that has just started without it takes a third. One that alone is cut off keeps its part
-  although the others take that too after 2 s, because they cannot know that it lives: until it is back there may be as much more as it had.
+- While the bus is away for all, every gateway goes on with the part that it had: never nothing, never everything.
+
+There may be more than a limit when gateways do not hear each other, or late. A rate is back at the limit some seconds after they do again; connections that were let in meanwhile stay, and
+once the gateways have heard each other nobody else is let in while there are more than the limit.
+
+| case | how much there may be |
+|---|---|
+| a gateway alone is cut off from the bus | it keeps its part, and after 2 s the others take that too, because they cannot know that it lives: the limit and what it had, at most twice the limit |
+| the bus is split | each side takes the whole limit after 2 s: as many times the limit as there are sides |
+| reports are later than about 125 ms, or lost | rates: some percent for as long as it lasts. Connections: what was free, divided by the number of gateways, more for each late one |
+| gateways start while the bus is away | each that has never heard itself takes a third after 2 s: three have the limit, n of them n/3 of it, beside what those have that were there before. When the bus comes each keeps its third for a second, in which it hears the others, and then all have the limit |
 
 ## Usage, headroom, and events
 

@@ -4,9 +4,11 @@ package events
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/manormq/manor/infra/errs"
 )
 
 // pruneEvery is how often what is too old is looked for, and prunePause the pause
@@ -37,7 +39,9 @@ func (l *Log) Run(ctx context.Context, days DaysOf, log *slog.Logger) error {
 	}
 }
 
-// Prune removes the events that are older than their tenants keep them.
+// Prune removes the events that are older than their tenants keep them. It ends with the
+// first error Unavailable: the bus is away for all of them. Of others, which are of one
+// tenant, it returns the first, and says of how many tenants there are some.
 func (l *Log) Prune(ctx context.Context, now time.Time, days DaysOf) error {
 	of, err := days(ctx)
 	if err != nil {
@@ -47,17 +51,29 @@ func (l *Log) Prune(ctx context.Context, now time.Time, days DaysOf) error {
 	if err != nil {
 		return err
 	}
-	var all error
+	var first error
+	failed := 0
 	for tenant, n := range of {
 		if n < 0 || n >= Days { // the stream itself
 			continue
 		}
-		all = errors.Join(all, s.Remove(ctx, tenant+".*", now.Add(-time.Duration(n)*24*time.Hour)))
+		err := s.Remove(ctx, tenant+".*", now.Add(-time.Duration(n)*24*time.Hour))
+		switch {
+		case errs.Is(err, errs.Unavailable):
+			return err
+		case err != nil:
+			if failed++; first == nil {
+				first = fmt.Errorf("of %s: %w", tenant, err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(prunePause):
 		}
 	}
-	return all
+	if first != nil {
+		return fmt.Errorf("the old events of %d tenants are not removed; the first error is %w", failed, first)
+	}
+	return nil
 }

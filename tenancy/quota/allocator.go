@@ -12,9 +12,13 @@ const (
 	Interval = 250 * time.Millisecond
 	// lease is how long a gateway that is not heard of keeps its parts.
 	lease = 2 * time.Second
-	// joining is how long a gateway listens before it takes its part of what nobody
-	// has spoken of: all the others have spoken by then.
+	// joining is how long a gateway listens, from when its own reports come back, before
+	// it takes its part of what nobody has spoken of: all the others have spoken by then,
+	// also those to which the bus has come back later.
 	joining = 4 * Interval
+	// hearing is how long one that has just started, and has almost nothing, listens
+	// before it takes what the others leave: each has spoken once, and its clients wait.
+	hearing = 2 * Interval
 	// cooling is for how long a resource is spoken of after nobody wanted much of it.
 	cooling = 5 * time.Second
 	// repeated is how often a claim is told again that has not changed.
@@ -41,6 +45,8 @@ type Allocator struct {
 	single bool
 	start  time.Time            // of the first Tick
 	echo   time.Time            // when an own report was heard last
+	since  time.Time            // since when those are heard: at first, or after the bus was away
+	late   bool                 // the bus was away before since, for longer than it takes to join
 	heard  map[string]time.Time // of each gateway, also this one
 	loans  map[Resource]*loan
 	cross  crossings
@@ -107,6 +113,7 @@ func (a *Allocator) Hear(now time.Time, r *Report) {
 			for id := range a.heard {
 				a.heard[id] = now
 			}
+			a.meet(now)
 		}
 		a.echo = now
 	}
@@ -123,9 +130,32 @@ func (a *Allocator) Hear(now time.Time, r *Report) {
 	}
 }
 
+// meet begins to listen to the others: the bus is there, at first or again.
+func (a *Allocator) meet(now time.Time) {
+	a.since, a.late = now, now.Sub(a.start) >= joining
+	if !a.echo.IsZero() || !a.late {
+		return
+	}
+	// It had a part that the others do not know of. Who is connected stays; more must be
+	// left by them first.
+	for r, l := range a.loans {
+		if r.Kind == Connections {
+			l.held, l.next = 0, 0
+		}
+	}
+}
+
+// joins reports whether this gateway may not have heard all the others yet.
+func (a *Allocator) joins(now time.Time) bool { return !a.single && now.Sub(a.since) < joining }
+
+// grows reports whether this gateway has heard enough of the others to raise its parts.
+func (a *Allocator) grows(now time.Time) bool {
+	return !a.joins(now) || !a.late && now.Sub(a.since) >= hearing
+}
+
 func (a *Allocator) lend(now time.Time, r Resource) *loan {
 	held := a.cold
-	if now.Sub(a.start) < joining && !a.single {
+	if !a.single && now.Sub(a.start) < joining || a.joins(now) && (!a.late || r.Kind == Connections) {
 		held = 0
 	}
 	l := &loan{held: held, next: held, claims: map[string]Claim{}, hot: now}
@@ -183,11 +213,14 @@ func (a *Allocator) Tick(now time.Time, needs map[Resource]Need) Step {
 		}
 		d, before := needs[r], l.held
 		if fresh {
-			a.move(r.Kind, l, &d)
+			a.move(r.Kind, l, &d, a.grows(now))
 			used, waits := l.sum()
 			if level := a.cross.look(now, r, used, waits); level != Below && leader {
 				s.Crossed = append(s.Crossed, Crossing{r, level, used})
 			}
+		}
+		if a.echo.IsZero() && now.Sub(a.start) > lease && l.held < a.cold {
+			l.held, l.next = a.cold, a.cold // nobody has ever been heard
 		}
 		if l.held != before {
 			s.Changed = append(s.Changed, r)
@@ -219,8 +252,10 @@ func (a *Allocator) count(now time.Time) (changed bool) {
 	case a.single:
 	case a.echo.IsZero() && now.Sub(a.start) > lease:
 		cold = min(alone, 1/float64(n))
-	case a.echo.IsZero() || now.Sub(a.start) < joining:
+	case a.echo.IsZero():
 		cold = floor
+	case a.joins(now):
+		cold = min(cold, 1/float64(n))
 	default:
 		cold = 1 / float64(n)
 	}
@@ -229,8 +264,8 @@ func (a *Allocator) count(now time.Time) (changed bool) {
 	return changed
 }
 
-// move brings what is held nearer to the share.
-func (a *Allocator) move(k Kind, l *loan, d *Need) {
+// move brings what is held nearer to the share; up only if it may grow.
+func (a *Allocator) move(k Kind, l *loan, d *Need, grow bool) {
 	ids := make([]string, 0, len(l.claims)+1)
 	for id := range l.claims {
 		ids = append(ids, id)
@@ -259,6 +294,9 @@ func (a *Allocator) move(k Kind, l *loan, d *Need) {
 		least = max(share, of[own])
 	}
 	room := 1 - others
+	if !grow {
+		room = min(room, l.held)
+	}
 	if k == Connections {
 		least = max(least, d.Used) // who is connected stays
 		l.held = max(l.held, min(l.next, room), d.Used)
@@ -280,6 +318,17 @@ func (l *loan) sum() (used float64, waits bool) {
 		waits = waits || c.Waits
 	}
 	return used, waits
+}
+
+// Full reports whether all gateways together use all of a resource, by what they have told
+// last: it may be an Interval old.
+func (a *Allocator) Full(r Resource) bool {
+	l := a.loans[r]
+	if l == nil {
+		return false
+	}
+	used, _ := l.sum()
+	return used >= 1-tiny
 }
 
 // leads reports whether this gateway tells of crossings: the first of all.

@@ -60,6 +60,10 @@ func TestScripts(t *testing.T) {
 				for _, a := range d.CmdArgs {
 					_, _ = fmt.Sscan(a.Vals[0], &find(a.Key).offer)
 				}
+			case "size": // NAME=PIECE...
+				for _, a := range d.CmdArgs {
+					_, _ = fmt.Sscan(a.Vals[0], &find(a.Key).size)
+				}
 			case "run": // DURATION
 				past, err := time.ParseDuration(d.CmdArgs[0].Key)
 				if err != nil {
@@ -232,6 +236,27 @@ func TestWhatIsFarBelowIsNotSpokenOf(t *testing.T) {
 	}
 	if got := a.Lent(quota.Resource{Tenant: "acme", Kind: quota.PublishRate}); got != 1.0/3 {
 		t.Errorf("lent %v of it, expected a third", got)
+	}
+}
+
+// What all use together is known from what they tell.
+func TestFull(t *testing.T) {
+	a := quota.New("gw-1")
+	r := quota.Resource{Tenant: "acme", Kind: quota.Connections}
+	hear := func(from string, used float64) {
+		a.Hear(start, &quota.Report{From: from, Claims: []quota.Claim{{Resource: r, Need: quota.Need{Used: used, Want: used, Unit: 0.01}, Held: used}}})
+	}
+	if a.Full(r) {
+		t.Error("full before anything was told")
+	}
+	for i, x := range []struct {
+		from string
+		used float64
+		full bool
+	}{{"gw-1", 0.3, false}, {"gw-2", 0.69, false}, {"gw-3", 0.01, true}, {"gw-2", 0.68, false}} {
+		if hear(x.from, x.used); a.Full(r) != x.full {
+			t.Errorf("report %d: full %v, expected %v", i, a.Full(r), x.full)
+		}
 	}
 }
 

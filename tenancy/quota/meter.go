@@ -25,6 +25,8 @@ const (
 	fade = 0.5
 	// quiescent is the rate below which nothing is used.
 	quiescent = 0.01
+	// wakeGrowth is from what growth on those that wait for a rate are woken.
+	wakeGrowth = 1.1
 	// most bounds what is said to be used and wanted, in limits.
 	most = 4
 )
@@ -46,6 +48,9 @@ type Meter struct {
 	// age is for how many samples something has been used; waited is for how many at a
 	// stretch somebody had to wait.
 	age, waited int
+	// woken is the least part from which those that wait may have computed for how long
+	// they must.
+	woken float64
 }
 
 // Rate is what was used lately, in a second.
@@ -54,11 +59,14 @@ func (m *Meter) Rate() float64 { return m.rate }
 // Idle reports whether there is nothing left to follow.
 func (m *Meter) Idle() bool { return m.rate < quiescent && m.want < tiny }
 
-// Sample notes what was used in the time past, and whether somebody waited, when the
-// part lent was lent. limit is in a second, and above 0.
+// Sample notes what was used in the time past, and whether somebody waited, or does still,
+// when the part lent was lent. limit is in a second, and above 0.
 func (m *Meter) Sample(past time.Duration, n uint64, waits bool, limit int64, lent float64) Need {
 	m.Count(past, n)
 	used := min(m.rate/float64(limit), most)
+	if !waits || m.woken == 0 || lent < m.woken {
+		m.woken = lent
+	}
 	m.waited++
 	switch {
 	case !waits:
@@ -72,6 +80,17 @@ func (m *Meter) Sample(past time.Duration, n uint64, waits bool, limit int64, le
 	}
 	m.want = min(max(m.want, headroom*used), most)
 	return Need{Used: used, Want: m.want, Waits: waits}
+}
+
+// Grown reports whether the part lent is clearly more than the one from which those that
+// wait have computed for how long. They are to be woken then: Grown takes it that they
+// compute it anew.
+func (m *Meter) Grown(lent float64) bool {
+	if m.woken == 0 || lent < m.woken*wakeGrowth {
+		return false
+	}
+	m.woken = lent
+	return true
 }
 
 // Count is Sample for what has no limit.

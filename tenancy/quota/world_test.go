@@ -33,13 +33,19 @@ type letter struct {
 	body []byte
 }
 
-// site is a gateway with its bucket, or its connections.
+// site is a gateway with its bucket and one client, or its connections.
 type site struct {
-	name         string
-	a            *quota.Allocator
-	meter        quota.Meter
-	offer        float64 // a second, or how many clients want to be connected
-	tokens       float64
+	name  string
+	a     *quota.Allocator
+	meter quota.Meter
+	offer float64 // a second, or how many clients want to be connected
+	// size is what passes at once: a piece that begins within the bucket may end beyond
+	// it, which is then in debt.
+	size   float64
+	tokens float64
+	// backlog is what the client has to say; until is when it looks again, if it must wait.
+	backlog      float64
+	until        time.Time
 	count        float64 // since the last tick, or of connections
 	passed       float64
 	waits        bool
@@ -59,7 +65,7 @@ func (w *world) resource() quota.Resource { return quota.Resource{Tenant: "acme"
 
 func (w *world) add() *site {
 	w.born++
-	s := &site{name: fmt.Sprintf("gw-%d", w.born), next: w.now.Add(time.Duration(w.random.Int64N(int64(quota.Interval))))}
+	s := &site{size: 1, name: fmt.Sprintf("gw-%d", w.born), next: w.now.Add(time.Duration(w.random.Int64N(int64(quota.Interval))))}
 	s.a, s.before = quota.New(s.name), w.now
 	w.sites = append(w.sites, s)
 	return s
@@ -103,18 +109,24 @@ func (w *world) tick(s *site) {
 	if w.kind == quota.Connections {
 		d = s.meter.SampleCount(int64(s.count), s.waits, int64(w.limit))
 	} else {
-		d = s.meter.Sample(past, uint64(s.count), s.waits, int64(w.limit), w.lent(s))
+		d = s.meter.Sample(past, uint64(s.count), s.waits || s.asleep(), int64(w.limit), w.lent(s))
 		s.count = 0
 	}
 	s.waits = false
 	t := s.a.Tick(w.now, map[quota.Resource]quota.Need{w.resource(): d})
+	if s.asleep() && s.meter.Grown(w.lent(s)) {
+		s.until = time.Time{}
+	}
 	for _, c := range t.Crossed {
 		w.told = append(w.told, fmt.Sprintf("%s tells of level %d", s.name, c.Level))
 	}
 	w.send(s, &t.Report)
 }
 
-// serve has the clients of s do for one step what they want, and may.
+func (s *site) asleep() bool { return !s.until.IsZero() }
+
+// serve has the clients of s do for one step what they want, and may. Who must wait
+// computes once for how long, as at a gateway.
 func (w *world) serve(s *site) {
 	lent := w.lent(s) * w.limit
 	if w.kind == quota.Connections {
@@ -124,11 +136,25 @@ func (w *world) serve(s *site) {
 		return
 	}
 	s.tokens = min(s.tokens+lent*step.Seconds(), max(lent, 1))
-	n := min(s.offer*step.Seconds(), s.tokens)
-	s.waits = s.waits || n < s.offer*step.Seconds()
-	s.tokens -= n
-	s.count += n
-	s.passed += n
+	if s.offer == 0 {
+		s.backlog, s.until = 0, time.Time{}
+		return
+	}
+	s.backlog = min(s.backlog+s.offer*step.Seconds(), s.offer/4+s.size)
+	if w.now.Before(s.until) {
+		return
+	}
+	s.until = time.Time{}
+	for ; s.backlog >= s.size && s.tokens >= 1; s.backlog -= s.size {
+		s.tokens -= s.size
+		s.count += s.size
+		s.passed += s.size
+	}
+	if s.backlog >= s.size {
+		s.waits = true
+		wait := time.Duration((1 - s.tokens) / lent * float64(time.Second))
+		s.until = w.now.Add(min(max(wait, 20*time.Millisecond), time.Minute))
+	}
 }
 
 // run lets time pass. each is called after every step.

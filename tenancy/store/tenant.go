@@ -282,7 +282,7 @@ func (s *Store) countTenants(ctx context.Context, o *Organization) (n int64, err
 }
 
 // EventDays says of each tenant for how many days the events of its clients are kept;
-// negative is for ever.
+// negative is for ever. Tenants whose record cannot be read are logged and left out.
 func (s *Store) EventDays(ctx context.Context) (map[string]int64, error) {
 	entries, _, err := bus.List(ctx, s.tenants, "", 1<<30)
 	if err != nil {
@@ -290,15 +290,24 @@ func (s *Store) EventDays(ctx context.Context) (map[string]int64, error) {
 	}
 	days := make(map[string]int64, len(entries))
 	for _, e := range entries {
-		var r tenancy.TenantRecord
-		if err := json.Unmarshal(e.Value, &r); err != nil {
-			return nil, errs.New(errs.Internal, "stored tenant %s: %w", e.Key, err)
-		}
-		limits, err := r.Limits()
+		n, err := eventDays(e.Value)
 		if err != nil {
-			return nil, err
+			s.log.Warn("the record of a tenant cannot be read: the events of its clients are kept", "tenant", e.Key, "error", err)
+			continue
 		}
-		days[e.Key] = limits.EventDays
+		days[e.Key] = n
 	}
 	return days, nil
+}
+
+func eventDays(record []byte) (int64, error) {
+	var r tenancy.TenantRecord
+	if err := json.Unmarshal(record, &r); err != nil {
+		return 0, errs.New(errs.Internal, "expected the record of a tenant: %w", err)
+	}
+	limits, err := r.Limits()
+	if err != nil {
+		return 0, err
+	}
+	return limits.EventDays, nil
 }

@@ -45,7 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 		"Quota": testQuota, "Overrides": testOverrides, "EnsureTenant": testEnsureTenant, "Partitions": testPartitions, "Keys": testKeys, "Once": testOnce, "Tickets": testTickets,
 		"KeyScope": testKeyScope, "KeyUse": testKeyUse, "KeyQuota": testKeyQuota, "Members": testMembers, "LastOwner": testLastOwner, "UsableOwner": testUsableOwner,
 		"Policies": testPolicies, "Sessions": testSessions, "Verification": testVerification, "Organization": testOrganization,
-		"Bans": testBans, "Flapped": testFlapped, "Domains": testDomains,
+		"Bans": testBans, "Flapped": testFlapped, "Domains": testDomains, "EventDays": testEventDays,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, open(t)) })
 	}
