@@ -79,11 +79,13 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 	if inMax == 0 {
 		inMax = 65535
 	}
-	s.step(se, &session.Event{Kind: session.Attach, Open: &session.Opening{
+	s.opening = session.Opening{
 		Present: present, Expiry: o.SessionExpiry, Will: will,
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
 		Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry,
-	}}, nil)
+	}
+	s.step(se, &session.Event{Kind: session.Attach, Open: &s.opening}, nil)
+	s.opening.Will = nil
 }
 
 // openAnother attaches a channel to a session of its own beside those that the
@@ -154,8 +156,10 @@ func shared[T comparable](m map[T]*T, v T) *T {
 	if len(m) >= maxShared {
 		clear(m)
 	}
-	m[v] = &v
-	return &v
+	p := new(T) // not &v, which would be made whether it is needed or not
+	*p = v
+	m[v] = p
+	return p
 }
 
 // takeOver closes the session's present connection for another one.
