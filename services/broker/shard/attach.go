@@ -122,7 +122,7 @@ func (s *Shard) refuseSession(ch *Channel, o *link.Open) bool {
 	switch t := ch.tenant; {
 	case o.SessionExpiry == 0:
 		return false
-	case o.Limits.Sessions >= 0 && t.sessions.Load()+s.others(t).sessions.Load() >= o.Limits.Sessions:
+	case o.Limits.Sessions >= 0 && s.everywhere(t, ofSessions, o.Limits.Sessions) >= o.Limits.Sessions:
 		text = "the tenant has as many persistent sessions as its quota persistent_sessions allows"
 	case s.storageFull(t, 1):
 		text = "the tenant stores as much as its quota storage_bytes allows: a session without an expiry could be had"
