@@ -8,6 +8,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/topic"
+	"github.com/manormq/manor/services/broker/session"
 )
 
 // quota is what bounds all sessions of the tenant together, as the last client said that
@@ -95,10 +96,11 @@ func (s *Shard) beyond(se *sess, subs []mqtt.Subscription) []mqtt.ReasonCode {
 }
 
 // noteRefused notes why the i-th filter of a SUBSCRIBE was refused.
-func (s *Shard) noteRefused(se *sess, refused []mqtt.ReasonCode, i int) {
+func (s *Shard) noteRefused(se *sess, ev *session.Event, i int) {
 	why := noteSubscriptionsClient
-	if refused != nil && refused[i] != 0 {
+	if ev.Refused != nil && ev.Refused[i] != 0 {
 		why = s.refusals[i]
 	}
 	s.note(se.tenant, se.ClientID, why, 1)
+	s.refusedBy(se, ev.Packet, why)
 }
