@@ -142,8 +142,11 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		c.pauseLocked(f.Bytes)
 		return
 	case link.DownNote:
+		if f.Note.Count > 0 {
+			c.tell(c.tenant, eventOf(f.Note))
+			return
+		}
 		c.m.Receive(nil, b, f)
-		c.tell(c.tenant, eventOf(f.Note))
 		return
 	default:
 	}

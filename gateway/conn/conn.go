@@ -99,7 +99,7 @@ type Conn struct {
 	granted      uint64 // the last UpCredit
 	held         []answer
 	subacks      map[uint16]partSuback
-	// noted is what the broker has said last of a refusal.
+	// noted names the quota of the acknowledgement that comes next; nil if none refuses.
 	noted *link.Note
 	// guards: messages may come that the grant does not allow, from what was
 	// subscribed, or was matched, before it held.

@@ -107,7 +107,9 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 			r.Resume = true
 			reasons, text, limit = merge(mine.reasons, reasons), mine.text, mine.limit
 		}
-		if n := c.noted; text == "" && n != nil && slices.Contains(subscriptionQuotas, n.Reason) && slices.Contains(reasons, mqtt.QuotaExceeded) {
+		n := c.noted
+		c.noted = nil
+		if text == "" && n != nil && slices.Contains(subscriptionQuotas, n.Reason) && slices.Contains(reasons, mqtt.QuotaExceeded) {
 			text, limit = n.Text, n.Reason
 		}
 		if text == "" && slices.Contains(reasons, mqtt.QuotaExceeded) {
@@ -143,7 +145,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 		dst = packet.AppendConnack(dst, c.version, k, int(c.limit))
 		r.Opened = true
 	case link.DownNote:
-		if slices.Contains(refusingQuotas, f.Note.Reason) {
+		if f.Note.Count == 0 {
 			c.noted = f.Note
 		}
 	case link.DownRefused, link.DownClose:
@@ -153,9 +155,6 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	}
 	return dst, r
 }
-
-// refusingQuotas are the reasons of notes that say why the next acknowledgement refuses.
-var refusingQuotas = append([]string{"subscriptions_client", "retained_quota", "retained_rate"}, subscriptionQuotas...)
 
 // subscriptionQuotas are the quotas of the whole tenant by which a broker refuses a
 // subscription.
@@ -194,6 +193,8 @@ func (c *Conn) deliver(dst []byte, m *mqtt.Message, f *link.DownFrame) (out []by
 
 func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 	var r Result
+	noted := c.noted
+	c.noted = nil
 	switch f.Ack {
 	case mqtt.Puback, mqtt.Pubrec:
 		kind := f.Ack - mqtt.Puback
@@ -208,8 +209,8 @@ func (c *Conn) ack(dst []byte, f *link.DownFrame) ([]byte, Result) {
 		text, limit := "", ""
 		if f.Reason == mqtt.QuotaExceeded {
 			text, limit = "the tenant has as much retained as its quotas retained_messages and retained_bytes allow", "retained_messages"
-			if n := c.noted; n != nil && n.Reason == "retained_rate" {
-				text, limit = n.Text, n.Reason
+			if noted != nil && noted.Reason == "retained_rate" {
+				text, limit = noted.Text, noted.Reason
 			}
 		}
 		dst = c.appendAck(dst, packet.PUBACK+packet.Type(kind), f.PacketID, f.Reason, text, limit)

@@ -246,7 +246,7 @@ func (b *Down) decode(f wire.Frame) error {
 		n := &Note{Dropped: f.Flags&flagYes != 0, Loose: f.Flags&flagLoose != 0, Count: r.U32(), Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Reason: r.String()}
 		n.Text = string(r.Rest())
 		out.Kind, out.Note, allowed = DownNote, n, flagYes|flagLoose
-		r.Bad = r.Bad || n.Count == 0
+		r.Bad = r.Bad || n.Loose && n.Count == 0
 	default:
 		return f.Malformed("a broker sends no such frame")
 	}

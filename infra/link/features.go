@@ -26,8 +26,11 @@ const (
 	// Limits.Tenant.
 	FeatureQuotas
 
+	// FeatureRefusals is of a gateway that takes DownNotes that only name a quota.
+	FeatureRefusals
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those

@@ -422,8 +422,9 @@ const (
 	// the channel was opened again. The broker goes on sending until DownMoved. It goes
 	// to gateways with FeatureMoves only.
 	DownPause
-	// DownNote is for the history of the tenant's clients, and names the quota of the
-	// refusal that follows on the channel. It goes to gateways with FeatureQuotas only.
+	// DownNote is for the history of the tenant's clients, and goes to gateways with
+	// FeatureQuotas only; or, to those with FeatureRefusals, it names the quota by which
+	// the next frame of the channel, an acknowledgement, refuses something.
 	DownNote
 )
 
@@ -439,7 +440,8 @@ type Note struct {
 	Reason  string
 	// Text is a sentence on it.
 	Text string
-	// Count is how many there were since the last such Note, 1 or more.
+	// Count is how many there were since the last such Note; 0 is of one that names a
+	// quota, and is not for the history.
 	Count uint32
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/decide"
@@ -38,7 +39,7 @@ import (
 // DataPlane is the way to the brokers; see services/api/dataplane.
 type DataPlane interface {
 	// Publish publishes m with its own QoS and returns the acknowledgement.
-	Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (mqtt.ReasonCode, error)
+	Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (dataplane.Ack, error)
 	// Query asks the brokers that know.
 	Query(ctx context.Context, q link.Query) (*link.Answer, error)
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/apitest"
+	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/domains/domainstest"
 	"github.com/manormq/manor/tenancy/store"
@@ -37,15 +38,16 @@ type fakeData struct {
 	queries   []link.Query
 	answer    link.Answer
 	code      mqtt.ReasonCode
+	quota     string
 	err       error
 }
 
-func (d *fakeData) Publish(_ context.Context, t *tenancy.Tenant, m mqtt.Message) (mqtt.ReasonCode, error) {
+func (d *fakeData) Publish(_ context.Context, t *tenancy.Tenant, m mqtt.Message) (dataplane.Ack, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.published = append(d.published, m)
 	d.tenants = append(d.tenants, t.ID)
-	return d.code, d.err
+	return dataplane.Ack{Reason: d.code, Quota: d.quota}, d.err
 }
 
 func (d *fakeData) Query(_ context.Context, q link.Query) (*link.Answer, error) {
@@ -604,9 +606,29 @@ func TestPublish(t *testing.T) {
 		}
 	}
 	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_rate":7}`), 200, "")
-	if v = f.want(f.do("POST", path, key, `{"topic":"room","payload":"often","qos":1,"retain":true}`), 429, "quota_exceeded"); v["quota"] != "retained_rate" || v["retry_after"] != 1.0 {
-		t.Errorf("got %v", v)
+	// The broker knows by which it refuses, whatever room there is by now.
+	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_messages":5,"retained_rate":7}`), 200, "")
+	for _, c := range []struct {
+		named    string
+		retained int64
+		status   int
+		quota    any
+		limit    any
+	}{
+		{"retained_rate", 0, 429, "retained_rate", 7.0},
+		{"retained_rate", 5, 429, "retained_rate", 7.0},
+		{"retained_quota", 5, 409, "retained_messages", 5.0},
+		{"retained_quota", 0, 409, "retained_messages", 5.0},
+		{"", 5, 409, "retained_messages", 5.0},
+		{"", 0, 409, nil, nil},
+	} {
+		f.data.quota, f.data.answer.Usage = c.named, link.Usage{Retained: c.retained}
+		v = f.want(f.do("POST", path, key, `{"topic":"room","payload":"often","qos":1,"retain":true}`), c.status, "quota_exceeded")
+		if v["quota"] != c.quota || v["limit"] != c.limit || (v["retry_after"] == 1.0) != (c.status == 429) {
+			t.Errorf("got %v, want %+v", v, c)
+		}
 	}
+	f.data.quota = ""
 	f.want(f.do("PUT", "/v1/tenants/acme/quotas/overrides", key, `{"retained_messages":5,"retained_bytes":100}`), 200, "")
 	f.data.answer.Usage, f.data.code = link.Usage{Retained: 4}, mqtt.Success
 	f.want(f.do("POST", path, key, `{"topic":"room","payload":"free","retain":true}`), 200, "")

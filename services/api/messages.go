@@ -108,22 +108,36 @@ func (s *Server) publish(ctx context.Context, in *publishInput) (*publishOutput,
 		// or what is expired by now, may make room.
 		m.QoS = mqtt.AtLeastOnce
 	}
-	code, err := s.cfg.Data.Publish(ctx, t, m)
-	switch {
+	ack, err := s.cfg.Data.Publish(ctx, t, m)
+	switch code := ack.Reason; {
 	case err != nil:
 		return nil, err
 	case code == mqtt.QuotaExceeded:
-		if e := s.refusal(ctx, t, &m); e != nil {
-			return nil, e
-		}
-		if rate := t.Limits.RetainedRate; m.Retain && len(m.Payload) > 0 && rate >= 0 {
-			return nil, &tenancy.ExceededError{Quota: "retained_rate", Limit: rate, Usage: rate, RetryAfter: 1}
-		}
-		return nil, errs.New(errs.Quota, "a quota of the tenant refuses the message")
+		return nil, s.exceeded(ctx, t, &m, ack.Quota)
 	case code.Failed():
 		return nil, errs.Coded(errs.Denied, "publish_refused", "the broker refuses the message: %s", code)
 	}
-	return &publishOutput{Body: PublishAnswer{ReasonCode: int(code), Reason: code.String()}}, nil
+	return &publishOutput{Body: PublishAnswer{ReasonCode: int(ack.Reason), Reason: ack.Reason.String()}}, nil
+}
+
+// exceeded is the error of a message that a broker has refused by the quota that it names;
+// a broker that is older than that names none.
+func (s *Server) exceeded(ctx context.Context, t *tenancy.Tenant, m *mqtt.Message, quota string) error {
+	l := &t.Limits
+	if quota == dataplane.QuotaRetainedRate {
+		return &tenancy.ExceededError{Quota: "retained_rate", Limit: l.RetainedRate, Usage: l.RetainedRate, RetryAfter: 1}
+	}
+	if e := s.refusal(ctx, t, m); e != nil {
+		return e
+	}
+	// There is room by now, or the usage is not known.
+	switch {
+	case quota == dataplane.QuotaRetained && l.RetainedMessages >= 0:
+		return &tenancy.ExceededError{Quota: "retained_messages", Limit: l.RetainedMessages, Usage: l.RetainedMessages}
+	case quota == dataplane.QuotaRetained:
+		return &tenancy.ExceededError{Quota: "retained_bytes", Limit: l.RetainedBytes, Usage: l.RetainedBytes}
+	}
+	return errs.New(errs.Quota, "a quota of the tenant refuses the message; its usage of retained_messages, retained_bytes and retained_rate says which")
 }
 
 // refusal returns the quota that may refuse a new retained message, or nil if

@@ -122,6 +122,17 @@ once the gateways have heard each other nobody else is let in while there are mo
 | reports are later than about 125 ms, or lost | rates: some percent for as long as it lasts. Connections: what was free, divided by the number of gateways, more for each late one |
 | gateways start while the bus is away | each that has never heard itself takes a third after 2 s: three have the limit, n of them n/3 of it, beside what those have that were there before. When the bus comes each keeps its third for a second, in which it hears the others, and then all have the limit |
 
+## All brokers together
+
+` + "`subscriptions`, `persistent_sessions`, `storage_bytes`, `retained_messages` and `retained_bytes`" + ` count what all brokers of a region have, and nothing waits for a count
+([ADR 0044](adr/0044-quotas-of-tenants.md)). A broker knows exactly what it has itself; the others it asks once a second while something is counted, and without that once half of a limit is used.
+
+- Only answers that are no older than 3 s count. Of a broker that cannot be asked nothing counts after that: nothing is refused, and no message dropped, on a count that may be outdated, and there may be
+  as much more as that broker has.
+- A tenant comes beyond a limit by what other brokers grant in about a second. When it was below half of the limit as far as was known, that is from the first question on.
+- When a partition of the tenant goes to another broker, what others have does not count for half a second, so that what has moved is not counted twice; there may be more meanwhile.
+- Each broker asks about 1,000 tenants near a limit in a second, and 1,000 others. With more of them answers are older, and those older than 3 s do not count.
+
 ## Usage, headroom, and events
 
 ` + "`GET /v1/tenants/{tenant}/quotas`, `manor quota list TENANT`" + `: of each quota the limit, the usage (of a rate, in a second lately, of all gateways), the headroom that is left, and where the limit comes from.

@@ -120,6 +120,7 @@ func EveryDown() *link.Down {
 			{Kind: link.DownNote, Channel: 1, Note: &link.Note{
 				Tenant: "acme", ClientID: "sensor-1", Dropped: true, Reason: "fan_out", Text: "more receivers than the quota fan_out allows", Count: 7,
 			}},
+			{Kind: link.DownNote, Channel: 1, Note: &link.Note{Tenant: "acme", ClientID: "sensor-1", Reason: "shared_groups", Text: "as many as there may be"}},
 			{Kind: link.DownNote, Note: &link.Note{Loose: true, Tenant: "acme", Reason: "subscriptions", Count: 1}},
 		},
 	}

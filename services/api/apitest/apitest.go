@@ -16,6 +16,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/services/api"
+	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
@@ -92,8 +93,8 @@ func WithDNS(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config, 
 // silent is a data plane that takes every message and knows nobody.
 type silent struct{}
 
-func (silent) Publish(context.Context, *tenancy.Tenant, mqtt.Message) (mqtt.ReasonCode, error) {
-	return mqtt.Success, nil
+func (silent) Publish(context.Context, *tenancy.Tenant, mqtt.Message) (dataplane.Ack, error) {
+	return dataplane.Ack{}, nil
 }
 
 func (silent) Query(context.Context, link.Query) (*link.Answer, error) { return &link.Answer{}, nil }

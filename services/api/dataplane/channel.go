@@ -46,6 +46,7 @@ type channel struct {
 	changed chan struct{}            // guarded by mu; closed when opened or granted change
 	waiting map[uint16]chan ackOrErr // guarded by mu; publishes by Packet Identifier
 	last    uint16                   // guarded by mu; the last Packet Identifier
+	named   string                   // guarded by mu; the quota that refuses what the next frame acknowledges
 	ended   error                    // guarded by mu
 	retired bool                     // guarded by mu
 	used    time.Time                // guarded by mu
@@ -54,6 +55,7 @@ type channel struct {
 type ackOrErr struct {
 	kind   mqtt.AckKind
 	reason mqtt.ReasonCode
+	quota  string
 	err    error
 }
 
@@ -117,16 +119,16 @@ func (c *channel) write(f link.UpFrame) {
 }
 
 // publish sends m and waits for its acknowledgement.
-func (c *channel) publish(ctx context.Context, m *mqtt.Message) (mqtt.ReasonCode, error) {
+func (c *channel) publish(ctx context.Context, m *mqtt.Message) (Ack, error) {
 	select {
 	case c.places <- struct{}{}:
 	case <-c.gone: // retire takes all places
 		if err := c.why(); err != nil {
-			return 0, err
+			return Ack{}, err
 		}
-		return 0, errRetired
+		return Ack{}, errRetired
 	case <-ctx.Done():
-		return 0, errs.New(errs.Unavailable, "too many publishes of the tenant are waiting: %w", ctx.Err())
+		return Ack{}, errs.New(errs.Unavailable, "too many publishes of the tenant are waiting: %w", ctx.Err())
 	}
 	// The place of a publish whose caller gives up stays taken until its
 	// acknowledgement comes: see forgo.
@@ -134,29 +136,29 @@ func (c *channel) publish(ctx context.Context, m *mqtt.Message) (mqtt.ReasonCode
 	frame := link.UpFrame{Kind: link.UpPublish, Message: *m}
 	if err := c.window(ctx, uint64(frame.Cost())); err != nil {
 		release()
-		return 0, err
+		return Ack{}, err
 	}
 	if m.QoS == mqtt.AtMostOnce {
 		defer release()
 		c.write(frame)
-		return mqtt.Success, c.why()
+		return Ack{}, c.why()
 	}
 	id, acks, err := c.begin()
 	if err != nil {
 		release()
-		return 0, err
+		return Ack{}, err
 	}
 	frame.PacketID = id
 	c.write(frame)
 	a, err := c.await(ctx, id, acks, release)
 	if err != nil {
-		return 0, err
+		return Ack{}, err
 	}
 	if m.QoS == mqtt.ExactlyOnce && !a.reason.Failed() {
 		reason := a.reason
 		c.write(link.UpFrame{Kind: link.UpAck, Ack: mqtt.Pubrel, PacketID: id})
 		if a, err = c.await(ctx, id, acks, release); err != nil {
-			return 0, err
+			return Ack{}, err
 		}
 		if !a.reason.Failed() {
 			a.reason = reason
@@ -164,7 +166,7 @@ func (c *channel) publish(ctx context.Context, m *mqtt.Message) (mqtt.ReasonCode
 	}
 	c.finish(id)
 	release()
-	return a.reason, nil
+	return Ack{Reason: a.reason, Quota: a.quota}, nil
 }
 
 // window waits until the broker takes n more bytes. As on every channel, what
@@ -255,13 +257,20 @@ func (c *channel) receive(f *link.DownFrame) {
 		c.grant(f.Bytes, true)
 	case link.DownWindow:
 		c.grant(f.Bytes, false)
+	case link.DownNote:
+		if f.Note.Count == 0 {
+			c.mu.Lock()
+			c.named = f.Note.Reason
+			c.mu.Unlock()
+		}
 	case link.DownAck:
 		c.mu.Lock()
-		acks := c.waiting[f.PacketID]
+		acks, quota := c.waiting[f.PacketID], c.named
+		c.named = ""
 		c.mu.Unlock()
 		if acks != nil {
 			select {
-			case acks <- ackOrErr{kind: f.Ack, reason: f.Reason}:
+			case acks <- ackOrErr{kind: f.Ack, reason: f.Reason, quota: quota}:
 			default: // more than a publish can have
 			}
 		}

@@ -69,7 +69,27 @@ type Plane struct {
 	question uint64                    // guarded by mu
 }
 
-var _ link.Gateway = (*Plane)(nil)
+var _ link.Featured = (*Plane)(nil)
+
+// Features implements link.Featured: the API has no history of clients to which notes
+// could go, but its publishes are refused like theirs.
+func (p *Plane) Features() uint32 { return link.FeatureOwners | link.FeatureRefusals }
+
+// Ack is how a publish was acknowledged.
+type Ack struct {
+	// Reason is Success, or NoMatchingSubscribers, if it was accepted.
+	Reason mqtt.ReasonCode
+	// Quota is what a broker names that refuses it with QuotaExceeded: QuotaRetained or
+	// QuotaRetainedRate; empty if it names none.
+	Quota string
+}
+
+// What a broker refuses a publish by: the link.Note.Reason of it. QuotaRetained is for the
+// quotas retained_messages and retained_bytes.
+const (
+	QuotaRetained     = "retained_quota"
+	QuotaRetainedRate = "retained_rate"
+)
 
 type result struct {
 	answer *link.Answer
@@ -265,24 +285,22 @@ func (p *Plane) own(tenant string) (n int64) {
 }
 
 // Publish publishes m, with its own QoS, for the tenant and returns when it is
-// acknowledged as that QoS asks; at QoS 0 when it was handed over. The reason
-// code is the acknowledgement's, Success or NoMatchingSubscribers if it was
-// accepted.
-func (p *Plane) Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (mqtt.ReasonCode, error) {
+// acknowledged as that QoS asks; at QoS 0 when it was handed over.
+func (p *Plane) Publish(ctx context.Context, t *tenancy.Tenant, m mqtt.Message) (Ack, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	for {
 		b, err := p.linkedBroker(ctx)
 		if err != nil {
-			return 0, err
+			return Ack{}, err
 		}
 		c := p.channel(b, t)
 		if c == nil {
 			continue // the link was lost meanwhile
 		}
-		code, err := c.publish(ctx, &m)
+		a, err := c.publish(ctx, &m)
 		if !errors.Is(err, errRetired) {
-			return code, err
+			return a, err
 		}
 	}
 }

@@ -60,6 +60,12 @@ func (b *fakeBroker) Send(up *link.Up) error {
 			}
 			if string(m.Topic) == "full" {
 				ack.Reason = mqtt.QuotaExceeded
+				for n, quota := range []string{"retained_quota", QuotaRetainedRate, "queue_full"} {
+					note := &link.Note{Reason: quota, Count: uint32(n) / 2} // of which the last is for the history
+					if m.Retain {
+						down.Frames = append(down.Frames, link.DownFrame{Kind: link.DownNote, Channel: f.Channel, Note: note})
+					}
+				}
 			}
 			down.Frames = append(down.Frames, ack)
 		case link.UpAck:
@@ -140,30 +146,37 @@ func message(topic, payload string, qos mqtt.QoS) mqtt.Message {
 	return mqtt.Message{Topic: []byte(topic), Payload: []byte(payload), QoS: qos}
 }
 
+func retained(topic, payload string, qos mqtt.QoS) mqtt.Message {
+	m := message(topic, payload, qos)
+	m.Retain = true
+	return m
+}
+
 func TestPublish(t *testing.T) {
 	p, dialled := start(t, 1<<20)
 	acme, beta := tenant("acme", 1), tenant("beta", 1)
 	for _, c := range []struct {
 		t    *tenancy.Tenant
 		m    mqtt.Message
-		want mqtt.ReasonCode
+		want Ack
 	}{
-		{acme, message("a", "0", 0), mqtt.Success},
-		{acme, message("a", "1", 1), mqtt.Success},
-		{beta, message("a", "2", 2), mqtt.Success},
-		{beta, message("nobody", "3", 2), mqtt.NoMatchingSubscribers},
-		{beta, message("full", "4", 2), mqtt.QuotaExceeded},
-		{acme, message("full", "5", 1), mqtt.QuotaExceeded},
+		{acme, message("a", "0", 0), Ack{}},
+		{acme, message("a", "1", 1), Ack{}},
+		{beta, message("a", "2", 2), Ack{}},
+		{beta, message("nobody", "3", 2), Ack{Reason: mqtt.NoMatchingSubscribers}},
+		{beta, retained("full", "4", 2), Ack{mqtt.QuotaExceeded, QuotaRetainedRate}},
+		{acme, retained("full", "5", 1), Ack{mqtt.QuotaExceeded, QuotaRetainedRate}},
+		{acme, message("full", "6", 1), Ack{Reason: mqtt.QuotaExceeded}},
 	} {
-		code, err := p.Publish(t.Context(), c.t, c.m)
-		if err != nil || code != c.want {
-			t.Errorf("%s: %v %v, want %v", c.m.Payload, code, err, c.want)
+		ack, err := p.Publish(t.Context(), c.t, c.m)
+		if err != nil || ack != c.want {
+			t.Errorf("%s: %+v %v, want %+v", c.m.Payload, ack, err, c.want)
 		}
 	}
 	b := <-dialled
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	want := []string{"acme a 0 qos0", "acme a 1 qos1", "beta a 2 qos2", "beta nobody 3 qos2", "beta full 4 qos2", "acme full 5 qos1"}
+	want := []string{"acme a 0 qos0", "acme a 1 qos1", "beta a 2 qos2", "beta nobody 3 qos2", "beta full 4 qos2", "acme full 5 qos1", "acme full 6 qos1"}
 	if d := cmp.Diff(want, b.published); d != "" {
 		t.Error(d)
 	}
@@ -179,8 +192,8 @@ func TestPublish_ManyAtOnce(t *testing.T) {
 		wg.Go(func() {
 			for i := range 100 {
 				// A change of the tenant opens another channel.
-				if code, err := p.Publish(t.Context(), tenant("acme", uint64(i/50+1)), message("a", fmt.Sprint(w), mqtt.QoS(1+i%2))); err != nil || code != 0 {
-					t.Errorf("%v %v", code, err)
+				if ack, err := p.Publish(t.Context(), tenant("acme", uint64(i/50+1)), message("a", fmt.Sprint(w), mqtt.QoS(1+i%2))); err != nil || ack != (Ack{}) {
+					t.Errorf("%v %v", ack, err)
 					return
 				}
 			}

@@ -79,11 +79,13 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 	if inMax == 0 {
 		inMax = 65535
 	}
-	s.step(se, &session.Event{Kind: session.Attach, Open: &session.Opening{
+	s.opening = session.Opening{
 		Present: present, Expiry: o.SessionExpiry, Will: will,
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
 		Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry,
-	}}, nil)
+	}
+	s.step(se, &session.Event{Kind: session.Attach, Open: &s.opening}, nil)
+	s.opening.Will = nil
 }
 
 // openAnother attaches a channel to a session of its own beside those that the
@@ -120,7 +122,7 @@ func (s *Shard) refuseSession(ch *Channel, o *link.Open) bool {
 	switch t := ch.tenant; {
 	case o.SessionExpiry == 0:
 		return false
-	case o.Limits.Sessions >= 0 && t.sessions.Load()+s.others(t).sessions.Load() >= o.Limits.Sessions:
+	case o.Limits.Sessions >= 0 && s.everywhere(t, ofSessions, o.Limits.Sessions) >= o.Limits.Sessions:
 		text = "the tenant has as many persistent sessions as its quota persistent_sessions allows"
 	case s.storageFull(t, 1):
 		text = "the tenant stores as much as its quota storage_bytes allows: a session without an expiry could be had"
@@ -154,8 +156,10 @@ func shared[T comparable](m map[T]*T, v T) *T {
 	if len(m) >= maxShared {
 		clear(m)
 	}
-	m[v] = &v
-	return &v
+	p := new(T) // not &v, which would be made whether it is needed or not
+	*p = v
+	m[v] = p
+	return p
 }
 
 // takeOver closes the session's present connection for another one.
@@ -176,7 +180,7 @@ func (s *Shard) unbind(se *sess) {
 	se.ch.sess = nil
 	se.ch = nil
 	se.disconnectedAt = s.now
-	se.replays, se.pacing = nil, nil
+	se.replays, se.pacing, se.refused = nil, nil, nil
 	if se.queue != nil && se.kin == nil {
 		se.queue.Rest()
 	}

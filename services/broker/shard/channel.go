@@ -30,8 +30,6 @@ type Channel struct {
 	due            bool // stands in the shard's list of windows
 	// asked is how many SUBSCRIBE and UNSUBSCRIBE are not answered.
 	asked int32
-	// said is the refusal that was noted last.
-	said noteReason
 	pause
 }
 

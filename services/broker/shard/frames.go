@@ -161,6 +161,7 @@ func (s *Shard) emit(se *sess, o *session.Out, e *queue.Entry) {
 	case session.OutDeliver:
 		s.emitDelivery(se, o, e)
 	case session.OutAck:
+		s.nameRefusal(se, o.Packet)
 		s.tell(ch, link.DownFrame{Kind: link.DownAck, Ack: o.Ack, PacketID: o.Packet, Reason: o.Reason})
 	case session.OutSuback, session.OutUnsuback:
 		if o.Packet == 0 {
@@ -171,6 +172,7 @@ func (s *Shard) emit(se *sess, o *session.Out, e *queue.Entry) {
 			s.tell(ch, link.DownFrame{Kind: link.DownUnsuback, PacketID: o.Packet, Reasons: o.Reasons})
 			return
 		}
+		s.nameRefusal(se, o.Packet)
 		s.tell(ch, link.DownFrame{Kind: link.DownSuback, PacketID: o.Packet, Reasons: o.Reasons})
 		s.startReplays(se, o)
 	case session.OutClose:

@@ -45,17 +45,6 @@ var noteTexts = [...]struct {
 	noteStorage:             {"storage_bytes", "the tenant stores as much as its quota storage_bytes allows", true},
 }
 
-// refuses reports whether the client is told of it, in an acknowledgement that has no room
-// for the quota's name.
-func (r noteReason) refuses() bool {
-	switch r {
-	case noteSubscriptionsClient, noteSubscriptions, noteGroups, noteMembers, noteRetainedFull, noteRetainedRate:
-		return true
-	default:
-		return false
-	}
-}
-
 // noted is what is noted of a message that is dropped; notNoted for what is no quota's.
 func (r dropReason) noted() noteReason {
 	switch r {
@@ -75,14 +64,17 @@ func (r dropReason) noted() noteReason {
 const (
 	// noteEvery is how often the same thing is told of a client.
 	noteEvery = time.Second
-	// notesMost bounds what is told of in that time; more is counted by metrics alone.
-	notesMost = 1024
+	// notesMost bounds what one tenant is told of in that time by a shard, in pairs of client
+	// and reason; more is counted by metrics alone.
+	notesMost = 64
 )
 
 // notes are what is to be told, of the turn. What happens first is told at once, and
 // what follows as a number.
 type notes struct {
-	of map[noteKey]*noted
+	// of is how often it has happened since it was told, and per how many of them a tenant has.
+	of  map[noteKey]int
+	per map[*Tenant]int
 	// armed says that tellNotes will be called.
 	armed bool
 }
@@ -93,62 +85,45 @@ type noteKey struct {
 	why    noteReason
 }
 
-type noted struct {
-	n int // since it was told
-	// ch is the channel that was told: a client that comes again is told again.
-	ch *Channel
-}
-
-// note has the history of the tenant say that something happened n times to a client. A
-// client whose refusal follows has heard of it before.
+// note has the history of the tenant say that something happened n times to a client.
 func (s *Shard) note(t *Tenant, client mqtt.ClientID, why noteReason, n int) {
 	key := noteKey{t, client, why}
-	ch := s.channelOf(t, client)
-	x := s.notes.of[key]
-	// A refusal on the channel is taken for the one that was told of last.
-	if x != nil && x.ch == ch && (ch == nil || !why.refuses() || ch.said == why) {
-		x.n += n
+	if _, told := s.notes.of[key]; told {
+		s.notes.of[key] += n
 		return
 	}
-	if x == nil {
-		if len(s.notes.of) >= notesMost {
-			return
-		}
-		if s.notes.of == nil {
-			s.notes.of = make(map[noteKey]*noted)
-		}
-		x = &noted{}
-		s.notes.of[key] = x
-		if !noteTexts[why].dropped || why == noteFanOut { // drop says the others
-			s.set.log.Warn("a quota is exceeded",
-				slog.String("tenant", t.id), slog.String("client_id", string(client)), slog.String("reason", noteTexts[why].reason))
-		}
+	if s.notes.per[t] >= notesMost {
+		return
 	}
-	x.ch = ch
-	s.tellNote(&key, x, n)
+	if s.notes.of == nil {
+		s.notes.of, s.notes.per = make(map[noteKey]int), make(map[*Tenant]int)
+	}
+	s.notes.of[key] = 0
+	s.notes.per[t]++
+	if !noteTexts[why].dropped || why == noteFanOut { // drop says the others
+		s.set.log.Warn("a quota is exceeded",
+			slog.String("tenant", t.id), slog.String("client_id", string(client)), slog.String("reason", noteTexts[why].reason))
+	}
+	s.tellNote(&key, n)
 	if !s.notes.armed {
 		s.notes.armed = true
 		s.after(s.set.noteEvery, s.tellNotes)
 	}
 }
 
-func (s *Shard) channelOf(t *Tenant, client mqtt.ClientID) *Channel {
-	if se := s.session(t, client); se != nil {
-		return se.ch
-	}
-	return nil
-}
-
 // tellNotes tells how often what was told has happened since, and forgets what has not.
 func (s *Shard) tellNotes() {
 	s.notes.armed = false
-	for key, x := range s.notes.of {
-		if x.n == 0 {
-			delete(s.notes.of, key)
+	for key, n := range s.notes.of {
+		if n > 0 {
+			s.notes.of[key] = 0
+			s.tellNote(&key, n)
 			continue
 		}
-		x.ch = s.channelOf(key.tenant, key.client)
-		s.tellNote(&key, x, 0)
+		delete(s.notes.of, key)
+		if s.notes.per[key.tenant]--; s.notes.per[key.tenant] == 0 {
+			delete(s.notes.per, key.tenant)
+		}
 	}
 	if len(s.notes.of) > 0 {
 		s.notes.armed = true
@@ -156,22 +131,24 @@ func (s *Shard) tellNotes() {
 	}
 }
 
+// frame is a note of n times; of none it only names the quota.
+func (k *noteKey) frame(n int) link.DownFrame {
+	what := &noteTexts[k.why]
+	return link.DownFrame{Kind: link.DownNote, Note: &link.Note{
+		Tenant: k.tenant.id, ClientID: k.client, Dropped: what.dropped, Reason: what.reason, Text: what.text, Count: uint32(n),
+	}}
+}
+
 // tellNote tells the gateway of the client, or any that there is.
-func (s *Shard) tellNote(key *noteKey, x *noted, n int) {
-	what := &noteTexts[key.why]
-	note := &link.Note{Tenant: key.tenant.id, ClientID: key.client, Dropped: what.dropped, Reason: what.reason, Text: what.text, Count: uint32(x.n + n)}
-	x.n = 0
-	f := link.DownFrame{Kind: link.DownNote, Note: note}
-	if ch := x.ch; ch != nil {
-		if ch.link.features&link.FeatureQuotas != 0 {
-			if key.why.refuses() {
-				ch.said = key.why
-			}
-			s.tell(ch, f)
+func (s *Shard) tellNote(key *noteKey, n int) {
+	f := key.frame(n)
+	if se := s.session(key.tenant, key.client); se != nil && se.ch != nil {
+		if se.ch.link.features&link.FeatureQuotas != 0 {
+			s.tell(se.ch, f)
 		}
 		return
 	}
-	note.Loose = true
+	f.Note.Loose = true
 	l := s.set.noteLink()
 	if l == nil {
 		return // the log and the metrics have it
@@ -182,6 +159,35 @@ func (s *Shard) tellNote(key *noteKey, x *noted, n int) {
 		s.outs = append(s.outs, &out{link: l})
 	}
 	s.outs[at].down.Frames = append(s.outs[at].down.Frames, f)
+}
+
+// refusedBy keeps why what the client has sent under a packet identifier is refused, the
+// first of several reasons, until that is acknowledged: by then others may be, since
+// acknowledgements wait for each other and for commits.
+func (s *Shard) refusedBy(se *sess, packet uint16, why noteReason) {
+	if se.ch == nil || packet == 0 || se.ch.link.features&link.FeatureRefusals == 0 {
+		return
+	}
+	if _, ok := se.refused[packet]; ok {
+		return
+	}
+	if se.refused == nil {
+		se.refused = make(map[uint16]noteReason, 1)
+	}
+	se.refused[packet] = why
+}
+
+// nameRefusal names the quota of the acknowledgement that is told next, if one refuses it.
+func (s *Shard) nameRefusal(se *sess, packet uint16) {
+	why, ok := se.refused[packet]
+	if !ok {
+		return
+	}
+	if delete(se.refused, packet); len(se.refused) == 0 {
+		se.refused = nil
+	}
+	key := noteKey{se.tenant, se.ClientID, why}
+	s.tell(se.ch, key.frame(0))
 }
 
 // noteLink is a link whose gateway takes notes, or nil.

@@ -54,6 +54,9 @@ func (s *Shard) retained(se *sess, m *mqtt.Message, p *session.Publication, ok b
 func (s *Shard) notRetained(se *sess, p *session.Publication, why dropReason) {
 	s.drop(se, why)
 	if p.Token != 0 && !se.gone {
+		if r := why.noted(); r != notNoted {
+			s.refusedBy(se, p.Packet, r)
+		}
 		s.settled(se, p.Token, p.Packet, mqtt.QuotaExceeded, true)
 	}
 }

@@ -28,8 +28,8 @@ func (s *Shard) mayRetain(t *Tenant, part partition.ID, m *mqtt.Message, limits 
 			count, grow = 0, grow-int64(old.Message.Size())
 		}
 	}
-	return (limits.Retained < 0 || count == 0 || t.retained.Load()+s.others(t).retained.Load() < limits.Retained) &&
-		(limits.RetainedBytes < 0 || grow <= 0 || t.retainedBytes.Load()+s.others(t).retainedBytes.Load()+grow <= limits.RetainedBytes)
+	return (limits.Retained < 0 || count == 0 || s.everywhere(t, ofRetained, limits.Retained) < limits.Retained) &&
+		(limits.RetainedBytes < 0 || grow <= 0 || s.everywhere(t, ofRetainedBytes, limits.RetainedBytes)+grow <= limits.RetainedBytes)
 }
 
 // nearRetainLimit reports whether mayRetain has to be asked about m.
@@ -37,9 +37,8 @@ func (s *Shard) nearRetainLimit(t *Tenant, m *mqtt.Message, limits *link.Limits)
 	if len(m.Payload) == 0 || limits.Retained < 0 && limits.RetainedBytes < 0 {
 		return false
 	}
-	far := s.others(t)
-	return limits.Retained >= 0 && t.retained.Load()+far.retained.Load() >= limits.Retained ||
-		limits.RetainedBytes >= 0 && t.retainedBytes.Load()+far.retainedBytes.Load()+int64(m.Size()) > limits.RetainedBytes
+	return limits.Retained >= 0 && s.everywhere(t, ofRetained, limits.Retained) >= limits.Retained ||
+		limits.RetainedBytes >= 0 && s.everywhere(t, ofRetainedBytes, limits.RetainedBytes)+int64(m.Size()) > limits.RetainedBytes
 }
 
 // sweepEvery is how often, in milliseconds, a tenant at its limits has its

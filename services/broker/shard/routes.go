@@ -21,7 +21,7 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 		if o.Reasons[i].Failed() {
 			s.stats.SubscribeRefused.Add(1)
 			if ev.Packet != 0 {
-				s.noteRefused(se, ev.Refused, i)
+				s.noteRefused(se, ev, i)
 			}
 			continue
 		}

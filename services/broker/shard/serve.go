@@ -19,6 +19,7 @@ import (
 // Serve has a partition served here from now on under an epoch: what the store has
 // of it is restored. The store has all of it, and no other broker serves it.
 func (st *Set) Serve(p partition.ID, epoch uint64) {
+	st.moves(p)
 	s := st.shardOf(p)
 	s.call(func() { s.takeOn(p, epoch) })
 }
@@ -26,6 +27,7 @@ func (st *Set) Serve(p partition.ID, epoch uint64) {
 // Lose says that a partition is not served here any more: it has another owner, or
 // none.
 func (st *Set) Lose(p partition.ID) {
+	st.moves(p)
 	s := st.shardOf(p)
 	s.call(func() {
 		delete(s.taking, p)

@@ -57,6 +57,9 @@ type sess struct {
 	nth     uint32
 	replays []*replay
 	pacing  *pacing
+	// refused is why what the connection has sent is refused that is not acknowledged yet,
+	// by packet identifier; nil is nothing.
+	refused map[uint16]noteReason
 	// awaited is set after a planned move, until the connection of then goes on here.
 	awaited *awaited
 	// packed is the record of its connection, once that was made to be handed over: what

@@ -76,8 +76,11 @@ type Set struct {
 	hands    struct{ most, piece int }
 	guests   guests
 	settling settling
-	// asks are the tenants of which other brokers were asked in a second.
-	asks struct{ second, n atomic.Int64 }
+	// asks are the tenants of which other brokers were asked in a second: those far from a
+	// limit, and those near one.
+	asks     [2]struct{ second, n atomic.Int64 }
+	moved    moved
+	watching watching
 	// noteEvery is noteEvery, but in tests.
 	noteEvery time.Duration
 	// lostLinks counts the links to other brokers that were lost.
@@ -150,6 +153,7 @@ func New(c Config) (*Set, error) {
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.inside.Store(c.Cluster == nil)
+	st.moved.at = make([]atomic.Int64, c.Partitions)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
 	st.keepsWait, st.noteEvery = keepsWait, noteEvery
 	st.hands.most, st.hands.piece = handBytes, pieceBytes
@@ -342,6 +346,9 @@ func (st *Set) SetLoad(l load.Level) {
 
 // Tell has all gateways hear of a change of the partition table.
 func (st *Set) Tell(u *link.TableUpdate) {
+	for i := range u.Owners {
+		st.moves(partition.ID(u.Owners[i].Partition))
+	}
 	st.mu.RLock()
 	links := slices.Collect(maps.Keys(st.mu.links))
 	st.mu.RUnlock()

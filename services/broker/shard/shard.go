@@ -166,7 +166,8 @@ type Shard struct {
 	// stalled says that windows stand still.
 	stalled  atomic.Bool
 	notes    notes
-	refusals []noteReason // of the SUBSCRIBE that is being done
+	refusals []noteReason    // of the SUBSCRIBE that is being done
+	opening  session.Opening // of the Attach that is being done
 	keyBuf   []byte
 	valueBuf []byte
 }

@@ -54,6 +54,7 @@ func (st *Set) Tick() {
 			s.call(s.resend)
 		}
 	}
+	st.askWatched(now)
 	for _, s := range st.shards {
 		if due := s.nextDue.Load(); due != 0 && due <= now || s.stalled.Load() {
 			s.call(s.tick)

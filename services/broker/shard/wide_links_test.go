@@ -89,7 +89,7 @@ func (n *wideNode) Ask(to string, q *link.Query, done func(*link.Answer, error))
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	o := n.w.nodeLocked(to)
-	if n.deadLocked() || o.deadLocked() {
+	if n.deadLocked() || o.deadLocked() || n.mute {
 		return cluster.ErrDown
 	}
 	own, set, dead := *q, o.set, o.dead

@@ -57,8 +57,8 @@ func TestWide_QuotaSubscriptions(t *testing.T) {
 	}
 	for _, of := range n {
 		beforeDeadline(t, "the others' are known", func() bool {
-			of.set.shards[0].ask(func() { of.set.shards[0].others(of.set.Tenant("acme")) })
-			return of.set.Tenant("acme").far.subscriptions.Load() == 2
+			of.set.shards[0].ask(func() { of.set.shards[0].everywhere(of.set.Tenant("acme"), ofStorage, 1<<40) })
+			return of.set.Tenant("acme").far.fresh[ofSubscriptions].Load() == 2
 		})
 	}
 	for p := range c {
@@ -92,34 +92,12 @@ func TestWide_QuotaStorage(t *testing.T) {
 	n := pair(t)
 	limits := bounded(func(l *link.TenantLimits) { l.StorageBytes = 1000 })
 	limits.Sessions = 3
-	stored := func(of *wideNode, id string) (refused string) {
-		c := &wideConn{node: of, link: of.link, gw: of.gw, frames: &wideInbox{}}
-		of.gw.mu.Lock()
-		of.gw.last++
-		c.id = of.gw.last
-		of.gw.channels[c.id] = c
-		of.gw.mu.Unlock()
-		c.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-			Tenant: "acme", ClientID: mqtt.ClientID(id), SessionExpiry: 3600, ReceiveMaximum: 8, Credit: 1 << 30, Limits: limits,
-		}})
-		beforeDeadline(t, "an answer", func() bool {
-			items, _ := c.frames.take()
-			for i := range items {
-				refused = items[i].Text
-			}
-			return len(items) > 0
-		})
-		if refused == "" {
-			c.suback(t, "q/"+id)
-			c.close()
-		}
-		return refused
-	}
+	stored := func(of *wideNode, id string) string { return of.stored(id, limits) }
 	known := func(what string, ok func(*elsewhere) bool) {
 		t.Helper()
 		for _, of := range n {
 			beforeDeadline(t, what, func() bool {
-				of.set.shards[0].ask(func() { of.set.shards[0].others(of.set.Tenant("acme")) })
+				of.set.shards[0].ask(func() { of.set.shards[0].everywhere(of.set.Tenant("acme"), ofStorage, 1<<40) })
 				return ok(&of.set.Tenant("acme").far)
 			})
 		}
@@ -140,7 +118,7 @@ func TestWide_QuotaStorage(t *testing.T) {
 	}
 	publish(1, x)
 	known("what is stored", func(e *elsewhere) bool {
-		return e.sessions.Load() == 1 && (e.storage.Load() > 600) == (e == &n[1].set.Tenant("acme").far)
+		return e.fresh[ofSessions].Load() == 1 && (e.fresh[ofStorage].Load() > 600) == (e == &n[1].set.Tenant("acme").far)
 	})
 	publish(2, y)
 	u := n[1].set.Tenant("acme").Usage()
@@ -221,8 +199,8 @@ func TestWide_QuotaRetained(t *testing.T) {
 	}
 	for i, of := range n {
 		beforeDeadline(t, "the others' are known", func() bool {
-			of.set.shards[0].ask(func() { of.set.shards[0].others(of.set.Tenant("acme")) })
-			return of.set.Tenant("acme").far.retained.Load() == 3
+			of.set.shards[0].ask(func() { of.set.shards[0].everywhere(of.set.Tenant("acme"), ofStorage, 1<<40) })
+			return of.set.Tenant("acme").far.fresh[ofRetained].Load() == 3
 		})
 		if r := set(i, 10, 6+partition.ID(i)); r != mqtt.QuotaExceeded {
 			t.Errorf("one too many at %s: %s", of.name, r)

@@ -90,6 +90,8 @@ type wideNode struct {
 	links map[string]*wideLink
 	// cells, guarded by wide.mu, are the records of placed tenants that it has.
 	cells map[string]Cell
+	// mute, guarded by wide.mu: its questions reach nobody.
+	mute bool
 	// lost, guarded by wide.mu, are the epochs under which partitions were lost.
 	lost [wideParts]uint64
 }

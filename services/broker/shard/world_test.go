@@ -109,6 +109,7 @@ type gateway struct {
 	next    link.Channel
 	load    load.Level
 	notes   []link.Note
+	names   []string // of the quotas that refuse
 	// watched, if any, gets the channel of each delivery.
 	watched *[]link.Channel
 }
@@ -136,7 +137,11 @@ func (g *gateway) Receive(b *link.Down) {
 			continue
 		case link.DownNote:
 			g.mu.Lock()
-			g.notes = append(g.notes, *f.Note)
+			if f.Note.Count > 0 {
+				g.notes = append(g.notes, *f.Note)
+			} else {
+				g.names = append(g.names, f.Note.Reason)
+			}
 			g.mu.Unlock()
 			continue
 		case link.DownLoad:
@@ -169,7 +174,9 @@ func (g *gateway) Receive(b *link.Down) {
 func (g *gateway) Flush() {}
 
 // Features implements link.Featured.
-func (g *gateway) Features() uint32 { return link.FeatureOwners | link.FeatureQuotas }
+func (g *gateway) Features() uint32 {
+	return link.FeatureOwners | link.FeatureQuotas | link.FeatureRefusals
+}
 
 // Lost implements link.Gateway.
 func (g *gateway) Lost(error) {}
