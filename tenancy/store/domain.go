@@ -45,8 +45,12 @@ func (s *Store) CheckDomain(ctx context.Context, t *tenancy.TenantRecord, fqdn, 
 	if slices.Contains(keys, tenancy.DomainKey(t.ID, fqdn)) {
 		return nil, domainExists(t.ID, fqdn)
 	}
-	if n := int64(len(keys)); limits.Domains >= 0 && n >= limits.Domains {
-		return nil, &tenancy.ExceededError{Quota: "domains", Limit: limits.Domains, Usage: n}
+	most := limits.Domains
+	if most < 0 {
+		most = tenancy.MaxDomains
+	}
+	if n := int64(len(keys)); n >= most {
+		return nil, &tenancy.ExceededError{Quota: "domains", Limit: most, Usage: n}
 	}
 	switch h, err := s.Host(ctx, fqdn); {
 	case err == nil && h.Tenant != t.ID:
