@@ -61,8 +61,14 @@ func testDomains(t *testing.T, b bus.Bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.AddDomain(ctx, late, fqdn, tenancy.CertificateACME); errs.CodeOf(err) != "domain_taken" {
+	if _, err := s.AddDomain(ctx, late, fqdn, tenancy.CertificateACME); err != nil {
+		t.Errorf("a claim to a name that another tenant has: %v", err)
+	}
+	if err := s.ClaimHost(ctx, late.ID, fqdn); errs.CodeOf(err) != "domain_taken" {
 		t.Errorf("a name that another tenant has: %v", err)
+	}
+	if _, err := s.RemoveDomain(ctx, late.ID, fqdn, 0); err != nil {
+		t.Error(err)
 	}
 	for _, id := range tenants {
 		err := s.ChangeHost(ctx, id, fqdn, func(h *tenancy.Host) { h.Certificates = id })
