@@ -32,11 +32,11 @@ func TestRun_UploadedIsLookedAt(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if d := w.after(100 * day); d.State != want || d.LastError != "" || time.Since(d.VerifiedAt) > 31*day {
+				if d := w.after(35 * day); d.State != want || d.LastError != "" || time.Since(d.VerifiedAt) > 31*day {
 					t.Errorf("the record is there: %+v", d)
 				}
 				w.dns(errs.New(errs.Unavailable, "the DNS did not answer"))
-				if d := w.after(60 * day); !d.Owned() || !d.AbsentSince.IsZero() || d.LastError == "" || d.State != want && c.uploads > 0 {
+				if d := w.after(35 * day); !d.Owned() || !d.AbsentSince.IsZero() || d.LastError == "" || d.State != want && c.uploads > 0 {
 					t.Errorf("without the DNS: %+v", d)
 				}
 				w.dns(nil)
