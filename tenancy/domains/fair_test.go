@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/domains/acme"
 )
@@ -120,6 +121,34 @@ func TestRun_TenantsTakeTurns(t *testing.T) {
 	})
 }
 
+// A tenant that comes while all turns are taken is before those who have had theirs.
+func TestRun_RoundRobin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.ca.takes = 2 * time.Minute
+		claim := func(tenant string, n int) {
+			t.Helper()
+			if err := w.claim(tenant, fmt.Sprintf("d%d.%s.example", n, tenant), tenancy.CertificateACME); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for tenant := range atOnce {
+			for n := range 2 {
+				claim(fmt.Sprint("early-", tenant), n)
+			}
+		}
+		time.Sleep(time.Minute)
+		claim("late", 0)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		w.ca.mu.Lock()
+		defer w.ca.mu.Unlock()
+		if len(w.ca.names) != 2*atOnce || !slices.Contains(w.ca.names, "d0.late.example") {
+			t.Errorf("%d orders: %v", len(w.ca.names), w.ca.names)
+		}
+	})
+}
+
 // What is found out about a domain is not written to the one that was made in its place.
 func TestRun_MadeAnewMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -130,9 +159,18 @@ func TestRun_MadeAnewMeanwhile(t *testing.T) {
 		if _, err := w.all[0].Delete(t.Context(), "acme", fqdn, 0); err != nil {
 			t.Fatal(err)
 		}
-		w.put(w.tenant("acme"), fqdn, tenancy.CertificateACME)
-		if d := w.after(time.Minute); d.Owned() || !d.NextRenewal.IsZero() || !d.NotAfter.IsZero() {
-			t.Errorf("%+v", d)
+		if err := w.claim("acme", fqdn, tenancy.CertificateUploaded); err != nil {
+			t.Fatal(err)
+		}
+		if d := w.after(time.Minute); d.State != tenancy.DomainVerified || !d.NotAfter.IsZero() || w.serial() != "" {
+			t.Errorf("%+v, serial %q", d, w.serial())
+		}
+		// So it is with what is found out otherwise.
+		d := w.after(0)
+		old := *d
+		old.Token = "another"
+		if err := w.all[0].failed(t.Context(), &old, errGone, nil); !errs.Is(err, errs.NotFound) || w.after(0).State != tenancy.DomainVerified {
+			t.Errorf("a failure of the old one: %v", err)
 		}
 	})
 }

@@ -197,3 +197,33 @@ func TestForget(t *testing.T) {
 		}
 	})
 }
+
+// A name that is released leaves nothing; one that was verified meanwhile stays.
+func TestRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		w.make(tenancy.CertificateACME)
+		d := w.after(time.Minute)
+		was := *d
+		if err := w.all[0].release(t.Context(), &was, errGone); err != nil || w.ca.forgets != 1 {
+			t.Errorf("%v, %d forgotten", err, w.ca.forgets)
+		}
+		if d = w.after(0); d.Owned() {
+			t.Errorf("released: %+v", d)
+		}
+		if _, _, err := w.all[0].Verify(t.Context(), "acme", fqdn, 0); err != nil {
+			t.Fatal(err)
+		}
+		d = w.after(time.Minute)
+		was = *d
+		if _, _, err := w.all[0].Verify(t.Context(), "acme", fqdn, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.all[0].release(t.Context(), &was, errGone); err != nil {
+			t.Fatal(err)
+		}
+		if d = w.after(time.Minute); d.State != tenancy.DomainActive || w.serial() == "" {
+			t.Errorf("verified meanwhile: %+v, serial %q", d, w.serial())
+		}
+	})
+}

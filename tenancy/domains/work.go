@@ -113,7 +113,13 @@ func (s *Service) renew(ctx context.Context, d *tenancy.Domain, shown *x509.Cert
 			return s.refused(ctx, d, err)
 		}
 	}
-	if err := s.publish(ctx, d, p); err != nil {
+	// An order takes a while: another domain may be there by now, with a certificate from
+	// elsewhere.
+	err := s.still(ctx, d)
+	if err == nil {
+		err = s.publish(ctx, d, p)
+	}
+	if err != nil {
 		if errs.Is(err, errs.NotFound) { // deleted meanwhile
 			s.forget(ctx, d.Tenant, d.FQDN)
 		}
@@ -196,12 +202,28 @@ func (s *Service) lookAgain(d *tenancy.Domain) time.Time {
 	return at
 }
 
+// still returns an error NotFound if a domain is not the one that d was read of any more.
+func (s *Service) still(ctx context.Context, d *tenancy.Domain) error {
+	x, err := s.store.Domain(ctx, d.Tenant, d.FQDN)
+	if err == nil {
+		err = same(d, x)
+	}
+	return err
+}
+
+func same(d, x *tenancy.Domain) error {
+	if x.Token != d.Token || !x.Owned() {
+		return errs.New(errs.NotFound, "the domain %s was made anew, or lost, meanwhile", d.FQDN)
+	}
+	return nil
+}
+
 // change changes a domain, and d with it. The error is NotFound if the domain is not the
 // one that d was read of, or not its tenant's, any more.
 func (s *Service) change(ctx context.Context, d *tenancy.Domain, f func(*tenancy.Domain)) error {
 	_, now, err := s.store.ChangeDomain(ctx, d.Tenant, d.FQDN, 0, func(x *tenancy.Domain) error {
-		if x.Token != d.Token || !x.Owned() {
-			return errs.New(errs.NotFound, "the domain %s was made anew, or lost, meanwhile", d.FQDN)
+		if err := same(d, x); err != nil {
+			return err
 		}
 		f(x)
 		return nil
