@@ -51,15 +51,22 @@ type Domain struct {
 	VerifiedAt time.Time `json:"verified_at,omitzero"`
 	// AskedAt is when the tenant last asked for a new certificate.
 	AskedAt time.Time `json:"asked_at,omitzero"`
+	// Asked is set from then until there is one.
+	Asked bool `json:"asked,omitempty"`
+	// AbsentSince is since when the DNS has said, each time that it said anything, that
+	// the record is not there; zero while it is.
+	AbsentSince time.Time `json:"absent_since,omitzero"`
 	// NotAfter and Issuer are those of the certificate that is served.
 	NotAfter time.Time `json:"not_after,omitzero"`
 	Issuer   string    `json:"issuer,omitempty"`
 	// LastError is what went wrong last; empty if nothing has since it went well.
 	LastError string `json:"last_error,omitempty"`
+	// Unseen is set if that is about the record by which the domain is verified.
+	Unseen bool `json:"unseen,omitempty"`
 	// Failures counts the tries since it went well.
 	Failures int `json:"failures,omitempty"`
 	// NextRenewal is when something is to be done: a certificate to be issued or
-	// renewed, or to end. Zero is never.
+	// renewed, or to end, or the domain to be verified again. Zero is never.
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"sync"
+	"time"
 
 	"github.com/manormq/manor/infra/errs"
 )
@@ -19,6 +20,8 @@ const HostsBucket = "hosts"
 type Host struct {
 	FQDN   string `json:"fqdn"`
 	Tenant string `json:"tenant"`
+	// ClaimedAt is when the tenant got the name.
+	ClaimedAt time.Time `json:"claimed_at,omitzero"`
 	// Certificates is the chain in PEM, the leaf first; empty while there is none, and
 	// then the name is served to nobody.
 	Certificates string `json:"certificates,omitempty"`

@@ -90,6 +90,8 @@ const (
 	// maxPacket is the largest MQTT packet: fixed header and Remaining Length
 	// [MQTT-2.1.4].
 	maxPacket = 268435455 + 5
+	// MaxDomains is how many custom domains one tenant has at most, with any plan.
+	MaxDomains = 1000
 )
 
 // quotas is the table of all quota names, in the order in which they are shown.
@@ -145,7 +147,7 @@ var quotas = []quota{
 	{"tenants", func(l *Limits) *int64 { return &l.Tenants }, 0, noCeiling},
 	{"members", func(l *Limits) *int64 { return &l.Members }, 0, noCeiling},
 	{"api_keys", func(l *Limits) *int64 { return &l.APIKeys }, 0, noCeiling},
-	{"domains", func(l *Limits) *int64 { return &l.Domains }, 0, noCeiling},
+	{"domains", func(l *Limits) *int64 { return &l.Domains }, 0, MaxDomains},
 	{"event_days", func(l *Limits) *int64 { return &l.EventDays }, 0, noCeiling},
 	{"audit_days", func(l *Limits) *int64 { return &l.AuditDays }, 0, noCeiling},
 	{"traces", func(l *Limits) *int64 { return &l.Traces }, 0, noCeiling},

@@ -61,6 +61,8 @@ func TestLimits_Override(t *testing.T) {
 		code string
 	}{
 		{"connections", -2, "limit_invalid"},
+		{"domains", MaxDomains, ""},
+		{"domains", MaxDomains + 1, "limit_invalid"},
 		{"receive_maximum", 0, "limit_invalid"},
 		{"receive_maximum", 65536, "limit_invalid"},
 		{"packet_size", 1, "limit_invalid"},

@@ -37,7 +37,7 @@ type Domain struct {
 	Issuer      string     `json:"issuer,omitempty" doc:"Who has signed it." example:"CN=R11,O=Let's Encrypt,C=US"`
 	LastError   string     `json:"last_error,omitempty" doc:"What went wrong last, in the words of the certificate authority where it refused."`
 	Failures    int        `json:"failures,omitempty" doc:"How often in a row."`
-	NextRenewal *time.Time `json:"next_renewal" doc:"When a certificate will be asked for next, or an uploaded one ends; null: never."`
+	NextRenewal *time.Time `json:"next_renewal" doc:"When a certificate will be asked for next, or the domain verified again, or an uploaded certificate ends; null: never."`
 }
 
 // DomainList is a page of domains.
@@ -48,7 +48,7 @@ type DomainList struct {
 
 // CertificateRequest is the body of PUT …/domains/{domain}/certificate.
 type CertificateRequest struct {
-	Chain string         `json:"chain" maxLength:"65536" doc:"The server's certificate and those of the CAs between, in PEM and in that order."`
+	Chain string         `json:"chain" maxLength:"16384" doc:"The server's certificate and those of the CAs between, in PEM and in that order."`
 	Key   tenancy.Secret `json:"key" maxLength:"16384" doc:"The private key of the first, in PEM: RSA of 2048 to 4096 bits, ECDSA or Ed25519. It is never shown."`
 }
 

@@ -19,7 +19,7 @@ import (
 
 // Bounds of a certificate that is uploaded.
 const (
-	chainMax = 64 << 10 // bytes of PEM
+	chainMax = 16 << 10 // bytes of PEM
 	keyMax   = 16 << 10 // bytes of PEM
 	certsMax = 8
 )
@@ -137,12 +137,12 @@ func (s *Service) publish(ctx context.Context, d *tenancy.Domain, p *pair) error
 }
 
 // served notes what is shown from now on.
-func served(d *tenancy.Domain, p *pair) {
-	d.State, d.LastError, d.Failures = tenancy.DomainActive, "", 0
-	d.NotAfter, d.Issuer = p.leaf.NotAfter.UTC(), issuerName(p.leaf)
-	d.NextRenewal = d.NotAfter
+func (s *Service) served(d *tenancy.Domain, leaf *x509.Certificate) {
+	d.State, d.LastError, d.Failures, d.Asked, d.Unseen = tenancy.DomainActive, "", 0, false, false
+	d.NotAfter, d.Issuer = leaf.NotAfter.UTC(), issuerName(leaf)
+	d.NextRenewal = s.lookAgain(d)
 	if d.Source == tenancy.CertificateACME {
-		d.NextRenewal = renewAt(p.leaf)
+		d.NextRenewal = renewAt(leaf)
 	}
 }
 
@@ -188,7 +188,7 @@ func (s *Service) Upload(ctx context.Context, tenant, fqdn string, ifRevision ui
 	}
 	verified := d.VerifiedAt
 	if s.now().Sub(verified) >= freshFor {
-		if err := s.owns(ctx, d); err != nil {
+		if err := s.owns(ctx, tenant, d); err != nil {
 			return nil, nil, conflicting(err)
 		}
 		verified = s.now().UTC()
@@ -196,9 +196,15 @@ func (s *Service) Upload(ctx context.Context, tenant, fqdn string, ifRevision ui
 	if err := s.publish(ctx, d, p); err != nil {
 		return nil, nil, err
 	}
+	began := d.Token
 	was, now, err = s.store.ChangeDomain(ctx, tenant, fqdn, 0, func(d *tenancy.Domain) error {
-		served(d, p)
-		d.VerifiedAt = verified
+		if d.Token != began || !d.Owned() {
+			return errs.Coded(errs.Conflict, "domain_unverified", "%s was deleted and made again meanwhile, or lost: verify it first", fqdn)
+		}
+		s.served(d, p.leaf)
+		if verified.After(d.VerifiedAt) {
+			d.VerifiedAt, d.AbsentSince = verified, time.Time{}
+		}
 		return nil
 	})
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/domains/domainstest"
 )
@@ -14,7 +15,7 @@ import (
 func TestResolver(t *testing.T) {
 	t.Parallel()
 	names := domainstest.NewDNS(t)
-	r := newResolver(names.Address)
+	r := newResolver(names.Address, telemetry.Discard())
 	d := &tenancy.Domain{Tenant: "acme", FQDN: "mqtt.acme.example", Token: "token"}
 	long := strings.Repeat("x", 100) + d.ChallengeValue()
 	for _, c := range []struct {
@@ -31,13 +32,14 @@ func TestResolver(t *testing.T) {
 	} {
 		names.Text(d.ChallengeName(), c.values...)
 		names.Down(c.down)
-		err := r.verify(t.Context(), d)
+		err := r.verify(t.Context(), r.asked, d.Tenant, d)
 		if (err == nil) != (c.kind == errs.Internal) || err != nil && (errs.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says)) {
 			t.Errorf("with %.40q: %v, want %v with %q", c.values, err, c.kind, c.says)
 		}
 	}
 	// Nobody there.
-	if err := newResolver("127.0.0.1:1").verify(t.Context(), d); !errs.Is(err, errs.Unavailable) {
+	r = newResolver("127.0.0.1:1", telemetry.Discard())
+	if err := r.verify(t.Context(), r.due, d.Tenant, d); !errs.Is(err, errs.Unavailable) || strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("without a server: %v", err)
 	}
 }

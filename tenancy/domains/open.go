@@ -25,13 +25,14 @@ type Section struct {
 type ACMESection struct {
 	Enabled   bool   `yaml:"enabled" doc:"get certificates for custom domains from a certificate authority by ACME, which takes to its terms of service; needs key_file and secrets_key_file, and port 443 of the gateways' addresses to lead to a listener with TLS"`
 	Directory string `yaml:"directory" doc:"URL of the authority's ACME directory"`
+	Orders    int    `yaml:"orders" doc:"how many certificates all tenants order in 3 hours at most, 3 to 100000; a third is left to renewals. Let's Encrypt takes 300 of an account"`
 	Email     string `yaml:"email" doc:"where the authority writes to about its account; empty is nowhere"`
 	CAFile    string `yaml:"ca_file" doc:"PEM file with the roots by which the authority's own server is known; empty is the system's"`
 }
 
 // DefaultSection has no custom domains.
 func DefaultSection() Section {
-	return Section{ACME: ACMESection{Directory: "https://acme-v02.api.letsencrypt.org/directory"}}
+	return Section{ACME: ACMESection{Directory: "https://acme-v02.api.letsencrypt.org/directory", Orders: DefaultOrders}}
 }
 
 // Validate says what is wrong; secrets says that there is a secrets_key_file. The error
@@ -44,6 +45,7 @@ func (c *Section) Validate(secrets bool) error {
 	}
 	u, err := url.Parse(c.ACME.Directory)
 	p.Expect(!c.ACME.Enabled || err == nil && u.Scheme == "https" && u.Host != "", "acme.directory: expected an https URL, found %q", c.ACME.Directory)
+	p.Expect(!c.ACME.Enabled || c.ACME.Orders >= 3 && c.ACME.Orders <= 100_000, "acme.orders: expected 3 to 100000, found %d", c.ACME.Orders)
 	if c.ACME.Email != "" {
 		a, err := mail.ParseAddress(c.ACME.Email)
 		p.Expect(err == nil && a.Address == c.ACME.Email, "acme.email: expected an address such as ops@example.com, found %q", c.ACME.Email)
@@ -55,7 +57,7 @@ func (c *Section) Validate(secrets bool) error {
 // Open returns the Service that a section describes; cfg says what else it stands on.
 // secrets seals the account at the CA. The second result is to be called at the end.
 func Open(ctx context.Context, section Section, secrets *managedca.Sealer, cfg Config) (*Service, func(), error) {
-	cfg.Resolver = section.Resolver
+	cfg.Resolver, cfg.Orders = section.Resolver, section.ACME.Orders
 	if section.KeyFile != "" {
 		var err error
 		if cfg.Sealer, err = managedca.LoadSealer(section.KeyFile); err != nil {

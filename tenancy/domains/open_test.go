@@ -27,6 +27,7 @@ func TestSection_Validate(t *testing.T) {
 		{func(s *Section) { s.KeyFile, s.ACME.Enabled = "k", true }, false, "secrets_key_file"},
 		{func(s *Section) { s.ACME.Enabled = true }, true, "key_file"},
 		{func(s *Section) { s.KeyFile, s.ACME.Enabled, s.ACME.Directory = "k", true, "http://ca.example/dir" }, true, "https"},
+		{func(s *Section) { s.KeyFile, s.ACME.Enabled, s.ACME.Orders = "k", true, 2 }, true, "acme.orders"},
 		{func(s *Section) { s.ACME.Email = "Ops <ops@example.com>" }, true, "acme.email"},
 		{func(s *Section) { s.ACME.Email = "ops@example.com" }, true, ""},
 		{func(s *Section) { s.Resolver = "192.0.2.53" }, true, "host:port"},

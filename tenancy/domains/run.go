@@ -3,8 +3,10 @@
 package domains
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,8 +16,9 @@ import (
 
 // Pace of Run.
 const (
-	// atOnce is how many domains one process sees to at a time.
-	atOnce = 4
+	// atOnce is how many domains one process sees to at a time, each of another
+	// tenant.
+	atOnce = 8
 	// againAfter is when a domain is looked at again that another process has, or that
 	// the bus could not be asked about.
 	againAfter = 5 * time.Second
@@ -43,19 +46,11 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		}
 	})
-	turns := make(chan struct{}, atOnce)
+	wg.Go(func() { s.sweep(ctx) })
 	for {
 		due, next := s.due()
-		for _, key := range due {
-			select {
-			case turns <- struct{}{}:
-			case <-ctx.Done():
-				return nil
-			}
-			wg.Go(func() {
-				defer func() { <-turns }()
-				s.seeTo(ctx, key)
-			})
+		for _, d := range due {
+			wg.Go(func() { s.seeTo(ctx, d) })
 		}
 		timer := time.NewTimer(min(next, lookEvery))
 		select {
@@ -97,69 +92,85 @@ func (s *Service) told(key string, d *tenancy.Domain) {
 }
 
 // due takes those domains to work that something is to be done for, and says when the
-// next is.
-func (s *Service) due() (keys []string, next time.Duration) {
+// next is. Of a tenant it is one at a time, and tenants take turns: the one that has waited
+// longest since its last is first.
+func (s *Service) due() (take []*tenancy.Domain, next time.Duration) {
 	now := s.now()
 	next = lookEvery
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.metrics.show(s.known)
+	first := map[string]*tenancy.Domain{} // by tenant
 	for key, d := range s.known {
-		if s.working[key] || d.NextRenewal.IsZero() || !d.Owned() {
+		if s.working[d.Tenant] != "" || d.NextRenewal.IsZero() || !d.Owned() {
 			continue
 		}
 		at := d.NextRenewal
-		if l, ok := s.later[key]; ok && l.After(at) {
-			at = l
+		for _, l := range []time.Time{s.later[key], s.later[d.Tenant]} {
+			if l.After(at) {
+				at = l
+			}
 		}
 		if w := at.Sub(now); w > 0 {
 			next = min(next, w)
 			continue
 		}
-		s.working[key] = true
-		keys = append(keys, key)
+		if f := first[d.Tenant]; f == nil || d.NextRenewal.Before(f.NextRenewal) {
+			first[d.Tenant] = d
+		}
+	}
+	take = slices.SortedFunc(maps.Values(first), func(a, b *tenancy.Domain) int {
+		return cmp.Or(cmp.Compare(s.turns[a.Tenant], s.turns[b.Tenant]), a.NextRenewal.Compare(b.NextRenewal))
+	})
+	// Who is done has it looked at again what waits.
+	take = take[:max(0, min(len(take), atOnce-len(s.working)))]
+	for _, d := range take {
+		s.turn++
+		s.turns[d.Tenant], s.working[d.Tenant] = s.turn, d.Key()
 	}
 	maps.DeleteFunc(s.later, func(_ string, at time.Time) bool { return !at.After(now) })
-	return keys, next
+	if len(first) == 0 && len(s.working) == 0 {
+		clear(s.turns) // nobody waits
+	}
+	return take, next
 }
 
-// seeTo does what is to be done for a domain, unless another process does.
-func (s *Service) seeTo(ctx context.Context, key string) {
-	s.mu.Lock()
-	d := s.known[key]
-	s.mu.Unlock()
+// seeTo does what is to be done for a domain, unless another process sees to the tenant.
+func (s *Service) seeTo(ctx context.Context, d *tenancy.Domain) {
+	key, tenant := d.Key(), d.Tenant
 	defer func() {
 		s.mu.Lock()
-		delete(s.working, key)
+		delete(s.working, tenant)
 		s.mu.Unlock()
 		s.kick()
 	}()
-	if d == nil {
-		return
-	}
-	name := d.FQDN
-	ok, err := s.leases.TryLock(ctx, name)
+	lock := "tenant " + tenant
+	ok, err := s.leases.TryLock(ctx, lock)
 	if err == nil && ok {
 		defer func() {
-			if err := s.leases.Unlock(context.WithoutCancel(ctx), name); err != nil {
-				s.log.Warn("the lock of a domain stays until its life is over", "domain", name, "error", err)
+			if err := s.leases.Unlock(context.WithoutCancel(ctx), lock); err != nil {
+				s.log.Warn("the lock of a tenant's domains stays until its life is over", "tenant", tenant, "error", err)
 			}
 		}()
 		// As it is now: somebody may have been faster.
-		if d, err = s.store.Domain(ctx, d.Tenant, d.FQDN); err == nil && d.Owned() && !d.NextRenewal.IsZero() && !d.NextRenewal.After(s.now()) {
+		if d, err = s.store.Domain(ctx, tenant, d.FQDN); err == nil && d.Owned() && !d.NextRenewal.IsZero() && !d.NextRenewal.After(s.now()) {
 			err = s.work(ctx, d)
 		}
 	}
 	if err != nil && !errs.Is(err, errs.NotFound) && ctx.Err() == nil {
-		s.log.Warn("a custom domain could not be seen to", "domain", name, "error", err, "retry_in", againAfter)
+		s.log.Warn("a custom domain could not be seen to", "domain", key, "error", err, "retry_in", againAfter)
 	}
 	s.mu.Lock()
-	s.later[key] = s.now().Add(againAfter)
-	if err == nil && ok {
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && !ok:
+		s.later[tenant] = s.now().Add(againAfter)
+	case err != nil:
+		s.later[key] = s.now().Add(againAfter)
+	default:
 		delete(s.later, key)
-		if now, known := s.known[key]; known && d != nil && d.Revision > now.Revision {
+		if now, known := s.known[key]; known && d.Revision > now.Revision {
 			s.known[key] = d
 		}
 	}
-	s.mu.Unlock()
 }

@@ -27,8 +27,12 @@ import (
 type Authority interface {
 	// Obtain gets a new certificate, with a new key: the chain and the key in PEM.
 	Obtain(ctx context.Context, fqdn string) (chain, key []byte, err error)
+	// Stored returns what Obtain got last, or an error NotFound.
+	Stored(ctx context.Context, fqdn string) (chain, key []byte, err error)
 	// Forget removes what is kept for a name.
 	Forget(ctx context.Context, fqdn string) error
+	// Names returns the names that something is kept for.
+	Names(ctx context.Context) ([]string, error)
 }
 
 // Config says what a Service stands on.
@@ -43,6 +47,8 @@ type Config struct {
 	// Settle is acme.Config's: for how long a challenge is known before the CA asks; 0
 	// means its default.
 	Settle time.Duration
+	// Orders is how many orders all tenants make in 3 hours; 0 means DefaultOrders.
+	Orders int
 	// Domain is the installation's own, whose names are nobody's custom domain.
 	Domain string
 	Log    *slog.Logger
@@ -58,15 +64,20 @@ type Service struct {
 	store *store.Store
 	log   *slog.Logger
 	now   func() time.Time
-	// owns asks the DNS whether a domain is its tenant's; see resolver.verify.
-	owns    func(ctx context.Context, d *tenancy.Domain) error
-	leases  *lease.Leases
-	metrics metrics
+	// owns asks the DNS whether a domain is its tenant's, for who waits for that; see
+	// resolver.verify. stillOwns is the same for Run.
+	owns      func(ctx context.Context, who string, d *tenancy.Domain) error
+	stillOwns func(ctx context.Context, d *tenancy.Domain) error
+	leases    *lease.Leases
+	orders    *orders
+	metrics   metrics
 
 	mu      sync.Mutex
 	known   map[string]*tenancy.Domain // guarded by mu; by key, while Run runs
-	working map[string]bool            // guarded by mu; those that are seen to just now
-	later   map[string]time.Time       // guarded by mu; when those are looked at again that could not be seen to
+	working map[string]string          // guarded by mu; by tenant, the key of the one that is seen to just now
+	later   map[string]time.Time       // guarded by mu; by key or tenant, when what could not be seen to is looked at again
+	turns   map[string]uint64          // guarded by mu; by tenant, the number of its last turn
+	turn    uint64                     // guarded by mu
 	wake    chan struct{}              // holds a token when known has changed
 }
 
@@ -79,13 +90,27 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, errs.New(errs.KindOf(err), "open the locks of domains: %w", err)
 	}
-	s := &Service{
-		cfg: cfg, store: cfg.Store, log: cfg.Log, now: cfg.Now, owns: newResolver(cfg.Resolver).verify,
-		leases:  lease.New(lease.Config{Bucket: locks, Log: cfg.Log}),
-		metrics: newMetrics(cfg.Registerer),
-		known:   map[string]*tenancy.Domain{}, working: map[string]bool{}, later: map[string]time.Time{}, wake: make(chan struct{}, 1),
+	// A tally is of a day; those of tenants that are gone go with time.
+	tallies, err := cfg.Store.Bus().Bucket(ctx, bus.BucketConfig{Name: OrdersBucket, TTL: 48 * time.Hour})
+	if err != nil {
+		return nil, errs.New(errs.KindOf(err), "open the orders of domains: %w", err)
 	}
-	return s, nil
+	if cfg.Orders <= 0 {
+		cfg.Orders = DefaultOrders
+	}
+	r := newResolver(cfg.Resolver, cfg.Log)
+	return &Service{
+		cfg: cfg, store: cfg.Store, log: cfg.Log, now: cfg.Now,
+		owns: func(ctx context.Context, who string, d *tenancy.Domain) error {
+			return r.verify(ctx, r.asked, who, d)
+		},
+		stillOwns: func(ctx context.Context, d *tenancy.Domain) error { return r.verify(ctx, r.due, d.Tenant, d) },
+		leases:    lease.New(lease.Config{Bucket: locks, Log: cfg.Log}),
+		orders:    &orders{tallies, cfg.Orders, cfg.Now},
+		metrics:   newMetrics(cfg.Registerer),
+		known:     map[string]*tenancy.Domain{}, working: map[string]string{}, later: map[string]time.Time{}, turns: map[string]uint64{},
+		wake: make(chan struct{}, 1),
+	}, nil
 }
 
 // locksBucket has the locks by which one of several processes sees to a domain.
@@ -132,14 +157,14 @@ func (s *Service) Find(ctx context.Context, tenant, name string) (*tenancy.Domai
 
 // Delete removes a domain and its certificate; see store.RemoveDomain.
 func (s *Service) Delete(ctx context.Context, tenant, fqdn string, ifRevision uint64) (*tenancy.Domain, error) {
-	was, err := s.store.RemoveDomain(ctx, tenant, fqdn, ifRevision)
-	if err != nil || s.cfg.Authority == nil || was.Source != tenancy.CertificateACME || was.State == tenancy.DomainPending {
-		return was, err
+	d, err := s.store.Domain(ctx, tenant, fqdn)
+	if err != nil {
+		return nil, err
 	}
-	if err := s.cfg.Authority.Forget(ctx, fqdn); err != nil {
-		s.log.Warn("the certificate of a domain that was deleted is still kept", "domain", fqdn, "error", err)
+	if ifRevision == 0 || ifRevision == d.Revision {
+		s.forget(ctx, tenant, fqdn)
 	}
-	return was, nil
+	return s.store.RemoveDomain(ctx, tenant, fqdn, ifRevision)
 }
 
 // CheckRenew returns the error that Renew would.
@@ -178,7 +203,7 @@ func (s *Service) Renew(ctx context.Context, tenant, fqdn string, ifRevision uin
 		if wait := every - at.Sub(d.AskedAt); wait > 0 {
 			return &tenancy.ExceededError{Quota: "domain_renewals", Limit: 1, Usage: 1, RetryAfter: seconds(wait)}
 		}
-		d.AskedAt, d.NextRenewal = at, at
+		d.AskedAt, d.Asked, d.NextRenewal = at, true, at
 		return nil
 	})
 }

@@ -32,25 +32,51 @@ func (s *Service) Verify(ctx context.Context, tenant, fqdn string, ifRevision ui
 	if err != nil {
 		return nil, nil, err
 	}
-	why := conflicting(s.owns(ctx, d))
-	if why == nil {
-		why = s.store.ClaimHost(ctx, tenant, fqdn)
+	says := s.owns(ctx, tenant, d)
+	if noTurn(says) {
+		return nil, nil, says
 	}
-	_, now, err = s.store.ChangeDomain(ctx, tenant, fqdn, 0, func(d *tenancy.Domain) error {
-		if why != nil {
-			d.LastError = why.Error()
+	// The host and the domain are two records: who asks may go, but not between them.
+	noting, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTime)
+	defer cancel()
+	why := conflicting(says)
+	if why == nil {
+		if why = s.store.ClaimHost(noting, tenant, fqdn); errs.CodeOf(why) == "domain_taken" {
+			why = s.takeOver(ctx, noting, d)
+		}
+	}
+	began := d.Token
+	_, now, err = s.store.ChangeDomain(noting, tenant, fqdn, 0, func(d *tenancy.Domain) error {
+		switch {
+		case d.Token != began:
+			return errs.Coded(errs.NotFound, "domain_not_found", "the domain %s was deleted, and made again, meanwhile", fqdn)
+		case why == nil:
+			s.verified(d)
 			return nil
 		}
-		s.verified(d)
+		d.LastError = why.Error()
+		if d.Owned() && says != nil {
+			d.Unseen = true
+			if errs.Is(says, errs.Denied) {
+				s.unseen(d)
+				if at := s.now().Add(absentAgain).UTC(); at.Before(d.NextRenewal) {
+					d.NextRenewal = at
+				}
+			}
+		}
 		return nil
 	})
 	switch {
 	case why != nil:
 		return nil, nil, why
 	case errs.Is(err, errs.NotFound): // deleted meanwhile
-		return nil, nil, errors.Join(err, s.store.ReleaseHost(ctx, tenant, fqdn))
+		return nil, nil, errors.Join(err, s.store.ReleaseHost(noting, tenant, fqdn))
 	case err != nil:
 		return nil, nil, err
+	}
+	// Another tenant may have taken the name while the domain was still pending.
+	if h, err := s.store.Host(noting, fqdn); err == nil && h.Tenant != tenant {
+		return nil, nil, errors.Join(taken(fqdn), s.lost(noting, now, taken(fqdn)))
 	}
 	return was, now, nil
 }
@@ -66,12 +92,20 @@ func conflicting(err error) error {
 // verified notes that a domain is its tenant's.
 func (s *Service) verified(d *tenancy.Domain) {
 	at := s.now().UTC()
-	d.VerifiedAt = at
+	d.VerifiedAt, d.AbsentSince = at, time.Time{}
 	if d.State != tenancy.DomainPending {
+		if d.Unseen {
+			// What failed was this.
+			d.LastError, d.Failures, d.Unseen = "", 0, false
+			if d.State == tenancy.DomainFailed {
+				d.NextRenewal = at
+			}
+		}
 		return
 	}
-	d.State, d.LastError, d.Failures = tenancy.DomainVerified, "", 0
-	if d.Source == tenancy.CertificateACME {
-		d.NextRenewal = at
+	d.State, d.LastError, d.Failures, d.Unseen = tenancy.DomainVerified, "", 0, false
+	d.NextRenewal = at
+	if d.Source == tenancy.CertificateUploaded {
+		d.NextRenewal = s.lookAgain(d)
 	}
 }

@@ -4,6 +4,8 @@ package domains
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,30 +30,65 @@ type authority struct {
 	ca *tenancytest.CA
 
 	mu      sync.Mutex
-	why     error         // guarded by mu; of refusals
-	takes   time.Duration // guarded by mu; an order
-	asked   []time.Time   // guarded by mu
-	forgets int           // guarded by mu
+	why     error                // guarded by mu; of refusals
+	takes   time.Duration        // guarded by mu; an order
+	asked   []time.Time          // guarded by mu
+	forgets int                  // guarded by mu
+	instead string               // guarded by mu; the name that certificates are for, if not the one asked for
+	names   []string             // guarded by mu; asked for
+	busy    int                  // guarded by mu; orders under way
+	most    int                  // guarded by mu; of busy
+	kept    map[string][2]string // guarded by mu
+	keeps   error                // guarded by mu; of Forget
 }
 
 func (a *authority) Obtain(_ context.Context, name string) (chain, key []byte, err error) {
 	a.mu.Lock()
-	a.asked = append(a.asked, time.Now())
+	a.asked, a.names = append(a.asked, time.Now()), append(a.names, name)
 	n, why, takes := len(a.asked), a.why, a.takes
+	a.busy++
+	asked := name
+	if a.instead != "" {
+		name = a.instead
+	}
+	a.most = max(a.most, a.busy)
 	a.mu.Unlock()
 	time.Sleep(takes)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.busy--
 	if why != nil {
 		return nil, nil, why
 	}
 	c, k := a.ca.Server(int64(n+1), time.Now().Add(90*24*time.Hour), name)
+	a.kept[asked] = [2]string{c, k}
 	return []byte(c), []byte(k), nil
 }
 
-func (a *authority) Forget(context.Context, string) error {
+func (a *authority) Stored(_ context.Context, name string) (chain, key []byte, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p, ok := a.kept[name]
+	if !ok {
+		return nil, nil, errs.New(errs.NotFound, "nothing is kept")
+	}
+	return []byte(p[0]), []byte(p[1]), nil
+}
+
+func (a *authority) Forget(_ context.Context, name string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.forgets++
-	return nil
+	if a.keeps == nil {
+		delete(a.kept, name)
+	}
+	return a.keeps
+}
+
+func (a *authority) Names(context.Context) ([]string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.kept)), nil
 }
 
 func (a *authority) refuse(why error) {
@@ -74,13 +111,14 @@ type world struct {
 	all   []*Service
 	reg   *prometheus.Registry
 
-	mu   sync.Mutex
-	owns error // guarded by mu; what the DNS says
+	mu     sync.Mutex
+	owns   error // guarded by mu; what the DNS says about the tenant's domains
+	others error // guarded by mu; and about those of others
 }
 
 func newWorld(t *testing.T, processes int) *world {
 	t.Helper()
-	w := &world{t: t, ca: &authority{ca: tenancytest.NewCA(t, "test")}, reg: prometheus.NewRegistry()}
+	w := &world{t: t, ca: &authority{ca: tenancytest.NewCA(t, "test"), kept: map[string][2]string{}}, reg: prometheus.NewRegistry()}
 	var err error
 	must := func(err error) {
 		t.Helper()
@@ -103,11 +141,8 @@ func newWorld(t *testing.T, processes int) *world {
 		}
 		s, err := New(t.Context(), cfg)
 		must(err)
-		s.owns = func(context.Context, *tenancy.Domain) error {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.owns
-		}
+		s.owns = func(_ context.Context, _ string, d *tenancy.Domain) error { return w.says(d) }
+		s.stillOwns = func(_ context.Context, d *tenancy.Domain) error { return w.says(d) }
 		w.all = append(w.all, s)
 		wg.Go(func() { _ = s.Run(ctx) })
 	}
@@ -116,6 +151,15 @@ func newWorld(t *testing.T, processes int) *world {
 		wg.Wait()
 	})
 	return w
+}
+
+func (w *world) says(d *tenancy.Domain) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d.Tenant != "acme" {
+		return w.others
+	}
+	return w.owns
 }
 
 func (w *world) dns(says error) {
@@ -148,6 +192,35 @@ func (w *world) make(source string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// tenant is one that may have 100 domains.
+func (w *world) tenant(id string) *tenancy.TenantRecord {
+	w.t.Helper()
+	r, err := w.store.EnsureTenant(w.t.Context(), id, store.EnsureOptions{})
+	if err == nil && r.Overrides["domains"] == 0 {
+		r, err = w.store.SetOverrides(w.t.Context(), id, 0, map[string]int64{"domains": 100})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// put makes a claim as it is in the store, even to a name that another tenant has.
+func (w *world) put(t *tenancy.TenantRecord, name, source string) {
+	w.t.Helper()
+	if _, err := w.store.AddDomain(w.t.Context(), t, name, source); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// claim has a tenant claim a name and verify it.
+func (w *world) claim(tenant, name, source string) error {
+	w.t.Helper()
+	w.put(w.tenant(tenant), name, source)
+	_, _, err := w.all[0].Verify(w.t.Context(), tenant, name, 0)
+	return err
 }
 
 // serial is that of the certificate that gateways show; empty for none.

@@ -13,9 +13,9 @@ import (
 	"github.com/manormq/manor/tenancy"
 )
 
-// AddDomain makes a claim of a tenant to a name, which is normal already. The error is
-// Conflict with Code "domain_exists" or, if another tenant has verified it,
-// "domain_taken"; or a tenancy.ExceededError beyond the quota domains.
+// AddDomain makes a claim of a tenant to a name, which is normal already. Another tenant may
+// have verified it: the zone may have changed hands. The error is Conflict with Code
+// "domain_exists", or a tenancy.ExceededError beyond the quota domains.
 func (s *Store) AddDomain(ctx context.Context, t *tenancy.TenantRecord, fqdn, source string) (*tenancy.Domain, error) {
 	d, err := s.CheckDomain(ctx, t, fqdn, source)
 	if err != nil {
@@ -45,14 +45,12 @@ func (s *Store) CheckDomain(ctx context.Context, t *tenancy.TenantRecord, fqdn, 
 	if slices.Contains(keys, tenancy.DomainKey(t.ID, fqdn)) {
 		return nil, domainExists(t.ID, fqdn)
 	}
-	if n := int64(len(keys)); limits.Domains >= 0 && n >= limits.Domains {
-		return nil, &tenancy.ExceededError{Quota: "domains", Limit: limits.Domains, Usage: n}
+	most := limits.Domains
+	if most < 0 {
+		most = tenancy.MaxDomains
 	}
-	switch h, err := s.Host(ctx, fqdn); {
-	case err == nil && h.Tenant != t.ID:
-		return nil, domainTaken(fqdn)
-	case err != nil && !errs.Is(err, errs.NotFound):
-		return nil, err
+	if n := int64(len(keys)); n >= most {
+		return nil, &tenancy.ExceededError{Quota: "domains", Limit: most, Usage: n}
 	}
 	return &tenancy.Domain{
 		Tenant: t.ID, FQDN: fqdn, State: tenancy.DomainPending, Token: strings.ToLower(rand.Text()), Source: source, CreatedAt: s.now().UTC(),

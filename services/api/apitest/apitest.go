@@ -106,4 +106,10 @@ func (closed) Obtain(context.Context, string) (chain, key []byte, err error) {
 	return nil, nil, errs.New(errs.Denied, "the CA is closed")
 }
 
+func (closed) Stored(context.Context, string) (chain, key []byte, err error) {
+	return nil, nil, errs.New(errs.NotFound, "the CA has issued nothing")
+}
+
 func (closed) Forget(context.Context, string) error { return nil }
+
+func (closed) Names(context.Context) ([]string, error) { return nil, nil }

@@ -12,14 +12,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
-	"strings"
+	"path"
 	"time"
 
 	"github.com/caddyserver/certmagic"
-	acmeproto "github.com/mholt/acmez/v3/acme"
 	"go.uber.org/zap"
 
 	"github.com/manormq/manor/infra/bus"
@@ -43,8 +43,8 @@ const (
 type Challenges interface {
 	// Present has the digest of a key authorization shown to who asks for that name.
 	Present(ctx context.Context, fqdn string, digest [32]byte) error
-	// CleanUp ends that.
-	CleanUp(ctx context.Context, fqdn string) error
+	// CleanUp ends that, unless another digest is shown meanwhile.
+	CleanUp(ctx context.Context, fqdn string, digest [32]byte) error
 }
 
 // Config says what an Authority stands on.
@@ -101,7 +101,7 @@ func New(ctx context.Context, cfg Config) (*Authority, error) {
 		return nil, errs.New(errs.KindOf(err), "open the bucket of ACME: %w", err)
 	}
 	a := &Authority{
-		cfg: cfg, quiet: slog.New(slog.DiscardHandler), http: &http.Client{Transport: transport, Timeout: callTime},
+		cfg: cfg, quiet: slog.New(slog.DiscardHandler), http: &http.Client{Transport: listening{transport}, Timeout: callTime},
 		storage: &storage{lease.New(lease.Config{Bucket: bucket, Log: cfg.Log}), bucket, cfg.Sealer},
 	}
 	a.issuer = &issuer{a, issuerKey(cfg.Directory)}
@@ -126,13 +126,21 @@ func (a *Authority) Obtain(ctx context.Context, fqdn string) (chain, key []byte,
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
 	if err := a.magic.RenewCertSync(ctx, fqdn, true); err != nil {
-		return nil, nil, told(err)
+		return nil, nil, a.told(fqdn, err)
 	}
+	return a.Stored(ctx, fqdn)
+}
+
+// Stored returns what was issued last for a name, as Obtain does, or an error NotFound.
+func (a *Authority) Stored(ctx context.Context, fqdn string) (chain, key []byte, err error) {
 	if chain, err = a.storage.Load(ctx, certmagic.StorageKeys.SiteCert(a.issuer.key, fqdn)); err == nil {
 		key, err = a.storage.Load(ctx, certmagic.StorageKeys.SitePrivateKey(a.issuer.key, fqdn))
 	}
-	if err != nil {
-		return nil, nil, errs.New(errs.Unavailable, "the certificate was issued and cannot be read: %w", err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, errs.New(errs.NotFound, "no certificate of %s is kept", fqdn)
+	case err != nil:
+		return nil, nil, errs.New(errs.Unavailable, "the certificate of %s is kept and cannot be read: %w", fqdn, err)
 	}
 	return chain, key, nil
 }
@@ -142,16 +150,15 @@ func (a *Authority) Forget(ctx context.Context, fqdn string) error {
 	return a.storage.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(a.issuer.key, fqdn))
 }
 
-// told is an error in the CA's words, without what libraries put around them.
-func told(err error) error {
-	problem, ok := errors.AsType[acmeproto.Problem](err)
-	if !ok {
-		return errs.New(errs.Unavailable, "the CA could not be asked: %w", err)
+// Names returns the names that something is kept for.
+func (a *Authority) Names(ctx context.Context) ([]string, error) {
+	folders, err := a.storage.List(ctx, certmagic.StorageKeys.CertsPrefix(a.issuer.key), false)
+	if err != nil {
+		return nil, err
 	}
-	words := []string{problem.Detail}
-	for _, s := range problem.Subproblems {
-		words = append(words, s.Detail)
+	names := make([]string, len(folders))
+	for n, f := range folders {
+		names[n] = path.Base(f) // certmagic changes nothing about A-labels
 	}
-	kind := strings.TrimPrefix(problem.Type, "urn:ietf:params:acme:error:")
-	return errs.New(errs.Denied, "the CA has refused (%s): %s", kind, strings.Join(words, "; "))
+	return names, nil
 }

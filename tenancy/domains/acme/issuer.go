@@ -54,6 +54,7 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 		},
 		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeTLSALPN01: &solver{i.a}},
 	}
+	ctx, late := listen(ctx)
 	chains, err := i.order(ctx, client, csr)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && strings.HasSuffix(problem.Type, ":accountDoesNotExist") {
 		// The CA has forgotten the account, as one for tests does at each start.
@@ -63,7 +64,7 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 		chains, err = i.order(ctx, client, csr)
 	}
 	if err != nil {
-		return nil, err
+		return nil, late(err)
 	}
 	if len(chains) == 0 {
 		return nil, errs.New(errs.Unavailable, "the CA has issued no certificate")
@@ -173,5 +174,5 @@ func (s *solver) Wait(ctx context.Context, _ acme.Challenge) error {
 
 // CleanUp implements acmez.Solver.
 func (s *solver) CleanUp(ctx context.Context, c acme.Challenge) error {
-	return s.a.cfg.Challenges.CleanUp(context.WithoutCancel(ctx), c.Identifier.Value)
+	return s.a.cfg.Challenges.CleanUp(context.WithoutCancel(ctx), c.Identifier.Value, sha256.Sum256([]byte(c.KeyAuthorization)))
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -32,6 +33,9 @@ type Config struct {
 
 // DefaultLife is the life of a lock that nobody holds any more.
 const DefaultLife = 15 * time.Second
+
+// seenFor is for how many lives a sighting is kept that nothing came of.
+const seenFor = 8
 
 // Leases are the locks as one process takes them. They are safe for concurrent use, and
 // are held against others of the same process too.
@@ -117,6 +121,8 @@ func (l *Leases) dead(key string, revision bus.Revision) bool {
 	defer l.mu.Unlock()
 	s, ok := l.seen[key]
 	if !ok || s.revision != revision {
+		// Nobody waits any more for one that was seen so long ago.
+		maps.DeleteFunc(l.seen, func(_ string, s sighting) bool { return now.Sub(s.since) > seenFor*l.cfg.Life })
 		l.seen[key] = sighting{revision, now}
 		return false
 	}

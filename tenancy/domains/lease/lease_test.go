@@ -107,3 +107,24 @@ func TestLock_TakenOver(t *testing.T) {
 		}
 	})
 }
+
+// What is seen of others' locks is forgotten when nobody asks for them any more.
+func TestLock_SeenIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket(t)
+		l := of(b)
+		for n := range 20 {
+			name := string(rune('a' + n))
+			if _, err := b.Put(t.Context(), Key(name), []byte("other"), bus.Absent); err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := l.TryLock(t.Context(), name); ok || err != nil {
+				t.Errorf("%s: %v %v", name, ok, err)
+			}
+			time.Sleep(DefaultLife)
+		}
+		if n := len(l.seen); n > seenFor+1 {
+			t.Errorf("%d locks are remembered", n)
+		}
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -17,7 +18,7 @@ import (
 
 // testDomains holds that of those who claim a name one gets it, once it is verified.
 func testDomains(t *testing.T, b bus.Bus) {
-	s, _ := newStore(t, b)
+	s, clock := newStore(t, b)
 	ctx := t.Context()
 	const fqdn = "mqtt.acme.example"
 	tenants := []string{"domain-a", "domain-b", "domain-c"}
@@ -60,8 +61,14 @@ func testDomains(t *testing.T, b bus.Bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.AddDomain(ctx, late, fqdn, tenancy.CertificateACME); errs.CodeOf(err) != "domain_taken" {
+	if _, err := s.AddDomain(ctx, late, fqdn, tenancy.CertificateACME); err != nil {
+		t.Errorf("a claim to a name that another tenant has: %v", err)
+	}
+	if err := s.ClaimHost(ctx, late.ID, fqdn); errs.CodeOf(err) != "domain_taken" {
 		t.Errorf("a name that another tenant has: %v", err)
+	}
+	if _, err := s.RemoveDomain(ctx, late.ID, fqdn, 0); err != nil {
+		t.Error(err)
 	}
 	for _, id := range tenants {
 		err := s.ChangeHost(ctx, id, fqdn, func(h *tenancy.Host) { h.Certificates = id })
@@ -108,7 +115,45 @@ func testDomains(t *testing.T, b bus.Bus) {
 	if err := s.ClaimHost(ctx, "domain-d", fqdn); err != nil {
 		t.Errorf("released: %v", err)
 	}
+	testOrphan(t, s, clock)
 	testDomainPages(t, s, late)
+}
+
+// testOrphan holds that a host is free whose tenant has no verified domain of that name,
+// as a process leaves it that ends between the two records.
+func testOrphan(t *testing.T, s *store.Store, clock *clock) {
+	ctx := t.Context()
+	const fqdn = "orphan.example"
+	claim := func(tenant, code string) {
+		t.Helper()
+		if err := s.ClaimHost(ctx, tenant, fqdn); errs.CodeOf(err) != code || (err == nil) != (code == "") {
+			t.Errorf("%s: %v, want %q", tenant, err, code)
+		}
+	}
+	claim("domain-a", "")
+	claim("domain-b", "domain_taken") // domain-a may be on its way
+	clock.move(2 * time.Minute)
+	claim("domain-b", "")
+	r, err := s.EnsureTenant(ctx, "domain-b", store.EnsureOptions{})
+	if err == nil {
+		_, err = s.AddDomain(ctx, r, fqdn, tenancy.CertificateACME)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.move(2 * time.Minute)
+	claim("domain-a", "") // of two that have not verified it
+	claim("domain-b", "domain_taken")
+	clock.move(2 * time.Minute)
+	claim("domain-b", "")
+	if _, _, err := s.ChangeDomain(ctx, "domain-b", fqdn, 0, func(d *tenancy.Domain) error {
+		d.State = tenancy.DomainVerified
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	clock.move(2 * time.Minute)
+	claim("domain-a", "domain_taken")
 }
 
 // testDomainPages holds pages, and the quota.
