@@ -132,10 +132,10 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	// again.
 	finish, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 5*time.Second+handleTimeout)
 	defer cancel()
-	answered := false
+	end := once.GiveUp
 	defer func() {
-		if !answered {
-			_ = once.Forget(finish) // else it is given up in 15 s
+		if end != nil {
+			_ = end(finish) // else it is given up in 15 s
 		}
 	}()
 	done := once.Work(finish)
@@ -146,8 +146,10 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 		if err := once.Answer(finish, *out); err != nil {
 			s.log.Warn("answer not kept for its Idempotency-Key", "path", r.URL.Path, "error", err)
 		} else {
-			answered = true
+			end = nil
 		}
+	} else if out.Status == http.StatusTooManyRequests {
+		end = once.Forget
 	}
 	send(w, out)
 	return nil

@@ -193,7 +193,16 @@ func (o *Once) Answer(ctx context.Context, r Reply) error {
 	return o.put(ctx, storedReply{Sealed: sealed})
 }
 
-// Forget lets the request be made again, as after a failure of ours.
+// GiveUp lets the request be made again at once, after a failure of ours: it may have made
+// something that nobody was told of (madeBefore).
+func (o *Once) GiveUp(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, err := put(ctx, o.s.replies, o.key, storedReply{Request: o.mark()}, bus.Revision(o.rev))
+	return err
+}
+
+// Forget lets the request, or another one, be made again: it has made nothing.
 func (o *Once) Forget(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

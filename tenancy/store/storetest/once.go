@@ -67,6 +67,13 @@ func testGivenUp(t *testing.T, b bus.Bus, s *store.Store, clock *clock) {
 	if err := again.Answer(ctx, store.Reply{Status: 201}); err != nil {
 		t.Error(err)
 	}
+	// One that fails behind what it has made is made again at once, and not as another one.
+	fails := begin("fails")
+	must(s.CreateCredential(fails.Context(ctx), tenant, "late", "$sha256$one"))(t)
+	if err := fails.GiveUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	must(s.CreateCredential(begin("fails").Context(ctx), tenant, "late", "$sha256$two"))(t)
 	// A day later the key is new, and the credential that it has made somebody's.
 	clock.move(25 * time.Hour)
 	replies := must(b.Bucket(ctx, bus.BucketConfig{Name: "replies"}))(t)
