@@ -262,7 +262,9 @@ func (s *Shard) restoreCells(p *space) error {
 		}
 		t := s.set.Tenant(tenant)
 		s.set.settled(t, c)
-		p.stop(t, c.Revision)
+		if c.Stage != Arriving { // else when it has taken up all: its last owner may have written the record before
+			p.stop(t, c.Revision)
+		}
 		if p.cells == nil {
 			p.cells = make(map[*Tenant]uint64)
 		}

@@ -9,11 +9,12 @@ import (
 	"math"
 	"slices"
 
+	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/infra/wire"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/queue"
 	"github.com/manormq/manor/services/broker/retain"
-	"github.com/manormq/manor/services/broker/session"
+	"github.com/manormq/manor/services/broker/route/share"
 )
 
 // A partition keeps what it is handed of sessions as it came, where nobody looks, and takes
@@ -196,8 +197,41 @@ func (s *Shard) arriveIn(t *Tenant, c *cell, p *space) {
 	}
 	if c.stage == Settled {
 		s.arriveSome(t, c, p, &hold{}, math.MaxInt)
-	} else {
-		s.arriveSome(t, c, p, &hold{}, s.set.hands.most)
+		return
+	}
+	h := &hold{}
+	if p.cells[t] == c.revision && p.stopped[t] != c.revision {
+		s.tellAgain(t, p, h) // its last owner has begun to take up
+	}
+	s.arriveSome(t, c, p, h, s.set.hands.most)
+}
+
+// tellAgain has the other brokers know of all routes of a tenant in a partition: who told
+// them before may have lost it before they did.
+func (s *Shard) tellAgain(t *Tenant, p *space, h *hold) {
+	s.holding = h
+	defer func() { s.holding = nil }()
+	var all []*sess
+	for _, head := range s.sessions[t] {
+		if head.space == p {
+			all = append(all, head.all()...)
+		}
+	}
+	s.orderSessions(all)
+	said := make(map[string]bool)
+	for _, se := range all {
+		for _, sub := range se.Subscriptions() {
+			if _, _, shared := topic.CutShare(sub.Filter); !shared && !said[sub.Filter] {
+				said[sub.Filter] = true
+				s.set.cluster.AddRoute(t.id, sub.Filter, p.id, p.epoch, s.onRoutes())
+			}
+		}
+		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
+			if !said[key] {
+				said[key] = true
+				s.tellGroup(se, key)
+			}
+		})
 	}
 }
 
@@ -208,7 +242,7 @@ func (s *Shard) arriveSome(t *Tenant, c *cell, p *space, h *hold, most int) {
 			slog.String("tenant", t.id), slog.Int("partition", int(p.id)), slog.Any("error", err))
 		return
 	}
-	if len(keys) == 0 && (c.stage == Settled || p.cells[t] == c.revision) {
+	if len(keys) == 0 && (c.stage == Settled || p.stopped[t] == c.revision) {
 		return
 	}
 	s.holding = h
@@ -226,9 +260,7 @@ func (s *Shard) arriveSome(t *Tenant, c *cell, p *space, h *hold, most int) {
 	for _, key := range keys {
 		s.batch(p).Delete(key)
 	}
-	if !more {
-		s.keepCell(t, p)
-	}
+	s.keepCell(t, p) // the next owner is to know that this one has begun
 	// Until that is committed the pieces are read again by whoever looks.
 	if p.arriving == nil {
 		p.arriving = make(map[*Tenant]bool)
@@ -256,97 +288,4 @@ func (s *Shard) arriveSome(t *Tenant, c *cell, p *space, h *hold, most int) {
 			s.loseConnection(se)
 		}
 	}
-}
-
-// takeUpSession makes a session of what wrapSession has made. It reports false if that
-// cannot be read.
-func (s *Shard) takeUpSession(t *Tenant, p *space, name string, b []byte) (se *sess, ok bool) {
-	r := wire.Reader{Data: b}
-	version, flags := r.U8(), r.U8()
-	if r.Bad || version != recordVersion {
-		return nil, false
-	}
-	if flags&handedRecord != 0 {
-		rec, err := parseSession(r.Bytes())
-		if err != nil || r.Bad {
-			return nil, false
-		}
-		rec.sid = s.next(p)
-		se = s.restoreSession(t, p, name, &rec)
-		s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindSession, t.id, se.recordName()), appendSession(nil, se))
-		if flags&handedParts != 0 && !s.takeUpParts(se, &r) {
-			return se, false
-		}
-		s.due(se)
-	}
-	if flags&handedCarried != 0 {
-		token, value := r.U64(), slices.Clone(r.Bytes())
-		if r.Bad || len(value) < 10 {
-			return se, false
-		}
-		bySid := map[uint64]*sess{}
-		if se != nil {
-			bySid[binary.BigEndian.Uint64(value[2:])] = se
-		}
-		whole, ok := s.restoreConnection(p, token, value, bySid)
-		if !ok {
-			return se, false
-		}
-		if !whole {
-			binary.BigEndian.PutUint64(value[2:], se.ID)
-			s.batch(p).Put(partition.KeyU64(nil, p.id, partition.KindMoving, token), value)
-		}
-	}
-	return se, !r.Bad
-}
-
-// takeUpParts gives a session that outlives its connection what wrapParts has made, and
-// writes it.
-func (s *Shard) takeUpParts(se *sess, r *wire.Reader) bool {
-	p, b := se.space.id, s.batch(se.space)
-	for range r.Length(3) {
-		filter := r.String()
-		sub, err := parseOptions(r.Bytes(), filter)
-		if err != nil {
-			return false
-		}
-		se.RestoreSubscription(sub)
-		s.addRoute(se, &sub, true)
-		b.Put(append(partition.KeyU64(nil, p, partition.KindSubscription, se.ID), filter...), appendOptions(nil, &sub))
-	}
-	ids := wire.Reader{Data: r.Bytes()}
-	if len(ids.Data)%2 != 0 {
-		return false
-	}
-	for len(ids.Data) > 0 {
-		id := ids.U16()
-		se.RestoreInbound(id, true)
-		b.Put(partition.KeyU64U16(nil, p, partition.KindInbound, se.ID, id), nil)
-	}
-	for i := range r.Length(8) {
-		f := session.Record{State: session.State(r.U8()), Packet: r.U16(), Size: r.U32(), Order: uint64(i)}
-		if entry := r.Bytes(); len(entry) > 0 {
-			e, err := queue.ParseEntry(entry)
-			if err != nil {
-				return false
-			}
-			se.queueOf().Append(e, 0, b)
-			se.queueOf().Take(true, b)
-			f.Seq = e.Seq
-			s.touch(se)
-		}
-		se.RestoreInflight(f.Packet, f)
-		s.putInflight(se, &f)
-	}
-	for range r.Length(12) {
-		e, err := queue.ParseEntry(r.Bytes())
-		if err != nil {
-			return false
-		}
-		se.queueOf().Append(e, 0, b)
-		se.tenant.queueMessages.Add(1)
-		se.tenant.queueBytes.Add(int64(e.Size()))
-		s.touch(se)
-	}
-	return !r.Bad
 }
