@@ -3,6 +3,7 @@
 package route
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/manormq/manor/infra/mqtt"
@@ -44,6 +45,20 @@ type Part[S comparable] struct {
 	// Durable says that one of them outlives its connection, so that a message
 	// of QoS 1 or 2 may have to be stored there. A far part has it always.
 	Durable bool
+	// magnitude is of the length of the List; see magnitudeOf.
+	magnitude uint8
+}
+
+// magnitudeOf is 0 for a List of up to 3, 1 from 4 on, 2 from 8 on and so on.
+func magnitudeOf(n int) uint8 { return uint8(max(bits.Len(uint(n))-2, 0)) }
+
+// Count is about how many subscriptions there are: 1 for up to 3, and the power of two that
+// is not more from there on. The List is its shard's to read, and this is for anyone.
+func (p *Part[S]) Count() int {
+	if p.magnitude == 0 {
+		return 1
+	}
+	return 2 << p.magnitude
 }
 
 // Far reports whether another broker serves the partition.
@@ -133,13 +148,15 @@ func (e *Entry[S]) withFar(p partition.ID, i int) *Entry[S] {
 	return e.with(parts, e.Groups())
 }
 
-// marked returns the Entry with Durable of a part as given.
+// marked returns the Entry with Durable of a part as given, and its magnitude as it is.
 func (e *Entry[S]) marked(i int, durable bool) *Entry[S] {
-	if e.Parts()[i].Durable == durable {
+	x := e.Parts()[i]
+	magnitude := magnitudeOf(len(x.List.Subs))
+	if x.Durable == durable && x.magnitude == magnitude {
 		return e
 	}
 	parts := slices.Clone(e.Parts())
-	parts[i].Durable = durable
+	parts[i].Durable, parts[i].magnitude = durable, magnitude
 	return e.with(parts, e.Groups())
 }
 

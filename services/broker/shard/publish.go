@@ -229,12 +229,12 @@ type fan struct {
 	mark    uint64
 }
 
-// receivers is how many get the publish there, 1 at least: as often it counts in
-// a mailbox.
+// receivers is about how many get the publish there, 1 at least: as often it counts in
+// a mailbox. The lists are another shard's, which may change them meanwhile.
 func (f *fan) receivers() int {
 	n := len(f.direct)
 	for i := range f.lists {
-		n += len(f.lists[i].List.Subs)
+		n += f.lists[i].Count()
 	}
 	return max(1, n)
 }
