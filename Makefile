@@ -22,7 +22,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit chaos-tenancy nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -93,6 +93,9 @@ chaos-loss: ## lose a broker and its disk for good with SESSIONS (2000) offline 
 
 drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE (50000) sessions, and print what they notice; take-overs between gateways too
 	$(GO) test -count=1 -timeout 30m -run '^TestDrain$$' -v ./services/conform/chaos -connected $(CONNECTED) -offline $(OFFLINE) -pace 1s $(ARGS)
+
+place: ## have a tenant go to other partitions PLACES (20) times while CONNECTED (80) clients are there, and print what they notice
+	$(GO) test -count=1 -timeout 30m -run '^TestPlace$$' -v ./services/conform/chaos -places $(or $(PLACES),20) -connected $(if $(filter command% environment%,$(origin CONNECTED)),$(CONNECTED),80) $(ARGS)
 
 chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant that goes on in a netsplit and one that waits
 	$(GO) test -count=1 -timeout 10m -run '^TestNetsplit$$' -v ./services/conform/chaos -netsplit $(ARGS)

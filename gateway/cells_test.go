@@ -91,6 +91,57 @@ func TestCells_AnotherPartition(t *testing.T) {
 	c.welcome()
 }
 
+// Who waits at a broker that lets nobody of the tenant in goes where the tenant is at once when
+// its new cell is told, clients that come and clients whose connection goes on; nobody waits
+// until one of them has asked there.
+func TestCells_PlacedWhileTheyWait(t *testing.T) {
+	const n = 40
+	for _, name := range []string{"come", "go on"} {
+		t.Run(name, func(t *testing.T) {
+			r := startRegion(t, 2, true, nil)
+			here := &link.Moved{Partition: 0, Epoch: 1, Broker: "b0"}
+			var clients []*client
+			switch name {
+			case "come":
+				r.brokers[0].refuses(here)
+				for i := range n {
+					clients = append(clients, r.hello("mqtt", idIn(0, i)))
+				}
+			case "go on":
+				for i := range n {
+					clients = append(clients, r.dial("mqtt").mustConnect(hello(idIn(0, i))))
+				}
+				r.pause(0, n)
+				r.brokers[0].refuses(here)
+				r.brokers[0].down(link.DownFrame{Kind: link.DownMoved, Moved: here})
+			}
+			r.waiting(n)
+			begun := time.Now()
+			r.brokers[0].link(link.DownFrame{Kind: link.DownTable, Table: &link.TableUpdate{
+				Partitions: partitions, Brokers: r.table.Brokers, Shared: partitions, Cells: []link.TableCell{{Tenant: "acme", Revision: 2, Partitions: []uint16{1}}},
+			}})
+			r.eventually("the new owner is asked for all", func() bool { return r.brokers[1].opened() >= n })
+			if took := time.Since(begun); took > n*100*time.Millisecond/2 {
+				t.Errorf("it takes %v until all are where the tenant is", took)
+			}
+			if o := r.brokers[1].lastOpen(); o.Placement != 2 {
+				t.Errorf("the new owner was asked for %+v", o)
+			}
+			for _, c := range clients {
+				if name == "come" {
+					c.welcome()
+					continue
+				}
+				c.send(&packet.Packet{Type: packet.PINGREQ})
+				c.want(packet.PINGRESP)
+			}
+			if got := r.brokers[1].opened(); got != n {
+				t.Errorf("the new owner was asked %d times for %d clients", got, n)
+			}
+		})
+	}
+}
+
 // agedBroker is one of before cells.
 type agedBroker struct{ link.Broker }
 

@@ -18,6 +18,8 @@ type moving struct {
 	token uint64 // of the DownPause, for the Open at the new owner
 	// told: UpPaused is on its way, and nothing else may be sent on the channel.
 	told bool
+	// placement is the revision of the tenant's cell when the DownPause came.
+	placement uint64
 	// until is when the client is given up, in Unix milliseconds.
 	until int64
 }
@@ -25,7 +27,8 @@ type moving struct {
 // pauseLocked takes a DownPause. What its reading goroutine has begun is sent first.
 func (c *connection) pauseLocked(token uint64) {
 	until := time.Now().UnixMilli() + c.gw.cfg.OwnerWait.Milliseconds()
-	c.moving = &moving{token: token, until: until}
+	_, placement := c.gw.brokers.Table().Cell(c.tenant, int(c.m.Rules().Partitions()))
+	c.moving = &moving{token: token, until: until, placement: placement}
 	c.gw.registry.wheel.look(&c.timed, until+1)
 	c.markLocked()
 }
@@ -43,7 +46,7 @@ func (c *connection) goneLocked(l *uplink.Link[connection], partition uint16) {
 		return
 	}
 	c.opening = &opening{c: c, partition: partition, led: true, open: &link.Open{
-		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog()), Resume: c.moving.token,
+		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog()), Resume: c.moving.token, Placement: c.moving.placement,
 		Limits: link.Limits{Tenant: c.m.Rules().Tenant()},
 	}}
 	var refused *uplink.Pool[connection]

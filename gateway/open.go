@@ -155,13 +155,19 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 			c.waitsFromLocked(now)
 		}
 	}
-	w := &g.waiting
+	w, table := &g.waiting, g.brokers.Table()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	o.placement = o.open.Placement
+	if _, now := table.Cell(c.tenant, int(o.open.Partitions)); now > o.placement {
+		// It was refused by what is not so any more, and replace may have been here.
+		o.placeBy(table)
+		refused = nil
+	}
 	if refused != nil {
 		l := w.part(o.partition)
 		l.refused = refused
-		_, l.epoch, _ = g.brokers.Table().OwnerOf(o.partition)
+		_, l.epoch, _ = table.OwnerOf(o.partition)
 	}
 	w.add(o, again)
 }

@@ -45,10 +45,11 @@ type opening struct {
 	guest   bool
 
 	// partition is the client's; led says that a broker has said so, strays how often one
-	// has said another.
+	// has said another. placement is the revision of its tenant's cell by which it waits.
 	partition uint16
 	led       bool
 	strays    int
+	placement uint64
 	in        *waitingPart // nil while a broker is asked
 	prev      *opening
 	next      *opening
@@ -60,7 +61,8 @@ type opening struct {
 // of them.
 type waiting struct {
 	mu     sync.Mutex
-	of     int // how many partitions the table had when they were put into lists
+	of     int    // how many partitions the table had when they were put into lists
+	placed uint64 // Table.Placements of then
 	n      int
 	parts  map[uint16]*waitingPart
 	signal chan struct{} // capacity 1: something may have changed
@@ -200,6 +202,10 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	if n := table.Partitions(); n != w.of {
 		w.regroup(n, table)
 	}
+	if n := table.Placements(); n != w.placed {
+		w.placed = n
+		w.replace(table)
+	}
 	for partition, l := range w.parts {
 		if l.first == nil {
 			if l.refused == nil {
@@ -225,6 +231,31 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	return dst
 }
 
+// replace has those wait where their tenants live now of whom a newer cell was told, and has
+// them all be tried: nobody has refused them there yet.
+func (w *waiting) replace(table *link.Table) {
+	var moved []*opening
+	for _, l := range w.parts {
+		for o := l.first; o != nil; o = o.next {
+			if _, now := table.Cell(o.open.Tenant, int(o.open.Partitions)); now > o.placement {
+				moved = append(moved, o)
+			}
+		}
+	}
+	for _, o := range moved {
+		w.remove(o)
+		o.placeBy(table)
+		w.add(o, true)
+		o.in.refused = nil
+	}
+}
+
+// placeBy has o wait for the partition that the table says, whatever a broker has said.
+func (o *opening) placeBy(table *link.Table) {
+	list, placement := table.Cell(o.open.Tenant, int(o.open.Partitions))
+	o.partition, o.placement, o.led = link.Choose(list, string(o.open.ClientID)), placement, false
+}
+
 // regroup puts all into the lists of a table with n partitions.
 func (w *waiting) regroup(n int, table *link.Table) {
 	old := w.parts
@@ -232,8 +263,7 @@ func (w *waiting) regroup(n int, table *link.Table) {
 	for _, l := range old {
 		for o := l.first; o != nil; o = l.first {
 			w.remove(o)
-			_, o.partition, _, _ = table.Owner(o.open.Tenant, int(o.open.Partitions), string(o.open.ClientID))
-			o.led = false
+			o.placeBy(table)
 			w.add(o, false)
 		}
 	}

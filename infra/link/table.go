@@ -25,8 +25,10 @@ type snapshot struct {
 	shared  int      // how many of them, the first ones, are drawn from
 	brokers []TableBroker
 	owners  []TableOwner // by partition
-	// placed are the cells that were told, by tenant.
-	placed map[string]TableCell
+	// placed are the cells that were told, by tenant, and placements counts how often
+	// some were.
+	placed     map[string]TableCell
+	placements uint64
 	// drawn is what was drawn from all and shared: a cell to its list.
 	drawn *sync.Map
 }
@@ -100,6 +102,7 @@ func (s *snapshot) place(cells []TableCell) (changed bool) {
 			placed := make(map[string]TableCell, len(s.placed)+1)
 			maps.Copy(placed, s.placed)
 			s.placed, changed = placed, true
+			s.placements++
 		}
 		s.placed[c.Tenant] = c
 	}
@@ -112,6 +115,15 @@ func (s *snapshot) place(cells []TableCell) (changed bool) {
 func (t *Table) Cell(tenant string, m int) (list []uint16, revision uint64) {
 	s := t.load()
 	return s.cell(tenant, m)
+}
+
+// Placements counts how often newer cells were told: as long as it is the same, so is what
+// Cell returns of every tenant that was told of.
+func (t *Table) Placements() uint64 {
+	if now := t.now.Load(); now != nil {
+		return now.placements
+	}
+	return 0
 }
 
 func (s *snapshot) cell(tenant string, m int) (list []uint16, revision uint64) {
