@@ -35,7 +35,8 @@ const (
 type move struct {
 	shard.Mover
 	begun, said time.Time
-	hand        bool
+	// hand is the revision for which the brokers are to hand over, 0 for none.
+	hand uint64
 }
 
 // moveTenants sees to the tenants that move until ctx is done.
@@ -79,8 +80,11 @@ func (d *desk) moveTenants(ctx context.Context) {
 // moveOn looks once at a tenant that moves.
 func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move) {
 	said, members := d.relocations(ctx, tenant, m.hand)
-	advance := false
-	if m.hand, advance = m.Next(cellOf(c), members, said); advance {
+	hand, advance := m.Next(cellOf(c), members, said)
+	if m.hand = 0; hand {
+		m.hand = c.Revision
+	}
+	if advance {
 		write, cancel := context.WithTimeout(ctx, askTime)
 		err := d.region.layout.Advance(write, tenant, c)
 		cancel()
@@ -101,7 +105,7 @@ func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move
 
 // relocation is what this broker says of a tenant that moves; nil if ctx has ended before its
 // shards have, which do not answer any more when the broker ends.
-func (d *desk) relocation(ctx context.Context, tenant string, hand bool) *shard.Relocation {
+func (d *desk) relocation(ctx context.Context, tenant string, hand uint64) *shard.Relocation {
 	said := make(chan shard.Relocation, 1)
 	d.shards.Relocate(tenant, hand, func(x shard.Relocation) { said <- x })
 	select {
@@ -113,8 +117,8 @@ func (d *desk) relocation(ctx context.Context, tenant string, hand bool) *shard.
 }
 
 // relocations are what the members say of a tenant that moves, those that answer.
-func (d *desk) relocations(ctx context.Context, tenant string, hand bool) (said map[string]shard.Relocation, members []string) {
-	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, Hand: hand})
+func (d *desk) relocations(ctx context.Context, tenant string, hand uint64) (said map[string]shard.Relocation, members []string) {
+	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, HandOver: hand})
 	said, members = map[string]shard.Relocation{}, []string{d.name}
 	if r := d.relocation(ctx, tenant, hand); r != nil {
 		said[d.name] = *r
@@ -168,7 +172,7 @@ const (
 // move has a tenant go to other partitions with what it has, and waits for that.
 func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (operate.Placement, error) {
 	old, _ := d.region.layout.Cell(tenant)
-	said, members := d.relocations(ctx, tenant, false)
+	said, members := d.relocations(ctx, tenant, 0)
 	plan := -1
 	for _, name := range members {
 		r, ok := said[name]
@@ -242,7 +246,7 @@ func (d *desk) Progress(ctx context.Context, tenant string) operate.Progress {
 	if c.Stage == layout.Settled {
 		return operate.Progress{}
 	}
-	said, members := d.relocations(ctx, tenant, false)
+	said, members := d.relocations(ctx, tenant, 0)
 	p := operate.Progress{Stage: stageNames[c.Stage], Waits: waitsFor(&c, members, said)}
 	for _, r := range said {
 		p.Sessions += r.Sessions

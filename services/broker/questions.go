@@ -49,7 +49,7 @@ type question struct {
 	Sessions  *operate.SessionQuery `json:"sessions,omitempty"`  // askSessions
 	Undo      bool                  `json:"undo,omitempty"`      // askDrain, askHold
 	Tenant    string                `json:"tenant,omitempty"`    // askHold, askCell, askRelocate
-	Hand      bool                  `json:"hand,omitempty"`      // askRelocate
+	HandOver  uint64                `json:"hand_over,omitempty"` // askRelocate: of which revision; see shard.Set.Relocate
 	By        string                `json:"by,omitempty"`        // askHold: for whom
 }
 
@@ -117,7 +117,7 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 		c, _ := d.region.layout.Cell(q.Tenant)
 		r.Revision = c.Revision
 	case askRelocate:
-		if r.Relocation = d.relocation(ctx, q.Tenant, q.Hand); r.Relocation == nil {
+		if r.Relocation = d.relocation(ctx, q.Tenant, q.HandOver); r.Relocation == nil {
 			err = errs.New(errs.Unavailable, "%s has not heard from its shards", d.name)
 		}
 	default:

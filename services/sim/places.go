@@ -18,7 +18,7 @@ type places struct {
 	mover  shard.Mover
 	// driver is the node that sees to it.
 	driver *node
-	hand   bool
+	hand   uint64
 	// begun counts the moves, and done those that were.
 	begun, done int
 	// asking: answers are on their way.
@@ -117,7 +117,7 @@ func (p *places) wave() {
 		return
 	}
 	if n != p.driver {
-		p.driver, p.mover, p.hand = n, shard.Mover{}, false
+		p.driver, p.mover, p.hand = n, shard.Mover{}, 0
 	}
 	p.asking = true
 	run := n.run
@@ -132,8 +132,11 @@ func (p *places) wave() {
 		if !n.up || n.run != run || p.record.Revision != c.Revision {
 			return
 		}
-		advance := false
-		if p.hand, advance = p.mover.Next(c, members, said); !advance {
+		hand, advance := p.mover.Next(c, members, said)
+		if p.hand = 0; hand {
+			p.hand = c.Revision
+		}
+		if !advance {
 			return
 		}
 		next := shard.Cell{List: c.List, Revision: c.Revision + 1}

@@ -52,7 +52,7 @@ func handedClient(i int) string { return fmt.Sprint("client-", i) }
 // relocation is how far a broker is with the tenant.
 func (n *wideNode) relocation() Relocation {
 	r := make(chan Relocation, 1)
-	n.set.Relocate("acme", false, func(x Relocation) { r <- x })
+	n.set.Relocate("acme", 0, func(x Relocation) { r <- x })
 	return <-r
 }
 
@@ -142,4 +142,43 @@ func TestHand_MovesBeforeItsRoutesAreKnown(t *testing.T) {
 	}
 	close(hear)
 	b.takenUp(t, 2)
+}
+
+// A question that comes late, when its tenant goes elsewhere by a later record, hands nothing
+// over: not all that was under way by that may have arrived.
+func TestHand_LateQuestion(t *testing.T) {
+	w := servedWide(t)
+	n := w.ownerOf(handedPart)
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Revision: 4})
+	v, f := n.celled(t, "acme", "client", 0, 0)
+	if f.Kind != link.DownOpened {
+		t.Fatalf("%+v", f.DownFrame)
+	}
+	v.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
+	w.say("acme", Cell{List: []partition.ID{handedPart}, To: []partition.ID{1}, Stage: Leaving, Revision: 5})
+	n.eventually(t, "stopped", func() bool {
+		r := n.relocation()
+		return r.Quiet && slices.Contains(r.Stopped, handedPart) && r.Sessions == 1
+	})
+	handed := func(revision uint64) uint64 {
+		r := make(chan Relocation, 1)
+		n.set.Relocate("acme", revision, func(x Relocation) { r <- x })
+		<-r
+		total := uint64(0)
+		n.set.Stats(func(s *Stats) { total += s.Handed.Load() })
+		return total
+	}
+	for range 10 {
+		if handed(2) > 0 || w.handing(n) {
+			t.Fatal("it hands over for a record of before")
+		}
+	}
+	n.eventually(t, "handed over", func() bool { return handed(5) == 1 })
+}
+
+// handing reports whether a broker has something of the tenant on its way from handedPart.
+func (w *wide) handing(n *wideNode) (on bool) {
+	s := n.set.shardOf(handedPart)
+	s.ask(func() { on = s.spaces[handedPart].handing[n.set.Tenant("acme")] })
+	return on
 }

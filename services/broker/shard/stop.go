@@ -47,10 +47,11 @@ type Relocation struct {
 }
 
 // Relocate has what the tenant has here stop, if it is Leaving, and says how far that is.
-// It is asked again and again. With hand it hands over what belongs to others: who says
-// so has seen that all brokers were quiet at one time, and that all partitions of both
-// lists are stopped (Mover). done is called once, by any goroutine, in the turn of a shard.
-func (st *Set) Relocate(tenant string, hand bool, done func(Relocation)) {
+// It is asked again and again. If hand is the revision of the record it hands over what belongs
+// to others: who says so has seen that by that record all brokers were quiet at one time, and
+// that all partitions of both lists are stopped (Mover); 0 is no record's. A question that comes late, of an
+// earlier record, hands over nothing. done is called once, by any goroutine, in the turn of a shard.
+func (st *Set) Relocate(tenant string, hand uint64, done func(Relocation)) {
 	t := st.Tenant(tenant)
 	c := t.cell.Load()
 	r := &Relocation{Revision: c.revision, Stage: c.stage, Quiet: true, Plan: int(t.plan.Load()) - 1}
@@ -70,7 +71,7 @@ func (st *Set) Relocate(tenant string, hand bool, done func(Relocation)) {
 		}
 		s := st.shards[at]
 		s.call(func() {
-			s.relocate(t, hand, r)
+			s.relocate(t, hand != 0 && hand == r.Revision, r)
 			look(at + 1)
 		})
 	}

@@ -79,12 +79,12 @@ func (w *wide) place(ctx context.Context, list []partition.ID) bool {
 	c = Cell{List: c.List, To: list, Stage: Leaving, Revision: c.Revision + 1}
 	w.say("acme", c)
 	var m Mover
-	hand := false
+	hand := uint64(0) // the revision for which is handed over
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		nodes := slices.Clone(w.nodes)
 		if w.rand.IntN(20) == 0 { // another broker goes on with it
-			m, hand = Mover{}, false
+			m, hand = Mover{}, 0
 		}
 		w.mu.Unlock()
 		said, members := map[string]Relocation{}, []string(nil)
@@ -97,8 +97,11 @@ func (w *wide) place(ctx context.Context, list []partition.ID) bool {
 			case <-n.dead:
 			}
 		}
-		advance := false
-		if hand, advance = m.Next(c, members, said); advance {
+		may, advance := m.Next(c, members, said)
+		if hand = 0; may {
+			hand = c.Revision
+		}
+		if advance {
 			if c.Stage == Arriving {
 				w.say("acme", Cell{List: c.List, Revision: c.Revision + 1})
 				return true
@@ -164,7 +167,7 @@ func (w *wide) stuck() (out string) {
 	w.mu.Unlock()
 	for _, n := range nodes {
 		r := make(chan Relocation, 1)
-		n.set.Relocate("acme", false, func(x Relocation) { r <- x })
+		n.set.Relocate("acme", 0, func(x Relocation) { r <- x })
 		out += fmt.Sprintf("\n%s: %+v", n.name, <-r)
 	}
 	return out
