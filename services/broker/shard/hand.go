@@ -142,7 +142,9 @@ func (s *Shard) handSome(t *Tenant, c *cell, p *space, sessions []*sess, topics 
 		s.stats.HandedRetained.Add(uint64(len(forgotten)))
 		s.wait(p.ledger, waiter{after: func() {
 			sessions, topics := s.misplaced(t, c, p)
-			if len(sessions)+len(topics) == 0 || t.cell.Load() != c {
+			// What is sealed has given what it has in memory alone to its next owner, who hands
+			// it over: this one has none of it any more.
+			if len(sessions)+len(topics) == 0 || t.cell.Load() != c || p.ceding != nil {
 				p.handing[t] = false
 				return
 			}

@@ -144,41 +144,81 @@ func TestHand_MovesBeforeItsRoutesAreKnown(t *testing.T) {
 	b.takenUp(t, 2)
 }
 
+// leaving has the owner of handedPart have sessions of a tenant that goes to partition 1, which
+// has stopped everywhere.
+func (w *wide) leaving(sessions int) (n *wideNode) {
+	w.t.Helper()
+	n = w.ownerOf(handedPart)
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Revision: 4})
+	for i := range sessions {
+		v, f := n.celled(w.t, "acme", handedClient(i), 0, 0)
+		if f.Kind != link.DownOpened {
+			w.t.Fatalf("%+v", f.DownFrame)
+		}
+		v.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
+	}
+	w.say("acme", Cell{List: []partition.ID{handedPart}, To: []partition.ID{1}, Stage: Leaving, Revision: 5})
+	n.eventually(w.t, "stopped", func() bool {
+		r := n.relocation()
+		return r.Quiet && slices.Contains(r.Stopped, handedPart) && r.Sessions == sessions
+	})
+	to := w.ownerOf(1)
+	to.eventually(w.t, "stopped", func() bool { return slices.Contains(to.relocation().Stopped, 1) })
+	return n
+}
+
+// handed asks a broker to hand over by a record, and says how many sessions it has handed.
+func (n *wideNode) handed(revision uint64) (total uint64) {
+	r := make(chan Relocation, 1)
+	n.set.Relocate("acme", revision, func(x Relocation) { r <- x })
+	<-r
+	n.set.Stats(func(s *Stats) { total += s.Handed.Load() })
+	return total
+}
+
 // A question that comes late, when its tenant goes elsewhere by a later record, hands nothing
 // over: not all that was under way by that may have arrived.
 func TestHand_LateQuestion(t *testing.T) {
 	w := servedWide(t)
-	n := w.ownerOf(handedPart)
-	w.say("acme", Cell{List: []partition.ID{handedPart}, Revision: 4})
-	v, f := n.celled(t, "acme", "client", 0, 0)
-	if f.Kind != link.DownOpened {
-		t.Fatalf("%+v", f.DownFrame)
-	}
-	v.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
-	w.say("acme", Cell{List: []partition.ID{handedPart}, To: []partition.ID{1}, Stage: Leaving, Revision: 5})
-	n.eventually(t, "stopped", func() bool {
-		r := n.relocation()
-		return r.Quiet && slices.Contains(r.Stopped, handedPart) && r.Sessions == 1
-	})
-	handed := func(revision uint64) uint64 {
-		r := make(chan Relocation, 1)
-		n.set.Relocate("acme", revision, func(x Relocation) { r <- x })
-		<-r
-		total := uint64(0)
-		n.set.Stats(func(s *Stats) { total += s.Handed.Load() })
-		return total
-	}
+	n := w.leaving(1)
 	for range 10 {
-		if handed(2) > 0 || w.handing(n) {
+		if n.handed(2) > 0 || w.hands() > 0 {
 			t.Fatal("it hands over for a record of before")
 		}
 	}
-	n.eventually(t, "handed over", func() bool { return handed(5) == 1 })
+	n.eventually(t, "handed over", func() bool { return n.handed(5) == 1 })
 }
 
-// handing reports whether a broker has something of the tenant on its way from handedPart.
-func (w *wide) handing(n *wideNode) (on bool) {
+// hands is how often something was handed from broker to broker.
+func (w *wide) hands() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats.hands
+}
+
+// A partition that is sealed while it hands sessions over hands no more: what the others have in
+// memory alone is on its way to its next owner.
+func TestHand_SealedMeanwhile(t *testing.T) {
+	w := servedWide(t)
+	n := w.leaving(3)
+	n.set.hands.most = 1 // one session at a time
+	w.still(handedPart, true)
+	n.eventually(t, "one session handed", func() bool { return n.handed(5) == 1 && w.appended(handedPart) > 0 })
+	before := w.hands()
+	left := make(chan struct{})
+	n.set.Cede(handedPart, func() { close(left) })
 	s := n.set.shardOf(handedPart)
-	s.ask(func() { on = s.spaces[handedPart].handing[n.set.Tenant("acme")] })
-	return on
+	n.eventually(t, "sealed", func() (sealed bool) {
+		s.ask(func() { sealed = s.ceded[handedPart] != nil })
+		return sealed
+	})
+	w.still(handedPart, false)
+	select {
+	case <-left:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the partition is not left")
+	}
+	if got := w.hands(); got != before {
+		t.Errorf("it has handed over %d times since", got-before)
+	}
 }

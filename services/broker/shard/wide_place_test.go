@@ -19,6 +19,7 @@ func (n *wideNode) Hand(to string, b []byte, done func(bool)) error {
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.stats.hands++
 	o := w.nodeLocked(to)
 	if n.deadLocked() || o.deadLocked() {
 		return cluster.ErrDown

@@ -48,7 +48,7 @@ type wide struct {
 	cells map[string]Cell
 	// split: no broker reaches another.
 	split bool
-	stats struct{ appended, unowned, lost, moves, crashes, cuts, places int }
+	stats struct{ appended, unowned, lost, moves, crashes, cuts, places, hands int }
 }
 
 // widePart is a partition: its owner, and what that has appended and is not committed.
