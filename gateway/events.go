@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy/events"
@@ -77,6 +78,9 @@ func (c *connection) knownLocked() bool { return c.opened || c.link != nil || c.
 
 // eventOf is what a broker has noted.
 func eventOf(n *link.Note) events.Event {
+	if n.Level != level.Below {
+		return events.OfQuota(time.Now(), n.Reason, n.Level, float64(n.Count)/100)
+	}
 	e := events.Event{Kind: events.Throttled, Reason: n.Reason, Why: n.Text}
 	if n.Dropped {
 		e.Kind = events.Dropped

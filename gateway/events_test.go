@@ -15,6 +15,8 @@ import (
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
+	"github.com/manormq/manor/infra/level"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/infra/telemetry"
@@ -84,6 +86,41 @@ func TestEvents(t *testing.T) {
 		"acme lost disconnected: connection lost",
 		"acme wrong denied: bad user name or password",
 		"beta many throttled: quota exceeded",
+	}
+	if d := cmp.Diff(want, said); d != "" {
+		t.Error(d)
+	}
+}
+
+// That a tenant comes to a quota of the brokers is in its history, of no client.
+func TestEvents_Levels(t *testing.T) {
+	b := mem.New()
+	open := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }
+	history := events.NewWriter(open, telemetry.Discard())
+	w := start(t, func(_ *world, c *gateway.Config) { c.Events = history })
+	w.dial("mqtt").mustConnect(hello("c"))
+	for at, percent := range map[level.Level]uint32{level.Near: 83, level.Reached: 100} {
+		w.broker.link(link.DownFrame{Kind: link.DownNote, Note: &link.Note{Tenant: "acme", Loose: true, Reason: "subscriptions", Level: at, Count: percent}})
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := history.Run(ended); err != nil { // writes what there is
+		t.Fatal(err)
+	}
+	page, err := events.NewLog(open).List(t.Context(), "acme", events.Query{Most: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, e := range page.Events {
+		if e.Kind == events.QuotaNear || e.Kind == events.QuotaReached {
+			said = append(said, fmt.Sprintf("%s %q %s: %s (%s, %d)", e.Kind, e.ClientID, e.Reason, e.Why, e.Gateway, e.Count))
+		}
+	}
+	slices.Sort(said)
+	want := []string{
+		`quota_100 "" subscriptions: the quota is used up: who needs more of it waits, or is refused (gw, 0)`,
+		`quota_80 "" subscriptions: 83% of the quota is used (gw, 0)`,
 	}
 	if d := cmp.Diff(want, said); d != "" {
 		t.Error(d)

@@ -5,7 +5,6 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -287,12 +286,7 @@ func (g *Gateway) tellCrossing(now time.Time, c *quota.Crossing) {
 	if g.cfg.Events == nil {
 		return
 	}
-	e := events.Event{
-		At: now.UTC(), Kind: events.QuotaNear, Gateway: g.cfg.Name, Reason: c.Kind.String(),
-		Why: fmt.Sprintf("%.0f%% of the quota is used", 100*min(c.Used, 1)),
-	}
-	if c.Level == quota.Reached {
-		e.Kind, e.Why = events.QuotaReached, "the quota is used up: clients wait, or are refused"
-	}
+	e := events.OfQuota(now, c.Kind.String(), c.Level, c.Used)
+	e.Gateway = g.cfg.Name
 	g.cfg.Events.Add(c.Tenant, e)
 }

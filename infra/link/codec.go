@@ -58,6 +58,7 @@ const (
 	flagYes    = 0b0100_0000 // clean start, session present, found, purge
 	flagWill   = 0b1000_0000 // an Open has a will
 	flagLoose  = 0b1000_0000 // a Note is of no channel
+	flagLevel  = 0b0000_0011 // the Level of a Note
 )
 
 // open appends a frame header without its length and returns where the body

@@ -5,6 +5,7 @@ package link
 import (
 	"encoding/binary"
 
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/wire"
@@ -153,6 +154,7 @@ func appendDownFrame(dst []byte, f *DownFrame) []byte {
 		if f.Note.Loose {
 			flags |= flagLoose
 		}
+		flags |= byte(f.Note.Level) & flagLevel
 		dst, body = open(dst, wireNote, flags, f.Channel)
 		dst = binary.BigEndian.AppendUint32(dst, f.Note.Count)
 		dst = wire.AppendBytes(dst, f.Note.Tenant)
@@ -244,9 +246,9 @@ func (b *Down) decode(f wire.Frame) error {
 		r.Bad = r.Bad || out.Bytes == 0
 	case wireNote:
 		n := &Note{Dropped: f.Flags&flagYes != 0, Loose: f.Flags&flagLoose != 0, Count: r.U32(), Tenant: r.String(), ClientID: mqtt.ClientID(r.String()), Reason: r.String()}
-		n.Text = string(r.Rest())
-		out.Kind, out.Note, allowed = DownNote, n, flagYes|flagLoose
-		r.Bad = r.Bad || n.Loose && n.Count == 0
+		n.Text, n.Level = string(r.Rest()), level.Level(f.Flags&flagLevel)
+		out.Kind, out.Note, allowed = DownNote, n, flagYes|flagLoose|flagLevel
+		r.Bad = r.Bad || n.Loose && n.Count == 0 || n.Level > level.Reached
 	default:
 		return f.Malformed("a broker sends no such frame")
 	}

@@ -29,8 +29,11 @@ const (
 	// FeatureRefusals is of a gateway that takes DownNotes that only name a quota.
 	FeatureRefusals
 
+	// FeatureLevels is of a gateway that takes DownNotes with a Level.
+	FeatureLevels
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those

@@ -3,6 +3,7 @@
 package link
 
 import (
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 )
@@ -440,6 +441,9 @@ type Note struct {
 	Reason  string
 	// Text is a sentence on it.
 	Text string
+	// Level says that the tenant has come to it with the quota Reason, of which Count percent
+	// are used; no client is named then. It goes to gateways with FeatureLevels only.
+	Level level.Level
 	// Count is how many there were since the last such Note; 0 is of one that names a
 	// quota, and is not for the history.
 	Count uint32

@@ -82,6 +82,8 @@ type Config struct {
 	Audit *audit.Log
 	// Events says what happened to clients.
 	Events *events.Log
+	// Happened is told what belongs to a tenant's history; nil if nobody keeps that.
+	Happened func(tenant string, e events.Event)
 	// Used is what gateways say is used; nil knows nothing of rates.
 	Used Used
 	// Policies follows the tenants' own policies.

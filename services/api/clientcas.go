@@ -127,5 +127,16 @@ func (s *Server) replaceClientCAs(ctx context.Context, in *clientCAsInput) (*cli
 	if err := changed(ctx, was.ClientCAs, now.ClientCAs); err != nil {
 		return nil, err
 	}
-	return clientCAsBody(now)
+	out, err := clientCAsBody(now)
+	if err == nil {
+		s.usesCAs(ctx, was, now, len(out.Body.Items))
+	}
+	return out, err
+}
+
+// usesCAs is uses of CAs, which are replaced all at once.
+func (s *Server) usesCAs(ctx context.Context, was, now *tenancy.TenantRecord, n int) {
+	if before, err := clientCAsBody(was); err == nil {
+		s.uses(ctx, now, "client_cas", int64(n-len(before.Body.Items)), func(context.Context, string) (int64, error) { return int64(n), nil })
+	}
 }

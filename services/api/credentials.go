@@ -173,6 +173,7 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 	if err != nil {
 		return nil, err
 	}
+	s.uses(ctx, t, "credentials", 1, s.store.CountCredentials)
 	return &createCredentialOutput{
 		Status: http.StatusCreated, ETag: etag(c.Revision),
 		Body: CreatedCredential{ID: c.ID, Username: username, Password: tenancy.Secret(shown)},

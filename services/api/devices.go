@@ -181,6 +181,8 @@ func (s *Server) replaceDevice(ctx context.Context, in *replaceDeviceInput) (*de
 	}
 	if before = nil; was != nil {
 		before = deviceBody(was)
+	} else {
+		s.uses(ctx, t, "devices", 1, s.store.CountDevices)
 	}
 	return &deviceOutput{etag(now.Revision), deviceBody(now)}, changed(ctx, before, deviceBody(now))
 }
@@ -247,6 +249,7 @@ func (s *Server) importDevices(ctx context.Context, in *importDevicesInput) (*im
 			out.Body.Changed++
 		}
 	}
+	s.uses(ctx, t, "devices", int64(out.Body.Made), s.store.CountDevices)
 	s.log.Info("devices imported", "tenant", t.ID, "made", out.Body.Made, "changed", out.Body.Changed)
 	return out, changed(ctx, nil, out.Body)
 }

@@ -169,14 +169,14 @@ func (s *Server) importCredentials(ctx context.Context, in *importInput) (*opera
 	out := &operationOutput{Status: http.StatusAccepted, Location: "/v1/tenants/" + t.ID + "/operations/" + o.ID, Body: operationBody(o)}
 	s.background.all.Go(func() {
 		defer release()
-		s.runImport(s.background.ctx, o, items)
+		s.runImport(s.background.ctx, t, o, items)
 	})
 	s.log.Info("credentials are imported", "tenant", t.ID, "operation", o.ID, "credentials", len(items))
 	return out, changed(ctx, nil, out.Body)
 }
 
 // runImport makes the credentials, and saves how far it is.
-func (s *Server) runImport(ctx context.Context, o *store.Operation, items []ImportItem) {
+func (s *Server) runImport(ctx context.Context, t *tenancy.TenantRecord, o *store.Operation, items []ImportItem) {
 	var mu sync.Mutex // guards o
 	save := func(ctx context.Context) {
 		mu.Lock()
@@ -226,6 +226,7 @@ func (s *Server) runImport(ctx context.Context, o *store.Operation, items []Impo
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
 	save(last)
+	s.uses(last, t, "credentials", int64(o.Made), s.store.CountCredentials)
 	s.log.Info("import of credentials ended", "tenant", o.Tenant, "operation", o.ID, "state", o.State, "made", o.Made, "skipped", o.Skipped, "failed", o.Failed)
 }
 

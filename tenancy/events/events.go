@@ -8,11 +8,13 @@ package events
 
 import (
 	"context"
+	"fmt"
 	"hash/fnv"
 	"strconv"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/level"
 )
 
 // Kind is what happened.
@@ -29,7 +31,7 @@ const (
 	Throttled Kind = "throttled"
 	// Dropped: messages were not passed on.
 	Dropped Kind = "dropped"
-	// QuotaNear: 80% of a quota is used, by all gateways together. QuotaReached: all of
+	// QuotaNear: 80% of a quota is used, at all gateways or brokers together. QuotaReached: all of
 	// it is. Reason is the quota. Each is told once when it begins, and not again for
 	// some minutes.
 	QuotaNear    Kind = "quota_80"
@@ -61,6 +63,16 @@ type Event struct {
 	Topic string `json:"topic,omitempty"`
 	// Count is how many there were, if more than one.
 	Count int `json:"count,omitempty"`
+}
+
+// OfQuota is the event that a tenant has come to a level, which is not Below, with a quota, of
+// which the part used is used.
+func OfQuota(now time.Time, quota string, at level.Level, used float64) Event {
+	e := Event{At: now.UTC(), Kind: QuotaNear, Reason: quota, Why: fmt.Sprintf("%.0f%% of the quota is used", 100*min(used, 1))}
+	if at == level.Reached {
+		e.Kind, e.Why = QuotaReached, "the quota is used up: who needs more of it waits, or is refused"
+	}
+	return e
 }
 
 // same reports whether o is the same thing once more.

@@ -5,6 +5,8 @@ package quota
 import (
 	"slices"
 	"time"
+
+	"github.com/manormq/manor/infra/level"
 )
 
 const (
@@ -49,7 +51,7 @@ type Allocator struct {
 	late   bool                 // the bus was away before since, for longer than it takes to join
 	heard  map[string]time.Time // of each gateway, also this one
 	loans  map[Resource]*loan
-	cross  crossings
+	cross  level.Told[Resource]
 	// cold is the part of what nobody speaks of; n is of the last Tick.
 	cold float64
 	n    int
@@ -207,7 +209,7 @@ func (a *Allocator) Tick(now time.Time, needs map[Resource]Need) Step {
 	for r, l := range a.loans {
 		if fresh && now.Sub(l.hot) > cooling {
 			delete(a.loans, r)
-			a.cross.look(now, r, 0, false)
+			a.cross.Look(now, r, 0, false)
 			s.Changed = append(s.Changed, r)
 			continue
 		}
@@ -215,8 +217,8 @@ func (a *Allocator) Tick(now time.Time, needs map[Resource]Need) Step {
 		if fresh {
 			a.move(r.Kind, l, &d, a.grows(now))
 			used, waits := l.sum()
-			if level := a.cross.look(now, r, used, waits); level != Below && leader {
-				s.Crossed = append(s.Crossed, Crossing{r, level, used})
+			if at := a.cross.Look(now, r, used, waits); at != level.Below && leader {
+				s.Crossed = append(s.Crossed, Crossing{r, at, used})
 			}
 		}
 		if a.echo.IsZero() && now.Sub(a.start) > lease && l.held < a.cold {
@@ -231,7 +233,7 @@ func (a *Allocator) Tick(now time.Time, needs map[Resource]Need) Step {
 			l.last, l.told = c, now
 		}
 	}
-	a.cross.forget(now)
+	a.cross.Forget(now)
 	s.Report.From = a.self
 	return s
 }

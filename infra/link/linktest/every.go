@@ -3,6 +3,7 @@
 package linktest
 
 import (
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
@@ -117,6 +118,7 @@ func EveryDown() *link.Down {
 			{Kind: link.DownMoved, Channel: 5, Moved: &link.Moved{Partition: 1023, Epoch: 1 << 40, Broker: "broker-2"}},
 			{Kind: link.DownMoved, Channel: 6, Moved: &link.Moved{}},
 			{Kind: link.DownPause, Channel: 7, Bytes: 1 << 40},
+			{Kind: link.DownNote, Note: &link.Note{Tenant: "acme", Loose: true, Reason: "subscriptions", Count: 100, Level: level.Reached}},
 			{Kind: link.DownNote, Channel: 1, Note: &link.Note{
 				Tenant: "acme", ClientID: "sensor-1", Dropped: true, Reason: "fan_out", Text: "more receivers than the quota fan_out allows", Count: 7,
 			}},

@@ -253,6 +253,9 @@ func (s *Shard) create(ch *Channel, o *link.Open) *sess {
 	se.tenant.all.Add(1)
 	if o.SessionExpiry > 0 {
 		ch.tenant.sessions.Add(1)
+		if most := o.Limits.Sessions; most > 0 {
+			s.everywhere(ch.tenant, ofSessions, most) // which may be near its limit now
+		}
 	}
 	return se
 }

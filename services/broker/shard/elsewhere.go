@@ -7,7 +7,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -96,11 +98,11 @@ type heard struct {
 // of it. Who is near the limit most is asked about from then on.
 func (s *Shard) everywhere(t *Tenant, what counted, most int64) int64 {
 	own := t.own(what)
-	if s.set.cluster == nil || most <= 0 {
+	if most <= 0 {
 		return own
 	}
 	e := &t.far
-	if s.now > e.until.Load() || e.moves.Load() != s.set.moved.n.Load() || e.cell.Load() != t.cell.Load() {
+	if s.set.cluster != nil && (s.now > e.until.Load() || e.moves.Load() != s.set.moved.n.Load() || e.cell.Load() != t.cell.Load()) {
 		e.put(s.set, t, s.now, nil)
 	}
 	if e.most[what].Load() != most+1 {
@@ -109,6 +111,9 @@ func (s *Shard) everywhere(t *Tenant, what counted, most int64) int64 {
 	near := e.isNear(own, what)
 	if near && !e.watched.Load() && !e.watched.Swap(true) {
 		s.set.watch(t)
+	}
+	if s.set.cluster == nil {
+		return own
 	}
 	if e.due(s.now) && s.set.mayAsk(s.now, near) {
 		s.set.askOthers(t, s.now)
@@ -237,8 +242,10 @@ func (st *Set) movedAt(c *cell) (at int64) {
 type watching struct {
 	second atomic.Int64
 	mu     sync.Mutex
-	list   []*Tenant // guarded by mu
-	next   int       // guarded by mu; where the next second begins
+	// told, guarded by mu, is what was told of them.
+	told level.Told[levelOf]
+	list []*Tenant // guarded by mu
+	next int       // guarded by mu; where the next second begins
 }
 
 func (st *Set) watch(t *Tenant) {
@@ -247,30 +254,46 @@ func (st *Set) watch(t *Tenant) {
 	st.watching.list = append(st.watching.list, t)
 }
 
-// askWatched asks about the tenants that are watched, and ends that for those that are far
-// from their limits. It is called often, and does it each second.
+// askWatched asks about the tenants that are watched, has it told of those that have come to a
+// level, and ends that for those that are far from their limits. It is called often, and does it
+// each second.
 func (st *Set) askWatched(now int64) {
 	w := &st.watching
-	if second := now / elsewhereFor; st.cluster == nil || w.second.Swap(second) == second {
+	if second := now / elsewhereFor; w.second.Swap(second) == second {
 		return
 	}
+	var all []reached
 	w.mu.Lock()
+	for _, t := range w.list {
+		all = t.look(all, time.UnixMilli(now), &w.told)
+	}
+	w.told.Forget(time.UnixMilli(now))
 	w.list = slices.DeleteFunc(w.list, func(t *Tenant) bool {
 		for what := range countedKinds {
 			if t.far.isNear(t.own(what), what) {
 				return false
 			}
 		}
+		for what := range countedKinds {
+			w.told.Look(time.UnixMilli(now), levelOf{t, what}, 0, false) // it may come to it again
+		}
 		t.far.watched.Store(false)
 		return true
 	})
 	n := min(len(w.list), asksMost)
+	if st.cluster == nil {
+		n = 0
+	}
 	ask := make([]*Tenant, 0, n)
 	for range n {
 		w.next = (w.next + 1) % len(w.list)
 		ask = append(ask, w.list[w.next])
 	}
 	w.mu.Unlock()
+	for i := range all {
+		s := st.shards[0]
+		s.call(func() { s.tellLevel(&all[i]) })
+	}
 	for _, t := range ask {
 		st.askOthers(t, now)
 	}

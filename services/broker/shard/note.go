@@ -149,10 +149,13 @@ func (s *Shard) tellNote(key *noteKey, n int) {
 		return
 	}
 	f.Note.Loose = true
-	l := s.set.noteLink()
-	if l == nil {
-		return // the log and the metrics have it
+	if l := s.set.noteLink(link.FeatureQuotas); l != nil { // else the log and the metrics have it
+		s.noteTo(l, f)
 	}
+}
+
+// noteTo sends a note of no channel.
+func (s *Shard) noteTo(l *Link, f link.DownFrame) {
 	at := slices.IndexFunc(s.outs, func(o *out) bool { return o.link == l })
 	if at < 0 {
 		at = len(s.outs)
@@ -190,12 +193,12 @@ func (s *Shard) nameRefusal(se *sess, packet uint16) {
 	s.tell(se.ch, key.frame(0))
 }
 
-// noteLink is a link whose gateway takes notes, or nil.
-func (st *Set) noteLink() *Link {
+// noteLink is a link whose gateway has a feature of notes, or nil.
+func (st *Set) noteLink(feature uint32) *Link {
 	st.mu.RLock()
 	defer st.mu.RUnlock()
 	for l := range st.mu.links {
-		if l.features&link.FeatureQuotas != 0 && !l.closed() {
+		if l.features&feature != 0 && !l.closed() {
 			return l
 		}
 	}

@@ -27,6 +27,9 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 		}
 		s.addRoute(se, &ev.Subs[i], o.New[i])
 	}
+	if most := se.tenant.quota().Subscriptions; most > 0 {
+		s.everywhere(se.tenant, ofSubscriptions, most) // which may be near its limit now
+	}
 	o.Subs = append([]mqtt.Subscription(nil), ev.Subs...)
 	o.Mark = s.set.retains.Load()
 }

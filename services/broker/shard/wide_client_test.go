@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
@@ -22,6 +23,7 @@ type wideGateway struct {
 	channels map[link.Channel]*wideConn
 	last     link.Channel
 	lost     bool
+	levels   []link.Note // those with a Level
 }
 
 // wideConn is one connection.
@@ -64,6 +66,9 @@ func (g *wideGateway) Receive(b *link.Down) {
 	}
 	for i := range b.Frames {
 		f := b.Frames[i]
+		if f.Kind == link.DownNote && f.Note.Level != level.Below {
+			g.levels = append(g.levels, *f.Note)
+		}
 		c := g.channels[f.Channel]
 		if c == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow || f.Kind == link.DownNote {
 			continue

@@ -14,6 +14,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/mem"
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
@@ -109,7 +110,8 @@ type gateway struct {
 	next    link.Channel
 	load    load.Level
 	notes   []link.Note
-	names   []string // of the quotas that refuse
+	levels  []link.Note // those with a Level
+	names   []string    // of the quotas that refuse
 	// watched, if any, gets the channel of each delivery.
 	watched *[]link.Channel
 }
@@ -137,9 +139,12 @@ func (g *gateway) Receive(b *link.Down) {
 			continue
 		case link.DownNote:
 			g.mu.Lock()
-			if f.Note.Count > 0 {
+			switch {
+			case f.Note.Level != level.Below:
+				g.levels = append(g.levels, *f.Note)
+			case f.Note.Count > 0:
 				g.notes = append(g.notes, *f.Note)
-			} else {
+			default:
 				g.names = append(g.names, f.Note.Reason)
 			}
 			g.mu.Unlock()
@@ -175,7 +180,7 @@ func (g *gateway) Flush() {}
 
 // Features implements link.Featured.
 func (g *gateway) Features() uint32 {
-	return link.FeatureOwners | link.FeatureQuotas | link.FeatureRefusals
+	return link.FeatureOwners | link.FeatureQuotas | link.FeatureRefusals | link.FeatureLevels
 }
 
 // Lost implements link.Gateway.

@@ -100,7 +100,8 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	used := usage.New(control)
-	history := events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) })
+	openEvents := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }
+	history, happened := events.NewLog(openEvents), events.NewWriter(openEvents, log)
 	custom, end, err := domains.Open(ctx, c.Domains, sealer, domains.Config{Store: records, Domain: c.Domain, Log: log, Registerer: reg})
 	if err != nil {
 		return err
@@ -108,7 +109,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	defer end()
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
-		Events: history, Used: used,
+		Events: history, Happened: happened.Add, Used: used,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
@@ -122,5 +123,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
-		node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
+		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
 }
