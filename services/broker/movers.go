@@ -92,6 +92,9 @@ func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move
 			d.log.Warn("the record of a tenant that goes to other partitions is not written yet", slog.String("tenant", tenant), slog.Any("error", err))
 		}
 		if err == nil && c.Stage == layout.Arriving {
+			if m.Unequal() {
+				d.log.Warn("a tenant has arrived though not all brokers know the same routes to it: messages may go past its subscribers until they do", slog.String("tenant", tenant))
+			}
 			d.log.Info("a tenant has arrived in its partitions", slog.String("tenant", tenant), slog.Any("partitions", c.Partitions), slog.Duration("after", time.Since(m.begun)))
 		}
 		return
@@ -154,6 +157,9 @@ func waitsFor(c *layout.Cell, members []string, said map[string]shard.Relocation
 		if !served[int(p)] {
 			return "partition " + strconv.Itoa(int(p)) + " to be served"
 		}
+	}
+	if c.Stage == layout.Arriving {
+		return "all brokers to know the same routes to it"
 	}
 	return "what is on its way from partition to partition"
 }

@@ -127,7 +127,7 @@ func TestFarGroup(t *testing.T) {
 	if m, _, ok := table.Group(key, filter).PickBy(share.How{}); !ok || m.Far || m.Session != 1 {
 		t.Fatalf("chose %+v", m)
 	}
-	table.Leave(key, filter, 1)
+	table.Leave(key, filter, 3, 1)
 	if table.Len() != 0 {
 		t.Fatal("a group without members is left")
 	}

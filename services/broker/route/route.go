@@ -29,6 +29,10 @@ type Tenant[S comparable] struct {
 	// mu is held while the trie changes.
 	mu     sync.Mutex
 	groups atomic.Int64
+	// Digests has Digest be kept: there are other brokers to compare with. It is set before
+	// anything is called.
+	Digests bool
+	digests map[partition.ID]uint64 // by partition, guarded by mu
 }
 
 // Groups is how many shared subscriptions there are, wherever their members are. Any
@@ -91,6 +95,9 @@ func (t *Tenant[S]) Subscribe(p partition.ID, filter string, s Sub[S]) (first, k
 		x.List.put(s)
 		return e.marked(i, x.Durable || s.Durable)
 	})
+	if first && !known {
+		t.flip(p, filter)
+	}
 	return first, known
 }
 
@@ -127,6 +134,9 @@ func (t *Tenant[S]) unsubscribe(p partition.ID, session S, filter string, keep b
 			return e.without(i)
 		}
 	})
+	if last && !keep {
+		t.flip(p, filter)
+	}
 	return last
 }
 
@@ -142,8 +152,10 @@ func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {
 	case i >= 0 && !e.Parts()[i].Far(), present == (i >= 0):
 	case present:
 		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.withFar(p, -1) })
+		t.flip(p, filter)
 	default:
 		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.without(i) })
+		t.flip(p, filter)
 	}
 }
 
@@ -161,23 +173,33 @@ func (t *Tenant[S]) Join(key, filter string, m share.Member[S], online bool) *sh
 	defer t.mu.Unlock()
 	g := t.Group(key, filter)
 	if g != nil {
+		changed := t.flips(key, g, partition.ID(m.Part))
 		g.Join(m, online)
+		changed()
 		return g
 	}
 	g = share.NewGroup[S](key)
+	changed := t.flips(key, g, partition.ID(m.Part))
 	g.Join(m, online)
+	changed()
 	t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.with(e.Parts(), append(slices.Clone(e.Groups()), g)) })
 	t.groups.Add(1)
 	return g
 }
 
-// Leave removes a member from a shared subscription.
-func (t *Tenant[S]) Leave(key, filter string, session S) {
+// Leave removes a member in partition p from a shared subscription.
+func (t *Tenant[S]) Leave(key, filter string, p partition.ID, session S) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if g := t.Group(key, filter); g != nil && g.Leave(session) {
+	g := t.Group(key, filter)
+	if g == nil {
+		return
+	}
+	changed := t.flips(key, g, p)
+	if g.Leave(session) {
 		t.removeGroup(filter, g)
 	}
+	changed()
 }
 
 // FarGroup says how many members of a shared subscription, $share/name/filter =
@@ -190,12 +212,15 @@ func (t *Tenant[S]) FarGroup(key, filter string, p partition.ID, online, durable
 	g := t.Group(key, filter)
 	switch {
 	case g != nil:
+		changed := t.flips(key, g, p)
 		if g.SetFar(uint16(p), online, durable) {
 			t.removeGroup(filter, g)
 		}
+		changed()
 	case online > 0 || durable > 0:
 		g = share.NewGroup[S](key)
 		g.SetFar(uint16(p), online, durable)
+		t.flip(p, key)
 		t.trie.Update(filter, func(e *Entry[S]) *Entry[S] { return e.with(e.Parts(), append(slices.Clone(e.Groups()), g)) })
 		t.groups.Add(1)
 	}

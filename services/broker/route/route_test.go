@@ -169,9 +169,9 @@ func TestGroupsComeAndGo(t *testing.T) {
 		t.Fatalf("%+v", es)
 	}
 	for i := range 3 {
-		table.Leave("$share/g/t/#", "t/#", i)
+		table.Leave("$share/g/t/#", "t/#", 0, i)
 	}
-	table.Leave("$share/h/t/#", "t/#", 9)
+	table.Leave("$share/h/t/#", "t/#", 0, 9)
 	if table.Len() != 0 {
 		t.Fatal("groups left")
 	}

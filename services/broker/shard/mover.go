@@ -16,7 +16,13 @@ type Mover struct {
 	revision uint64
 	flown    map[string]int64
 	stable   bool
+	// unequal counts the looks at which nothing was awaited but that all know the same routes.
+	unequal int
 }
+
+// unequalMost is for how many looks that is awaited: a tenant does not stand still for ever
+// because one broker has a route too many.
+const unequalMost = 500
 
 // Next takes what the brokers have said after the last Next, by name. members are all of the
 // cluster, since one that is not reached may still take publishes for partitions that it has
@@ -43,6 +49,11 @@ func (m *Mover) Next(c Cell, members []string, said map[string]Relocation) (hand
 		return false, false
 	}
 	if c.Stage == Arriving {
+		// Who is let in may publish at any broker, to any session.
+		if !sameRoutes(said) && m.unequal < unequalMost {
+			m.unequal++
+			return false, false
+		}
 		return false, true
 	}
 	// Between two looks at which a broker was quiet and that found the same it was quiet, so
@@ -50,6 +61,22 @@ func (m *Mover) Next(c Cell, members []string, said map[string]Relocation) (hand
 	m.stable = m.stable || m.flown != nil && maps.Equal(m.flown, flown)
 	m.flown = flown
 	return m.stable, m.stable && covers(empty, c.List)
+}
+
+// Unequal reports whether the tenant has arrived, or waits for no more than that, while brokers
+// know different routes to it.
+func (m *Mover) Unequal() bool { return m.unequal >= unequalMost }
+
+func sameRoutes(said map[string]Relocation) bool {
+	var first *uint64
+	for _, r := range said {
+		if first == nil {
+			first = &r.Routes
+		} else if *first != r.Routes {
+			return false
+		}
+	}
+	return true
 }
 
 // covers reports whether all of list are in all.

@@ -67,8 +67,25 @@ func TestMover(t *testing.T) {
 	if _, advance := m.Next(next, members, map[string]Relocation{"a": arrived["a"], "b": {Revision: 6, Quiet: true}}); advance {
 		t.Error("it arrives before 1 has taken up what it was handed")
 	}
-	if _, advance := m.Next(next, members, arrived); !advance {
+	lacks := maps.Clone(arrived)
+	r := lacks["b"]
+	r.Routes = 1
+	lacks["b"] = r
+	for i := range unequalMost {
+		if _, advance := m.Next(next, members, lacks); advance {
+			t.Fatalf("it arrives at look %d though the brokers know different routes", i)
+		}
+	}
+	other := m
+	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() != true {
 		t.Error("it does not arrive")
+	}
+	if _, advance := other.Next(next, members, lacks); !advance || !other.Unequal() {
+		t.Error("it waits for ever for brokers to know the same")
+	}
+	m = Mover{}
+	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() {
+		t.Error("it does not arrive though all know the same")
 	}
 }
 

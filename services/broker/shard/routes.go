@@ -86,7 +86,7 @@ func (s *Shard) removeRoute(se *sess, filter string) {
 		return
 	}
 	se.groups--
-	se.tenant.routes.Leave(filter, rest, se)
+	se.tenant.routes.Leave(filter, rest, se.space.id, se)
 	s.tellGroup(se, filter)
 }
 
@@ -100,7 +100,7 @@ func (s *Shard) forgetRoute(se *sess, filter string) {
 	_, rest, shared := topic.CutShare(filter)
 	if shared {
 		se.groups--
-		se.tenant.routes.Leave(filter, rest, se)
+		se.tenant.routes.Leave(filter, rest, se.space.id, se)
 	} else {
 		if se.tenant.routes.Cede(se.space.id, se, filter) {
 			s.set.cluster.Recheck(se.tenant.id, filter, se.space.id)

@@ -278,6 +278,7 @@ func (st *Set) Tenant(id string) *Tenant {
 	defer st.mu.Unlock()
 	if t = st.mu.tenants[id]; t == nil {
 		t = &Tenant{id: id, flows: make([]flow, len(st.shards)), lanes: make([]lane, len(st.shards))}
+		t.routes.Digests = st.cluster != nil
 		t.cell.Store(&cell{list: st.cell})
 		if st.cluster != nil {
 			t.settle(st.cluster.Cell(id))

@@ -39,6 +39,9 @@ type Relocation struct {
 	// in their log; Empty those of them that have nothing left that belongs to another.
 	// Of a tenant that is Arriving they have taken up what they were handed.
 	Stopped, Empty []partition.ID
+	// Routes is the digest of the routes to the list's partitions that the broker knows, of a
+	// tenant that is Arriving (route.Tenant.Digest).
+	Routes uint64
 	// Sessions and Retained count what is left to be handed.
 	Sessions, Retained int
 	// Plan is how many partitions the tenant's plan has, 0 for all, as the last of its clients
@@ -64,6 +67,9 @@ func (st *Set) Relocate(tenant string, hand uint64, done func(Relocation)) {
 		if at == len(st.shards) {
 			r.Quiet = r.Quiet && t.flying.Load() == 0
 			r.Flown = t.flown.Load()
+			if c.stage == Arriving {
+				r.Routes = t.routes.Digest(c.list)
+			}
 			slices.Sort(r.Stopped)
 			slices.Sort(r.Empty)
 			done(*r)

@@ -104,7 +104,7 @@ func (g *Group[S]) stick(online bool, how How) (m Member[S], ok bool) {
 		if w == 0 {
 			return
 		}
-		u := (float64(mix(how.Key^mix(uint64(f.part)+1))>>11) + 0.5) / (1 << 53)
+		u := (float64(Mix(how.Key^Mix(uint64(f.part)+1))>>11) + 0.5) / (1 << 53)
 		if h := math.Log(u) / float64(w); h > high || h == high && f.part > best.part {
 			best, high = f, h
 		}
@@ -134,6 +134,17 @@ func (g *Group[S]) In(part uint16) *Group[S] {
 	defer g.mu.Unlock()
 	g.split()
 	return g.mu.in[part]
+}
+
+// Holds reports whether partition part has members, wherever it is served.
+func (g *Group[S]) Holds(part uint16) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if slices.ContainsFunc(g.mu.far, func(f far) bool { return f.part == part }) {
+		return true
+	}
+	g.split()
+	return g.mu.in[part] != nil
 }
 
 // Count is how many members here are in partition part, how many of them are

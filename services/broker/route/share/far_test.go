@@ -131,7 +131,7 @@ func TestStickyAcrossBrokers(t *testing.T) {
 	choose := func(from []int) map[uint64]int {
 		out := map[uint64]int{}
 		for k := range uint64(500) {
-			how := How{Policy: link.ShareStickyTopic, Key: mix(k)}
+			how := How{Policy: link.ShareStickyTopic, Key: Mix(k)}
 			for _, i := range from {
 				s := send(t, brokers, i, how)
 				if before, ok := out[k]; ok && before != s {
@@ -239,7 +239,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 		r := uint64(0)
 		if n := testing.AllocsPerRun(200, func() {
 			r++
-			brokers[0].PickBy(How{Policy: policy, Random: mix(r), Key: r})
+			brokers[0].PickBy(How{Policy: policy, Random: Mix(r), Key: r})
 		}); n != 0 {
 			t.Errorf("%v: %v allocations", policy, n)
 		}

@@ -109,15 +109,15 @@ func (g *Group[S]) search(from, to int, how How, sticky bool, want func(*Member[
 			continue
 		}
 		// Rendezvous: who comes or goes changes nothing for the others.
-		if h := mix(how.Key ^ m.Hash); best < 0 || h > high {
+		if h := Mix(how.Key ^ m.Hash); best < 0 || h > high {
 			best, high = i, h
 		}
 	}
 	return best
 }
 
-// mix spreads a hash over all bits (the finalizer of MurmurHash3).
-func mix(h uint64) uint64 {
+// Mix spreads a hash over all bits (the finalizer of MurmurHash3).
+func Mix(h uint64) uint64 {
 	h ^= h >> 33
 	h *= 0xff51afd7ed558ccd
 	h ^= h >> 33
