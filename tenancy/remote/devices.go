@@ -73,20 +73,29 @@ func (b *deviceBook) began(revision uint64) {
 	b.synced, b.revision = true, max(b.revision, revision)
 }
 
-// every returns those that are there, and up to where that holds.
-func (b *deviceBook) every() (all []*tenancy.Device, revision uint64) {
+func (b *deviceBook) upTo() (revision uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range b.seen.Values() {
-		if x != nil {
+	return b.revision
+}
+
+// every returns those that are there, the keys of which there are none, and up to where
+// that holds.
+func (b *deviceBook) every() (all []*tenancy.Device, none []string, revision uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, key := range b.seen.Keys() {
+		if x, _ := b.seen.Peek(key); x != nil {
 			all = append(all, x)
+		} else {
+			none = append(none, key)
 		}
 	}
-	return all, b.revision
+	return all, none, b.revision
 }
 
 // restore takes what every has returned.
-func (b *deviceBook) restore(all []*tenancy.Device, revision uint64) {
+func (b *deviceBook) restore(all []*tenancy.Device, none []string, revision uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.revision = revision; revision == 0 {
@@ -94,6 +103,9 @@ func (b *deviceBook) restore(all []*tenancy.Device, revision uint64) {
 	}
 	for _, x := range all {
 		b.seen.Add(tenancy.DeviceKey(x.Tenant, x.Name), x)
+	}
+	for _, key := range none {
+		b.seen.Add(key, nil)
 	}
 }
 
@@ -107,20 +119,11 @@ func (d *Directory) Device(ctx context.Context, t *tenancy.Tenant, name string) 
 	if ok {
 		return x, nil
 	}
-	unavailable := func(err error) error {
-		return errs.New(errs.Unavailable, "this device is not known here and the control plane cannot be asked: %w", err)
-	}
-	b, err := d.open(ctx)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	e, err := b.devices.Get(ctx, key)
+	e, err := d.ask(ctx, aboutDevice, "this device is not known here", func(b *buckets) bus.Bucket { return b.devices }, key)
 	switch {
 	case errs.Is(err, errs.NotFound):
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, err
 	default:
 		if x, err = tenancy.DecodeDevice(e.Value, uint64(e.Revision)); err != nil {
 			return nil, err
@@ -132,9 +135,9 @@ func (d *Directory) Device(ctx context.Context, t *tenancy.Tenant, name string) 
 }
 
 func (d *Directory) watchDevices(ctx context.Context, b bus.Bucket) {
-	_, after := d.devices.every()
+	after := d.devices.upTo()
 	// As of credentials: without what was kept, only what changes from now on matters.
-	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0}
+	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0, Current: d.current(ofDevices)}
 	_ = b.Watch(ctx, w, func(u bus.Update) { // ends with ctx only
 		if u.Synced {
 			d.devices.began(uint64(u.Entry.Revision))
@@ -151,7 +154,7 @@ func (d *Directory) watchDevices(ctx context.Context, b bus.Bucket) {
 			return
 		}
 		d.devices.set(u.Entry.Key, x, uint64(u.Entry.Revision))
-		d.changes.tell(tenancy.Change{Kind: tenancy.DeviceChanged, Tenant: tenant, Username: name, Device: x})
+		d.changes.tell(tenancy.Change{Kind: tenancy.DeviceChanged, Tenant: tenant, Username: name, Device: x}, false)
 		d.markDirty()
 	})
 }
