@@ -42,7 +42,7 @@ func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket,
 		}
 		_, err = b.js.CreateStream(ctx, streamConfig(cfg, replicas))
 		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
-			kv, err = ask(ctx, open)
+			kv, err = askMade(ctx, open)
 		}
 	}
 	if err != nil {
@@ -98,6 +98,25 @@ func ask[T any](ctx context.Context, f func(context.Context) (T, error)) (T, err
 		v, err := f(call)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return v, err
+		}
+	}
+}
+
+// madeAgain is after what time a server is asked again that does not know what was made.
+const madeAgain = 50 * time.Millisecond
+
+// askMade is ask about a bucket that was made a moment ago, maybe by another node: a
+// server may not have heard of it.
+func askMade[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	for {
+		v, err := ask(ctx, f)
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			return v, err
+		}
+		select {
+		case <-time.After(madeAgain):
+		case <-ctx.Done():
 			return v, err
 		}
 	}
