@@ -133,8 +133,12 @@ func (b *bucket) last(ctx context.Context, prefix string) (uint64, error) {
 // newest is the newest revision of what begins with prefix, as the leader knows it; 0 if
 // there is nothing.
 func (b *bucket) newest(ctx context.Context, prefix string) (uint64, error) {
+	subject := ">" // all that there is: for any other subject the server looks at each that matches
+	if prefix != "" {
+		subject = "$KV." + b.kv.Bucket() + "." + prefix + ">"
+	}
 	m, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return b.stream.GetLastMsgForSubject(ctx, "$KV."+b.kv.Bucket()+"."+prefix+">")
+		return b.stream.GetLastMsgForSubject(ctx, subject)
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
