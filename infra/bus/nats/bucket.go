@@ -134,6 +134,8 @@ type watching struct {
 	// reached is that all was told that the server had when the watch began.
 	reached  bool
 	keysOnly bool // values are not needed
+	// patience is for how long the server was waited for the last time, in vain.
+	patience time.Duration
 	// aim is what the bucket had at a time of which nobody has been told that the watch
 	// is complete up to it; nil if there is none.
 	aim *position
@@ -200,10 +202,15 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	}
 	life, end := context.WithCancel(ctx)
 	defer end()
+	// A bucket without a leader drops the question, and the client waits for 5 s.
+	s.patience = min(max(2*s.patience, askAgain), callTimeout)
+	late := time.AfterFunc(s.patience, end)
 	w, err := b.kv.Watch(life, s.Prefix+">", opts...)
+	late.Stop()
 	if err != nil {
 		return err
 	}
+	s.patience = 0
 	// It asks the servers to forget the watch, and waits for their answer for up to 5 s,
 	// also when they are about to end. They forget it anyway when nobody listens.
 	defer func() { go func() { _ = w.Stop() }() }()
