@@ -232,40 +232,54 @@ func TestAway_Grants(t *testing.T) {
 	})
 }
 
-// TestAway_NoDevice holds that a client of which the registry says nothing is known to be
-// so after a restart without the control plane.
-func TestAway_NoDevice(t *testing.T) {
+// TestAway_Registry holds that of a tenant whose clients come here all devices are known
+// without the control plane, also that there are none of other names, and after a
+// restart too.
+func TestAway_Registry(t *testing.T) {
 	ctx, b := t.Context(), mem.New()
 	s := newStore(t, b)
-	directorytest.SignUp(t, s, "acme")
+	secret := directorytest.SignUp(t, s, "acme")
 	acme, err := s.Tenant(ctx, "acme")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.PutDevice(ctx, acme, tenancy.Device{Name: "other"}, 0); err != nil {
-		t.Fatal(err)
+	put := func(name string) {
+		if _, _, err := s.PutDevice(ctx, acme, tenancy.Device{Name: name, Groups: []string{"group-of-" + name}}, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
+	put("before")
 	cfg := remote.Config{Bus: b, Snapshot: filepath.Join(t.TempDir(), "snapshot"), Key: make([]byte, 32)}
 	d, stop := start(t, cfg)
 	ready(t, d)
-	look := func(d *remote.Directory) error {
-		tn, err := d.Tenant(ctx, "acme")
-		if err != nil {
-			t.Fatal(err)
-		}
-		x, err := d.Device(ctx, tn, "default")
-		if x != nil {
-			t.Fatalf("the registry has %+v", x)
-		}
-		return err
-	}
-	if err := look(d); err != nil {
+	if _, err := directorytest.Attempt(ctx, d, "acme", "default", secret); err != nil {
 		t.Fatal(err)
 	}
+	look := func(d *remote.Directory) string {
+		b.SetDown(true)
+		defer b.SetDown(false)
+		tn, err := d.Tenant(ctx, "acme")
+		if err != nil {
+			return err.Error()
+		}
+		for name, groups := range map[string]string{"before": "[group-of-before]", "after": "[group-of-after]", "default": "none"} {
+			x, err := d.Device(ctx, tn, name)
+			got := "none"
+			if x != nil {
+				got = fmt.Sprint(x.Groups)
+			}
+			if err != nil || got != groups {
+				return fmt.Sprintf("%s: %s, %v", name, got, err)
+			}
+		}
+		return ""
+	}
+	put("after")
+	directorytest.Eventually(t, func() string { return look(d) })
 	stop() // writes the snapshot
 	b.SetDown(true)
 	d, _ = start(t, cfg)
-	if err := look(d); err != nil {
-		t.Errorf("after a restart without the control plane: %v", err)
+	if text := look(d); text != "" {
+		t.Errorf("after a restart without the control plane: %s", text)
 	}
 }

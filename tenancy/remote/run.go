@@ -110,7 +110,7 @@ func (d *Directory) tenantTold(e bus.Entry) {
 	d.absent.remove(e.Key)
 	if d.cache.setTenant(k) {
 		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: e.Key}, k.tenant == nil || !k.tenant.Active())
-		d.wantGrants(k)
+		d.wantRest(k)
 		d.markDirty()
 	}
 }
@@ -174,31 +174,34 @@ func (d *Directory) credentialTold(u bus.Update) {
 	d.markDirty()
 }
 
-// wantGrants has the grants of a tenant's policy read, if its clients come here: they
-// are to be known when the control plane goes before the next client comes.
-func (d *Directory) wantGrants(k *knownTenant) {
-	if k.tenant == nil || k.tenant.Policy.Live() == 0 || k.tenant.Policy.Connect || !d.cache.wanted(k.tenant.ID) {
+// wantRest has the grants of a tenant's policy read, and its registry, if its clients come
+// here: they are to be known when the control plane goes before the next client comes.
+func (d *Directory) wantRest(k *knownTenant) {
+	if t := k.tenant; t == nil || t.Policy.Live() == 0 && !t.Registry || !d.cache.wanted(t.ID) {
 		return
 	}
 	select {
-	case d.load <- toLoad{tenant: k.tenant.ID, grants: true}:
+	case d.load <- toLoad{tenant: k.tenant.ID, rest: true}:
 	default: // read at their first use
 	}
 }
 
-// toLoad is a tenant whose credentials are to be read whole, and the grants of its
-// policy, or those alone.
+// toLoad is a tenant to read: its credentials, the grants of its policy and its registry,
+// or only the rest without the credentials.
 type toLoad struct {
 	tenant string
-	grants bool
+	rest   bool
 }
+
+// loadTimeout bounds the reading of a tenant.
+const loadTimeout = 30 * time.Second
 
 // runLoader reads tenants whole, one after the other.
 func (d *Directory) runLoader(ctx context.Context) {
 	for {
 		select {
 		case l := <-d.load:
-			if !l.grants {
+			if !l.rest {
 				if err := d.loadTenant(ctx, l.tenant); err != nil {
 					d.cache.loadLater(l.tenant)
 					if ctx.Err() == nil {
@@ -207,6 +210,7 @@ func (d *Directory) runLoader(ctx context.Context) {
 				}
 			}
 			d.loadGrants(ctx, l.tenant)
+			d.loadRegistry(ctx, l.tenant)
 		case <-ctx.Done():
 			return
 		}
@@ -230,7 +234,7 @@ func (d *Directory) loadTenant(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	done := d.cache.reading(id)
 	defer done()

@@ -32,7 +32,8 @@ type snapshot struct {
 	Keys            []keySet          `json:"token_keys,omitempty"`
 	Devices         []*tenancy.Device `json:"devices,omitempty"`
 	Hosts           []*tenancy.Host   `json:"hosts,omitempty"`
-	NoDevices       []string          `json:"no_devices,omitempty"` // keys of which there is none
+	NoDevices       []string          `json:"no_devices,omitempty"`       // keys of which there is none
+	WholeRegistries []string          `json:"whole_registries,omitempty"` // tenants of which Devices has all
 	DevicesRevision uint64            `json:"devices_revision,omitempty"`
 }
 
@@ -131,7 +132,7 @@ func (d *Directory) runSnapshot(ctx context.Context) {
 // save writes the snapshot, if there is anything to write.
 func (d *Directory) save() error {
 	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every(), Hosts: d.hosts.every()}
-	s.Devices, s.NoDevices, s.DevicesRevision = d.devices.every()
+	s.Devices, s.NoDevices, s.WholeRegistries, s.DevicesRevision = d.devices.every()
 	if s.Contact.IsZero() {
 		return nil
 	}
@@ -209,7 +210,7 @@ func (d *Directory) restoreFrom(b []byte) error {
 	for _, b := range s.Bans {
 		d.bans.set(b)
 	}
-	d.devices.restore(s.Devices, s.NoDevices, s.DevicesRevision)
+	d.devices.restore(s.Devices, s.NoDevices, s.WholeRegistries, s.DevicesRevision)
 	for _, k := range s.Keys {
 		d.keys.set(k)
 	}
