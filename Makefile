@@ -100,7 +100,7 @@ chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant 
 chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of each, in turn, while credentials are made: what was answered is at each of them
 	$(GO) test -count=1 -timeout 120m -run '^TestReplicas$$' -v ./services/cmd/tenancyd -rounds $(ROUNDS) $(ARGS)
 
-chaos-away: ## kill -9 every process of the API and of NATS ROUNDS (5) times, and gateways and brokers meanwhile, while known clients publish and connect by each method
+chaos-away: ## kill -9, or stop, every process of the API and of NATS ROUNDS (5) times, and kill gateways and brokers meanwhile, while known clients publish and connect by each method
 	$(GO) test -count=1 -timeout 120m -run '^TestControlPlaneGone$$' -v ./services/conform -away $(ROUNDS) $(ARGS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
