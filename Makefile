@@ -22,7 +22,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -103,6 +103,9 @@ chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant 
 chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of each, in turn, while credentials are made: what was answered is at each of them
 	$(GO) test -count=1 -timeout 120m -run '^TestReplicas$$' -v ./services/cmd/tenancyd -rounds $(ROUNDS) $(ARGS)
 
+chaos-away: ## kill -9, or stop, every process of the API and of NATS ROUNDS (5) times, and kill gateways and brokers meanwhile, while known clients publish and connect by each method
+	$(GO) test -count=1 -timeout 120m -run '^TestControlPlaneGone$$' -v ./services/conform -away $(ROUNDS) $(ARGS)
+
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
@@ -114,6 +117,7 @@ nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a st
 	$(MAKE) chaos-loss
 	$(MAKE) chaos-netsplit
 	$(MAKE) chaos-tenancy ROUNDS=50
+	$(MAKE) chaos-away ROUNDS=10
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs

@@ -131,6 +131,9 @@ func (c *connection) mayConnect(p *packet.Connect) conn.Refusal {
 	if c.gw.draining.Load() {
 		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "the gateway is shutting down"}
 	}
+	if err := c.in.Unavailable; err != nil {
+		return refusal(err)
+	}
 	return conn.Refusal{}
 }
 
@@ -314,8 +317,21 @@ func refusal(err error) conn.Refusal {
 	case errs.Quota:
 		return conn.Refusal{Reason: mqtt.QuotaExceeded, Text: err.Error()}
 	case errs.Unavailable:
-		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: "credentials cannot be checked now", Why: err.Error()}
+		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: unavailable(err), Why: err.Error()}
 	case errs.Internal:
 	}
 	return conn.Refusal{Reason: mqtt.UnspecifiedError, Text: "internal error", Why: err.Error()}
+}
+
+// unavailable says to a client why it cannot be let in now.
+func unavailable(err error) string {
+	switch errs.CodeOf(err) {
+	case tenancy.CodeControlPlaneAway:
+		return "the client is not known here, and the control plane that may know it is away; try again later"
+	case tenancy.CodeControlPlaneGone:
+		return "the control plane is away for too long: nobody is let in until it is back; try again later"
+	case tenancy.CodeControlPlaneNever:
+		return "this gateway has not reached the control plane yet; try again later, or elsewhere"
+	}
+	return "credentials cannot be checked now; try again later"
 }

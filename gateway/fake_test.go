@@ -42,6 +42,8 @@ type fakeDirectory struct {
 	tenants map[string]*tenancy.Tenant
 	changes chan tenancy.Change
 	down    bool
+	// downAs is the code of the error while down.
+	downAs string
 	// thinks has Authenticate wait until it is closed; nil does not.
 	thinks chan struct{}
 	// thinksOf is the tenant for which it does, empty for all.
@@ -77,7 +79,7 @@ func (d *fakeDirectory) Tenant(_ context.Context, id string) (*tenancy.Tenant, e
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.down {
-		return nil, errs.New(errs.Unavailable, "down")
+		return nil, errs.Coded(errs.Unavailable, d.downAs, "down")
 	}
 	if t := d.tenants[id]; t != nil {
 		return t, nil

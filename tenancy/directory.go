@@ -53,6 +53,18 @@ type Directory interface {
 	Watch(ctx context.Context, f func(Change)) error
 }
 
+// Codes of errors Unavailable of a Directory that cannot say.
+const (
+	// CodeControlPlaneAway: what is asked about is not known, and the control plane,
+	// which may know it, cannot be asked.
+	CodeControlPlaneAway = "control_plane_away"
+	// CodeControlPlaneGone: the control plane was not heard of for so long that what is
+	// known is not acted on any more.
+	CodeControlPlaneGone = "control_plane_gone"
+	// CodeControlPlaneNever: the control plane was never heard of.
+	CodeControlPlaneNever = "control_plane_never"
+)
+
 // CodeTenantInactive is the Code of the error of a tenant that is not active.
 const CodeTenantInactive = "tenant_inactive"
 

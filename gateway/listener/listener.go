@@ -31,6 +31,10 @@ type Conn struct {
 	Listener *Listener
 	// Tenant is what SNI, Host, PROXY or the listener say; nil if nothing.
 	Tenant *tenancy.Tenant
+	// Unavailable is why it cannot be said now whose the host is that the client names;
+	// nil if that can be said. Whoever handles the connection refuses CONNECT with it:
+	// neither TLS nor WebSocket have words for it.
+	Unavailable error
 	// Peer is the true address, after PROXY and X-Forwarded-For.
 	Peer netip.AddrPort
 	// ForeignOrigin says that a browser connects for a web page that came from

@@ -11,7 +11,7 @@ import (
 )
 
 // tenant applies the first three rules of tenant selection: a hostname, the
-// PROXY authority, the listener's own.
+// PROXY authority, the listener's own. It reports whether the connection goes on.
 func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), l.opts.HandshakeTimeout)
 	defer cancel()
@@ -30,9 +30,14 @@ func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
 			c.Tenant = t
 			return true
 		}
-		if !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Invalid) {
+		switch {
+		case errs.Is(err, errs.NotFound), errs.Is(err, errs.Invalid):
+		case errs.Is(err, errs.Unavailable):
+			c.Unavailable = err
+			return true
+		default:
 			l.opts.Refused(l, "directory")
-			l.log.Warn("connection closed: the directory does not answer", "host", h, "error", err)
+			l.log.Error("connection closed: it cannot be said whose the host is", "host", h, "error", err)
 			return false
 		}
 	}
@@ -40,6 +45,10 @@ func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
 		return true
 	}
 	t, err := l.opts.Directory.Tenant(ctx, l.cfg.Tenant)
+	if errs.Is(err, errs.Unavailable) {
+		c.Unavailable = err
+		return true
+	}
 	if err != nil {
 		l.opts.Refused(l, "directory")
 		l.log.Error("connection closed: the listener's tenant is not known", "tenant", l.cfg.Tenant, "error", err)

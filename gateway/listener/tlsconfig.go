@@ -96,8 +96,9 @@ func (l *Listener) begin(hello *tls.ClientHelloInfo, tenant string) error {
 	return err
 }
 
-// named is the tenant that a client names by its host; nil if it names nobody's.
-// A name that is not known was counted.
+// named is the tenant that a client names by its host; nil if it names nobody's, or if
+// it cannot be said now whose it is: then the handshake goes on, so that the answer to
+// CONNECT can say why nobody is let in. A name that is not known was counted.
 func (l *Listener) named(hello *tls.ClientHelloInfo) (t *tenancy.Tenant, known bool, err error) {
 	if l.namesNobody(hello.ServerName) {
 		return nil, true, nil
@@ -112,9 +113,11 @@ func (l *Listener) named(hello *tls.ClientHelloInfo) (t *tenancy.Tenant, known b
 		l.opts.Refused(l, "unknown_sni")
 		l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr().String())
 		return nil, false, nil
+	case errs.Is(err, errs.Unavailable):
+		return nil, true, nil
 	}
 	l.opts.Refused(l, "directory")
-	l.log.Warn("TLS handshake refused: the directory does not answer", "server_name", hello.ServerName, "error", err)
+	l.log.Error("TLS handshake refused: it cannot be said whose the server name is", "server_name", hello.ServerName, "error", err)
 	return nil, false, err
 }
 

@@ -90,6 +90,11 @@ type Watch struct {
 	After Revision
 	// NewOnly leaves out what was there when the watch began.
 	NewOnly bool
+	// Current, if not nil, hears up to when the watch is complete: all has been told that
+	// was there at that time. It is called between updates, from Synced on: every few
+	// seconds, and as soon as what was missed has been told when the bus was away. No
+	// call for some seconds means that changes may not be heard of.
+	Current func(at time.Time)
 }
 
 // Bucket is a set of keys with values and revisions. Keys consist of letters,

@@ -4,9 +4,7 @@ package conform
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -122,52 +120,4 @@ func residents(t *testing.T, p *Product) map[string]int64 {
 		out[proc.Name] = pages * int64(os.Getpagesize())
 	}
 	return out
-}
-
-// TestControlPlaneGone kills NATS and tenancyd: devices that are known connect
-// and publish all the same.
-func TestControlPlaneGone(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts the product; not in short runs")
-	}
-	p := Start(t, Programs(t, built), "--data", t.TempDir(), "--listen-offset", Offset(t), "--brokers", "1", "--gateways", "2", "--no-restart", "--log-level", "error")
-	a := signUp(t, p, "known")
-	gateways := p.Of("gateway")
-	exchange := func() error {
-		for _, g := range gateways {
-			sub, _, err := Connect(g.Addr("mqtt"), "sub-"+g.Name, a.UserPlain, a.Password, true)
-			if err != nil {
-				return fmt.Errorf("at %s: %w", g.Name, err)
-			}
-			defer sub.Close()
-			if err := sub.Subscribe(1, "t", 1); err != nil {
-				return err
-			}
-			if err := sub.Publish("t", []byte(g.Name), 1, 1, false, false); err != nil {
-				return err
-			}
-			sub.Deadline(time.Now().Add(10 * time.Second))
-			for p := (Packet{}); p.Kind != publish; {
-				if p, err = sub.Read(); err != nil {
-					return fmt.Errorf("at %s: %w", g.Name, err)
-				}
-			}
-		}
-		return nil
-	}
-	if err := exchange(); err != nil {
-		t.Fatal(err)
-	}
-	for _, role := range []string{"nats", "tenancy"} {
-		if err := syscall.Kill(p.Of(role)[0].PID, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := exchange(); err != nil {
-		t.Errorf("with the control plane gone: %v", err)
-	}
-	var refused error
-	if _, _, refused = Connect(gateways[0].Addr("mqtt"), "x", a.UserPlain, "not the password", true); refused == nil || errors.Is(refused, io.EOF) {
-		t.Errorf("a wrong password with the control plane gone: %v, want a refusal", refused)
-	}
 }

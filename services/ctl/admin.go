@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -40,7 +39,7 @@ func admin() *cobra.Command {
 	f := c.PersistentFlags()
 	f.String("operator", "", "URL of a broker's operator listener (default $"+operatorEnv+", or "+operatorDefault+")")
 	f.String("format", "", "how results are written: human or json (as -o)")
-	c.AddCommand(adminCluster(), adminNode(), adminSession(), adminPartition(), adminTenant())
+	c.AddCommand(adminCluster(), adminNode(), adminGateway(), adminSession(), adminPartition(), adminTenant())
 	return c
 }
 
@@ -53,22 +52,13 @@ type request struct {
 // ask has a broker carry out r and returns what it said, as it said it and read. The
 // error is the broker's, or Unavailable.
 func (r request) ask(cmd *cobra.Command) (body []byte, all []operate.Element, err error) {
-	base, err := cmd.Flags().GetString("operator")
+	base, err := operatorURL(cmd, operatorDefault)
 	if err != nil {
 		return nil, nil, err
 	}
-	if base == "" {
-		base = os.Getenv(operatorEnv)
-	}
-	if base == "" {
-		base = operatorDefault
-	}
-	if !strings.Contains(base, "://") {
-		base = "http://" + base
-	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, r.method, strings.TrimRight(base, "/")+operate.Prefix+"/"+r.path+"?"+r.args.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, r.method, base+operate.Prefix+"/"+r.path+"?"+r.args.Encode(), nil)
 	if err != nil {
 		return nil, nil, errs.New(errs.Invalid, "--operator: %w", err)
 	}

@@ -151,7 +151,7 @@ func (d *Directory) admit(ctx context.Context, t *tenancy.Tenant, a *tenancy.Arr
 		if known, ok := d.grants.admitted.Get(key); ok && d.now().Sub(known.at) < d.cfg.Keep {
 			return known.class, nil
 		}
-		return "", errs.New(errs.Unavailable, "this client was not let in before under revision %d of the policy, and no tenancyd answers what mqtt.connect says: %w", key.revision, err)
+		return "", d.unanswered(aboutPolicy, fmt.Sprintf("this client was not let in before under revision %d of the policy", key.revision), err)
 	case err != nil:
 		return "", errs.New(errs.Internal, "mqtt.connect of tenant %s, revision %d: %w", t.ID, key.revision, err)
 	case !answer.Allow:
@@ -176,19 +176,14 @@ func (d *Directory) grantSet(ctx context.Context, tenant string, revision uint64
 	}
 	key := tenancy.GrantsKey(tenant, revision, class)
 	v, err, _ := d.grants.reads.Do(key, func() (any, error) {
-		b, err := d.open(ctx)
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
-		defer cancel()
-		return b.grants.Get(ctx, key)
+		return d.ask(context.WithoutCancel(ctx), aboutGrants, fmt.Sprintf("the grants of revision %d are not known here", revision),
+			func(b *buckets) bus.Bucket { return b.grants }, key)
 	})
 	switch {
 	case errs.Is(err, errs.NotFound):
 		return nil, errs.Coded(errs.Denied, "class_unknown", "the tenant's policy has no class %q", class)
 	case err != nil:
-		return nil, errs.New(errs.Unavailable, "the grants of revision %d are not known here and the control plane cannot be asked: %w", revision, err)
+		return nil, err
 	}
 	e, _ := v.(bus.Entry)
 	s, err := tenancy.DecodeGrants(e.Value, revision, class)

@@ -99,11 +99,11 @@ func (d *Directory) watchBans(ctx context.Context, b bus.Bucket) {
 	told := map[string]bool{} // until synced; then nil
 	gone := func(tenant, id string) {
 		if d.bans.drop(tenant, id) {
-			d.changes.tell(tenancy.Change{Kind: tenancy.BansChanged, Tenant: tenant})
+			d.changes.tell(tenancy.Change{Kind: tenancy.BansChanged, Tenant: tenant}, true)
 			d.markDirty()
 		}
 	}
-	_ = b.Watch(ctx, bus.Watch{}, func(u bus.Update) { // ends with ctx only
+	_ = b.Watch(ctx, d.watch(ofBans), func(u bus.Update) { // ends with ctx only
 		switch {
 		case u.Synced:
 			for _, x := range d.bans.every() { // what the snapshot had
@@ -112,7 +112,6 @@ func (d *Directory) watchBans(ctx context.Context, b bus.Bucket) {
 				}
 			}
 			told = nil
-			d.heard()
 		case u.Deleted:
 			if tenant, id, ok := cutKey(u.Entry.Key); ok {
 				gone(tenant, id)
@@ -127,7 +126,7 @@ func (d *Directory) watchBans(ctx context.Context, b bus.Bucket) {
 				return
 			}
 			d.bans.set(x)
-			d.changes.tell(tenancy.Change{Kind: tenancy.BansChanged, Tenant: x.Tenant})
+			d.changes.tell(tenancy.Change{Kind: tenancy.BansChanged, Tenant: x.Tenant}, true)
 			d.markDirty()
 		}
 	})

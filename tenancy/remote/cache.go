@@ -3,7 +3,6 @@
 package remote
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -149,6 +148,14 @@ func (c *cache) mayDoubt(tenant string, now time.Time) bool {
 	return r.doubts.AllowN(now, 1)
 }
 
+// wanted reports whether clients of the tenant come here, so that it is read whole.
+func (c *cache) wanted(tenant string) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	r := c.realms[tenant]
+	return r != nil && r.wanted
+}
+
 // loadLater takes back that the tenant is being read whole.
 func (c *cache) loadLater(tenant string) {
 	c.mu.Lock()
@@ -286,6 +293,19 @@ func (c *cache) toldGone(cred tenancy.Credential, deleted bool, session *bool) (
 	return cred.Generation > 1
 }
 
+// tenantCount is how many tenants are kept that clients may hear of.
+func (c *cache) tenantCount() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	n := 0
+	for _, k := range c.tenants {
+		if k.tenant != nil {
+			n++
+		}
+	}
+	return n
+}
+
 func (c *cache) kept() int {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -324,69 +344,3 @@ func (a *absentees) has(key string, now time.Time) bool {
 func (a *absentees) add(key string, now time.Time) { a.seen.Add(key, now) }
 
 func (a *absentees) remove(key string) { a.seen.Remove(key) }
-
-// changes hands every change to every Watch.
-type changes struct {
-	mu     sync.Mutex
-	queues map[*queue]struct{} // guarded by mu
-}
-
-func (c *changes) tell(change tenancy.Change) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for q := range c.queues {
-		q.push(change)
-	}
-}
-
-func (c *changes) subscribe() *queue {
-	q := &queue{wake: make(chan struct{}, 1)}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.queues[q] = struct{}{}
-	return q
-}
-
-func (c *changes) unsubscribe(q *queue) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.queues, q)
-}
-
-// queue holds the changes that one Watch has not handed over. Changes of a
-// tenant that wait already are not added again.
-type queue struct {
-	mu    sync.Mutex
-	items []tenancy.Change // guarded by mu
-	wake  chan struct{}    // holds a token while there may be items
-}
-
-func (q *queue) push(c tenancy.Change) {
-	q.mu.Lock()
-	if n := len(q.items); n == 0 || q.items[n-1] != c {
-		q.items = append(q.items, c)
-	}
-	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (q *queue) pop(ctx context.Context) (c tenancy.Change, ok bool) {
-	for ctx.Err() == nil {
-		q.mu.Lock()
-		if len(q.items) > 0 {
-			c = q.items[0]
-			q.items = q.items[1:]
-			q.mu.Unlock()
-			return c, true
-		}
-		q.mu.Unlock()
-		select {
-		case <-q.wake:
-		case <-ctx.Done():
-		}
-	}
-	return c, false
-}

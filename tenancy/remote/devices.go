@@ -27,14 +27,73 @@ type deviceBook struct {
 	// synced: the watch has begun; guarded by mu. Before, and without a revision that
 	// it goes on from, what is read may change unheard of.
 	synced bool
+	// tenants are those whose registry is read, or was, by id; guarded by mu.
+	tenants map[string]*registry
+}
+
+// registry is what is kept of one tenant's devices.
+type registry struct {
+	// whole says that all of them are kept, large that there are too many for that.
+	whole, large bool
+	// told are the keys that the watch tells while they are read; nil at other times.
+	told map[string]bool
 }
 
 func newDeviceBook() (*deviceBook, error) {
-	seen, err := lru.New[string, *tenancy.Device](devicesKept)
+	b := &deviceBook{tenants: map[string]*registry{}}
+	var err error
+	// Called by Add, with mu held.
+	b.seen, err = lru.NewWithEvict(devicesKept, func(key string, x *tenancy.Device) {
+		if tenant, _, ok := cutKey(key); ok && x != nil && b.tenants[tenant] != nil {
+			b.tenants[tenant].whole = false
+		}
+	})
 	if err != nil {
 		return nil, errs.New(errs.Internal, "devices: %w", err)
 	}
-	return &deviceBook{seen: seen}, nil
+	return b, nil
+}
+
+// whole reports whether all devices of a tenant are kept: one that is not is none.
+func (b *deviceBook) whole(tenant string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.tenants[tenant]
+	return r != nil && r.whole
+}
+
+// read begins to read the registry of a tenant, and reports whether that is to be done.
+func (b *deviceBook) read(tenant string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.tenants[tenant]
+	if r == nil {
+		r = &registry{}
+		b.tenants[tenant] = r
+	}
+	if r.whole || r.large || !b.synced && b.revision == 0 {
+		return false
+	}
+	r.told = map[string]bool{}
+	return true
+}
+
+// readAll ends read: all are the devices of the tenant; large says that there are more,
+// failed that they could not be read.
+func (b *deviceBook) readAll(tenant string, all []*tenancy.Device, large, failed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := b.tenants[tenant]
+	told := r.told
+	if r.told, r.large = nil, large; large || failed {
+		return
+	}
+	r.whole = true // before Add, which may take it back
+	for _, x := range all {
+		if key := tenancy.DeviceKey(tenant, x.Name); !told[key] {
+			b.seen.Add(key, x)
+		}
+	}
 }
 
 // get returns a device that is kept, and what add wants to be given.
@@ -61,7 +120,12 @@ func (b *deviceBook) set(key string, x *tenancy.Device, revision uint64) {
 	defer b.mu.Unlock()
 	b.told++
 	b.revision = max(b.revision, revision)
-	if b.seen.Contains(key) {
+	tenant, _, _ := cutKey(key)
+	r := b.tenants[tenant]
+	if r != nil && r.told != nil {
+		r.told[key] = true
+	}
+	if b.seen.Contains(key) || r != nil && (r.whole || r.told != nil) {
 		b.seen.Add(key, x)
 	}
 }
@@ -73,20 +137,34 @@ func (b *deviceBook) began(revision uint64) {
 	b.synced, b.revision = true, max(b.revision, revision)
 }
 
-// every returns those that are there, and up to where that holds.
-func (b *deviceBook) every() (all []*tenancy.Device, revision uint64) {
+func (b *deviceBook) upTo() (revision uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range b.seen.Values() {
-		if x != nil {
-			all = append(all, x)
+	return b.revision
+}
+
+// every returns those that are there, the keys of which there are none, the tenants of
+// which these are all, and up to where that holds.
+func (b *deviceBook) every() (all []*tenancy.Device, none, whole []string, revision uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, r := range b.tenants {
+		if r.whole {
+			whole = append(whole, id)
 		}
 	}
-	return all, b.revision
+	for _, key := range b.seen.Keys() {
+		if x, _ := b.seen.Peek(key); x != nil {
+			all = append(all, x)
+		} else {
+			none = append(none, key)
+		}
+	}
+	return all, none, whole, b.revision
 }
 
 // restore takes what every has returned.
-func (b *deviceBook) restore(all []*tenancy.Device, revision uint64) {
+func (b *deviceBook) restore(all []*tenancy.Device, none, whole []string, revision uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.revision = revision; revision == 0 {
@@ -94,6 +172,12 @@ func (b *deviceBook) restore(all []*tenancy.Device, revision uint64) {
 	}
 	for _, x := range all {
 		b.seen.Add(tenancy.DeviceKey(x.Tenant, x.Name), x)
+	}
+	for _, key := range none {
+		b.seen.Add(key, nil)
+	}
+	for _, id := range whole {
+		b.tenants[id] = &registry{whole: true}
 	}
 }
 
@@ -107,20 +191,16 @@ func (d *Directory) Device(ctx context.Context, t *tenancy.Tenant, name string) 
 	if ok {
 		return x, nil
 	}
-	unavailable := func(err error) error {
-		return errs.New(errs.Unavailable, "this device is not known here and the control plane cannot be asked: %w", err)
+	if d.outage.is() && d.devices.whole(t.ID) {
+		return nil, nil
 	}
-	b, err := d.open(ctx)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	e, err := b.devices.Get(ctx, key)
+	e, err := d.ask(ctx, aboutDevice, "this device is not known here", func(b *buckets) bus.Bucket { return b.devices }, key)
 	switch {
 	case errs.Is(err, errs.NotFound):
+	case errs.Is(err, errs.Unavailable) && d.devices.whole(t.ID):
+		return nil, nil
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, err
 	default:
 		if x, err = tenancy.DecodeDevice(e.Value, uint64(e.Revision)); err != nil {
 			return nil, err
@@ -131,10 +211,43 @@ func (d *Directory) Device(ctx context.Context, t *tenancy.Tenant, name string) 
 	return x, nil
 }
 
+// loadRegistry reads all devices of a tenant whose clients come here, unless they are
+// known or too many.
+func (d *Directory) loadRegistry(ctx context.Context, id string) {
+	k := d.cache.tenant(id)
+	if k == nil || k.tenant == nil || !k.tenant.Registry || !d.devices.read(id) {
+		return
+	}
+	all, large, err := d.listDevices(ctx, id)
+	d.devices.readAll(id, all, large, err != nil)
+	if err != nil && ctx.Err() == nil {
+		d.log.Debug("the devices of a tenant were not read", "tenant", id, "error", err)
+	}
+	d.markDirty()
+}
+
+func (d *Directory) listDevices(ctx context.Context, tenant string) (all []*tenancy.Device, more bool, err error) {
+	b, err := d.open(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	entries, more, err := bus.List(ctx, b.devices, tenancy.CredentialPrefix(tenant), wholeTenant)
+	for _, e := range entries {
+		x, err := tenancy.DecodeDevice(e.Value, uint64(e.Revision))
+		if err != nil {
+			return nil, false, err
+		}
+		all = append(all, x)
+	}
+	return all, more, err
+}
+
 func (d *Directory) watchDevices(ctx context.Context, b bus.Bucket) {
-	_, after := d.devices.every()
+	after := d.devices.upTo()
 	// As of credentials: without what was kept, only what changes from now on matters.
-	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0}
+	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0, Current: d.current(ofDevices)}
 	_ = b.Watch(ctx, w, func(u bus.Update) { // ends with ctx only
 		if u.Synced {
 			d.devices.began(uint64(u.Entry.Revision))
@@ -151,7 +264,7 @@ func (d *Directory) watchDevices(ctx context.Context, b bus.Bucket) {
 			return
 		}
 		d.devices.set(u.Entry.Key, x, uint64(u.Entry.Revision))
-		d.changes.tell(tenancy.Change{Kind: tenancy.DeviceChanged, Tenant: tenant, Username: name, Device: x})
+		d.changes.tell(tenancy.Change{Kind: tenancy.DeviceChanged, Tenant: tenant, Username: name, Device: x}, false)
 		d.markDirty()
 	})
 }

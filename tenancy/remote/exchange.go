@@ -97,7 +97,7 @@ func (d *Directory) lookup(ctx context.Context, tenant, username string) (tenanc
 		return c, nil
 	}
 	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
-	if whole && !d.cache.mayDoubt(tenant, d.now()) {
+	if whole && !d.outage.is() && !d.cache.mayDoubt(tenant, d.now()) {
 		return c, missing
 	}
 	return d.askCredential(ctx, tenant, username, missing)

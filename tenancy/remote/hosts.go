@@ -67,8 +67,8 @@ func (d *Directory) openKey(purpose string, sealed []byte) ([]byte, error) {
 }
 
 func (d *Directory) watchHosts(ctx context.Context, b bus.Bucket) {
-	told := map[string]bool{}                          // until synced; then nil
-	_ = b.Watch(ctx, bus.Watch{}, func(u bus.Update) { // ends with ctx only
+	told := map[string]bool{}                               // until synced; then nil
+	_ = b.Watch(ctx, d.watch(ofHosts), func(u bus.Update) { // ends with ctx only
 		switch {
 		case u.Synced:
 			for _, h := range d.hosts.every() { // what the snapshot had
@@ -77,7 +77,6 @@ func (d *Directory) watchHosts(ctx context.Context, b bus.Bucket) {
 				}
 			}
 			told = nil
-			d.heard()
 			d.markDirty()
 		case u.Deleted:
 			d.hosts.drop(u.Entry.Key)

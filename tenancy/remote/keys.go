@@ -127,8 +127,8 @@ func (d *Directory) askKeys(ctx context.Context, tenant, address string) (jwks s
 const askKeysTime = 4 * time.Second
 
 func (d *Directory) watchKeys(ctx context.Context, b bus.Bucket) {
-	told := map[string]bool{}                          // until synced; then nil
-	_ = b.Watch(ctx, bus.Watch{}, func(u bus.Update) { // ends with ctx only
+	told := map[string]bool{}                              // until synced; then nil
+	_ = b.Watch(ctx, d.watch(ofKeys), func(u bus.Update) { // ends with ctx only
 		switch {
 		case u.Synced:
 			for _, k := range d.keys.every() { // what the snapshot had

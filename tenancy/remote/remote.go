@@ -11,17 +11,15 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
-	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -94,8 +92,7 @@ type Directory struct {
 	absent  *absentees
 	ready   chan struct{} // closed when the tenants are known
 	once    sync.Once     // closes ready
-	synced  atomic.Int32  // of heard
-	load    chan string   // tenants to read whole
+	load    chan toLoad
 	asking  chan struct{} // a token for each question about a credential
 	dirty   chan struct{} // holds a token when the snapshot is behind
 
@@ -109,9 +106,12 @@ type Directory struct {
 	hosts   hostBook
 	flaps   chan tenancy.Flap
 
+	contact  contact
+	outage   outage
+	refusals refusals
+
 	mu      sync.Mutex
-	buckets buckets   // guarded by mu
-	contact time.Time // guarded by mu; when the bus was last heard of
+	buckets buckets // guarded by mu
 }
 
 var _ tenancy.Directory = (*Directory)(nil)
@@ -139,7 +139,7 @@ func New(cfg Config) (*Directory, error) {
 		absent: newAbsentees(),
 		grants: newGrants(),
 		ready:  make(chan struct{}),
-		load:   make(chan string, 1024),
+		load:   make(chan toLoad, 1024),
 		asking: make(chan struct{}, asksAtOnce),
 		dirty:  make(chan struct{}, 1),
 		flaps:  make(chan tenancy.Flap, flapsMax),
@@ -158,84 +158,14 @@ func New(cfg Config) (*Directory, error) {
 	return d, nil
 }
 
-// Ready waits until the tenants are known, from the bus or from the snapshot.
-func (d *Directory) Ready(ctx context.Context) error {
-	select {
-	case <-d.ready:
-		return nil
-	case <-ctx.Done():
-		return errs.New(errs.Unavailable, "the tenants are not known yet: the bus cannot be reached and there is no snapshot of the last %s", d.cfg.Keep)
-	}
-}
-
-// heardOf is how many buckets heard is called for.
-const heardOf = 3
-
-// heard notes that a bucket without which nobody may be let in is known: that of the
-// tenants, that of their bans, and that of their custom domains. It is called once for
-// each.
-func (d *Directory) heard() {
-	if d.synced.Add(1) == heardOf {
-		d.setReady()
-	}
-}
-
-func (d *Directory) setReady() { d.once.Do(func() { close(d.ready) }) }
-
-// Contact is when the bus was last heard of; the zero time if never.
-func (d *Directory) Contact() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.contact
-}
-
-func (d *Directory) touch() {
-	now := d.now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.contact = now
-}
-
-// Metrics is the table of the directory's metrics.
-var Metrics = []telemetry.Metric{
-	{Name: "mqtt_directory_age_seconds", Kind: telemetry.Gauge, Help: "How long ago the control plane was last heard of; -1 if never. Beyond 24 h nobody is let in."},
-	{Name: "mqtt_directory_credentials", Kind: telemetry.Gauge, Help: "Credentials that are kept, with which devices are let in without the control plane."},
-}
-
-// Register registers the Metrics.
-func (d *Directory) Register(r prometheus.Registerer) {
-	Metrics[0].GaugeFunc(r, func() float64 {
-		contact := d.Contact()
-		if contact.IsZero() {
-			return -1
-		}
-		return d.now().Sub(contact).Seconds()
-	})
-	Metrics[1].GaugeFunc(r, func() float64 { return float64(d.Kept()) })
-}
-
 // Kept is how many credentials are kept.
 func (d *Directory) Kept() int { return d.cache.kept() }
-
-// Check is a health check: nil while the directory may answer.
-func (d *Directory) Check(context.Context) error { return d.fresh() }
-
-// fresh returns an error if what is known is too old to act on.
-func (d *Directory) fresh() error {
-	contact := d.Contact()
-	switch {
-	case contact.IsZero():
-		return errs.New(errs.Unavailable, "the control plane was never reached")
-	case d.now().Sub(contact) > d.cfg.Keep:
-		return errs.New(errs.Unavailable, "the control plane was not reached since %s", contact.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
 
 // Tenant implements tenancy.Directory. A tenant that is suspended is returned
 // as that; one that is reserved or deleted is NotFound.
 func (d *Directory) Tenant(ctx context.Context, id string) (*tenancy.Tenant, error) {
 	if err := d.fresh(); err != nil {
+		d.refusals[aboutAll].Add(1)
 		return nil, err
 	}
 	r := d.cache.tenant(id)
@@ -261,19 +191,13 @@ func (d *Directory) askTenant(ctx context.Context, id string) (*knownTenant, err
 	if tenancy.ValidTenantID(id) != nil || d.absent.has(id, d.now()) {
 		return nil, noTenant(id)
 	}
-	b, err := d.open(ctx)
-	if err != nil {
-		return nil, errs.New(errs.Unavailable, "tenant %q is not known here and the control plane cannot be asked: %w", id, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	e, err := b.tenants.Get(ctx, id)
+	e, err := d.ask(ctx, aboutTenant, fmt.Sprintf("tenant %q is not known here", id), func(b *buckets) bus.Bucket { return b.tenants }, id)
 	if errs.Is(err, errs.NotFound) {
 		d.absent.add(id, d.now())
 		return nil, noTenant(id)
 	}
 	if err != nil {
-		return nil, errs.New(errs.Unavailable, "tenant %q is not known here and the control plane cannot be asked: %w", id, err)
+		return nil, err
 	}
 	k, err := d.knownTenant(e)
 	if err != nil {
@@ -307,147 +231,6 @@ func (d *Directory) TenantByHost(ctx context.Context, host string) (*tenancy.Ten
 		return nil, errs.Coded(errs.NotFound, "host_not_found", "no tenant has the host name %q; expected <tenant>%s or a custom domain with a certificate", host, d.domain)
 	}
 	return d.Tenant(ctx, id)
-}
-
-// Authenticate implements tenancy.Directory.
-func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenancy.Identity, error) {
-	if a.Method == tenancy.AuthJWT {
-		return d.byToken(ctx, &a)
-	}
-	switch {
-	case !a.HasUsername || a.Username == "":
-		return nil, errs.Coded(errs.Denied, "username_missing", "expected a user name and a password")
-	case !a.HasPassword:
-		return nil, errs.Coded(errs.Denied, "password_missing", "expected a password")
-	}
-	// The attempt's tenant may be from before a change.
-	t, err := d.Tenant(ctx, a.Tenant.ID)
-	if errs.Is(err, errs.NotFound) {
-		return nil, d.refuse(ctx, a.Tenant.ID, &a, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := d.credential(ctx, t.ID, &a)
-	if err != nil {
-		return nil, err
-	}
-	ok, err := d.cfg.Verifier.Verify(ctx, c.ID, c.Revision, c.Hash, a.Password)
-	switch {
-	case err != nil:
-		return nil, err
-	case !ok:
-		return nil, errs.Coded(errs.Denied, "password_wrong", "the password is wrong")
-	case !t.Active(): // what only who has the password is told
-		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
-	}
-	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: t.Grant, Session: c.Session}, nil
-}
-
-// refuse takes the time of a wrong password and returns why.
-func (d *Directory) refuse(ctx context.Context, tenant string, a *tenancy.Attempt, why error) error {
-	if err := d.cfg.Verifier.Refuse(ctx, "no "+tenant+" "+a.Username, a.Password); err != nil {
-		return err
-	}
-	return why
-}
-
-// known returns a credential if it is kept, and whether all of its tenant's are.
-// The first look has them read.
-func (d *Directory) known(tenant, username string) (c tenancy.Credential, ok, whole bool) {
-	c, ok, whole, wanted := d.cache.credential(tenant, username)
-	if wanted {
-		select {
-		case d.load <- tenant:
-		default: // asked for again at the next use
-			d.cache.loadLater(tenant)
-		}
-	}
-	return c, ok, whole
-}
-
-// credential returns a credential from what is kept, else from the bus. That
-// there is none takes the time of a wrong password.
-func (d *Directory) credential(ctx context.Context, tenant string, a *tenancy.Attempt) (tenancy.Credential, error) {
-	username := a.Username
-	c, ok, whole := d.known(tenant, username)
-	if ok {
-		return c, nil
-	}
-	missing := errs.Coded(errs.NotFound, "credential_not_found", "there is no credential with the username %q", username)
-	if !whole {
-		c, err := d.askCredential(ctx, tenant, username, missing)
-		if errs.Is(err, errs.NotFound) {
-			err = d.refuse(ctx, tenant, a, err)
-		}
-		return c, err
-	}
-	if err := d.refuse(ctx, tenant, a, missing); !errs.Is(err, errs.NotFound) {
-		return c, err
-	}
-	// It may have been made a moment ago, and told of meanwhile.
-	if c, ok, whole = d.cache.find(tenant, username); ok {
-		return c, nil
-	}
-	if whole && !d.cache.mayDoubt(tenant, d.now()) {
-		return c, missing
-	}
-	return d.askCredential(ctx, tenant, username, missing)
-}
-
-// askCredential asks the bus about a credential that is not kept. The error is
-// missing if there is none.
-func (d *Directory) askCredential(ctx context.Context, tenant, username string, missing error) (c tenancy.Credential, err error) {
-	if tenancy.ValidUsername(username) != nil {
-		return c, missing
-	}
-	key := tenancy.CredentialKey(tenant, username)
-	if d.absent.has(key, d.now()) {
-		return c, missing
-	}
-	unavailable := func(err error) error {
-		return errs.New(errs.Unavailable, "this credential is not known here and the control plane cannot be asked: %w", err)
-	}
-	// The turn is waited for in the client's time, the answer in askTimeout.
-	select {
-	case d.asking <- struct{}{}:
-		defer func() { <-d.asking }()
-	case <-ctx.Done():
-		return c, unavailable(ctx.Err())
-	}
-	// Another client of that name may have asked meanwhile.
-	if c, ok, _ := d.cache.find(tenant, username); ok {
-		return c, nil
-	}
-	if d.absent.has(key, d.now()) {
-		return c, missing
-	}
-	b, err := d.open(ctx)
-	if err != nil {
-		return c, unavailable(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	// A change that overtakes the answer must win.
-	done := d.cache.reading(tenant)
-	defer done()
-	e, err := b.credentials.Get(ctx, key)
-	if errs.Is(err, errs.NotFound) {
-		d.absent.add(key, d.now())
-		return c, missing
-	}
-	if err != nil {
-		return c, unavailable(err)
-	}
-	if c, err = tenancy.DecodeCredential(e.Value, uint64(e.Revision)); err != nil {
-		return c, err
-	}
-	c, ok := d.cache.read(tenant, c)
-	if !ok {
-		return c, missing
-	}
-	d.markDirty()
-	return c, nil
 }
 
 // Watch implements tenancy.Directory.

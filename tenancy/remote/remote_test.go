@@ -327,7 +327,7 @@ func TestKeep(t *testing.T) {
 	for _, c := range []struct {
 		age time.Duration
 		ok  bool
-	}{{23 * time.Hour, true}, {25 * time.Hour, false}} {
+	}{{23 * time.Hour, true}, {25 * time.Hour, false}, {-time.Minute, true}, {-time.Hour, false}} { // of a clock that was set back by an hour nothing is believed
 		late := cfg
 		late.Now = func() time.Time { return now.Add(c.age) }
 		d, stop := start(t, late)

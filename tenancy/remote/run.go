@@ -8,15 +8,11 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
-	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 )
 
-// Intervals of Run.
-const (
-	retryEvery = 500 * time.Millisecond // opening the buckets
-	probeEvery = 5 * time.Second        // asking whether the bus is there
-)
+// retryEvery is how often Run tries to open the buckets.
+const retryEvery = 500 * time.Millisecond
 
 // Run watches the buckets, reads tenants whole that are asked about, and writes
 // the snapshot, until ctx is done. It never gives up on a bus that is away.
@@ -24,7 +20,7 @@ func (d *Directory) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { d.runWatches(ctx) })
 	wg.Go(func() { d.runLoader(ctx) })
-	wg.Go(func() { d.runProbe(ctx) })
+	wg.Go(func() { d.runVigil(ctx) })
 	wg.Go(func() { d.runDecisions(ctx) })
 	wg.Go(func() { d.runFlaps(ctx) })
 	if d.cfg.Snapshot != "" {
@@ -74,11 +70,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 func (d *Directory) watchTenants(ctx context.Context, b bus.Bucket) {
-	told := map[string]bool{}                          // until synced; then nil
-	_ = b.Watch(ctx, bus.Watch{}, func(u bus.Update) { // ends with ctx only
+	told := map[string]bool{}                                 // until synced; then nil
+	_ = b.Watch(ctx, d.watch(ofTenants), func(u bus.Update) { // ends with ctx only
 		switch {
 		case u.Synced:
-			d.touch()
 			// What the snapshot had and the bucket has not is gone.
 			for _, id := range d.cache.tenantIDs() {
 				if !told[id] {
@@ -86,7 +81,6 @@ func (d *Directory) watchTenants(ctx context.Context, b bus.Bucket) {
 				}
 			}
 			told = nil
-			d.heard()
 			d.markDirty()
 		case u.Deleted:
 			d.tenantGone(u.Entry.Key)
@@ -102,7 +96,7 @@ func (d *Directory) watchTenants(ctx context.Context, b bus.Bucket) {
 func (d *Directory) tenantGone(id string) {
 	if d.cache.dropTenant(id) {
 		d.grants.drop(id)
-		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: id})
+		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: id}, true)
 		d.markDirty()
 	}
 }
@@ -115,7 +109,8 @@ func (d *Directory) tenantTold(e bus.Entry) {
 	}
 	d.absent.remove(e.Key)
 	if d.cache.setTenant(k) {
-		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: e.Key})
+		d.changes.tell(tenancy.Change{Kind: tenancy.TenantChanged, Tenant: e.Key}, k.tenant == nil || !k.tenant.Active())
+		d.wantRest(k)
 		d.markDirty()
 	}
 }
@@ -144,10 +139,9 @@ func (d *Directory) watchCredentials(ctx context.Context, b bus.Bucket) {
 	d.cache.mu.RUnlock()
 	// What is kept was read at revision after; without any, only what changes
 	// from now on matters.
-	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0}
+	w := bus.Watch{After: bus.Revision(after), NewOnly: after == 0, Current: d.current(ofCredentials)}
 	_ = b.Watch(ctx, w, func(u bus.Update) { // ends with ctx only
 		if u.Synced {
-			d.touch()
 			d.cache.setRevision(uint64(u.Entry.Revision))
 			return
 		}
@@ -172,28 +166,66 @@ func (d *Directory) credentialTold(u bus.Update) {
 	}
 	gone, session := d.cache.told(c, u.Deleted)
 	if gone {
-		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialGone, Tenant: tenant, Username: username})
+		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialGone, Tenant: tenant, Username: username}, true)
 	}
 	if session {
-		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialChanged, Tenant: tenant, Username: username, Session: c.Session})
+		d.changes.tell(tenancy.Change{Kind: tenancy.CredentialChanged, Tenant: tenant, Username: username, Session: c.Session}, false)
 	}
 	d.markDirty()
 }
+
+// wantRest has the grants of a tenant's policy read, and its registry, if its clients come
+// here: they are to be known when the control plane goes before the next client comes.
+func (d *Directory) wantRest(k *knownTenant) {
+	if t := k.tenant; t == nil || t.Policy.Live() == 0 && !t.Registry || !d.cache.wanted(t.ID) {
+		return
+	}
+	select {
+	case d.load <- toLoad{tenant: k.tenant.ID, rest: true}:
+	default: // read at their first use
+	}
+}
+
+// toLoad is a tenant to read: its credentials, the grants of its policy and its registry,
+// or only the rest without the credentials.
+type toLoad struct {
+	tenant string
+	rest   bool
+}
+
+// loadTimeout bounds the reading of a tenant.
+const loadTimeout = 30 * time.Second
 
 // runLoader reads tenants whole, one after the other.
 func (d *Directory) runLoader(ctx context.Context) {
 	for {
 		select {
-		case id := <-d.load:
-			if err := d.loadTenant(ctx, id); err != nil {
-				d.cache.loadLater(id)
-				if ctx.Err() == nil {
-					d.log.Debug("the credentials of a tenant were not read", "tenant", id, "error", err)
+		case l := <-d.load:
+			if !l.rest {
+				if err := d.loadTenant(ctx, l.tenant); err != nil {
+					d.cache.loadLater(l.tenant)
+					if ctx.Err() == nil {
+						d.log.Debug("the credentials of a tenant were not read", "tenant", l.tenant, "error", err)
+					}
 				}
 			}
+			d.loadGrants(ctx, l.tenant)
+			d.loadRegistry(ctx, l.tenant)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// loadGrants reads what all clients of a tenant are granted by its policy. Of one with
+// mqtt.connect each client has its class.
+func (d *Directory) loadGrants(ctx context.Context, id string) {
+	k := d.cache.tenant(id)
+	if k == nil || k.tenant == nil || k.tenant.Policy.Live() == 0 || k.tenant.Policy.Connect {
+		return
+	}
+	if _, err := d.grantSet(ctx, id, k.tenant.Policy.Revision, tenancy.DefaultClass); err != nil && ctx.Err() == nil {
+		d.log.Debug("the grants of a tenant were not read", "tenant", id, "error", err)
 	}
 }
 
@@ -202,7 +234,7 @@ func (d *Directory) loadTenant(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	done := d.cache.reading(id)
 	defer done()
@@ -221,23 +253,4 @@ func (d *Directory) loadTenant(ctx context.Context, id string) error {
 	d.cache.setWhole(id, creds, more)
 	d.markDirty()
 	return nil
-}
-
-// runProbe keeps the time at which the bus was last there.
-func (d *Directory) runProbe(ctx context.Context) {
-	for pause(ctx, probeEvery) {
-		d.mu.Lock()
-		b := d.buckets.tenants
-		d.mu.Unlock()
-		if b == nil {
-			continue
-		}
-		call, cancel := context.WithTimeout(ctx, askTimeout)
-		// Any answer will do; this key is no tenant.
-		_, err := b.Get(call, "-")
-		cancel()
-		if err == nil || errs.Is(err, errs.NotFound) {
-			d.touch()
-		}
-	}
 }

@@ -32,6 +32,8 @@ type snapshot struct {
 	Keys            []keySet          `json:"token_keys,omitempty"`
 	Devices         []*tenancy.Device `json:"devices,omitempty"`
 	Hosts           []*tenancy.Host   `json:"hosts,omitempty"`
+	NoDevices       []string          `json:"no_devices,omitempty"`       // keys of which there is none
+	WholeRegistries []string          `json:"whole_registries,omitempty"` // tenants of which Devices has all
 	DevicesRevision uint64            `json:"devices_revision,omitempty"`
 }
 
@@ -99,6 +101,9 @@ const (
 	snapshotShare = 20
 	// snapshotContact is how old the time of contact in the file may get.
 	snapshotContact = time.Minute
+	// snapshotAhead is how far a clock may have been set back since the snapshot was
+	// written; of a clock that is wrong by more, nobody can tell how old it is.
+	snapshotAhead = 5 * time.Minute
 )
 
 func (d *Directory) runSnapshot(ctx context.Context) {
@@ -127,7 +132,7 @@ func (d *Directory) runSnapshot(ctx context.Context) {
 // save writes the snapshot, if there is anything to write.
 func (d *Directory) save() error {
 	s := snapshot{Contact: d.Contact(), Bans: d.bans.every(), Keys: d.keys.every(), Hosts: d.hosts.every()}
-	s.Devices, s.DevicesRevision = d.devices.every()
+	s.Devices, s.NoDevices, s.WholeRegistries, s.DevicesRevision = d.devices.every()
 	if s.Contact.IsZero() {
 		return nil
 	}
@@ -195,16 +200,17 @@ func (d *Directory) restoreFrom(b []byte) error {
 	if err := json.Unmarshal(body, &s); err != nil {
 		return errs.New(errs.Invalid, "read the snapshot: %w", err)
 	}
-	if age := d.now().Sub(s.Contact); age > d.cfg.Keep {
+	switch age := d.now().Sub(s.Contact); {
+	case age > d.cfg.Keep:
 		return errs.New(errs.Unavailable, "the snapshot is %s old", age.Round(time.Second))
+	case age < -snapshotAhead:
+		return errs.New(errs.Invalid, "the snapshot is of %s, which is to come: is the clock of this machine right?", s.Contact.UTC().Format(time.RFC3339))
 	}
-	d.mu.Lock()
-	d.contact = s.Contact
-	d.mu.Unlock()
+	d.contact.set(s.Contact)
 	for _, b := range s.Bans {
 		d.bans.set(b)
 	}
-	d.devices.restore(s.Devices, s.DevicesRevision)
+	d.devices.restore(s.Devices, s.NoDevices, s.WholeRegistries, s.DevicesRevision)
 	for _, k := range s.Keys {
 		d.keys.set(k)
 	}

@@ -5,6 +5,7 @@ package remote
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
@@ -48,7 +49,7 @@ func TestTenant_GoneWhileAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.touch()
+	d.contact.set(time.Now())
 	known, err := d.open(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 func (d *Directory) TicketSecrets() *tenancy.TicketSecrets { return d.tickets.Load() }
 
 func (d *Directory) watchTickets(ctx context.Context, b bus.Bucket) {
-	_ = b.Watch(ctx, bus.Watch{}, func(u bus.Update) { // ends with ctx only
+	_ = b.Watch(ctx, d.watch(ofTickets), func(u bus.Update) { // ends with ctx only
 		switch {
 		case u.Synced || u.Entry.Key != tenancy.TicketsKey:
 		case u.Deleted:

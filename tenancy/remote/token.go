@@ -144,7 +144,7 @@ func (d *Directory) checkToken(ctx context.Context, t *tenancy.Tenant, i *tenanc
 	fresh, asked := d.askKeys(ctx, t.ID, i.JWKSURL)
 	switch {
 	case asked != nil:
-		return got, errs.New(errs.Unavailable, "the token's key is not known here, and the control plane cannot be asked: %w", asked)
+		return got, d.unanswered(aboutKeys, "the token's key is not known here", asked)
 	case fresh == "" && jwks == "":
 		return got, errs.New(errs.Unavailable, "the keys of the token's issuer cannot be had")
 	case fresh == "" || fresh == jwks:

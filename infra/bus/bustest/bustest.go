@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	t.Run("Keys", func(t *testing.T) { testKeys(t, open(t)) })
 	t.Run("Watch", func(t *testing.T) { testWatch(t, open(t)) })
 	t.Run("WatchAfter", func(t *testing.T) { testWatchAfter(t, open(t)) })
+	t.Run("WatchCurrent", func(t *testing.T) { testWatchCurrent(t, open(t)) })
 	t.Run("List", func(t *testing.T) { testList(t, open(t)) })
 	t.Run("TTL", func(t *testing.T) { testTTL(t, open(t)) })
 	t.Run("Stream", func(t *testing.T) { testStream(t, open(t)) })
@@ -372,6 +374,56 @@ func testWatchAfter(t *testing.T, b bus.Bus) {
 		if g := receive(t, c); g != "a=4" {
 			t.Errorf("got %s, want a=4", g)
 		}
+	}
+}
+
+// testWatchCurrent holds that a watch says up to when it is complete, not before Synced,
+// and not before it has told what was there at that time.
+func testWatchCurrent(t *testing.T, b bus.Bus) {
+	var wg sync.WaitGroup
+	for _, newOnly := range []bool{false, true} {
+		k := bucket(t, b, fmt.Sprint("current-", newOnly))
+		put(t, k, "a", "1")
+		wg.Go(func() { watchCurrent(t, k, newOnly) })
+	}
+	wg.Wait()
+}
+
+// watchCurrent watches until a value that is written on the way is part of what the
+// watch says to be complete.
+func watchCurrent(t *testing.T, k bus.Bucket, newOnly bool) {
+	begun := time.Now()
+	synced, told, writes, complete := false, false, false, false
+	var written atomic.Pointer[time.Time]
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	current := func(at time.Time) {
+		if !synced || at.Before(begun) || at.After(time.Now()) {
+			t.Errorf("complete at %v, begun at %v, synced %v", at, begun, synced)
+		}
+		if !writes {
+			writes = true
+			go func() {
+				if _, err := k.Put(ctx, "b", []byte("2"), bus.Any); err != nil {
+					t.Error(err)
+				}
+				now := time.Now()
+				written.Store(&now)
+			}()
+		}
+		if w := written.Load(); w != nil && at.After(*w) {
+			if !told {
+				t.Error("it is complete without a value that was there before")
+			}
+			complete = true
+			cancel()
+		}
+	}
+	_ = k.Watch(ctx, bus.Watch{NewOnly: newOnly, Current: current}, func(u bus.Update) { // ends with its context
+		synced, told = synced || u.Synced, told || u.Entry.Key == "b"
+	})
+	if !complete {
+		t.Errorf("new only %v: it never said that it is complete", newOnly)
 	}
 }
 

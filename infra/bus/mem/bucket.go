@@ -137,13 +137,23 @@ func (b *bucket) Keys(ctx context.Context, prefix string) ([]string, error) {
 	return keys, nil
 }
 
+// currentEvery is how often a watch says that it is complete, if nothing changes.
+const currentEvery = time.Second
+
 func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
 	if err := bus.CheckPrefix(w.Prefix); err != nil {
 		return err
 	}
 	after, synced := w.After, false
+	var tick <-chan time.Time // nil: nobody wants to know
+	if w.Current != nil {
+		t := time.NewTicker(currentEvery)
+		defer t.Stop()
+		tick = t.C
+	}
 	for {
 		b.mu.Lock()
+		at := time.Now()
 		if w.NewOnly && !synced {
 			after = b.revision
 		}
@@ -169,8 +179,12 @@ func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) err
 			synced = true
 			f(bus.Update{Synced: true, Entry: bus.Entry{Revision: after}})
 		}
+		if w.Current != nil && !down {
+			w.Current(at)
+		}
 		select {
 		case <-changed:
+		case <-tick:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

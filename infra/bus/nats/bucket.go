@@ -134,6 +134,11 @@ type watching struct {
 	// reached is that all was told that the server had when the watch began.
 	reached  bool
 	keysOnly bool // values are not needed
+	// patience is for how long the server was waited for the last time, in vain.
+	patience time.Duration
+	// aim is what the bucket had at a time of which nobody has been told that the watch
+	// is complete up to it; nil if there is none.
+	aim *position
 }
 
 func (b *bucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
@@ -169,6 +174,7 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		return err
 	}
 	defer cancel()
+	at := time.Now()
 	status, err := ask(call, b.kv.Status)
 	if err != nil {
 		return err
@@ -177,7 +183,7 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	if err != nil {
 		return err
 	}
-	s.reached, s.due = false, due
+	s.reached, s.due, s.aim = false, due, &position{due, at}
 	if nats, ok := status.(*jetstream.KeyValueBucketStatus); ok {
 		s.newest = max(nats.StreamInfo().State.LastSeq, due)
 		switch {
@@ -196,26 +202,36 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	}
 	life, end := context.WithCancel(ctx)
 	defer end()
+	// A bucket without a leader drops the question, and the client waits for 5 s.
+	s.patience = min(max(2*s.patience, askAgain), callTimeout)
+	late := time.AfterFunc(s.patience, end)
 	w, err := b.kv.Watch(life, s.Prefix+">", opts...)
+	late.Stop()
 	if err != nil {
 		return err
 	}
+	s.patience = 0
 	// It asks the servers to forget the watch, and waits for their answer for up to 5 s,
 	// also when they are about to end. They forget it anyway when nobody listens.
 	defer func() { go func() { _ = w.Stop() }() }()
-	behind, stop := b.watchBehind()
-	defer stop()
+	positions := b.positions(life, s)
 	told, stuck := s.last, false
 	for {
 		select {
-		case <-behind:
-			if s.last != told {
+		case p := <-positions:
+			switch {
+			case !b.replicated: // its one server cannot lag, and its end is noticed
+			case s.last != told, s.synced && p.last <= s.last:
 				told, stuck = s.last, false
-				continue
+			case stuck:
+				return errBehind
+			default:
+				stuck = true
 			}
-			if stuck, err = b.isBehind(ctx, s, stuck); err != nil {
-				return err
+			if s.aim == nil {
+				s.aim = &p
 			}
+			s.current()
 		case e, ok := <-w.Updates():
 			if !ok {
 				return errors.New("the watch was closed")
@@ -242,6 +258,18 @@ func (s *watching) tell(e jetstream.KeyValueEntry) {
 		s.synced = true
 		s.f(bus.Update{Synced: true, Entry: bus.Entry{Revision: bus.Revision(s.newest)}})
 	}
+	s.current()
+}
+
+// current says up to when the watch is complete, once all of aim has been told.
+func (s *watching) current() {
+	if s.aim == nil || !s.synced || !s.reached || s.last < s.aim.last {
+		return
+	}
+	if s.Current != nil {
+		s.Current(s.aim.at)
+	}
+	s.aim = nil
 }
 
 func (s *watching) tellEntry(e jetstream.KeyValueEntry) {

@@ -61,9 +61,10 @@ type Bus struct {
 
 var _ bus.Bus = (*Bus)(nil)
 
-// Connect connects, and keeps connecting for ever, with 0.5 to 2 s between
-// tries, so that servers that come back do not meet everybody at once. That the
-// servers are not there now is no error.
+// Connect connects, and keeps connecting for ever, with 0.25 to 1 s between
+// tries, so that servers that come back do not meet everybody at once, and what was
+// changed meanwhile is known within 2 s. That the servers are not there now is no
+// error.
 func Connect(cfg Config) (*Bus, error) {
 	b := &Bus{cfg: cfg, log: cfg.Log, reconnected: make(chan struct{})}
 	opts := []nats.Option{
@@ -71,7 +72,7 @@ func Connect(cfg Config) (*Bus, error) {
 		nats.MaxReconnects(-1),
 		nats.RetryOnFailedConnect(true),
 		nats.CustomReconnectDelay(func(int) time.Duration {
-			return 500*time.Millisecond + rand.N(1500*time.Millisecond)
+			return 250*time.Millisecond + rand.N(750*time.Millisecond)
 		}),
 		nats.Timeout(2 * time.Second),
 		nats.PingInterval(5 * time.Second),

@@ -42,7 +42,7 @@ func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket,
 		}
 		_, err = b.js.CreateStream(ctx, streamConfig(cfg, replicas))
 		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
-			kv, err = ask(ctx, open)
+			kv, err = askMade(ctx, open)
 		}
 	}
 	if err != nil {
@@ -103,14 +103,42 @@ func ask[T any](ctx context.Context, f func(context.Context) (T, error)) (T, err
 	}
 }
 
-// last is the newest revision of what begins with prefix, as the leader knows it; 0 if
-// the bucket is kept by one server, which cannot lag, or if there is nothing.
+// madeAgain is after what time a server is asked again that does not know what was made.
+const madeAgain = 50 * time.Millisecond
+
+// askMade is ask about a bucket that was made a moment ago, maybe by another node: a
+// server may not have heard of it.
+func askMade[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	for {
+		v, err := ask(ctx, f)
+		if !errors.Is(err, jetstream.ErrBucketNotFound) {
+			return v, err
+		}
+		select {
+		case <-time.After(madeAgain):
+		case <-ctx.Done():
+			return v, err
+		}
+	}
+}
+
+// last is newest if the bucket is kept by several servers; 0 if by one, which cannot lag.
 func (b *bucket) last(ctx context.Context, prefix string) (uint64, error) {
 	if !b.replicated {
 		return 0, nil
 	}
+	return b.newest(ctx, prefix)
+}
+
+// newest is the newest revision of what begins with prefix, as the leader knows it; 0 if
+// there is nothing.
+func (b *bucket) newest(ctx context.Context, prefix string) (uint64, error) {
+	subject := ">" // all that there is: for any other subject the server looks at each that matches
+	if prefix != "" {
+		subject = "$KV." + b.kv.Bucket() + "." + prefix + ">"
+	}
 	m, err := ask(ctx, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
-		return b.stream.GetLastMsgForSubject(ctx, "$KV."+b.kv.Bucket()+"."+prefix+">")
+		return b.stream.GetLastMsgForSubject(ctx, subject)
 	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return 0, nil
@@ -121,37 +149,51 @@ func (b *bucket) last(ctx context.Context, prefix string) (uint64, error) {
 	return m.Sequence, nil
 }
 
-// behindEvery is how often a watch that tells nothing is compared with the bucket. The
-// NATS client itself notices after 10 s that the server of a watch has died.
-const behindEvery = 2 * time.Second
+// askEvery is how often it is asked how far a bucket is that is watched: a watch that
+// tells nothing may be complete, or have stopped. The NATS client itself notices after
+// 10 s that the server of a watch has died.
+const askEvery = 2 * time.Second
 
-// watchBehind ticks where a watch can fall behind.
-func (b *bucket) watchBehind() (tick <-chan time.Time, stop func()) {
-	if !b.replicated {
-		return nil, func() {}
-	}
-	t := time.NewTicker(behindEvery)
-	return t.C, t.Stop
+// position is how far a bucket was at a time.
+type position struct {
+	last uint64
+	at   time.Time
 }
 
 var errBehind = errors.New("the watch has stopped behind the bucket")
 
-// isBehind reports whether the watch has not told what is there, and returns errBehind
-// if it had not before either. That the bucket cannot be asked is no error.
-func (b *bucket) isBehind(ctx context.Context, s *watching, before bool) (bool, error) {
-	ctx, cancel, err := b.bus.call(ctx)
-	if err != nil {
-		return false, nil
+// positions asks how far the bucket is, again and again until ctx is done, if that
+// matters to s. That nobody answers is no error.
+func (b *bucket) positions(ctx context.Context, s *watching) <-chan position {
+	if !b.replicated && s.Current == nil {
+		return nil
 	}
-	defer cancel()
-	last, err := b.last(ctx, s.Prefix)
-	switch {
-	case err != nil:
-		return before, nil
-	case s.synced && last <= s.last:
-		return false, nil
-	case before:
-		return true, errBehind
-	}
-	return true, nil
+	out := make(chan position)
+	go func() {
+		t := time.NewTicker(askEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				return
+			}
+			at := time.Now()
+			call, cancel, err := b.bus.call(ctx)
+			if err != nil {
+				continue
+			}
+			last, err := b.newest(call, s.Prefix)
+			cancel()
+			if err != nil {
+				continue
+			}
+			select {
+			case out <- position{last, at}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
 }

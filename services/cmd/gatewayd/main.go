@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/uplink"
@@ -46,10 +45,9 @@ func main() {
 // do without it, so that their health does not show it.
 func controlPlane(control *nats.Bus, directory *remote.Directory) any {
 	return struct {
-		Connected   bool      `json:"connected"`
-		Heard       time.Time `json:"last_heard_at"`
-		Credentials int       `json:"credentials_known"`
-	}{control.Connected(), directory.Contact().UTC(), directory.Kept()}
+		Connected bool `json:"connected"`
+		remote.Status
+	}{control.Connected(), directory.Status()}
 }
 
 func run(ctx context.Context, c *config, log *slog.Logger) error {
@@ -113,6 +111,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	health := &node.Health{}
 	health.Register("link", edge.Healthy)
 	health.Register("directory", directory.Check)
+	health.RegisterApart("control_plane", directory.CheckContact)
 	directory.Register(registry)
 	operator := node.NewOperator(c.Operator, c.NodeName(), "gateway", log, registry, health)
 	operator.Detail("control_plane", func() any { return controlPlane(control, directory) })
