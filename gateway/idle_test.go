@@ -92,7 +92,7 @@ func TestIdleConnectionBudget(t *testing.T) {
 		// what the product promises.
 		{"mqtt", 10_000, 2_400, 3 << 10},
 		{"mqtts", 2_000, 6_500, 14 << 10},
-		{"ws", 1_000, 37_000, 42 << 10},
+		{"ws", 1_000, 20_000, 32 << 10},
 	} {
 		t.Run(c.listener, func(t *testing.T) {
 			if runtime.GOOS != "linux" { // a goroutine for each
