@@ -13,11 +13,11 @@ import (
 
 // The buffers for what a WebSocket reads, in bytes: leanRead is what is read at once
 // while little comes, leanBusy after that was filled, for as long as more comes at
-// once. net/http gives 4 KiB, which an idle connection keeps. The buffer for what is
+// once. net/http gives 4 KiB, which an idle connection would keep. The buffer for what is
 // written stays: a message that does not fit goes out in two pieces.
 const (
 	leanRead = 512
-	leanBusy = 16 << 10
+	leanBusy = 4 << 10
 )
 
 // leanWriter is an http.ResponseWriter whose connection comes with a small buffer.
