@@ -467,6 +467,16 @@ func (b *fakeBroker) lastOpen() link.Open {
 	return b.opens[len(b.opens)-1]
 }
 
+// acks counts the PUBACKs, PUBRECs and PUBCOMPs of the clients that are connected.
+func (b *fakeBroker) acks() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.channels {
+		n += c.acked
+	}
+	return n
+}
+
 func (b *fakeBroker) closed() []link.CloseCause {
 	b.mu.Lock()
 	defer b.mu.Unlock()

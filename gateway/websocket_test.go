@@ -3,17 +3,22 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/manormq/manor/gateway"
 	"github.com/manormq/manor/gateway/listener"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/infra/packet"
 )
 
 func TestForwardedForIsBelievedOfTrustedProxies(t *testing.T) {
@@ -81,5 +86,80 @@ func TestAnonymousNeedsCredentialsFromForeignPages(t *testing.T) {
 		if k := w.ws("ws", "", header).connect(p); k.Reason != c.want {
 			t.Errorf("origin %q, user %q: CONNACK %v %q", c.origin, c.user, k.Reason, k.ReasonString)
 		}
+	}
+}
+
+// Bytes that come together with the request for the upgrade are the connection's, and
+// so are many frames at once, whatever is read at a time.
+func TestWebSocketFramesThatComeTogether(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	frame := func(dst []byte, p *packet.Packet) []byte {
+		b := packet.Append(nil, packet.V5, p, 0)
+		if len(b) < 126 {
+			dst = append(dst, 0x82, 0x80|byte(len(b)))
+		} else {
+			dst = append(dst, 0x82, 0x80|126, byte(len(b)>>8), byte(len(b)))
+		}
+		return append(append(dst, 0, 0, 0, 0), b...) // a mask of zeros
+	}
+	const pings, size = 5_000, 3_000
+	request := []byte("GET /mqtt HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n")
+	all := frame(request, &packet.Packet{Type: packet.CONNECT, Connect: hello("together")})
+	all = frame(all, &packet.Packet{Type: packet.SUBSCRIBE, Subscribe: &packet.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "t"}}}})
+	for i := range pings {
+		if i%100 == 0 {
+			all = frame(all, publish("t", strings.Repeat("x", size), 0))
+		}
+		all = frame(all, &packet.Packet{Type: packet.PINGREQ})
+	}
+	nc, err := net.Dial("tcp", w.addr("ws"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	go func() { _, _ = nc.Write(all) }()
+	r := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(resp, err)
+	}
+	got := map[packet.Type]int{}
+	var dec packet.Decoder
+	for rest := []byte(nil); got[packet.PINGRESP] < pings; {
+		head := make([]byte, 4)
+		if _, err := io.ReadFull(r, head[:2]); err != nil {
+			t.Fatal(err, got)
+		}
+		n := int(head[1])
+		if n == 126 {
+			if _, err := io.ReadFull(r, head[2:]); err != nil {
+				t.Fatal(err)
+			}
+			n = int(head[2])<<8 | int(head[3])
+		}
+		rest = append(rest, make([]byte, n)...)
+		if _, err := io.ReadFull(r, rest[len(rest)-n:]); err != nil {
+			t.Fatal(err)
+		}
+		for len(rest) > 0 {
+			var p packet.Packet
+			used, err := dec.Decode(rest, packet.V5, 0, &p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if used == 0 {
+				break
+			}
+			if got[p.Type]++; p.Type == packet.PUBLISH && len(p.Publish.Message.Payload) != size {
+				t.Fatalf("a payload has %d bytes, expected %d", len(p.Publish.Message.Payload), size)
+			}
+			rest = rest[used:]
+		}
+	}
+	if got[packet.CONNACK] != 1 || got[packet.SUBACK] != 1 || got[packet.PUBLISH] != pings/100 {
+		t.Errorf("%v came, expected a CONNACK, a SUBACK and %d PUBLISH", got, pings/100)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/pires/go-proxyproto"
 )
 
 // Path is where MQTT over WebSocket is served.
@@ -60,7 +61,7 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	under, _ := r.Context().Value(connKey{}).(net.Conn)
 	s, proxy, t := layers(under)
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	ws, err := websocket.Accept(leanWriter{w}, r, &websocket.AcceptOptions{
 		Subprotocols: subprotocols,
 		// MQTT brings its own credentials: a foreign page gains nothing by a
 		// browser that connects for it. Where none are needed, ForeignOrigin
@@ -76,11 +77,9 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		l.log.Debug("WebSocket upgrade failed", "peer", r.RemoteAddr, "error", err)
 		return
 	}
-	defer func() { _ = ws.CloseNow() }()
 	_ = s.SetDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	c := &Conn{Conn: websocket.NetConn(ctx, ws, websocket.MessageBinary), Socket: s, Listener: l, Peer: l.peer(r), ForeignOrigin: foreign(r), ws: ws}
+	ws.SetReadLimit(-1) // packets have their own
+	c := &Conn{Conn: &binary{Conn: under, ws: ws}, Socket: s, Listener: l, Peer: l.peer(r), ForeignOrigin: foreign(r), ws: ws}
 	host := ""
 	if t != nil {
 		cs := t.ConnectionState()
@@ -93,8 +92,16 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 			host = h
 		}
 	}
+	// Not here: the request, its buffers and the stack that net/http has needed would
+	// stay for as long as the connection.
+	go l.serveWebSocket(c, host, proxy)
+}
+
+// serveWebSocket is the life of a connection with WebSocket.
+func (l *Listener) serveWebSocket(c *Conn, host string, proxy *proxyproto.Conn) {
+	defer func() { _ = c.ws.CloseNow() }()
 	if !l.tenant(c, host, proxy) {
-		_ = ws.Close(websocket.StatusInternalError, "the tenant cannot be found now")
+		_ = c.ws.Close(websocket.StatusInternalError, "the tenant cannot be found now")
 		return
 	}
 	l.opts.Handle(c)

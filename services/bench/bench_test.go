@@ -34,14 +34,18 @@ func TestScenarios(t *testing.T) {
 	t.Cleanup(b.stop)
 	for name, args := range map[string]string{
 		"pairs": "-n 5 -depth 16 -each 3", "fanin": "-n 5 -qos 1", "fanout": "-subs 20", "shared": "-n 3 -subs 4", "wild": "-n 2 -subs 300 -qos 2",
-		"idle": "-n 50 -subs 1", "offline": "-n 10 -msgs 20", "retained": "-topics 500", "storm": "-n 200",
+		"idle": "-n 50 -subs 1", "idle ws": "-n 5 -subs 1 -t ws", "offline": "-n 10 -msgs 20", "retained": "-topics 500", "storm": "-n 200",
 		"pairs 5": "-n 5 -qos 2 -mqtt 5", "offline 5": "-n 10 -msgs 20 -mqtt 5", "pairs paced": "-n 5 -rate 500 -settle",
 	} {
 		scenario, _, _ := strings.Cut(name, " ")
 		// One after the other: a scenario that fills mosquitto leaves another nothing.
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			args := append([]string{"-s", scenario, "-addr", b.addrs[overTCP], "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
+			addr := b.addrs[overTCP]
+			if strings.Contains(args, "-t ws") {
+				addr = b.addrs[overWS]
+			}
+			args := append([]string{"-s", scenario, "-addr", addr, "-pid", strconv.Itoa(b.pids[0]), "-dur", "300ms", "-warm", "200ms"}, strings.Fields(args)...)
 			if err := Main(t.Context(), "", args, &out, &out); err != nil {
 				t.Fatal(err, &out)
 			}
@@ -57,6 +61,9 @@ func TestScenarios(t *testing.T) {
 			}
 			if scenario == "offline" && res.Delivered != 200 || scenario == "retained" && res.Delivered != 500*replays {
 				t.Errorf("%d were delivered", res.Delivered)
+			}
+			if scenario == "idle" && (res.Extra["conns"] == 0 || res.Extra["connect_per_s"] == 0) {
+				t.Errorf("nothing was measured: %s", &out)
 			}
 			if scenario == "storm" && (res.P99 == 0 || res.Extra["connects_per_s"] == 0) {
 				t.Errorf("nothing was measured: %s", &out)

@@ -13,7 +13,7 @@ import (
 const warmConnections = 32
 
 // idle: n connections that do nothing; with Subs above 0 each has a
-// subscription.
+// subscription. CPU at rest is measured for Duration without them, and with them.
 func idle(o *Options, res *Result) error {
 	px := prefix()
 	if o.N == 0 {
@@ -41,7 +41,9 @@ func idle(o *Options, res *Result) error {
 		clients[i] = nil
 	}
 	pids := descendants(o.PIDs)
-	before, start := settle(pids), time.Now()
+	before := settle(pids)
+	res.Extra["rest_cpu_us_per_s"] = atRest(pids, o.Duration)
+	busy, start := sample(pids), time.Now()
 	if err := each(o.Conc, o.N, open); err != nil {
 		return err
 	}
@@ -50,10 +52,19 @@ func idle(o *Options, res *Result) error {
 	n := float64(o.N)
 	res.Extra["conns"] = n
 	res.Extra["connect_per_s"] = n / took.Seconds()
-	res.Extra["connect_cpu_us"] = micros(after.cpu-before.cpu) / n
+	res.Extra["connect_cpu_us"] = micros(after.cpu-busy.cpu) / n
 	res.Extra["rss_bytes_per_conn"] = float64(after.rss-before.rss) / n
 	res.PeakRSS = float64(after.rss) / (1 << 20)
+	res.Extra["idle_cpu_us_per_s"] = atRest(pids, o.Duration)
 	return o.pauses.report(res)
+}
+
+// atRest is the CPU time that the processes of pids take in a second of d, in
+// microseconds. The kernel counts it in steps of 10 ms.
+func atRest(pids []int, d time.Duration) float64 {
+	before, start := sample(pids), time.Now()
+	time.Sleep(d)
+	return micros(sample(pids).cpu-before.cpu) / time.Since(start).Seconds()
 }
 
 // mostConnections is how many connections a broker with the limit of open files

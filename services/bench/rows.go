@@ -32,7 +32,7 @@ type row struct {
 var (
 	saturated = []string{"cpu_us", "rate"}
 	paced     = []string{"cpu_us", "p50_us", "p99_us"}
-	idling    = []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s"}
+	idling    = []string{"rss_bytes_per_conn", "connect_cpu_us", "connect_per_s", "rest_cpu_us_per_s", "idle_cpu_us_per_s"}
 	storming  = []string{"connect_cpu_us", "connects_per_s", "p50_us", "p99_us", "resumed"}
 	scaling   = []string{"cpu_us", "p50_us", "p99_us", "gc_pause_p50_us", "gc_pause_p99_us"}
 	withPeak  = []string{"cpu_us", "rate", "peak_rss_mb"}
@@ -97,6 +97,7 @@ var rows = []row{
 	{name: "q0-64-tls", args: "-s pairs", figures: saturated, transport: overTLS, more: true},
 	{name: "q0-20k/s-tls", args: "-s pairs -rate 20000", figures: paced, transport: overTLS, more: true},
 	{name: "idle5k-tls", args: "-s idle -n 5000 -subs 1 -conc 64", figures: idling, transport: overTLS, more: true},
+	{name: "idle5k-ws", args: "-s idle -n 5000 -subs 1 -conc 64", figures: idling, transport: overWS, more: true},
 	{name: "storm-tls", args: "-s storm -n 5000 -resume=false", figures: storming, transport: overTLS, more: true},
 	{name: "storm-tls-resumed", args: "-s storm -n 5000", figures: storming, transport: overTLS, more: true},
 	{name: "q0-64-ws", args: "-s pairs", figures: saturated, transport: overWS, more: true},

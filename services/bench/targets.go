@@ -22,6 +22,7 @@ var asked = map[string]map[string]float64{
 	"q0-64-2p":        {"cpu_us": 1.5 / 16},
 	"q0-20k/s-2p":     {"cpu_us": 35.0 / 23},
 	"idle10k":         {"rss_bytes_per_conn": 3.0 / 1.8},
+	"idle5k-ws":       {"rss_bytes_per_conn": 12.0 / 6.8},
 	"storm":           {"connect_cpu_us": 150.0 / 107},
 	"offline1000x100": {"enqueue_cpu_us": 10.0 / 23, "drain_cpu_us": 10.0 / 18},
 	"retained100k":    {"store_cpu_us": 15.0 / 27, "replay_cpu_us": 1.1 / 8.5},

@@ -20,8 +20,8 @@ func (d *deaf) Lost(error)           {}
 
 // A QoS 0 message goes from a gateway's batch to the subscriber's gateway
 // without an allocation, and a QoS 1 message between sessions that end with
-// their connection too, acknowledgements included: in one shard and from one to
-// another.
+// their connection too, acknowledgements included, and a QoS 0 message to the member
+// of a shared subscription: in one shard and from one to another.
 func TestRoutingAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector has pools forget at random")
@@ -50,12 +50,13 @@ func routingAllocates(t *testing.T, shards int) {
 			Tenant: "acme", ClientID: id, CleanStart: true, ReceiveMaximum: 100, Credit: 1 << 60, Limits: unlimited,
 		}})
 	}
-	send(link.UpFrame{Kind: link.UpSubscribe, Channel: 1, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "a/+/c", QoS: 1}}})
+	send(link.UpFrame{Kind: link.UpSubscribe, Channel: 1, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "a/+/c", QoS: 1}, {Filter: "$share/g/s/+/c", QoS: 1}}})
 	w.settle()
 	up := link.Up{Frames: []link.UpFrame{
 		{Kind: link.UpPublish, Channel: 0, Message: message("a/b/c", "payload", 0, false)},
 		{Kind: link.UpPublish, Channel: 0, PacketID: 1, Message: message("a/b/c", "payload", 1, false)},
 		{Kind: link.UpAck, Channel: 1, Ack: mqtt.Puback},
+		{Kind: link.UpPublish, Channel: 0, Message: message("s/b/c", "payload", 0, false)},
 	}}
 	before := gw.frames
 	const runs = 2000
@@ -68,11 +69,11 @@ func routingAllocates(t *testing.T, shards int) {
 			t.Fatal(err)
 		}
 	})
-	// Two deliveries and a PUBACK each time; windows come now and then.
-	if got := gw.frames - before; got < 3*runs {
-		t.Fatalf("%d frames came back, expected %d", got, 3*runs)
+	// Three deliveries and a PUBACK each time; windows come now and then.
+	if got := gw.frames - before; got < 4*runs {
+		t.Fatalf("%d frames came back, expected %d", got, 4*runs)
 	}
 	if allocs != 0 {
-		t.Errorf("%v allocations for two publishes and an acknowledgement", allocs)
+		t.Errorf("%v allocations for three publishes and an acknowledgement", allocs)
 	}
 }

@@ -110,12 +110,12 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 			}
 		}
 		for _, g := range e.Groups() {
-			member, _, ok := s.pick(g, se, m)
+			member, stored, ok := s.pick(g, se, m)
 			if !ok {
 				s.dropped(t, dropNoMember)
 				continue
 			}
-			if s.aimAtMember(se, &member, g.Key, m, p) {
+			if s.set.cluster != nil && s.aimAtMember(se, &member, g.Key, m, p) {
 				continue
 			}
 			to := member.Session.shard()
@@ -123,7 +123,7 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 			f.direct = append(f.direct, direct{member.Session, member.Sub})
 			// Whoever is chosen may have gone on arrival, and a member that is
 			// stored get the message in its place.
-			f.durable = f.durable || g.Durable()
+			f.durable = f.durable || stored
 			if to != s {
 				others |= 1 << to.index
 			}

@@ -116,12 +116,13 @@ func (se *sess) flying(f func(seq uint64)) {
 	se.Inflights(func(_ uint16, _ session.State, seq uint64) { f(seq) })
 }
 
-// pick chooses the member of a group that gets a message of se.
-func (s *Shard) pick(g *share.Group[*sess], se *sess, m *mqtt.Message) (share.Member[*sess], bool, bool) {
+// pick chooses the member of a group that gets a message of se. stored reports
+// whether that may have to be stored.
+func (s *Shard) pick(g *share.Group[*sess], se *sess, m *mqtt.Message) (to share.Member[*sess], stored, ok bool) {
 	how := share.How{Policy: se.limits.Settings.Share}
 	switch how.Policy {
 	case link.ShareRoundRobin:
-		return g.Pick(nil)
+		return g.Next()
 	case link.ShareStickyPublisher:
 		how.Key = share.Hash(se.ClientID)
 	case link.ShareStickyTopic:
@@ -129,5 +130,6 @@ func (s *Shard) pick(g *share.Group[*sess], se *sess, m *mqtt.Message) (share.Me
 	case link.ShareRandom, link.SharePreferLocal, link.ShareLocalOnly, link.ShareOnlineBeforeLocal:
 		how.Random = rand.Uint64()
 	}
-	return g.PickBy(how)
+	to, _, ok = g.PickBy(how)
+	return to, g.Durable(), ok
 }

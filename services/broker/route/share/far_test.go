@@ -49,6 +49,12 @@ func tell(brokers []broker) {
 func send(t *testing.T, brokers []broker, i int, how How) int {
 	t.Helper()
 	m, online, ok := brokers[i].PickBy(how)
+	if how.Policy == link.ShareRoundRobin && how.Key%2 == 0 { // what publishers ask
+		var stored bool
+		if m, stored, ok = brokers[i].Next(); stored != brokers[i].Durable() {
+			t.Fatalf("a message may have to be stored: %v", stored)
+		}
+	}
 	if !ok {
 		return 0
 	}
@@ -204,12 +210,17 @@ func TestFar_HandOver(t *testing.T) {
 	g.SetFar(2, 1, 0)
 	busy.Store(true)
 	for range 10 {
-		if m, _, _ := g.PickBy(How{}); !m.Far {
+		if m, _, _ := g.Next(); !m.Far {
 			t.Fatal("a busy member was chosen though another broker has one")
 		}
 	}
 	if m, _, ok := g.Pick(1); !ok || !m.Far {
 		t.Errorf("%+v takes over", m)
+	}
+	busy.Store(false)
+	a, _, _ := g.Next()
+	if b, _, _ := g.Next(); a.Far == b.Far {
+		t.Errorf("%+v and %+v: a member here and another broker's do not take turns", a, b)
 	}
 	if m, _, ok := g.PickDurable(1); ok {
 		t.Errorf("%+v takes what must stay stored", m)
@@ -220,6 +231,9 @@ func TestFar_HandOver(t *testing.T) {
 	}
 	if g.Leave(1) {
 		t.Error("the group is not empty: there are members in partition 2")
+	}
+	if m, stored, ok := g.Next(); !stored || !ok {
+		t.Errorf("%+v is not said to be stored, elsewhere", m)
 	}
 	g.Join(Member[int]{Session: 2, Part: 2}, true)
 	if m, _, _ := g.PickBy(How{}); m.Session != 2 {

@@ -139,6 +139,29 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 // one that outlives its connection.
 func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) { return g.choose(except, false) }
 
+// Next is Pick for a message that no member had. stored reports whether it may have
+// to be stored, as Durable does.
+func (g *Group[S]) Next() (m Member[S], stored, ok bool) {
+	g.mu.Lock()
+	stored = g.mu.durable+g.mu.farDurable > 0
+	if n := g.mu.online; n > 0 && g.mu.farOnline == 0 {
+		// Most groups, most of the time: the next one is here and has room.
+		if g.mu.turn++; g.mu.turn >= n { // a division is dear
+			g.mu.turn %= n
+		}
+		if c := &g.mu.members[g.mu.turn]; !c.busy() {
+			m = *c
+			g.mu.Unlock()
+			return m, stored, true
+		}
+		g.mu.turn-- // pick begins with the same one
+	}
+	g.mu.Unlock()
+	var none S
+	m, _, ok = g.choose(none, false)
+	return m, stored, ok
+}
+
 // PickDurable chooses as Pick does, among those that outlive their connection.
 func (g *Group[S]) PickDurable(except S) (m Member[S], online, ok bool) {
 	return g.choose(except, true)

@@ -11,21 +11,23 @@ import (
 )
 
 func TestPickTakesTurns(t *testing.T) {
-	g := NewGroup[int]("$share/g/t")
-	for i := range 4 {
-		g.Join(Member[int]{Session: i}, true)
-	}
-	got := map[int]int{}
-	for range 400 {
-		m, online, ok := g.Pick(-1)
-		if !ok || !online {
-			t.Fatal("no member picked")
+	for name, choose := range map[string]func(g *Group[int]) (Member[int], bool){
+		"pick": func(g *Group[int]) (Member[int], bool) { m, _, ok := g.Pick(-1); return m, ok },
+		"next": func(g *Group[int]) (Member[int], bool) { m, _, ok := g.Next(); return m, ok },
+	} {
+		g := NewGroup[int]("$share/g/t")
+		for i := range 5 {
+			g.Join(Member[int]{Session: i + 1}, i < 4)
 		}
-		got[m.Session]++
-	}
-	for i := range 4 {
-		if got[i] != 100 {
-			t.Fatalf("shares %v", got)
+		got := map[int]int{}
+		for k := range 400 {
+			m, ok := choose(g)
+			if !ok {
+				t.Fatal("no member picked")
+			}
+			if got[m.Session]++; got[m.Session] != k/4+1 {
+				t.Fatalf("%s: after %d messages member %d has %d", name, k+1, m.Session, got[m.Session])
+			}
 		}
 	}
 }
@@ -38,7 +40,7 @@ func TestPickAgainstNaive(t *testing.T) {
 	type state struct{ online, durable bool }
 	naive := map[int]state{}
 	for range 20000 {
-		s := r.IntN(8)
+		s := 1 + r.IntN(8)
 		st, in := naive[s]
 		switch r.IntN(4) {
 		case 0:
@@ -59,7 +61,7 @@ func TestPickAgainstNaive(t *testing.T) {
 				g.SetOnline(s, st.online)
 			}
 		}
-		except := r.IntN(8)
+		except := r.IntN(9) // 0 is nobody
 		anyOnline, anyDurable, durable := false, false, false
 		for k, x := range naive {
 			durable = durable || x.durable
@@ -67,6 +69,10 @@ func TestPickAgainstNaive(t *testing.T) {
 				anyOnline = anyOnline || x.online
 				anyDurable = anyDurable || x.durable
 			}
+		}
+		if m, stored, ok := g.Next(); except == 0 && (ok != (anyOnline || anyDurable) || stored != durable ||
+			ok && (naive[m.Session].online != anyOnline || !anyOnline && !naive[m.Session].durable)) {
+			t.Fatalf("next is %+v (%v), stored %v, of members %v", m, ok, stored, naive)
 		}
 		m, online, ok := g.Pick(except)
 		switch {
@@ -92,6 +98,9 @@ func TestPick_Busy(t *testing.T) {
 			got := map[int]int{}
 			for r := range uint64(300) {
 				m, _, ok := g.PickBy(How{Policy: policy, Random: r, Key: r})
+				if policy == link.ShareRoundRobin && r%2 == 0 {
+					m, _, ok = g.Next()
+				}
 				if !ok {
 					t.Fatal("nobody")
 				}
@@ -102,6 +111,7 @@ func TestPick_Busy(t *testing.T) {
 		busy[0].Store(true)
 		busy[2].Store(true)
 		if got := choose(); policy != link.ShareStickyTopic && (got[1]+got[3] > 0 || got[2] == 0 || got[4] == 0) ||
+			policy == link.ShareRoundRobin && got[2] != got[4] ||
 			policy == link.ShareStickyTopic && len(got) != 4 {
 			t.Errorf("%v: members 1 and 3 are busy, chosen were %v", policy, got)
 		}

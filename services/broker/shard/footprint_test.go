@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shard
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
+)
+
+// subacks is a gateway that counts what is granted.
+type subacks struct{ granted atomic.Int64 }
+
+func (g *subacks) Flush()     {}
+func (g *subacks) Lost(error) {}
+
+func (g *subacks) Receive(b *link.Down) {
+	for i := range b.Frames {
+		for _, r := range b.Frames[i].Reasons {
+			if !r.Failed() {
+				g.granted.Add(1)
+			}
+		}
+	}
+}
+
+// alive is how many bytes of the heap a collection leaves.
+func alive() int {
+	// Twice: what has a finalizer goes with the second.
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// A subscription costs no more memory than its budget, its filter and its part of
+// the routes included.
+func TestSubscriptionBudget(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has its own memory")
+	}
+	for _, c := range []struct {
+		name   string
+		filter func(session, i int) string
+		each   int // subscriptions of a session
+		n      int // subscriptions
+		most   int // bytes, a tenth above what it is; 500 are promised
+	}{
+		{"wildcards of its own", func(s, i int) string { return fmt.Sprintf("acme/w/+/d%d-%d/#", s, i) }, 1000, 50_000, 220},
+		{"a topic of its own", func(s, i int) string { return fmt.Sprintf("acme/idle/%d-%d/cmd", s, i) }, 1000, 50_000, 275},
+		{"one for each session", func(s, _ int) string { return fmt.Sprintf("acme/idle/%d/cmd", s) }, 1, 10_000, 250},
+		{"one filter of all sessions", func(int, int) string { return "acme/all/+/news" }, 1, 10_000, 48},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const together = 250
+			w := newWorld(t, 2, false)
+			gw := &subacks{}
+			l := w.set.Attach(gw)
+			send := func(f link.UpFrame) {
+				if err := l.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sessions := c.n / c.each
+			for s := range sessions {
+				send(link.UpFrame{Kind: link.UpOpen, Channel: link.Channel(s), Open: &link.Open{
+					Tenant: "acme", ClientID: mqtt.ClientID(fmt.Sprint("c", s)), CleanStart: true, ReceiveMaximum: 100, Credit: 1 << 20, Limits: unlimited,
+				}})
+			}
+			w.settle()
+			before := alive()
+			for s := range sessions {
+				for i := 0; i < c.each; i += together {
+					f := link.UpFrame{Kind: link.UpSubscribe, Channel: link.Channel(s), PacketID: 1}
+					for k := i; k < min(i+together, c.each); k++ {
+						f.Subscribe = append(f.Subscribe, mqtt.Subscription{Filter: c.filter(s, k), QoS: 1})
+					}
+					send(f)
+				}
+			}
+			w.settle()
+			if got := gw.granted.Load(); got != int64(c.n) {
+				t.Fatalf("%d subscriptions are granted, expected %d", got, c.n)
+			}
+			each := (alive() - before) / c.n
+			t.Logf("%d bytes for each of %d subscriptions", each, c.n)
+			if each > c.most || each <= 0 {
+				t.Errorf("a subscription costs %d bytes, expected at most %d", each, c.most)
+			}
+			runtime.KeepAlive(l)
+		})
+	}
+}
