@@ -180,47 +180,16 @@ func (d *Directory) credentialTold(u bus.Update) {
 	d.markDirty()
 }
 
-// runLoader reads tenants whole, one after the other.
+// runLoader reads tenants whole, those that wait together.
 func (d *Directory) runLoader(ctx context.Context) {
 	for {
 		select {
 		case id := <-d.load:
-			if err := d.loadTenant(ctx, id); err != nil {
-				d.cache.loadLater(id)
-				if ctx.Err() == nil {
-					d.log.Debug("the credentials of a tenant were not read", "tenant", id, "error", err)
-				}
-			}
+			d.loadTenants(ctx, d.alsoWaiting(id))
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-func (d *Directory) loadTenant(ctx context.Context, id string) error {
-	b, err := d.open(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	done := d.cache.reading(id)
-	defer done()
-	entries, more, err := bus.List(ctx, b.credentials, tenancy.CredentialPrefix(id), wholeTenant)
-	if err != nil {
-		return err
-	}
-	creds := make([]tenancy.Credential, 0, len(entries))
-	for _, e := range entries {
-		c, err := tenancy.DecodeCredential(e.Value, uint64(e.Revision))
-		if err != nil {
-			return err
-		}
-		creds = append(creds, c)
-	}
-	d.cache.setWhole(id, creds, more)
-	d.markDirty()
-	return nil
 }
 
 // runProbe keeps the time at which the bus was last there.
