@@ -13,6 +13,8 @@ CLIENTS       ?= 15000
 CONNECTED     ?= 10000
 OFFLINE       ?= 50000
 TRIES         ?= 1000
+TENANTS       ?= 100000
+CREDENTIALS   ?= 1000000
 RUNS          ?= 3
 SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
@@ -23,7 +25,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit chaos-tenancy nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit chaos-tenancy nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -76,6 +78,9 @@ bench-overload: build ## what one tenant feels of another that sends 3 times wha
 
 bench-revocation: build ## how soon two gateways refuse what was revoked: TRIES (1,000) credentials, certificates, policies, plans, tenants
 	bin/manor bench revocation -tries $(TRIES) $(ARGS)
+
+bench-directory: build ## what TENANTS (100,000) with CREDENTIALS (1,000,000) cost: start of a gateway, memory, look-ups, sign-ups
+	bin/manor bench directory -tenants $(TENANTS) -credentials $(CREDENTIALS) $(ARGS)
 
 sim: ## run RUNS (200) simulated clusters, from SEED (1) on; ARGS=-print prints what happens in the first
 	$(GO) test -count=1 -timeout 24h -run '^Test(Seeds|Sessions|Placed)$$' -v ./services/sim -runs $(if $(filter command% environment%,$(origin RUNS)),$(RUNS),200) -seed $(SEED) $(ARGS)
