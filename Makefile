@@ -25,7 +25,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit chaos-tenancy nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-routes sim sim-bugs crash storm chaos chaos-loss drain chaos-netsplit chaos-tenancy quotas-region nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -109,10 +109,13 @@ chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant 
 chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of each, in turn, while credentials are made: what was answered is at each of them
 	$(GO) test -count=1 -timeout 120m -run '^TestReplicas$$' -v ./services/cmd/tenancyd -rounds $(ROUNDS) $(ARGS)
 
+quotas-region: ## hold the quotas of gateways and brokers on two gateways and three brokers as processes
+	$(GO) test -count=1 -timeout 10m -run '^TestQuotas_Region$$' -v ./services/cmd/manor -region $(ARGS)
+
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, every check taken out, simulated clusters, planted bugs
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, quotas in a region, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 	$(MAKE) storm
@@ -120,6 +123,7 @@ nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a st
 	$(MAKE) chaos-loss
 	$(MAKE) chaos-netsplit
 	$(MAKE) chaos-tenancy ROUNDS=50
+	$(MAKE) quotas-region
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs
