@@ -162,7 +162,7 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 	}
 	b := &broker{name: "manor", addrs: map[string]string{}, dir: dir, tenants: r.tenants}
 	offset, err := freeOffset()
-	if err == nil {
+	if err == nil && !r.empty {
 		b.logins, err = makeTenants(ctx, dir, max(1, r.tenants))
 	}
 	if err != nil {

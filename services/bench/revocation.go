@@ -81,7 +81,7 @@ func quantile(all []time.Duration, q float64) time.Duration {
 
 // Run starts a region, measures it with At, and writes the table to out.
 func (r Revocation) Run(ctx context.Context, out io.Writer) error {
-	b, err := startManor(ctx, r.Program, row{dev: r.Dev}, strings.Fields(r.Dev))
+	b, err := startManor(ctx, r.Program, row{dev: r.Dev, empty: true}, strings.Fields(r.Dev))
 	if err != nil {
 		return err
 	}
