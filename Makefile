@@ -12,6 +12,9 @@ SESSIONS      ?= 2000
 CLIENTS       ?= 15000
 CONNECTED     ?= 10000
 OFFLINE       ?= 50000
+TRIES         ?= 1000
+TENANTS       ?= 100000
+CREDENTIALS   ?= 1000000
 RUNS          ?= 3
 SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
@@ -22,7 +25,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -73,6 +76,12 @@ bench-memory: build ## what brokers keep for SESSIONS (1,000,000) sessions, subs
 bench-overload: build ## what one tenant feels of another that sends 3 times what Manor and mosquitto sustain, RUNS (3) runs
 	bin/manor bench overload -runs $(RUNS) $(ARGS)
 
+bench-revocation: build ## how soon two gateways refuse what was revoked: TRIES (1,000) credentials, certificates, policies, plans, tenants
+	bin/manor bench revocation -tries $(TRIES) $(ARGS)
+
+bench-directory: build ## what TENANTS (100,000) with CREDENTIALS (1,000,000) cost: start of a gateway, memory, look-ups, sign-ups
+	bin/manor bench directory -tenants $(TENANTS) -credentials $(CREDENTIALS) $(ARGS)
+
 sim: ## run RUNS (200) simulated clusters, from SEED (1) on; ARGS=-print prints what happens in the first
 	$(GO) test -count=1 -timeout 24h -run '^Test(Seeds|Sessions|Placed)$$' -v ./services/sim -runs $(if $(filter command% environment%,$(origin RUNS)),$(RUNS),200) -seed $(SEED) $(ARGS)
 
@@ -106,10 +115,13 @@ chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of 
 chaos-away: ## kill -9, or stop, every process of the API and of NATS ROUNDS (5) times, and kill gateways and brokers meanwhile, while known clients publish and connect by each method
 	$(GO) test -count=1 -timeout 120m -run '^TestControlPlaneGone$$' -v ./services/conform -away $(ROUNDS) $(ARGS)
 
+quotas-region: ## hold the quotas of gateways and brokers on two gateways and three brokers as processes
+	$(GO) test -count=1 -timeout 10m -run '^TestQuotas_Region$$' -v ./services/cmd/manor -region $(ARGS)
+
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, every check taken out, simulated clusters, planted bugs
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, quotas in a region, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 	$(MAKE) storm
@@ -118,6 +130,7 @@ nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a st
 	$(MAKE) chaos-netsplit
 	$(MAKE) chaos-tenancy ROUNDS=50
 	$(MAKE) chaos-away ROUNDS=10
+	$(MAKE) quotas-region
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs

@@ -10,6 +10,8 @@ package bus
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -112,12 +114,38 @@ type Bucket interface {
 	Delete(ctx context.Context, key string, at Revision) error
 	// Keys returns the keys that begin with prefix (as in Watch), in no order.
 	Keys(ctx context.Context, prefix string) ([]string, error)
+	// Entries returns the entries whose keys begin with any of the prefixes, in no order,
+	// but no more than limit of all together, and whether there are more. There are 1 to
+	// EntriesMax prefixes, each ends with a dot, and none begins with another. To ask
+	// about many at once is far cheaper than about one after the other: for each a server
+	// reads wherever in its log there is something of it.
+	Entries(ctx context.Context, prefixes []string, limit int) (entries []Entry, more bool, err error)
 	// Watch calls f, one at a time, with what is there, then Synced, then
 	// every change, until ctx is done; it returns ctx's error. Of several
 	// changes of a key in quick succession only the last may be told. It goes
 	// on by itself when the bus was away. A delete that happened before the
 	// watch began may be told too.
 	Watch(ctx context.Context, w Watch, f func(Update)) error
+}
+
+// EntriesMax is the most prefixes that Entries takes.
+const EntriesMax = 1024
+
+// CheckPrefixes returns an error Invalid if prefixes cannot be those of Entries.
+func CheckPrefixes(prefixes []string) error {
+	if n := len(prefixes); n < 1 || n > EntriesMax {
+		return errs.New(errs.Invalid, "expected 1 to %d prefixes, found %d", EntriesMax, n)
+	}
+	sorted := slices.Sorted(slices.Values(prefixes))
+	for i, p := range sorted {
+		if err := CheckPrefix(p); err != nil {
+			return err
+		}
+		if p == "" || i > 0 && strings.HasPrefix(p, sorted[i-1]) {
+			return errs.New(errs.Invalid, "expected prefixes of which none is empty or begins with another, found %q", p)
+		}
+	}
+	return nil
 }
 
 // List returns the entries whose keys begin with prefix, in no order, but no

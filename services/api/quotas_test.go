@@ -18,7 +18,9 @@ import (
 
 // quotaTests are the tests of each quota that is held: the package below the module, the
 // test, and its row or case if the test has a table with that name in it. one is on a
-// single node, many where several brokers have a part of what counts.
+// single node, many where several brokers have a part of what counts. Rows of TestQuotas, and
+// those of TestSettings that are quotas, are held in a region of processes too: see
+// TestQuotas_Region and make quotas-region.
 var quotaTests = map[string]struct{ one, many string }{
 	"connections":           {one: "gateway TestTenantQuotaOfConnections"},
 	"connect_rate":          {one: "gateway TestConnectRates connect_rate"},

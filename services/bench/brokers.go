@@ -33,6 +33,10 @@ type broker struct {
 	operators []string
 	// nodes are Manor's brokers, where they are processes of their own.
 	nodes []brokerNode
+	// reach is how Manor's tenants are reached, without the store; nats are its NATS
+	// servers, host:port, where they are processes of their own.
+	reach Site
+	nats  []string
 	dir   string
 	pids  []int
 	stop  func()
@@ -158,7 +162,7 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 	}
 	b := &broker{name: "manor", addrs: map[string]string{}, dir: dir, tenants: r.tenants}
 	offset, err := freeOffset()
-	if err == nil {
+	if err == nil && !r.empty {
 		b.logins, err = makeTenants(ctx, dir, max(1, r.tenants))
 	}
 	if err != nil {
@@ -199,6 +203,11 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 				operator: fmt.Sprintf("http://127.0.0.1:%d", p.Ports["operator"]),
 			})
 		}
+		if p.Role != "nats" {
+			b.reached(p.Ports)
+		} else {
+			b.nats = append(b.nats, loopbackAddr(p.Ports["nats"]))
+		}
 		for transport, name := range map[string]string{overTCP: "mqtt", overTLS: "mqtts", overWS: "ws", overWSS: "wss"} {
 			if port := p.Ports[name]; port != 0 && b.addrs[transport] == "" {
 				b.addrs[transport] = fmt.Sprintf("127.0.0.1:%d", port)
@@ -210,6 +219,18 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 		return nil, errors.New("manor dev has no MQTT port")
 	}
 	return b, nil
+}
+
+func loopbackAddr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+
+// reached notes where one of Manor's processes is reached by clients.
+func (b *broker) reached(ports map[string]int) {
+	if port := ports["api"]; port != 0 && b.reach.API == "" {
+		b.reach.API = "http://" + loopbackAddr(port)
+	}
+	if ports["mqtt"] != 0 {
+		b.reach.Gateways = append(b.reach.Gateways, SiteGateway{loopbackAddr(ports["mqtt"]), loopbackAddr(ports["mqtts"])})
+	}
 }
 
 // freePort returns a loopback port that was free a moment ago, and is not one
@@ -238,7 +259,10 @@ func freeOffset() (int, error) {
 	// 32768 to 60999.
 	for offset := 17_050; offset <= 21_250; offset += 100 {
 		free := true
-		for _, port := range []int{1883, 8883, 8083, 8084, 8080, 8888, 8889, 8890, 1893, 8893, 4222, 44054} {
+		for _, port := range []int{
+			1883, 8883, 8083, 8084, 8080, 8888, 8889, 8890, 1893, 8893, 8093, 8094, 4222, 44053, 44054, 44055, 44063, 44064, 44065,
+			44073, 44074, 44075, 8898, 8899, 8908,
+		} {
 			if err := portFree(port + offset); err != nil {
 				free = false
 				break

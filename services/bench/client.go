@@ -61,7 +61,7 @@ func (v protocol) refused(first byte, body []byte) error {
 	case body[1] == 0:
 		return nil
 	case v == mqtt5:
-		return fmt.Errorf("connection refused with the reason code %#x", body[1])
+		return refusal(body[1])
 	case int(body[1]) < len(refusals):
 		return fmt.Errorf("connection refused: %s (return code %d)", refusals[body[1]], body[1])
 	}

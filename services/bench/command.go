@@ -16,7 +16,8 @@ import (
 // Main is the command line of manor bench: one run, whose result it writes to
 // out as a line of JSON, or with "compare" as first argument a comparison, with
 // "overload" what one tenant feels of another's, with "memory" what brokers keep for each
-// session, or with "floor" the least broker, until ctx is done.
+// session, with "revocation" how soon gateways refuse what was revoked, with "directory" what
+// many tenants and credentials cost, or with "floor" the least broker, until ctx is done.
 // program is the path of manor. The error is flag.ErrHelp after a request for
 // help, which went to errout; a scenario that fails is an error after its line.
 func Main(ctx context.Context, program string, args []string, out, errout io.Writer) error {
@@ -40,6 +41,20 @@ func Main(ctx context.Context, program string, args []string, out, errout io.Wri
 			return err
 		}
 		return m.Run(ctx, out)
+	}
+	if len(args) > 0 && args[0] == "revocation" {
+		r := Revocation{Program: program}
+		if err := parse("manor bench revocation", args[1:], errout, r.Flags); err != nil {
+			return err
+		}
+		return r.Run(ctx, out)
+	}
+	if len(args) > 0 && args[0] == "directory" {
+		var d Directory
+		if err := parse("manor bench directory", args[1:], errout, d.Flags); err != nil {
+			return err
+		}
+		return d.Run(ctx, out)
 	}
 	if len(args) > 0 && args[0] == "floor" {
 		addr := "127.0.0.1:1883"
@@ -76,6 +91,8 @@ func parse(name string, args []string, errout io.Writer, declare func(*flag.Flag
 			fmt.Fprintf(errout, "       %s compare [flags]   Manor against mosquitto\n", name)
 			fmt.Fprintf(errout, "       %s overload [flags]   what one tenant feels of another's overload\n", name)
 			fmt.Fprintf(errout, "       %s memory [flags]   what brokers keep for sessions, subscriptions and retained messages\n", name)
+			fmt.Fprintf(errout, "       %s revocation [flags]   how soon gateways refuse what was revoked\n", name)
+			fmt.Fprintf(errout, "       %s directory [flags]   what many tenants and credentials cost\n", name)
 			fmt.Fprintf(errout, "       %s floor -addr HOST:PORT   the least broker, to compare with\n", name)
 		}
 		fs.PrintDefaults()

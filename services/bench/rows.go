@@ -26,6 +26,9 @@ type row struct {
 	// tenants are as many tenants, to which the clients belong in turn, with
 	// credentials. Peers have none and are left out.
 	tenants int
+	// empty has no tenant made before the start, but for the anonymous one: what makes
+	// them knows one NATS server.
+	empty bool
 }
 
 // Figures that rows have in common.

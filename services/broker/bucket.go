@@ -79,6 +79,15 @@ func (l *lateBucket) Keys(ctx context.Context, prefix string) ([]string, error) 
 	return b.Keys(ctx, prefix)
 }
 
+// Entries implements bus.Bucket.
+func (l *lateBucket) Entries(ctx context.Context, prefixes []string, limit int) (entries []bus.Entry, more bool, err error) {
+	k, err := l.open(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	return k.Entries(ctx, prefixes, limit)
+}
+
 // openAgain is the pause before a bucket that cannot be opened for a watch is tried
 // again.
 const openAgain = 500 * time.Millisecond

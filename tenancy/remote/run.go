@@ -193,24 +193,26 @@ type toLoad struct {
 	rest   bool
 }
 
-// loadTimeout bounds the reading of a tenant.
-const loadTimeout = 30 * time.Second
-
-// runLoader reads tenants whole, one after the other.
+// runLoader reads tenants whole: the credentials of those that wait together, then the rest of
+// one after the other.
 func (d *Directory) runLoader(ctx context.Context) {
 	for {
 		select {
 		case l := <-d.load:
-			if !l.rest {
-				if err := d.loadTenant(ctx, l.tenant); err != nil {
-					d.cache.loadLater(l.tenant)
-					if ctx.Err() == nil {
-						d.log.Debug("the credentials of a tenant were not read", "tenant", l.tenant, "error", err)
-					}
+			all := d.alsoWaiting(l)
+			var whole []string
+			for _, l := range all {
+				if !l.rest {
+					whole = append(whole, l.tenant)
 				}
 			}
-			d.loadGrants(ctx, l.tenant)
-			d.loadRegistry(ctx, l.tenant)
+			if len(whole) > 0 {
+				d.loadTenants(ctx, whole)
+			}
+			for _, l := range all {
+				d.loadGrants(ctx, l.tenant)
+				d.loadRegistry(ctx, l.tenant)
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -227,30 +229,4 @@ func (d *Directory) loadGrants(ctx context.Context, id string) {
 	if _, err := d.grantSet(ctx, id, k.tenant.Policy.Revision, tenancy.DefaultClass); err != nil && ctx.Err() == nil {
 		d.log.Debug("the grants of a tenant were not read", "tenant", id, "error", err)
 	}
-}
-
-func (d *Directory) loadTenant(ctx context.Context, id string) error {
-	b, err := d.open(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	done := d.cache.reading(id)
-	defer done()
-	entries, more, err := bus.List(ctx, b.credentials, tenancy.CredentialPrefix(id), wholeTenant)
-	if err != nil {
-		return err
-	}
-	creds := make([]tenancy.Credential, 0, len(entries))
-	for _, e := range entries {
-		c, err := tenancy.DecodeCredential(e.Value, uint64(e.Revision))
-		if err != nil {
-			return err
-		}
-		creds = append(creds, c)
-	}
-	d.cache.setWhole(id, creds, more)
-	d.markDirty()
-	return nil
 }

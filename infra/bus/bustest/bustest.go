@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) bus.Bus) {
 	t.Run("WatchAfter", func(t *testing.T) { testWatchAfter(t, open(t)) })
 	t.Run("WatchCurrent", func(t *testing.T) { testWatchCurrent(t, open(t)) })
 	t.Run("List", func(t *testing.T) { testList(t, open(t)) })
+	t.Run("Entries", func(t *testing.T) { testEntries(t, open(t)) })
 	t.Run("TTL", func(t *testing.T) { testTTL(t, open(t)) })
 	t.Run("Stream", func(t *testing.T) { testStream(t, open(t)) })
 	t.Run("Refuses", func(t *testing.T) { testRefuses(t, open(t)) })
@@ -443,6 +444,47 @@ func testList(t *testing.T, b bus.Bus) {
 		entries, more, err := bus.List(ctx, k, c.prefix, c.limit)
 		if err != nil || len(entries) != c.n || more != c.more {
 			t.Errorf("List(%q, %d): %d entries, more %v, %v; want %d, %v", c.prefix, c.limit, len(entries), more, err, c.n, c.more)
+		}
+	}
+}
+
+func testEntries(t *testing.T, b bus.Bus) {
+	ctx := t.Context()
+	k := bucket(t, b, "entries")
+	for i := range 5 {
+		put(t, k, fmt.Sprintf("t.%d", i), "x")
+		put(t, k, fmt.Sprintf("tt.%d", i), "x")
+	}
+	put(t, k, "u.1", "x")
+	newest := put(t, k, "t.0", "y")
+	if err := k.Delete(ctx, "t.1", bus.Any); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		prefixes []string
+		limit    int
+		n        int
+		more     bool
+	}{
+		{[]string{"t."}, 4, 4, false},
+		{[]string{"t.", "u."}, 5, 5, false},
+		{[]string{"u.", "t.", "none."}, 4, 4, true},
+		{[]string{"none.", "nor.any."}, 5, 0, false},
+		{[]string{"t.", "u.", "tt."}, 100, 10, false},
+	} {
+		entries, more, err := k.Entries(ctx, c.prefixes, c.limit)
+		if err != nil || len(entries) != c.n || more != c.more {
+			t.Errorf("Entries(%q, %d): %d entries, more %v, %v; want %d, %v", c.prefixes, c.limit, len(entries), more, err, c.n, c.more)
+		}
+		for _, e := range entries {
+			if e.Key == "t.1" || e.Key == "t.0" && (string(e.Value) != "y" || e.Revision != newest) {
+				t.Errorf("Entries(%q): %s is %q at %d", c.prefixes, e.Key, e.Value, e.Revision)
+			}
+		}
+	}
+	for _, prefixes := range [][]string{nil, {""}, {"t"}, {"t.", "t."}, {"t.", "t.1."}, make([]string, bus.EntriesMax+1)} {
+		if _, _, err := k.Entries(ctx, prefixes, 1); !errs.Is(err, errs.Invalid) {
+			t.Errorf("Entries of %d prefixes: %v, want Invalid", len(prefixes), err)
 		}
 	}
 }

@@ -37,6 +37,7 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/jwt"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/quota/usage"
@@ -51,6 +52,8 @@ type gateways struct {
 	t     *testing.T
 	edges [2]*product
 	mqtts [2]string
+	// records is where the control plane has tenants.
+	records *store.Store
 	// stop ends the control plane: API, store and bus.
 	stop func()
 }
@@ -107,15 +110,17 @@ func startGateways(t *testing.T) *gateways {
 	must(err)
 	used := usage.New(control)
 	openEvents := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }
+	policies, err := decide.New(decide.Config{Store: records, Log: log})
+	must(err)
 	public, _ := apitest.New(t, func(c *api.Config) {
-		c.Store, c.Audit, c.Log, c.Domain, c.Used, c.Events = records, changes, log, devDomain, used, events.NewLog(openEvents)
+		c.Store, c.Audit, c.Log, c.Domain, c.Used, c.Events, c.Policies = records, changes, log, devDomain, used, events.NewLog(openEvents), policies
 	})
 	fetcher, err := jwks.New(jwks.Config{Store: records, Networks: loopback(), Log: log})
 	must(err)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := []chan struct{}{parts(ctx, records.RunBans), parts(ctx, fetcher.Run), parts(ctx, used.Run)}
+	ended := []chan struct{}{parts(ctx, records.RunBans), parts(ctx, fetcher.Run), parts(ctx, used.Run), parts(ctx, policies.Run)}
 	web := httptest.NewServer(public.Handler())
-	g := &gateways{t: t, stop: func() {
+	g := &gateways{t: t, records: records, stop: func() {
 		cancel()
 		for _, e := range ended {
 			<-e

@@ -19,6 +19,7 @@ import (
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
 )
 
 // live is how soon a change must have reached live sessions.
@@ -27,6 +28,9 @@ const live = 2 * time.Second
 // product is the whole product in this process.
 type product struct {
 	mqtt, mqtts, wss, api string
+	// more, if not empty, are the addresses of several gateways that clients take in
+	// turn instead of mqtt.
+	more []string
 }
 
 func startProduct(t *testing.T, with ...func(*options, *process)) *product {
@@ -73,12 +77,18 @@ type tenant struct {
 
 func (p *product) signUp(t *testing.T, id string) *tenant {
 	t.Helper()
+	return p.signUpTo(t, id, tenancy.PlanDev)
+}
+
+// signUpTo is signUp to a plan.
+func (p *product) signUpTo(t *testing.T, id, plan string) *tenant {
+	t.Helper()
 	x := &tenant{T: t, p: p, id: id}
 	var a struct {
 		APIKey     struct{ Secret string } `json:"api_key"`
 		Credential struct{ Password string }
 	}
-	x.do("POST", "/v1/signup", fmt.Sprintf(`{"organization":%q,"email":"ops@acme.example","password":"correct horse","tenant":%q}`, id, id), &a)
+	x.do("POST", "/v1/signup", fmt.Sprintf(`{"organization":%q,"email":"ops@acme.example","password":"correct horse","tenant":%q,"plan":%q}`, id, id, plan), &a)
 	x.key, x.word = a.APIKey.Secret, a.Credential.Password
 	return x
 }
@@ -153,7 +163,11 @@ type device struct {
 
 func (x *tenant) dial() *device {
 	x.Helper()
-	c, err := net.Dial("tcp", x.p.mqtt)
+	to := x.p.mqtt
+	if len(x.p.more) > 0 {
+		to = x.p.more[x.n%len(x.p.more)]
+	}
+	c, err := net.Dial("tcp", to)
 	if err != nil {
 		x.Fatal(err)
 	}
