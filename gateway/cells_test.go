@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -139,6 +140,81 @@ func TestCells_PlacedWhileTheyWait(t *testing.T) {
 				t.Errorf("the new owner was asked %d times for %d clients", got, n)
 			}
 		})
+	}
+}
+
+// helloOfBeta is hello of a client of tenant beta.
+func (r *region) helloOfBeta(id string) *client {
+	c := r.dial("mqtt")
+	p := hello(id)
+	p.Username = "beta:dev"
+	c.send(&packet.Packet{Type: packet.CONNECT, Connect: p})
+	return c
+}
+
+// refusesOnly has a broker let in nobody of some clients.
+func (b *fakeBroker) refusesOnly(clients map[mqtt.ClientID]bool, m *link.Moved) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.moved = func(id mqtt.ClientID) *link.Moved {
+		if clients[id] {
+			return m
+		}
+		return nil
+	}
+}
+
+// A tenant of whom nobody is let in does not keep others from being tried who wait for the same
+// partition behind it.
+func TestCells_HeldTenant(t *testing.T) {
+	r := startRegion(t, 1, true, nil)
+	here := &link.Moved{Partition: 0, Epoch: 1, Broker: "b0"}
+	r.brokers[0].refuses(here)
+	const n = 8
+	held := map[mqtt.ClientID]bool{}
+	for i := range n {
+		r.helloOfBeta(idIn(0, i))
+		held[mqtt.ClientID(idIn(0, i))] = true
+	}
+	r.waiting(n)
+	var others []*client
+	for i := range n {
+		others = append(others, r.hello("mqtt", idIn(0, n+i)))
+	}
+	r.waiting(2 * n)
+	r.brokers[0].refusesOnly(held, here)
+	for _, c := range others {
+		c.welcome()
+	}
+	r.waiting(n)
+}
+
+// A newer cell of one tenant has its clients tried, and not all others that wait for the same
+// partition, whose owner does not serve it yet.
+func TestCells_RefusalStays(t *testing.T) {
+	r := startRegion(t, 1, true, nil)
+	r.brokers[0].refuses(&link.Moved{Partition: 0, Epoch: 1, Broker: "b0"})
+	const n = 60
+	for i := range n {
+		r.hello("mqtt", idIn(0, i))
+	}
+	r.waiting(n)
+	r.helloOfBeta(idIn(0, n))
+	r.waiting(n + 1)
+	before := r.brokers[0].opened()
+	for revision := range uint64(5) {
+		r.brokers[0].link(link.DownFrame{Kind: link.DownTable, Table: &link.TableUpdate{
+			Partitions: partitions, Brokers: r.table.Brokers, Shared: partitions, Cells: []link.TableCell{{Tenant: "beta", Revision: 2 + revision, Partitions: []uint16{0}}},
+		}})
+		r.eventually("its client is asked for by the new record", func() bool {
+			b := r.brokers[0]
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return slices.ContainsFunc(b.opens, func(o link.Open) bool { return o.Tenant == "beta" && o.Placement == 2+revision })
+		})
+	}
+	if asked := r.brokers[0].opened() - before; asked > n {
+		t.Errorf("the owner was asked %d times because of one client of another tenant", asked)
 	}
 }
 

@@ -169,7 +169,8 @@ func (c *connection) parkLocked(refused *uplink.Pool[connection]) {
 		l.refused = refused
 		_, l.epoch, _ = table.OwnerOf(o.partition)
 	}
-	w.add(o, again)
+	// Who was just refused lets others be tried before.
+	w.add(o, again && refused == nil)
 }
 
 // waitsFromLocked begins the waiting of a client that has no CONNACK.
@@ -267,7 +268,7 @@ func (c *connection) overdueLocked(now int64) (again int64) {
 		cl.Reason, cl.Text = mqtt.KeepAliveTimeout, "no CONNECT"
 	case c.waitsLocked():
 		c.gw.metrics.opens[openTimedOut].Inc()
-		partition := c.opening.partition
+		partition := c.gw.waiting.partitionOf(c.opening)
 		c.gw.timedOut.Do(func() {
 			c.gw.log.Warn("clients are refused that have waited for their partition to have a broker; further ones are counted only, for 10 seconds",
 				slog.Int("partition", int(partition)), slog.String("tenant", c.tenant), slog.String("client_id", short(c.clientID)))

@@ -101,7 +101,7 @@ func (w *waiting) part(partition uint16) *waitingPart {
 	return l
 }
 
-// add has o wait; in front of the others if it has waited already.
+// add has o wait; in front of the others if again.
 func (w *waiting) add(o *opening, again bool) {
 	l := w.part(o.partition)
 	o.in, o.prev, o.next = l, l.last, nil
@@ -139,6 +139,13 @@ func (w *waiting) remove(o *opening) {
 	}
 	o.in, o.prev, o.next = nil, nil, nil
 	w.n--
+}
+
+// partitionOf is that for which o waits.
+func (w *waiting) partitionOf(o *opening) uint16 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return o.partition
 }
 
 // forget takes o out for good.
@@ -193,8 +200,8 @@ func (g *Gateway) reopen(ctx context.Context) {
 	}
 }
 
-// due takes those out of their lists whose partition has an owner with a link. Of a
-// partition that the owner does not serve it is one, and none unless probe.
+// due takes those out of their lists whose partition has an owner with a link. Where the
+// owner has refused one it is one of a few tenants, and none unless probe.
 func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	w, table := &g.waiting, g.brokers.Table()
 	w.mu.Lock()
@@ -204,7 +211,7 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	}
 	if n := table.Placements(); n != w.placed {
 		w.placed = n
-		w.replace(table)
+		dst = g.replace(dst)
 	}
 	for partition, l := range w.parts {
 		if l.first == nil {
@@ -217,13 +224,13 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 		if owner == nil {
 			continue
 		}
-		most := w.n
 		if _, epoch, _ := table.OwnerOf(partition); l.refused == owner && l.epoch == epoch {
-			if most = 1; !probe {
-				continue
+			if probe {
+				dst = w.probe(dst, l)
 			}
+			continue
 		}
-		for ; most > 0 && l.first != nil; most-- {
+		for l.first != nil {
 			dst = append(dst, l.first)
 			w.remove(l.first)
 		}
@@ -231,9 +238,28 @@ func (g *Gateway) due(dst []*opening, probe bool) []*opening {
 	return dst
 }
 
-// replace has those wait where their tenants live now of whom a newer cell was told, and has
-// them all be tried: nobody has refused them there yet.
-func (w *waiting) replace(table *link.Table) {
+// probesMost is of how many tenants a client is tried at once where the owner has refused one: it
+// may let in nobody, or nobody of a tenant that goes to other partitions.
+const probesMost = 4
+
+// probe takes out a client of each of the first tenants that wait.
+func (w *waiting) probe(dst []*opening, l *waitingPart) []*opening {
+	begin := len(dst)
+	for o := l.first; o != nil && len(dst)-begin < probesMost; {
+		next := o.next
+		if !slices.ContainsFunc(dst[begin:], func(x *opening) bool { return x.open.Tenant == o.open.Tenant }) {
+			w.remove(o)
+			dst = append(dst, o)
+		}
+		o = next
+	}
+	return dst
+}
+
+// replace takes those out of whose tenant a newer cell was told, to be tried where it lives now:
+// nobody has refused them there yet.
+func (g *Gateway) replace(dst []*opening) []*opening {
+	w, table := &g.waiting, g.brokers.Table()
 	var moved []*opening
 	for _, l := range w.parts {
 		for o := l.first; o != nil; o = o.next {
@@ -244,10 +270,13 @@ func (w *waiting) replace(table *link.Table) {
 	}
 	for _, o := range moved {
 		w.remove(o)
-		o.placeBy(table)
-		w.add(o, true)
-		o.in.refused = nil
+		if o.placeBy(table); g.brokers.Owner(o.partition) != nil {
+			dst = append(dst, o)
+		} else {
+			w.add(o, true)
+		}
 	}
+	return dst
 }
 
 // placeBy has o wait for the partition that the table says, whatever a broker has said.
