@@ -11,6 +11,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/retain"
 	"github.com/manormq/manor/services/broker/session"
 )
 
@@ -220,5 +221,43 @@ func TestHand_SealedMeanwhile(t *testing.T) {
 	}
 	if got := w.hands(); got != before {
 		t.Errorf("it has handed over %d times since", got-before)
+	}
+}
+
+// What is handed to a partition that is lost before its commit is refused once, and not taken
+// after all when the other brokers know of its retained message.
+func TestHand_LostBeforeTheCommit(t *testing.T) {
+	w := servedWide(t)
+	a := w.ownerOf(handedPart)
+	b := w.nodes[slices.IndexFunc(w.nodes, func(n *wideNode) bool { return n != a })]
+	w.say("acme", Cell{List: []partition.ID{1}, To: []partition.ID{handedPart}, Stage: Leaving, Revision: 2})
+	hear := make(chan struct{})
+	b.told.put(func() { <-hear })
+	w.still(handedPart, true)
+	m := message("kept", "x", 1, true)
+	pieces := []portion{
+		{kind: pieceRetained, name: "kept", of: 1, data: wrapRetained(&retain.Retained{Message: m, StoredAt: 1})},
+		{kind: pieceSession, name: "c", of: 1, data: []byte("x")},
+	}
+	answers := make(chan bool, 4)
+	a.set.TakeHanded(appendHand(nil, "acme", 2, handedPart, pieces), func(ok bool) { answers <- ok })
+	a.eventually(t, "taken", func() bool { return w.appended(handedPart) > 0 })
+	w.begins(handedPart, b, false)
+	if ok := <-answers; ok {
+		t.Fatal("what was lost is said to be taken")
+	}
+	close(hear)
+	a.eventually(t, "all is told", func() bool {
+		b.told.mu.Lock()
+		defer b.told.mu.Unlock()
+		return len(b.told.items) == 0 && !b.told.busy
+	})
+	a.set.shardOf(handedPart).ask(func() {}) // behind what follows of that
+	w.still(handedPart, false)
+	b.eventually(t, "served", func() bool { return b.set.Serves(handedPart) })
+	select {
+	case ok := <-answers:
+		t.Errorf("it is answered again, %t", ok)
+	default:
 	}
 }

@@ -57,9 +57,10 @@ func (st *Set) TakeHanded(b []byte, reply func(ok bool)) {
 			}
 			s.batch(p).Put(handedKey(p.id, t.id, x.name, x.index), append(binary.BigEndian.AppendUint16(nil, x.of), x.data...))
 		}
-		left := len(s.stored)
+		left, lost := len(s.stored)+1, false
 		one := func() {
-			if left--; left < 0 {
+			// What others know of a partition that was lost before its commit counts for nothing.
+			if left--; left == 0 && !lost {
 				reply(true)
 			}
 		}
@@ -68,10 +69,8 @@ func (st *Set) TakeHanded(b []byte, reply func(ok bool)) {
 		}
 		s.stored = s.stored[:0]
 		s.wait(p.ledger, waiter{after: one, lost: func() {
-			if left >= 0 {
-				left = -1 // nobody is told twice
-				reply(false)
-			}
+			lost = true
+			reply(false)
 		}})
 	})
 }
