@@ -155,7 +155,7 @@ func waitsFor(c *layout.Cell, members []string, said map[string]shard.Relocation
 	}
 	for _, p := range slices.Concat(c.Partitions, c.To) {
 		if !served[int(p)] {
-			return "partition " + strconv.Itoa(int(p)) + " to be served"
+			return "partition " + strconv.Itoa(int(p)) + " to be served, and to have the record or what it was handed"
 		}
 	}
 	if c.Stage == layout.Arriving {

@@ -71,7 +71,38 @@ func (r *Routes) Lost(p partition.ID, epoch uint64) {
 			c.kind, c.epoch = check, 0
 		}
 	}
+	r.mu.ceded[p] = true
 	r.poke()
+}
+
+// retell tells the sink again of the groups of partitions that were lost here: what came of
+// them from their next owners before that was of no use, since what is here counts alone.
+func (r *Routes) retell() {
+	r.mu.Lock()
+	ceded := r.mu.ceded
+	if len(ceded) > 0 {
+		r.mu.ceded = map[partition.ID]bool{}
+	}
+	r.mu.Unlock()
+	for p := range ceded {
+		var names []string
+		err := r.Store.RangePrefix(Space, string(appendPrefix(nil, p)), func(key metadata.Key, _ metadata.Value) bool {
+			if k, err := ParseKey(key.Name); err == nil && k.Group() {
+				names = append(names, key.Name)
+			}
+			return true
+		})
+		if err != nil {
+			r.Log.Error("the groups of a partition that has another owner cannot be read; it is tried again", slog.Int("partition", int(p)), slog.Any("err", err))
+			r.mu.Lock()
+			r.mu.ceded[p] = true
+			r.mu.Unlock()
+			continue
+		}
+		for _, name := range names {
+			r.recheck(name)
+		}
+	}
 }
 
 // partOf is the partition in the name of a valid key.

@@ -67,6 +67,7 @@ type Routes struct {
 		owned   map[partition.ID]owner
 		gained  map[partition.ID]bool // to be searched for leftovers
 		gainAt  time.Time             // when that is
+		ceded   map[partition.ID]bool // lost, whose groups are to be told again
 		waiting []*waiter             // by deadline
 		writing bool                  // one batch is under way
 		retryAt time.Time             // nothing is written before
@@ -115,6 +116,7 @@ func New(c Config) *Routes {
 	r.mu.groups = map[string]*told{}
 	r.mu.owned = map[partition.ID]owner{}
 	r.mu.gained = map[partition.ID]bool{}
+	r.mu.ceded = map[partition.ID]bool{}
 	return r
 }
 
@@ -140,6 +142,7 @@ func (r *Routes) Run(ctx context.Context) {
 		now := time.Now()
 		r.expire(now)
 		r.search(now)
+		r.retell()
 		r.flush(now)
 		timer.Reset(time.Until(r.next(now)))
 	}

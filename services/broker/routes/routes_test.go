@@ -239,6 +239,31 @@ func TestRecheck(t *testing.T) {
 	})
 }
 
+// Who has lost a partition is told of its groups again: before that what is here counted alone.
+func TestLost_GroupsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, run := alone(t)
+		run()
+		b.SetGroup("acme", "$share/g/a", 1, 1, routes.GroupState{Members: 3, Online: 3})
+		b.SetGroup("acme", "$share/g/b", 2, 1, routes.GroupState{Members: 3, Online: 3})
+		b.Add("acme", "plain", 1, 1, nil)
+		synctest.Wait()
+		for _, key := range []string{"$share/g/a", "$share/g/b"} {
+			b.FarGroup("acme", key, 1, routes.GroupState{})
+			b.FarGroup("acme", key, 2, routes.GroupState{})
+		}
+		b.FarRoute("acme", "plain", 1, false)
+		b.Lost(1, 1)
+		synctest.Wait()
+		want := routes.Key{Tenant: "acme", Filter: "$share/g/a", Partition: 1}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.groups) != 1 || b.groups[want].Members != 3 || len(b.plain) > 0 {
+			t.Errorf("told of %v and %v", b.groups, b.plain)
+		}
+	})
+}
+
 // The next owner removes what the first one left, the late writes of the first lose,
 // and what it deletes late comes back.
 func TestOwnerChange(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/infra/wire"
@@ -20,6 +21,9 @@ import (
 // A partition keeps what it is handed of sessions as it came, where nobody looks, and takes
 // it up when the tenant is Arriving: by then the partitions that it came from have
 // forgotten it. So of two partitions, also of one shard, one has the session.
+
+// readAgain is when what was handed is read again that could not be.
+const readAgain = time.Second
 
 // TakeHanded takes what appendHand has made, and calls reply once, by any goroutine, when
 // it is committed here, or with false if it is not taken: the partition is not served here,
@@ -239,6 +243,11 @@ func (s *Shard) arriveSome(t *Tenant, c *cell, p *space, h *hold, most int) {
 	if err != nil {
 		s.set.log.Error("what a partition was handed cannot be read from the store, and its tenant does not go on",
 			slog.String("tenant", t.id), slog.Int("partition", int(p.id)), slog.Any("error", err))
+		s.after(readAgain, func() {
+			if s.spaces[p.id] == p && p.ceding == nil && t.cell.Load() == c {
+				s.arriveSome(t, c, p, h, most)
+			}
+		})
 		return
 	}
 	if len(keys) == 0 && (c.stage == Settled || p.stopped[t] == c.revision) {

@@ -16,13 +16,15 @@ type Mover struct {
 	revision uint64
 	flown    map[string]int64
 	stable   bool
-	// unequal counts the looks at which nothing was awaited but that all know the same routes.
+	// unequal counts the looks at which nothing was awaited but that all know the same routes;
+	// gaveUp says that they did not.
 	unequal int
+	gaveUp  bool
 }
 
-// unequalMost is for how many looks that is awaited: a tenant does not stand still for ever
-// because one broker has a route too many.
-const unequalMost = 500
+// unequalMost is for how many looks, about a second, that is awaited: its clients wait, and one
+// broker may have a route too many.
+const unequalMost = 100
 
 // Next takes what the brokers have said after the last Next, by name. members are all of the
 // cluster, since one that is not reached may still take publishes for partitions that it has
@@ -50,10 +52,12 @@ func (m *Mover) Next(c Cell, members []string, said map[string]Relocation) (hand
 	}
 	if c.Stage == Arriving {
 		// Who is let in may publish at any broker, to any session.
-		if !sameRoutes(said) && m.unequal < unequalMost {
+		same := sameRoutes(said)
+		if !same && m.unequal < unequalMost {
 			m.unequal++
 			return false, false
 		}
+		m.gaveUp = !same
 		return false, true
 	}
 	// Between two looks at which a broker was quiet and that found the same it was quiet, so
@@ -63,9 +67,8 @@ func (m *Mover) Next(c Cell, members []string, said map[string]Relocation) (hand
 	return m.stable, m.stable && covers(empty, c.List)
 }
 
-// Unequal reports whether the tenant has arrived, or waits for no more than that, while brokers
-// know different routes to it.
-func (m *Mover) Unequal() bool { return m.unequal >= unequalMost }
+// Unequal reports whether the tenant is to arrive though brokers know different routes to it.
+func (m *Mover) Unequal() bool { return m.gaveUp }
 
 func sameRoutes(said map[string]Relocation) bool {
 	var first *uint64

@@ -77,7 +77,7 @@ func TestMover(t *testing.T) {
 		}
 	}
 	other := m
-	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() != true {
+	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() {
 		t.Error("it does not arrive")
 	}
 	if _, advance := other.Next(next, members, lacks); !advance || !other.Unequal() {

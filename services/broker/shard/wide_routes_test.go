@@ -5,7 +5,10 @@ package shard
 import (
 	"strings"
 	"sync"
+	"testing"
 
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/topic"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -114,6 +117,11 @@ func (n *wideNode) Lost(p partition.ID, epoch uint64) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	n.lost[p] = epoch
+	for k, v := range n.w.keys { // the groups are told again
+		if k.part == p && strings.HasPrefix(k.filter, topic.SharePrefix) && !n.deadLocked() {
+			n.tellLocked(k, v, true)
+		}
+	}
 }
 
 // Recheck implements Cluster.
@@ -124,4 +132,32 @@ func (n *wideNode) Recheck(tenant, filter string, p partition.ID) {
 		v, present := n.w.keys[k]
 		n.tellLocked(k, v, present)
 	}
+}
+
+// A broker that hears of a group of a partition's next owner before it knows that it has lost the
+// partition itself knows the group when it does.
+func TestWide_GroupHeardBeforeTheLoss(t *testing.T) {
+	t.Parallel()
+	w := servedWide(t)
+	a, b := w.nodes[0], w.nodes[1]
+	id := a.idAt("m", 0)
+	p := partition.Choose(a.set.cell, id)
+	w.mu.Lock()
+	x := &w.parts[p]
+	w.commitLocked(p, len(x.log), nil, true)
+	x.owner = b.name
+	x.epoch++
+	epoch := x.epoch
+	w.mu.Unlock()
+	b.set.Serve(p, epoch)
+	b.eventually(t, "served", func() bool { return b.set.Serves(p) })
+	v := b.visit(t, mqtt.ClientID(id), func(o *link.Open) { o.Guest = false; allowed(o) })
+	v.want(link.DownOpened)
+	v.send(subscribeTo("$share/g/t"))
+	v.want(link.DownSuback) // all have been told
+	a.set.Lose(p)
+	all := []partition.ID{0, 1, 2, 3, 4, 5, 6, 7}
+	a.eventually(t, "the group known at the broker that had the partition", func() bool {
+		return a.set.Tenant("acme").routes.Groups() == 1 && a.set.Tenant("acme").routes.Digest(all) == b.set.Tenant("acme").routes.Digest(all)
+	})
 }
