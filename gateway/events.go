@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -96,7 +97,47 @@ func (g *Gateway) noted(n *link.Note) {
 	if g.cfg.Events == nil {
 		return
 	}
+	if n.Level != level.Below && !g.levels.first(n, time.Now()) {
+		return
+	}
 	e := eventOf(n)
 	e.At, e.ClientID, e.Gateway = time.Now().UTC(), short(string(n.ClientID)), g.cfg.Name
 	g.cfg.Events.Add(n.Tenant, e)
+}
+
+// levels are what brokers have told of quotas lately: each tells for itself. Its method may be
+// called concurrently.
+type levels struct {
+	mu sync.Mutex
+	at map[levelKey]time.Time // guarded by mu
+}
+
+type levelKey struct {
+	tenant, quota string
+	at            level.Level
+}
+
+// levelsMost bounds how many are remembered; beyond it what is older is forgotten.
+const levelsMost = 4096
+
+// first reports whether no broker has told the same in the last minutes.
+func (l *levels) first(n *link.Note, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := levelKey{n.Tenant, n.Reason, n.Level}
+	if at, ok := l.at[k]; ok && now.Sub(at) < level.Quiet {
+		return false
+	}
+	if l.at == nil {
+		l.at = make(map[levelKey]time.Time)
+	}
+	if len(l.at) >= levelsMost {
+		for k, at := range l.at {
+			if now.Sub(at) >= level.Quiet || len(l.at) >= levelsMost {
+				delete(l.at, k)
+			}
+		}
+	}
+	l.at[k] = now
+	return true
 }

@@ -99,7 +99,11 @@ func TestEvents_Levels(t *testing.T) {
 	history := events.NewWriter(open, telemetry.Discard())
 	w := start(t, func(_ *world, c *gateway.Config) { c.Events = history })
 	w.dial("mqtt").mustConnect(hello("c"))
-	for at, percent := range map[level.Level]uint32{level.Near: 83, level.Reached: 100} {
+	for i := range 4 { // of two brokers
+		at, percent := level.Near, uint32(83)
+		if i%2 == 1 {
+			at, percent = level.Reached, 100
+		}
 		w.broker.link(link.DownFrame{Kind: link.DownNote, Note: &link.Note{Tenant: "acme", Loose: true, Reason: "subscriptions", Level: at, Count: percent}})
 	}
 	ended, end := context.WithCancel(t.Context())

@@ -28,6 +28,7 @@ import (
 // Gateway is a running gateway. Its exported methods may be called
 // concurrently.
 type Gateway struct {
+	levels    levels
 	cfg       Config
 	log       *slog.Logger
 	metrics   *metrics

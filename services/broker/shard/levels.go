@@ -10,8 +10,9 @@ import (
 	"github.com/manormq/manor/infra/link"
 )
 
-// What a tenant uses of a quota is told when it comes to 80%, and to all of it, by the broker
-// that has most of that; so it is told once, but for counts that are about the same at two.
+// What a tenant uses of a quota is told when it comes to 80%, and to all of it, by each broker that
+// watches it: one may have less than the others, and be the only one that knows. Gateways take
+// what several tell for one.
 
 // quotaOf are the names of the quotas by which is counted.
 var quotaOf = [countedKinds]string{
@@ -39,26 +40,13 @@ func (t *Tenant) look(dst []reached, now time.Time, told *level.Told[levelOf]) [
 		if most <= 0 {
 			continue
 		}
-		own := t.own(what)
-		used := float64(own+t.far.fresh[what].Load()) / float64(most)
+		used := float64(t.own(what)+t.far.fresh[what].Load()) / float64(most)
 		k := levelOf{t, what}
-		if at := told.Look(now, k, used, false); at != level.Below && t.far.hasMost(own, what) {
+		if at := told.Look(now, k, used, false); at != level.Below {
 			dst = append(dst, reached{k, at, used})
 		}
 	}
 	return dst
-}
-
-// hasMost reports whether no other broker has said that it has more.
-func (e *elsewhere) hasMost(own int64, what counted) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, h := range e.by {
-		if h.has[what] > own {
-			return false
-		}
-	}
-	return true
 }
 
 // tellLevel has the history of a tenant say that it has come to a level.
