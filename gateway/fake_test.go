@@ -44,6 +44,9 @@ type fakeDirectory struct {
 	down    bool
 	// downAs is the code of the error while down.
 	downAs string
+	// unknown: nobody can be asked about a tenant, nor is anything known of it.
+	unknown bool
+	lookups int // that found nothing while unknown
 	// thinks has Authenticate wait until it is closed; nil does not.
 	thinks chan struct{}
 	// thinksOf is the tenant for which it does, empty for all.
@@ -80,6 +83,21 @@ func (d *fakeDirectory) Tenant(_ context.Context, id string) (*tenancy.Tenant, e
 	defer d.mu.Unlock()
 	if d.down {
 		return nil, errs.Coded(errs.Unavailable, d.downAs, "down")
+	}
+	return d.known(id)
+}
+
+func (d *fakeDirectory) Known(_ context.Context, id string) (*tenancy.Tenant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known(id)
+}
+
+// known is Known. The caller holds mu.
+func (d *fakeDirectory) known(id string) (*tenancy.Tenant, error) {
+	if d.unknown {
+		d.lookups++
+		return nil, errs.New(errs.Unavailable, "unknown")
 	}
 	if t := d.tenants[id]; t != nil {
 		return t, nil
