@@ -3,6 +3,7 @@
 package gateway_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/manormq/manor/infra/errs"
@@ -67,10 +68,8 @@ func TestChanges_Late(t *testing.T) {
 
 // notStolen is a policy that lets everybody in but devices of the group "stolen".
 func notStolen(_ *tenancy.Tenant, a *tenancy.Arrival) (*tenancy.Grant, error) {
-	for _, g := range a.Client.Groups {
-		if g == "stolen" {
-			return nil, errs.New(errs.Denied, "stolen")
-		}
+	if slices.Contains(a.Client.Groups, "stolen") {
+		return nil, errs.New(errs.Denied, "stolen")
 	}
 	return tenancy.NewGrant(tenancy.GrantRevision(1), []string{"#"}, []string{"#"})
 }
