@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/tenancytest"
 )
 
 // TestControlPlaneAway holds that a client which cannot be let in without the control
@@ -57,5 +58,28 @@ func TestControlPlaneAway(t *testing.T) {
 	}
 	for _, c := range before {
 		c.roundTrip()
+	}
+}
+
+// TestControlPlaneAway_Handshake holds that a client which was not asked for the
+// certificate that its tenant requires, since nobody could say whose it is, is told to
+// come again, although that can be said by the time of its CONNECT.
+func TestControlPlaneAway_Handshake(t *testing.T) {
+	t.Parallel()
+	ca := tenancytest.NewCA(t, "ca")
+	w := start(t, nil)
+	w.setCAs("acme", &tenancy.ClientCAs{Certificates: ca.PEM(), ClientCerts: tenancy.ClientCertsRequired})
+	w.certs = []tls.Certificate{ca.Issue(2, "dev")}
+	for _, name := range []string{"mqtts", "wss"} {
+		dial := func() *client { return w.any(name, "acme.localhost") }
+		w.dir.mu.Lock()
+		w.dir.hostsDown = 1
+		w.dir.mu.Unlock()
+		if k := dial().connect(hello("c")); k.Reason != mqtt.ServerUnavailable {
+			t.Errorf("%s: CONNACK %v %q, expected %v", name, k.Reason, k.ReasonString, mqtt.ServerUnavailable)
+		}
+		if k := dial().connect(hello("c")); k.Reason != mqtt.Success {
+			t.Errorf("%s: once more: CONNACK %v %q", name, k.Reason, k.ReasonString)
+		}
 	}
 }

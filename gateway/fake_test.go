@@ -44,6 +44,11 @@ type fakeDirectory struct {
 	down    bool
 	// downAs is the code of the error while down.
 	downAs string
+	// unknown: nobody can be asked about a tenant, nor is anything known of it.
+	unknown bool
+	lookups int // that found nothing while unknown
+	// hostsDown is how many of the next TenantByHost fail.
+	hostsDown int
 	// thinks has Authenticate wait until it is closed; nil does not.
 	thinks chan struct{}
 	// thinksOf is the tenant for which it does, empty for all.
@@ -81,6 +86,21 @@ func (d *fakeDirectory) Tenant(_ context.Context, id string) (*tenancy.Tenant, e
 	if d.down {
 		return nil, errs.Coded(errs.Unavailable, d.downAs, "down")
 	}
+	return d.known(id)
+}
+
+func (d *fakeDirectory) Known(_ context.Context, id string) (*tenancy.Tenant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.known(id)
+}
+
+// known is Known. The caller holds mu.
+func (d *fakeDirectory) known(id string) (*tenancy.Tenant, error) {
+	if d.unknown {
+		d.lookups++
+		return nil, errs.New(errs.Unavailable, "unknown")
+	}
 	if t := d.tenants[id]; t != nil {
 		return t, nil
 	}
@@ -91,6 +111,15 @@ func (d *fakeDirectory) TenantByHost(ctx context.Context, host string) (*tenancy
 	id, ok := strings.CutSuffix(strings.ToLower(host), ".localhost")
 	if !ok {
 		return nil, errs.New(errs.NotFound, "no host %s", host)
+	}
+	d.mu.Lock()
+	fails := d.hostsDown > 0
+	if fails {
+		d.hostsDown--
+	}
+	d.mu.Unlock()
+	if fails {
+		return nil, errs.Coded(errs.Unavailable, tenancy.CodeControlPlaneAway, "down")
 	}
 	return d.Tenant(ctx, id)
 }
@@ -493,6 +522,7 @@ type world struct {
 	cert   string
 	key    string
 	pool   *x509.CertPool
+	certs  []tls.Certificate // what clients show that are asked for one
 }
 
 // start runs a gateway with a listener of each kind, as edit changes it.
@@ -610,7 +640,7 @@ func (w *world) certPair(certFile, keyFile string, serial int64, names ...string
 }
 
 func (w *world) tls(host string) *tls.Config {
-	c := &tls.Config{RootCAs: w.pool, ServerName: host}
+	c := &tls.Config{RootCAs: w.pool, ServerName: host, Certificates: w.certs}
 	if host == "" {
 		c.InsecureSkipVerify = true
 	}

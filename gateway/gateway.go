@@ -66,10 +66,12 @@ type Gateway struct {
 	flaps       *flaps
 
 	// order are changes that are to be applied, of each tenant for itself, since one
-	// may take long: its first is under way. Those of bans wait for no others.
+	// may take long: its first is under way. Those of bans wait for no others. again are
+	// the tenants that are to be rechecked soon.
 	order struct {
-		mu   sync.Mutex
-		todo map[changesOf][]func()
+		mu    sync.Mutex
+		todo  map[changesOf][]func() // guarded by mu
+		again map[string]bool        // guarded by mu
 	}
 
 	load    overload

@@ -145,7 +145,7 @@ func (g *Gateway) regrant(t *tenancy.Tenant, all []*connection) {
 	g.log.Info("a tenant's policy has changed for live connections", "tenant", t.ID, "revision", t.Policy.Live(),
 		"connections", done.Load(), "ended", ended.Load(), "later", again.Load())
 	if again.Load() > 0 {
-		time.AfterFunc(regrantAgain, func() { g.inOrder(changesOf{tenant: t.ID}, func() { g.recheck(t.ID) }) })
+		g.recheckLater(t.ID)
 	}
 }
 
@@ -205,15 +205,24 @@ func (c *connection) regrant(t *tenancy.Tenant) error {
 // something else now, if its tenant has a policy. Of ch it reads whose they are only:
 // what holds now is asked.
 func (g *Gateway) regroup(ch tenancy.Change) {
+	its := slices.DeleteFunc(g.registry.of(ch.Tenant), func(c *connection) bool { return c.username != ch.Username })
+	if len(its) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
-	t, err := g.cfg.Directory.Tenant(ctx, ch.Tenant)
-	if err != nil || t.Policy.Live() == 0 {
-		return // who cannot be found now is looked at when the tenant is told of again
+	t, err := g.cfg.Directory.Known(ctx, ch.Tenant)
+	switch {
+	case errs.Is(err, errs.Unavailable):
+		g.log.Warn("a device has changed and its tenant cannot be looked up", "tenant", ch.Tenant, "error", err)
+		g.regroupLater(ch)
+		return
+	case err != nil || t.Policy.Live() == 0:
+		return // that a tenant is gone is told of itself
 	}
 	again := false
-	for _, c := range g.registry.of(ch.Tenant) {
-		if c.username != ch.Username || c.endUnopened() {
+	for _, c := range its {
+		if c.endUnopened() {
 			continue
 		}
 		if err := c.regrant(t); errs.Is(err, errs.Unavailable) {
@@ -222,8 +231,12 @@ func (g *Gateway) regroup(ch tenancy.Change) {
 	}
 	g.flush()
 	if again {
-		time.AfterFunc(regrantAgain, func() { g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.regroup(ch) }) })
+		g.regroupLater(ch)
 	}
+}
+
+func (g *Gateway) regroupLater(ch tenancy.Change) {
+	time.AfterFunc(regrantAgain, func() { g.inOrder(changesOf{tenant: ch.Tenant}, func() { g.regroup(ch) }) })
 }
 
 // seen is the client as the tenant's policy saw it, or nil.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/tenancy"
@@ -77,17 +78,12 @@ func (g *Gateway) change(t *tenancy.Tenant) {
 // override has the connections of a credential go on with what that says of its
 // sessions now.
 func (g *Gateway) override(ch tenancy.Change) {
-	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
-	defer cancel()
-	t, err := g.cfg.Directory.Tenant(ctx, ch.Tenant)
-	if err != nil {
-		g.log.Warn("a credential has changed and its tenant cannot be looked up", "tenant", ch.Tenant, "error", err)
-		return
-	}
+	some := false
 	for _, c := range g.registry.of(ch.Tenant) {
 		if c.username != ch.Username {
 			continue
 		}
+		some = true
 		c.mu.Lock()
 		if c.opened && !c.ending {
 			c.makeSpecial().session = ch.Session
@@ -96,6 +92,20 @@ func (g *Gateway) override(ch tenancy.Change) {
 			c.endLocked(conn.Close{Ended: true, Cause: link.CloseLost, Reason: mqtt.ServerBusy, Text: "the credential has changed meanwhile; try again"})
 		}
 		c.mu.Unlock()
+	}
+	if !some {
+		return
+	}
+	g.flush()
+	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
+	defer cancel()
+	t, err := g.cfg.Directory.Known(ctx, ch.Tenant)
+	if err != nil {
+		g.log.Warn("a credential has changed and its tenant cannot be looked up", "tenant", ch.Tenant, "error", err)
+		if errs.Is(err, errs.Unavailable) {
+			g.recheckLater(ch.Tenant) // by which what was set above has its effect
+		}
+		return
 	}
 	g.change(t)
 	g.rerate(t)

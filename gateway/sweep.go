@@ -161,12 +161,32 @@ func (g *Gateway) runInOrder(of changesOf) {
 	}
 }
 
+// recheckLater has a tenant looked at again of which not all could be heard: nobody
+// tells of its change a second time. Calls count once until that is done.
+func (g *Gateway) recheckLater(tenant string) {
+	g.order.mu.Lock()
+	defer g.order.mu.Unlock()
+	if g.order.again[tenant] {
+		return
+	}
+	if g.order.again == nil {
+		g.order.again = map[string]bool{}
+	}
+	g.order.again[tenant] = true
+	time.AfterFunc(regrantAgain, func() {
+		g.order.mu.Lock()
+		delete(g.order.again, tenant)
+		g.order.mu.Unlock()
+		g.inOrder(changesOf{tenant: tenant}, func() { g.recheck(tenant) })
+	})
+}
+
 // recheckOne gives a connection, which was on its way when its tenant changed, the
 // rules that hold now.
 func (g *Gateway) recheckOne(c *connection) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
-	t, err := g.cfg.Directory.Tenant(ctx, c.tenant)
+	t, err := g.cfg.Directory.Known(ctx, c.tenant)
 	if err != nil || !t.Active() {
 		g.recheck(c.tenant) // which says what that leads to
 		return
@@ -189,9 +209,12 @@ func (g *Gateway) recheck(tenant string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), g.cfg.ConnectTimeout)
 	defer cancel()
-	t, err := g.cfg.Directory.Tenant(ctx, tenant)
+	t, err := g.cfg.Directory.Known(ctx, tenant)
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		g.log.Warn("a tenant has changed and cannot be looked up", "tenant", tenant, "error", err)
+		if errs.Is(err, errs.Unavailable) {
+			g.recheckLater(tenant)
+		}
 		return
 	}
 	if err == nil && t.Active() {

@@ -19,6 +19,10 @@ type Directory interface {
 	// Tenant returns the tenant of that id. The result is shared and must not
 	// be changed.
 	Tenant(ctx context.Context, id string) (*Tenant, error)
+	// Known is Tenant by the newest that is known, however old: who is connected
+	// already is held to that, also where it is too old to let anybody in by. The error
+	// is Unavailable if nothing is known and the control plane cannot be asked.
+	Known(ctx context.Context, id string) (*Tenant, error)
 	// TenantByHost returns the tenant that the hostname belongs to. The host
 	// has no port; case does not matter.
 	TenantByHost(ctx context.Context, host string) (*Tenant, error)

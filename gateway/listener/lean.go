@@ -53,6 +53,7 @@ func (c *leanConn) Read(p []byte) (n int, err error) {
 	switch {
 	case c.r < c.w:
 	case !c.full || len(p) >= leanBusy:
+		c.giveBack() // before a read that may take long
 		n, err = c.Conn.Read(p)
 		c.full = n == len(p)
 		return n, err
@@ -69,8 +70,15 @@ func (c *leanConn) Read(p []byte) (n int, err error) {
 	}
 	n = copy(p, c.busy[c.r:c.w])
 	if c.r += n; c.r == c.w && !c.full {
+		c.giveBack()
+	}
+	return n, err
+}
+
+// giveBack returns the large buffer, all of which was given out, if there is one.
+func (c *leanConn) giveBack() {
+	if c.busy != nil {
 		leanPool.Put(c.busy)
 		c.busy, c.r, c.w = nil, 0, 0
 	}
-	return n, err
 }

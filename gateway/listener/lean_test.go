@@ -18,10 +18,15 @@ type pieces struct {
 	net.Conn
 	rest [][]byte
 	asks []int // how much was asked for
+	// look, if not nil, is called when a read begins, which may take long.
+	look func()
 }
 
 func (c *pieces) Read(p []byte) (int, error) {
 	c.asks = append(c.asks, len(p))
+	if c.look != nil {
+		c.look()
+	}
 	if len(c.rest) == 0 {
 		return 0, io.EOF
 	}
@@ -78,5 +83,33 @@ func TestLeanConn(t *testing.T) {
 				t.Errorf("%d bytes were read at once: %v, expected %v", leanBusy, busy, c.busy)
 			}
 		})
+	}
+}
+
+// While a read waits that needs no large buffer, none is kept.
+func TestLeanConn_Waiting(t *testing.T) {
+	under := &pieces{rest: [][]byte{make([]byte, 3*leanBusy)}}
+	lean := &leanConn{Conn: under}
+	read := func(size int) {
+		t.Helper()
+		if n, err := lean.Read(make([]byte, size)); n != size || err != nil {
+			t.Fatalf("read %d bytes, %v, expected %d", n, err, size)
+		}
+	}
+	read(leanRead)
+	read(leanRead) // from the large buffer
+	if lean.busy == nil {
+		t.Fatal("there is no large buffer while much comes")
+	}
+	read(leanBusy - leanRead) // what is left in it
+	looked := false
+	under.look = func() {
+		if looked = true; lean.busy != nil {
+			t.Error("the large buffer is kept while a read waits that does not need it")
+		}
+	}
+	read(leanBusy)
+	if !looked {
+		t.Error("what is asked for at once was not read at once")
 	}
 }

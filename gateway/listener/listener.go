@@ -31,9 +31,9 @@ type Conn struct {
 	Listener *Listener
 	// Tenant is what SNI, Host, PROXY or the listener say; nil if nothing.
 	Tenant *tenancy.Tenant
-	// Unavailable is why it cannot be said now whose the host is that the client names;
-	// nil if that can be said. Whoever handles the connection refuses CONNECT with it:
-	// neither TLS nor WebSocket have words for it.
+	// Unavailable is why it cannot be said now, or could not in the handshake, whose the
+	// host is that the client names; nil if that can be said. Whoever handles the
+	// connection refuses CONNECT with it: neither TLS nor WebSocket have words for it.
 	Unavailable error
 	// Peer is the true address, after PROXY and X-Forwarded-For.
 	Peer netip.AddrPort
@@ -332,7 +332,7 @@ func (l *Listener) handshake(c net.Conn) *Conn {
 			l.opts.Refused(l, "acme_challenge") // which has had its answer
 			return nil
 		}
-		host, conn.Cert = cs.ServerName, l.clientCert(n.config, &cs)
+		host, conn.Cert, conn.Unavailable = cs.ServerName, l.clientCert(n.config, &cs), n.unavailable
 	}
 	if !l.tenant(conn, host, proxy) {
 		return nil

@@ -11,8 +11,12 @@ import (
 )
 
 // tenant applies the first three rules of tenant selection: a hostname, the
-// PROXY authority, the listener's own. It reports whether the connection goes on.
+// PROXY authority, the listener's own. It reports whether the connection goes on. One
+// of which the handshake could not say whose it is stays nobody's.
 func (l *Listener) tenant(c *Conn, host string, proxy *proxyproto.Conn) bool {
+	if c.Unavailable != nil {
+		return true
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.opts.HandshakeTimeout)
 	defer cancel()
 	hosts := []string{host}

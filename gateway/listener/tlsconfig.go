@@ -45,7 +45,17 @@ func (c *tlsConfig) same(t *tenancy.Tenant, files *tenancy.Trust, secrets *tenan
 type handshakeKey struct{}
 
 // negotiated is what a handshake has come to.
-type negotiated struct{ config *tlsConfig }
+type negotiated struct {
+	config *tlsConfig
+	// unavailable is why it could not be said whose the client's server name is.
+	unavailable error
+}
+
+// negotiatedOf is that of the handshake of ctx; nil if nobody waits for it.
+func negotiatedOf(ctx context.Context) *negotiated {
+	n, _ := ctx.Value(handshakeKey{}).(*negotiated)
+	return n
+}
 
 func handshakeContext(ctx context.Context) (context.Context, *negotiated) {
 	n := &negotiated{}
@@ -76,7 +86,7 @@ func (l *Listener) baseConfig() *tls.Config {
 				l.log.Error("TLS handshake refused: there is no configuration for the tenant", "server_name", hello.ServerName, "error", err)
 				return nil, err
 			}
-			if n, ok := hello.Context().Value(handshakeKey{}).(*negotiated); ok {
+			if n := negotiatedOf(hello.Context()); n != nil {
 				n.config = config
 			}
 			if err := l.begin(hello, config.tenant); err != nil {
@@ -98,7 +108,8 @@ func (l *Listener) begin(hello *tls.ClientHelloInfo, tenant string) error {
 
 // named is the tenant that a client names by its host; nil if it names nobody's, or if
 // it cannot be said now whose it is: then the handshake goes on, so that the answer to
-// CONNECT can say why nobody is let in. A name that is not known was counted.
+// CONNECT can say why nobody is let in, and whoever negotiates hears of it: also if it
+// can be said by then, the client was not asked for what the tenant wants. A name that is not known was counted.
 func (l *Listener) named(hello *tls.ClientHelloInfo) (t *tenancy.Tenant, known bool, err error) {
 	if l.namesNobody(hello.ServerName) {
 		return nil, true, nil
@@ -114,6 +125,9 @@ func (l *Listener) named(hello *tls.ClientHelloInfo) (t *tenancy.Tenant, known b
 		l.log.Debug("TLS handshake refused: the server name is no tenant's", "server_name", hello.ServerName, "peer", hello.Conn.RemoteAddr().String())
 		return nil, false, nil
 	case errs.Is(err, errs.Unavailable):
+		if n := negotiatedOf(hello.Context()); n != nil {
+			n.unavailable = err
+		}
 		return nil, true, nil
 	}
 	l.opts.Refused(l, "directory")

@@ -83,8 +83,8 @@ func (l *Listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	host := ""
 	if t != nil {
 		cs := t.ConnectionState()
-		n, _ := r.Context().Value(handshakeKey{}).(*negotiated)
-		host, c.Cert = cs.ServerName, l.clientCert(n.config, &cs)
+		n := negotiatedOf(r.Context())
+		host, c.Cert, c.Unavailable = cs.ServerName, l.clientCert(n.config, &cs), n.unavailable
 	}
 	if l.namesNobody(host) {
 		host = r.Host

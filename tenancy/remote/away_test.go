@@ -81,6 +81,7 @@ func TestAway_Limit(t *testing.T) {
 	s := newStore(t, b.Bus)
 	secret := directorytest.SignUp(t, s, "acme")
 	doomed := directorytest.AddCredential(t, s, "acme", "doomed")
+	directorytest.SignUp(t, s, "beta")
 	d, _ := start(t, remote.Config{Bus: b, Now: c.now})
 	ready(t, d)
 	r := prometheus.NewRegistry()
@@ -95,7 +96,7 @@ func TestAway_Limit(t *testing.T) {
 		}
 		return ""
 	})
-	if st := d.Status(); st.State != remote.StateReached || st.Tenants != 1 || *st.Age > 5 {
+	if st := d.Status(); st.State != remote.StateReached || st.Tenants != 2 || *st.Age > 5 {
 		t.Errorf("with the control plane: %+v", st)
 	}
 
@@ -140,10 +141,15 @@ func TestAway_Limit(t *testing.T) {
 		t.Errorf("counted: %v", counts)
 	}
 
-	// Somebody else is not cut off, and takes a credential away.
+	// Somebody else is not cut off, takes a credential away and suspends a tenant.
 	if err := s.DeleteCredential(ctx, "acme", "doomed", 0); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.SetState(ctx, "beta", tenancy.StateSuspended); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 1)
+	go func() { _ = d.Watch(ctx, func(ch tenancy.Change) { suspension(ctx, d, ch, told) }) }()
 	b.mute.Store(false) // the bus answers, and its watches have not told yet
 	for _, name := range []string{"default", "nobody"} {
 		if err := attempt(name, secret); errs.CodeOf(err) != tenancy.CodeControlPlaneGone {
@@ -151,6 +157,14 @@ func TestAway_Limit(t *testing.T) {
 		}
 	}
 	b.deaf.Unlock()
+	select {
+	case what := <-told: // what a gateway finds that hears of it ends the connections
+		if what != "" {
+			t.Error(what)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it was not told that a tenant was suspended meanwhile")
+	}
 	directorytest.Eventually(t, func() string {
 		if err := attempt("doomed", doomed); err == nil {
 			t.Fatal("a deleted credential was let in when the control plane came back")
@@ -162,6 +176,22 @@ func TestAway_Limit(t *testing.T) {
 	})
 	if st := d.Status(); st.State != remote.StateReached {
 		t.Errorf("afterwards: %+v", st)
+	}
+}
+
+// suspension tells what is found wrong of the tenant beta, which was suspended, when a
+// change of it is told.
+func suspension(ctx context.Context, d *remote.Directory, ch tenancy.Change, told chan<- string) {
+	if ch.Kind != tenancy.TenantChanged || ch.Tenant != "beta" {
+		return
+	}
+	what := ""
+	if tn, err := d.Known(ctx, "beta"); err != nil || tn.State != tenancy.StateSuspended {
+		what = fmt.Sprintf("told of a tenant that was suspended: found %+v, %v", tn, err)
+	}
+	select {
+	case told <- what:
+	default:
 	}
 }
 

@@ -168,6 +168,13 @@ func (d *Directory) Tenant(ctx context.Context, id string) (*tenancy.Tenant, err
 		d.refusals[aboutAll].Add(1)
 		return nil, err
 	}
+	return d.Known(ctx, id)
+}
+
+// Known implements tenancy.Directory. Watches tell of changes as soon as the bus is
+// back, and what is known is complete only when all of them have: until then Tenant
+// may still refuse, while a change that was told must have its effect.
+func (d *Directory) Known(ctx context.Context, id string) (*tenancy.Tenant, error) {
 	r := d.cache.tenant(id)
 	if r == nil || r.record.State == tenancy.StateReserved { // its sign-up may have ended just now
 		var err error

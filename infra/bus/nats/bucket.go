@@ -202,15 +202,10 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	}
 	life, end := context.WithCancel(ctx)
 	defer end()
-	// A bucket without a leader drops the question, and the client waits for 5 s.
-	s.patience = min(max(2*s.patience, askAgain), callTimeout)
-	late := time.AfterFunc(s.patience, end)
-	w, err := b.kv.Watch(life, s.Prefix+">", opts...)
-	late.Stop()
+	w, err := s.begin(end, func() (jetstream.KeyWatcher, error) { return b.kv.Watch(life, s.Prefix+">", opts...) })
 	if err != nil {
 		return err
 	}
-	s.patience = 0
 	// It asks the servers to forget the watch, and waits for their answer for up to 5 s,
 	// also when they are about to end. They forget it anyway when nobody listens.
 	defer func() { go func() { _ = w.Stop() }() }()
@@ -228,10 +223,7 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 			default:
 				stuck = true
 			}
-			if s.aim == nil {
-				s.aim = &p
-			}
-			s.current()
+			s.heard(&p)
 		case e, ok := <-w.Updates():
 			if !ok {
 				return errors.New("the watch was closed")
@@ -246,6 +238,36 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 			return ctx.Err()
 		}
 	}
+}
+
+var errLate = errors.New("the watch was answered when nobody waited any more")
+
+// begin has ask begin a watch that lasts until end is called. A bucket without a leader
+// drops the question, and the client would wait for 5 s: begin ends it before. A watch
+// that has begun just then is over, which it might never tell.
+func (s *watching) begin(end func(), ask func() (jetstream.KeyWatcher, error)) (jetstream.KeyWatcher, error) {
+	s.patience = min(max(2*s.patience, askAgain), callTimeout)
+	late := time.AfterFunc(s.patience, end)
+	w, err := ask()
+	inTime := late.Stop()
+	if err != nil {
+		return nil, err
+	}
+	if !inTime {
+		go func() { _ = w.Stop() }()
+		return nil, errLate
+	}
+	s.patience = 0
+	return w, nil
+}
+
+// heard takes how far the bucket was. What aim waits for may never come: an entry that
+// has expired, or that was taken away with all of its kind.
+func (s *watching) heard(p *position) {
+	if s.aim == nil || p.last <= s.last {
+		s.aim = p
+	}
+	s.current()
 }
 
 func (s *watching) tell(e jetstream.KeyValueEntry) {
