@@ -5,6 +5,7 @@ package conform
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,7 +48,7 @@ func group(t *testing.T, args ...string) {
 		for i, policy := range []string{"round_robin", "random", "prefer_local", "local_only", "prefer_online_before_local", "sticky_publisher", "sticky_topic"} {
 			t.Run(policy, func(t *testing.T) {
 				t.Parallel()
-				newWorks(t, p, fmt.Sprint("works-", i), policy).run()
+				newWorks(t, p, fmt.Sprint("works-", i), policy).run(p)
 			})
 		}
 	})
@@ -91,7 +92,27 @@ func newWorks(t *testing.T, p *Product, id, policy string) *works {
 	return w
 }
 
-func (w *works) run() {
+// gone waits until the brokers know that members have no connection.
+func (w *works) gone(p *Product, members ...*worker) {
+	w.t.Helper()
+	waitFor(w.t, "the members known to be gone", func() bool {
+		var list struct {
+			Items []struct {
+				ClientID  string `json:"client_id"`
+				Connected bool   `json:"connected"`
+			} `json:"items"`
+		}
+		Get(w.t, p.API+"/v1/tenants/"+w.ID+"/clients?limit=100", w.Key, &list)
+		for _, c := range list.Items {
+			if c.Connected && slices.ContainsFunc(members, func(m *worker) bool { return m.options.ClientID == c.ClientID }) {
+				return false
+			}
+		}
+		return len(list.Items) > 0
+	})
+}
+
+func (w *works) run(p *Product) {
 	quick, stored := w.hire("quick"), w.hire("stored", hiredStored)
 	slow := w.hire("slow", func(m *worker) { m.late, m.options.ReceiveMaximum = groupLate, 4 })
 	stuck := w.hire("stuck", hiredStored, hiredStuck, func(m *worker) { m.options.ReceiveMaximum = 10 })
@@ -106,6 +127,7 @@ func (w *works) run() {
 		m.close()
 	}
 	dies.close()
+	w.gone(p, leaves, rests, dies) // else what they are sent meanwhile goes to others later
 	w.work(1)
 	w.all()
 

@@ -37,7 +37,7 @@ func isolation(t *testing.T, args ...string) {
 	p := Start(t, Programs(t, built), args...)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	one, two := randomOps(seed, 150), randomOps(seed+1, 150)
+	one, two := randomOps(seed, 250), randomOps(seed+1, 250)
 	aloneOne := newTenant(t, p, "alone-one").play(one)
 	aloneTwo := newTenant(t, p, "alone-two").play(two)
 	a, b := newTenant(t, p, "both-one"), newTenant(t, p, "both-two")
