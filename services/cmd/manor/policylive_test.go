@@ -104,7 +104,7 @@ func startPolicyGateways(t *testing.T, n int) (all []*product) {
 		must(err)
 		edge, err := gateway.New(gateway.Config{
 			Name: fmt.Sprint("gateway-", i+1), Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:0"}}, Directory: names,
-			Record: names.Record, Domain: devDomain, Links: 1, Dialer: uplink.DialerFunc(dial), Log: log, Registerer: prometheus.NewRegistry(),
+			Record: names.Record, Check: names.AskCheck, Domain: devDomain, Links: 1, Dialer: uplink.DialerFunc(dial), Log: log, Registerer: prometheus.NewRegistry(),
 		})
 		must(err)
 		run(names.Run)

@@ -148,7 +148,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
-		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Check: names.AskCheck, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
 		Dialer: uplink.DialerFunc(dial), Bus: control, Alone: true, Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
