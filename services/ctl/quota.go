@@ -13,9 +13,10 @@ import (
 func quotas() *cobra.Command {
 	c := ofAPI(&cobra.Command{Use: "quota", Short: "what a tenant may use, and uses"})
 	c.AddCommand(&cobra.Command{
-		Use:   "list TENANT",
-		Short: "list the quotas of a tenant: the limit, what is used of it now, what is left, and where the limit comes from",
-		Args:  cobra.ExactArgs(1),
+		Use:     "list TENANT",
+		Aliases: []string{"show"},
+		Short:   "list the quotas of a tenant: the limit, what is used of it now, what is left, and where the limit comes from",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dial(cmd)
 			if err != nil {

@@ -111,7 +111,11 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	defer func() { _ = control.Close() }()
 
 	// Who is who, and may do what.
-	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName})
+	installed, err := decide.OpenInstallation(ctx, decide.InstallationConfig{Dir: o.policies, Log: log, Registerer: registry})
+	if err != nil {
+		return err
+	}
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Limiter: installed.Limiter()})
 	if err != nil {
 		return err
 	}
@@ -212,6 +216,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "token keys", Run: fetcher.Run},
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "policies", Run: policies.Run},
+		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "domains", Run: custom.Run},
 		node.Part{Name: "usage", Run: used.Run},
