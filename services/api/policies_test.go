@@ -245,9 +245,13 @@ func TestPolicies_Check(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	v := f.want(f.do("PUT", policies, key, policyBody(t, "package mqtt\n\ndynamic := true\n\ngrants := []\n\ncheck := {\"allow\": true, \"ttl\": 5} if input.topic == \"a\"\n")), 200, "")
+	v := f.want(f.do("PUT", policies, key, policyBody(t, "package mqtt\n\ndynamic := true\n\ngrants := [{\"action\": \"publish\", \"filter\": \"#\"}]\n\ncheck := {\"allow\": true, \"ttl\": 5} if input.topic == \"a\"\n")), 200, "")
 	if v["dynamic"] != true {
 		t.Errorf("got %v", v)
+	}
+	v = f.want(f.do("POST", policies+":explain", key, `{"topic":"a"}`), 200, "")
+	if v["allowed"] != true || !strings.HasSuffix(fmt.Sprint(v["why"]), "; mqtt.check is asked, too, and may deny it") {
+		t.Errorf("explained: %v", v)
 	}
 	names, err := remote.New(remote.Config{Bus: f.bus, Verifier: apitest.Verifier(t), Domain: "localhost", Region: "local", Log: telemetry.Discard()})
 	if err != nil {

@@ -3,6 +3,7 @@
 package ctl
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -25,6 +26,9 @@ func quotas() *cobra.Command {
 			page, err := c.Quotas(cmd.Context(), args[0])
 			if err != nil {
 				return err
+			}
+			if page.Held {
+				fmt.Fprintln(cmd.ErrOrStderr(), "The installation's policy could not be followed at the last change of the tenant: the limits are those of before.")
 			}
 			return writeList(cmd, page.Items, "QUOTA LIMIT USAGE HEADROOM SOURCE", func(q client.Quota) []any {
 				limit := strconv.FormatInt(q.Limit, 10)

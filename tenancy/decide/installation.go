@@ -177,6 +177,8 @@ func (i *Installation) sweep(ctx context.Context, tenants Limited, now time.Time
 	case err != nil:
 		i.log.Warn("the tenants were not all given the limits that the installation's policy says; they will be", "changed", n, "error", err)
 		return now.Add(sweepAgain)
+	case n > 0 && i.cfg.Dir == "":
+		i.log.Warn("limits that an installation's policy had set were taken away, because this process has none: expected the same policy_dir at every tenancyd of the region", "tenants", n)
 	case n > 0:
 		i.log.Info("limits of tenants have changed by the installation's policy", "tenants", n)
 	}
