@@ -20,7 +20,8 @@ import (
 // that takes nothing, whatever is published to it. Beyond that a connection
 // holds at most one packet, of at most the tenant's packet_size, that has not
 // come whole; maxHeld of answers that wait for the broker's; aliasBytes of the
-// topics of its aliases, each way; and what its shell owes to the socket.
+// topics of its aliases, each way; checksKept verdicts under a dynamic policy; and
+// what its shell owes to the socket.
 const CreditWindow = 512 << 10
 
 // smallestCredit is the least that a slow rate leaves of it.

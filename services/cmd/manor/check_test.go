@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/manormq/manor/infra/mqtt"
@@ -112,5 +113,50 @@ check := {"allow": true} if input.topic == "b"`)
 	})
 	if r := free.device().acked("a"); r.Failed() {
 		t.Errorf("another tenant: PUBACK %v", r)
+	}
+}
+
+// TestCheck_Away: what no tenancyd answers is denied on every gateway, but what is
+// remembered; tenants whose policy is not dynamic notice nothing.
+func TestCheck_Away(t *testing.T) {
+	all, away := startPolicyGateways(t, 2)
+	x, static := all[0].signUp(t, "acme"), all[0].signUp(t, "static")
+	static.policy(`grants contains {"action": "all", "filter": "#"}`)
+	x.policy(`dynamic := true
+
+grants contains {"action": "all", "filter": "#"}
+
+check := {"allow": true, "ttl": 60} if input.topic == "kept"
+
+check := {"allow": true} if input.topic == "asked"`)
+	var devices, others []*device
+	for i, p := range all {
+		own, other := *x, *static
+		own.p, own.n, other.p, other.n = p, 100*i, p, 100*i
+		devices, others = append(devices, own.device()), append(others, other.device())
+	}
+	for _, d := range devices {
+		x.within(func() string {
+			if r := d.acked("else"); r != mqtt.NotAuthorized {
+				return fmt.Sprintf("PUBACK %v", r)
+			}
+			return ""
+		})
+		if kept, asked := d.acked("kept"), d.acked("asked"); kept.Failed() || asked.Failed() {
+			t.Errorf("PUBACK %v and %v", kept, asked)
+		}
+	}
+	away()
+	for i, d := range devices {
+		x.within(func() string {
+			d.publish("asked", "x", 1, false)
+			if a := d.want(packet.PUBACK).Ack; a.Reason != mqtt.NotAuthorized || !strings.Contains(string(a.ReasonString), "cannot be asked now") {
+				return fmt.Sprintf("PUBACK %v %q", a.Reason, a.ReasonString)
+			}
+			return ""
+		})
+		if kept, other := d.acked("kept"), others[i].acked("asked"); kept.Failed() || other.Failed() {
+			t.Errorf("gateway %d: PUBACK %v for what is remembered, %v for another tenant", i+1, kept, other)
+		}
 	}
 }
