@@ -61,6 +61,23 @@ func TestCheck_Remembered(t *testing.T) {
 	if !asks("b/0", 1001) || asks("a", 1001) {
 		t.Error("the topic that was not used for longest is kept, or another is not")
 	}
+	// A topic alias that comes with a question is known when the packet is handled again.
+	fx.Reset()
+	fx.Now = 1001
+	c.Handle(publishOf("aliased", 0, 3), fx)
+	aliased := fx.Asking
+	if len(aliased.Items) != 1 || aliased.Items[0].Topic != "aliased" {
+		t.Fatalf("asked %+v", aliased)
+	}
+	c.Answer(&aliased, []tenancy.CheckVerdict{{Allow: true, TTL: 1}}, "", 1001)
+	for _, topic := range []string{"aliased", ""} {
+		fx.Reset()
+		fx.Now = 1001
+		c.Handle(publishOf(topic, 0, 3), fx)
+		if len(fx.Up.Frames) != 1 || string(fx.Up.Frames[0].Message.Topic) != "aliased" {
+			t.Errorf("%q with the alias: %+v", topic, fx.Up.Frames)
+		}
+	}
 	c.Regrant(granted(t, oneEntry("#", 2)).Asking())
 	if !asks("a", 1001) {
 		t.Error("another grant remembers what was said under the last one")

@@ -212,3 +212,25 @@ func TestInstallation_Documented(t *testing.T) {
 		t.Errorf("%d examples", found)
 	}
 }
+
+// BenchmarkInstallation is what a write of a tenant, and a change through the API, cost.
+func BenchmarkInstallation(b *testing.B) {
+	limits := install(b, twice)
+	admission := install(b, "package admission\n\ndeny contains \"no\" if {\n\tinput.operation == \"create-tenant\"\n\tnot startswith(input.new.id, \"acme-\")\n}\n")
+	b.Run("limits", func(b *testing.B) {
+		r := &tenancy.TenantRecord{ID: "acme", Plan: "starter", Overrides: map[string]int64{"connections": 7}}
+		for b.Loop() {
+			if _, err := limits.Limits(b.Context(), r, "Acme"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("deny", func(b *testing.B) {
+		a := &policy.Admission{Operation: "create-tenant", New: map[string]any{"id": "acme-1"}}
+		for b.Loop() {
+			if all, err := admission.Deny(b.Context(), a); err != nil || len(all) > 0 {
+				b.Fatal(all, err)
+			}
+		}
+	})
+}

@@ -19,6 +19,8 @@ const house = `package quota
 limits.connections := 2 * input.limits.connections if input.plan == "starter"
 
 limits.connections := to_number(input.plan) if input.overrides.devices == 1
+
+limits.topic_levels := min({3, input.limits.topic_levels}) if input.plan == "starter"
 `
 
 // TestInstallation_Quota: what the installation's policy says of a quota is enforced at the
@@ -43,7 +45,21 @@ func TestInstallation_Quota(t *testing.T) {
 	paying.quota(`{"connections":1000,"devices":1,` + rates + `}`) // fails
 	paying.mayHave(2)
 	paying.quota(`{"connections":1,` + rates + `}`)
-	write(strings.ReplaceAll(house, "2 *", "3 *"))
+	live := paying.device()
+	if r := live.acked("a/b/c"); r.Failed() {
+		t.Errorf("three levels: %v", r)
+	}
+	if r := live.acked("a/b/c/d"); r != mqtt.TopicNameInvalid {
+		t.Errorf("four levels: %v", r)
+	}
+	write(strings.NewReplacer("2 *", "3 *", "{3,", "{2,").Replace(house))
+	paying.within(func() string {
+		if r := live.acked("a/b/c"); r != mqtt.TopicNameInvalid {
+			return fmt.Sprintf("a live client is held to the former limit: %v", r)
+		}
+		return ""
+	})
+	_ = live.c.Close()
 	paying.mayHave(3)
 	free.mayHave(1)
 }
