@@ -33,6 +33,8 @@ type options struct {
 	// of its roots, and resolver the DNS server that is asked; empty is none, or the system's.
 	acme, acmeCA, resolver string
 	settle                 time.Duration // domains.Config's; 0 is its default
+	// policies is the folder of the installation's own policy; empty is none.
+	policies string
 
 	json      bool
 	noRestart bool
