@@ -53,6 +53,7 @@ var auditTable = map[string]auditRow{
 	"replace-settings":           {`{"queue_type":"lifo"}`, "settings", "-", `"lifo"`},
 	"replace-client-cas":         {`{}`, "client CAs", "-", "-"},
 	"put-policy":                 {`{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`, "policy", `"revision":1`, `"revision":3`},
+	"import-policy":              {`{"format":"vmq_acl","text":"topic a"}`, "policy", `"revision":1`, `"revision":3`},
 	"delete-policy":              {"", "policy", `"revision":1`, `"newest":2`},
 	"rollback-policy":            {`{"revision":2}`, "policy", `"revision":1`, `"revision":2`},
 	"delete-policy-shadow":       {"", "policy", `"shadow":2`, `"revision":1`},

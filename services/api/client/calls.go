@@ -172,6 +172,11 @@ func (c *Client) DeleteCredential(ctx context.Context, tenant, username string, 
 	return c.call(ctx, "delete-credential", []string{"tenant", tenant, "username", username}, nil, nil, o)
 }
 
+// Sources says what became of the files that credentials and the policy come from.
+func (c *Client) Sources(ctx context.Context, tenant string) (*SourceList, error) {
+	return ask[SourceList](ctx, c, "list-sources", []string{"tenant", tenant}, nil, nil)
+}
+
 // ImportCredentials makes many credentials; ask Operation how far it is.
 func (c *Client) ImportCredentials(ctx context.Context, tenant string, in Import, o ...Option) (*Operation, error) {
 	return ask[Operation](ctx, c, "import-credentials", []string{"tenant", tenant}, in, o)

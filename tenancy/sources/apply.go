@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/files"
+	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// writers is how many credentials of a file are looked at, or written, at once.
+const writers = 16
+
+// apply has the tenant be as the file says, notes in o what came of it, and returns that in words.
+func (s *Service) apply(ctx context.Context, f *file, text string, o *store.Source) (string, error) {
+	t, err := s.cfg.Store.Tenant(ctx, f.tenant)
+	if err != nil {
+		return "", err
+	}
+	if f.kind == tenancy.SourceACL {
+		return s.applyACL(ctx, t, text, o)
+	}
+	users, err := files.ParsePasswd(text)
+	if err != nil {
+		return "", err
+	}
+	want := make(map[string]string, len(users))
+	for _, u := range users {
+		want[u.Name] = u.Hash
+	}
+	told, err := s.applyPasswd(ctx, t, want, f.lines, o)
+	if err == nil {
+		f.lines = want
+	}
+	return told, err
+}
+
+// plan is what a vmq_passwd file changes.
+type plan struct{ remove, change, add []string }
+
+func (p *plan) String() string {
+	return fmt.Sprintf("%d users added, %d changed, %d removed", len(p.add), len(p.change), len(p.remove))
+}
+
+// applyPasswd has the credentials that come from the file be the wanted ones, hashes by user. last
+// are those that this process has applied last, or nil.
+func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, want, last map[string]string, o *store.Source) (string, error) {
+	has, err := s.cfg.Store.CredentialsOf(ctx, t.ID, tenancy.SourcePasswd)
+	if err != nil {
+		return "", err
+	}
+	if err := s.fits(ctx, t, len(want)-len(has)); err != nil {
+		return "", err
+	}
+	p, err := compare(ctx, has, want, last)
+	if err != nil {
+		return "", err
+	}
+	o.Users, o.Skipped = len(want), 0
+	err = s.audited(ctx, t, "vmq_passwd file: "+p.String(), func() error {
+		// Who is gone first: that takes no time.
+		for _, name := range p.remove {
+			if err := s.cfg.Store.DeleteCredential(ctx, t.ID, name, 0); err != nil && !errs.Is(err, errs.NotFound) {
+				return err
+			}
+		}
+		if err := each(ctx, p.change, func(ctx context.Context, name string) error {
+			hash, err := s.hash(ctx, want[name])
+			if err == nil {
+				_, err = s.cfg.Store.SetPassword(ctx, t.ID, name, hash)
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		taken := make(chan string, len(p.add))
+		if err := each(ctx, p.add, func(ctx context.Context, name string) error {
+			hash, err := s.hash(ctx, want[name])
+			if err == nil {
+				err = s.cfg.Store.ImportCredential(ctx, t.ID, tenancy.Credential{Username: name, Hash: hash, Source: tenancy.SourcePasswd})
+			}
+			if errs.CodeOf(err) == "username_taken" {
+				taken <- name
+				return nil
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+		o.Skipped = len(taken)
+		return nil
+	})
+	told := p.String()
+	if o.Skipped > 0 {
+		told += fmt.Sprintf("; %d of them have a credential that the API made, which stays as it is", o.Skipped)
+	}
+	return told, err
+}
+
+// fits holds more credentials to the quota; of those to be added some may be the API's, which
+// are counted twice then.
+func (s *Service) fits(ctx context.Context, t *tenancy.TenantRecord, more int) error {
+	if more <= 0 {
+		return nil
+	}
+	return s.cfg.Store.CheckImport(ctx, t, more)
+}
+
+// compare says what is to be done so that what is there is what is wanted.
+func compare(ctx context.Context, has map[string]tenancy.Credential, want, last map[string]string) (*plan, error) {
+	p := &plan{}
+	for name := range has {
+		if _, ok := want[name]; !ok {
+			p.remove = append(p.remove, name)
+		}
+	}
+	var both []string
+	for name, hash := range want {
+		switch _, ok := has[name]; {
+		case !ok:
+			p.add = append(p.add, name)
+		case last[name] != hash:
+			both = append(both, name)
+		}
+	}
+	changed := make(chan string, len(both))
+	err := each(ctx, both, func(_ context.Context, name string) error {
+		is := has[name].Hash == want[name]
+		var err error
+		if password.IsVerneMQ(want[name]) {
+			is, err = password.IsWrapOf(has[name].Hash, want[name])
+		}
+		if !is {
+			changed <- name
+		}
+		return err
+	})
+	close(changed)
+	for name := range changed {
+		p.change = append(p.change, name)
+	}
+	return p, err
+}
+
+// each does something for all names, some at once, until one fails.
+func each(ctx context.Context, names []string, do func(context.Context, string) error) error {
+	g, all := errgroup.WithContext(ctx)
+	g.SetLimit(writers)
+	for _, name := range names {
+		if all.Err() != nil {
+			break
+		}
+		g.Go(func() error { return do(all, name) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// hash is a hash of the file as it is stored.
+func (s *Service) hash(ctx context.Context, hash string) (string, error) {
+	if !password.IsVerneMQ(hash) {
+		return hash, nil
+	}
+	return password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, inner) })
+}
+
+// applyACL makes the live revision of the policy what the file says.
+func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, text string, o *store.Source) (string, error) {
+	acl, err := files.PolicyOfACL(text, t.ID)
+	if err != nil {
+		return "", err
+	}
+	source := policy.Source{"policy.rego": acl.Rego}
+	if live := t.Policy.Live(); live != 0 {
+		p, err := s.cfg.Store.Policy(ctx, t.ID, live)
+		if err != nil {
+			return "", err
+		}
+		if maps.Equal(p.Files, source) {
+			o.Revision = live
+			return fmt.Sprintf("revision %d of the policy is what it says", live), nil
+		}
+	}
+	program, sets, err := s.cfg.Policies.Compile(ctx, t, source)
+	if err != nil {
+		return "", err
+	}
+	err = s.audited(ctx, t, "policy, of the vmq_acl file", func() error {
+		made, err := s.cfg.Store.AddPolicy(ctx, t, store.Policy{Files: source, Description: "vmq_acl file", Connect: program.Connect, CreatedBy: "file"}, sets)
+		if err != nil {
+			return err
+		}
+		o.Revision = made.Revision
+		_, now, err := s.cfg.Store.ChangeTenant(ctx, t.ID, 0, store.LivePolicy(made, ""))
+		if err != nil {
+			return err
+		}
+		if err := s.cfg.Store.PrunePolicies(ctx, now); err != nil {
+			s.cfg.Log.Warn("old revisions of a policy were not removed", "tenant", t.ID, "error", err)
+		}
+		return nil
+	})
+	told := fmt.Sprintf("revision %d of the policy is live", o.Revision)
+	for _, n := range acl.Notes {
+		told += "; " + n.String()
+	}
+	return told, err
+}
+
+// audited makes a change, and has it in the audit log of the tenant's organization.
+func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, target string, do func() error) error {
+	if t.Organization == "" || s.cfg.Audit == nil {
+		return do()
+	}
+	p, err := s.cfg.Audit.Begin(ctx, audit.Change{
+		Organization: t.Organization, Actor: audit.Actor{Kind: audit.ActorOperator}, Method: "FILE", Operation: "apply-source", Tenant: t.ID, Target: target,
+	})
+	if err != nil {
+		return err
+	}
+	end := context.WithoutCancel(ctx)
+	if err := do(); err != nil {
+		if lost := p.Lost(end); lost != nil {
+			s.cfg.Log.Warn("a change is in the audit log later", "tenant", t.ID, "error", lost)
+		}
+		return err
+	}
+	return p.Done(end, nil)
+}
