@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -132,7 +133,10 @@ func (d *desk) figures() operate.Node {
 func (r *region) figures(n *operate.Node) {
 	n.MatchesRemote = r.mesh.Stats().Enqueued.Load()
 	snapshot := r.members.Snapshot()
-	n.BusUp = snapshot.BusUp
+	n.BusUp, n.BusAge = snapshot.BusUp, -1
+	if age, ok := r.table.age(); ok {
+		n.BusAge = math.Round(max(0, age.Seconds())*10) / 10
+	}
 	for _, m := range snapshot.Members {
 		if m.Name == r.name {
 			n.Draining, n.Stopping = m.Draining, m.Stopping
