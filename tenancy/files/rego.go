@@ -42,7 +42,7 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 	}
 	p := &ACLPolicy{}
 	var b strings.Builder
-	b.WriteString("package mqtt\n\n# Made of a vmq_acl file: the number is that of its line. What nothing grants is denied.\n")
+	b.WriteString("package mqtt\n\n# Made of a vmq_acl file: the number is that of its line. What nothing grants is denied.\n\n")
 	known := map[string]bool{}
 	wrong := &policy.FaultsError{}
 	for i := range rules {
@@ -63,10 +63,10 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 			continue
 		}
 		known[string(value)] = true
-		fmt.Fprintf(&b, "\ngrants contains %s # %d\n", value, r.Line)
+		fmt.Fprintf(&b, "grants contains %s # %d\n", value, r.Line)
 	}
 	if len(known) == 0 {
-		b.WriteString("\ngrants := []\n")
+		b.WriteString("grants := []\n")
 	}
 	if n := len(wrong.Faults); n > 0 {
 		wrong.Faults = wrong.Faults[:min(n, problemsMost)]

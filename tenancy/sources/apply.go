@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -17,6 +18,9 @@ import (
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
 )
+
+// notesMost is how many notes on lines of a file an event has.
+const notesMost = 5
 
 // writers is how many credentials of a file are looked at, or written, at once.
 const writers = 16
@@ -212,11 +216,15 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, text st
 		}
 		return nil
 	})
-	told := fmt.Sprintf("revision %d of the policy is live", o.Revision)
-	for _, n := range acl.Notes {
-		told += "; " + n.String()
+	told := []string{fmt.Sprintf("revision %d of the policy is live", o.Revision)}
+	for i, n := range acl.Notes {
+		if i == notesMost {
+			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", len(acl.Notes)-i))
+			break
+		}
+		told = append(told, n.String())
 	}
-	return told, err
+	return strings.Join(told, "; "), err
 }
 
 // audited makes a change, and has it in the audit log of the tenant's organization.
