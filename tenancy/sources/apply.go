@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/level"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/files"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/store"
@@ -30,6 +33,9 @@ func (s *Service) apply(ctx context.Context, f *file, text string, o *store.Sour
 	t, err := s.cfg.Store.Tenant(ctx, f.tenant)
 	if err != nil {
 		return "", err
+	}
+	if t.State == tenancy.StateDeleted {
+		return "", errs.Coded(errs.NotFound, "tenant_not_found", "the tenant %q is deleted", t.ID)
 	}
 	if f.kind == tenancy.SourceACL {
 		return s.applyACL(ctx, t, text, o)
@@ -104,6 +110,9 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, want
 		o.Skipped = len(taken)
 		return nil
 	})
+	if err == nil {
+		s.uses(ctx, t, int64(len(p.add)-o.Skipped))
+	}
 	told := p.String()
 	if o.Skipped > 0 {
 		told += fmt.Sprintf("; %d of them have a credential that the API made, which stays as it is", o.Skipped)
@@ -118,6 +127,22 @@ func (s *Service) fits(ctx context.Context, t *tenancy.TenantRecord, more int) e
 		return nil
 	}
 	return s.cfg.Store.CheckImport(ctx, t, more)
+}
+
+// uses has the history say so if the tenant has come to a level of the quota credentials with what
+// was made.
+func (s *Service) uses(ctx context.Context, t *tenancy.TenantRecord, made int64) {
+	limits, err := t.Limits()
+	if err != nil || made <= 0 || limits.Credentials < 1 {
+		return
+	}
+	now, err := s.cfg.Store.CountCredentials(ctx, t.ID)
+	if err != nil {
+		return // the API tells, when it makes the next one
+	}
+	if at := level.Crossed(now-made, now, limits.Credentials); at != level.Below {
+		s.cfg.Happened(t.ID, events.OfQuota(time.Now(), "credentials", at, float64(now)/float64(limits.Credentials)))
+	}
 }
 
 // compare says what is to be done so that what is there is what is wanted.

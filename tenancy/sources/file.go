@@ -176,10 +176,10 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	}
 	f.problem = err.Error()
 	s.cfg.Log.Warn("a file of a tenant cannot be applied: what the last good one has made holds", "tenant", f.tenant, "file", f.path, "error", err)
-	s.cfg.Happened(f.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceFailed, Reason: f.kind, Why: f.problem})
-	if _, err := s.cfg.Store.Tenant(ctx, f.tenant); err != nil {
-		return // of a tenant that is not there, nothing is kept
+	if _, err := s.cfg.Store.Tenant(ctx, f.tenant); errs.Is(err, errs.NotFound) {
+		return // what is not there has no history
 	}
+	s.cfg.Happened(f.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceFailed, Reason: f.kind, Why: f.problem})
 	var o *store.Source
 	if o, err = s.cfg.Store.Source(ctx, f.tenant, f.kind); err == nil {
 		o.Problem, o.ProblemAt = f.problem, time.Now().UTC()

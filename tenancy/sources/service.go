@@ -36,6 +36,9 @@ const (
 	// DefaultEvery is how often files are looked at. What has changed is read at the
 	// second look at which it is the same.
 	DefaultEvery = 400 * time.Millisecond
+	// restFor is how many times as long as a look the pause after it is at least: with
+	// thousands of folders, or on a slow file system, it is looked less often.
+	restFor = 20
 	// againAfter is when a file is tried again that could not be applied, soonAfter where
 	// the bus was away.
 	againAfter = time.Minute
@@ -137,10 +140,11 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	tick := time.NewTicker(s.cfg.Every)
-	defer tick.Stop()
 	for {
-		for _, f := range s.look() {
+		begun := time.Now()
+		due := s.look()
+		next := time.NewTimer(max(s.cfg.Every, restFor*time.Since(begun)))
+		for _, f := range due {
 			select {
 			case s.slots <- struct{}{}:
 			default:
@@ -153,8 +157,9 @@ func (s *Service) Run(ctx context.Context) error {
 			})
 		}
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
+			next.Stop()
 			return nil
 		}
 	}

@@ -271,6 +271,34 @@ func TestService_Fails(t *testing.T) {
 	}
 	w.file("vmq.passwd", good+line("b", "word-b", "s2"))
 	fails("credentials")
+	_, _, err := w.store.ChangeTenant(t.Context(), "acme", 0, func(r *tenancy.TenantRecord) error {
+		r.Overrides = map[string]int64{"credentials": 3}
+		return nil
+	})
+	w.must(err)
+	w.file("vmq.passwd", "# again\n"+good+line("b", "word-b", "s2"))
+	if e := w.event(events.QuotaReached, 1); e.Reason != "credentials" {
+		t.Errorf("told %+v", e)
+	}
+	// A folder of nobody's is told in the log alone.
+	w.must(os.Mkdir(filepath.Join(w.dir, "nobody"), 0o700))
+	w.must(os.WriteFile(filepath.Join(w.dir, "nobody", "vmq.acl"), []byte("topic a\n"), 0o600))
+	failed := func() (n float64) {
+		families, err := reg.Gather()
+		w.must(err)
+		for _, f := range families {
+			for _, m := range f.Metric {
+				if f.GetName() == "manor_source_changes_total" && m.Label[0].GetValue() == tenancy.SourceACL && m.Label[1].GetValue() == "failed" {
+					n = m.Counter.GetValue()
+				}
+			}
+		}
+		return n
+	}
+	w.until("a failure to be counted", func() bool { return failed() > 0 })
+	if o, err := w.store.Sources(t.Context(), "nobody"); err != nil || len(o) > 0 {
+		t.Errorf("of a tenant that is not there %v is kept, %v", o, err)
+	}
 	families, err := reg.Gather()
 	w.must(err)
 	for _, f := range families {
