@@ -254,6 +254,7 @@ var accessTable = map[string]accessRow{
 	"replace-quota-overrides":    {"oab", `{}`},
 	"get-usage":                  {"oadbv", ""},
 	"list-sources":               {"oadv", ""},
+	"replace-passwd-source":      {"oad", `{"text":"# nobody"}`},
 	"list-credentials":           {"oadv", ""},
 	"create-credential":          {"oad", `{"username":"new"}`},
 	"replace-credential-session": {"oad", `{}`},

@@ -120,8 +120,7 @@ func (s *Server) credentialRoutes() {
 	describeDryRun(s, &op, CreatedCredential{})
 	register(s, op, s.createCredential)
 	register(s, operation("list-credentials", http.MethodGet, base, "Credentials", "List credentials in order of their usernames"), s.listCredentials)
-	register(s, operation("list-sources", http.MethodGet, "/v1/tenants/{tenant}/sources", "Credentials",
-		"See what became of the operator's files that the tenant's credentials and policy come from"), s.listSources)
+	s.sourceRoutes()
 	register(s, operation("replace-credential-session", http.MethodPut, base+"/{username}/session", "Credentials",
 		"Replace what holds for a credential's sessions over the tenant's; live sessions hear of it within 2 s"), s.replaceSession)
 	register(s, operation("delete-credential", http.MethodDelete, base+"/{username}", "Credentials",

@@ -57,6 +57,7 @@ var permissions = map[string]string{
 	"replace-quota-overrides": tenancy.MayWriteQuotas,
 	"get-usage":               tenancy.MayReadUsage,
 
+	"replace-passwd-source":      tenancy.MayWriteCredentials,
 	"list-sources":               tenancy.MayReadCredentials,
 	"list-credentials":           tenancy.MayReadCredentials,
 	"create-credential":          tenancy.MayWriteCredentials,

@@ -29,18 +29,18 @@ const notesMost = 5
 const writers = 16
 
 // apply has the tenant be as the file says, notes in o what came of it, and returns that in words.
-func (s *Service) apply(ctx context.Context, f *file, text string, o *store.Source) (string, error) {
-	t, err := s.cfg.Store.Tenant(ctx, f.tenant)
+func (s *Service) apply(ctx context.Context, c *change, o *store.Source) (string, error) {
+	t, err := s.cfg.Store.Tenant(ctx, c.tenant)
 	if err != nil {
 		return "", err
 	}
 	if t.State == tenancy.StateDeleted {
 		return "", errs.Coded(errs.NotFound, "tenant_not_found", "the tenant %q is deleted", t.ID)
 	}
-	if f.kind == tenancy.SourceACL {
-		return s.applyACL(ctx, t, text, o)
+	if c.kind == tenancy.SourceACL {
+		return s.applyACL(ctx, t, c, o)
 	}
-	users, err := files.ParsePasswd(text)
+	users, err := files.ParsePasswd(c.text)
 	if err != nil {
 		return "", err
 	}
@@ -48,9 +48,9 @@ func (s *Service) apply(ctx context.Context, f *file, text string, o *store.Sour
 	for _, u := range users {
 		want[u.Name] = u.Hash
 	}
-	told, err := s.applyPasswd(ctx, t, want, f.lines, o)
+	told, err := s.applyPasswd(ctx, t, c, want, o)
 	if err == nil {
-		f.lines = want
+		c.lines = want
 	}
 	return told, err
 }
@@ -62,9 +62,8 @@ func (p *plan) String() string {
 	return fmt.Sprintf("%d users added, %d changed, %d removed", len(p.add), len(p.change), len(p.remove))
 }
 
-// applyPasswd has the credentials that come from the file be the wanted ones, hashes by user. last
-// are those that this process has applied last, or nil.
-func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, want, last map[string]string, o *store.Source) (string, error) {
+// applyPasswd has the credentials that come from the file be the wanted ones, hashes by user.
+func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *change, want map[string]string, o *store.Source) (string, error) {
 	has, err := s.cfg.Store.CredentialsOf(ctx, t.ID, tenancy.SourcePasswd)
 	if err != nil {
 		return "", err
@@ -72,12 +71,12 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, want
 	if err := s.fits(ctx, t, len(want)-len(has)); err != nil {
 		return "", err
 	}
-	p, err := compare(ctx, has, want, last)
+	p, err := compare(ctx, has, want, c.lines)
 	if err != nil {
 		return "", err
 	}
 	o.Users, o.Skipped = len(want), 0
-	err = s.audited(ctx, t, "vmq_passwd file: "+p.String(), func() error {
+	err = s.audited(ctx, t, c, "vmq_passwd file: "+p.String(), func() error {
 		// Who is gone first: that takes no time.
 		for _, name := range p.remove {
 			if err := s.cfg.Store.DeleteCredential(ctx, t.ID, name, 0); err != nil && !errs.Is(err, errs.NotFound) {
@@ -206,8 +205,8 @@ func (s *Service) hash(ctx context.Context, hash string) (string, error) {
 }
 
 // applyACL makes the live revision of the policy what the file says.
-func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, text string, o *store.Source) (string, error) {
-	acl, err := files.PolicyOfACL(text, t.ID)
+func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *change, o *store.Source) (string, error) {
+	acl, err := files.PolicyOfACL(c.text, t.ID)
 	if err != nil {
 		return "", err
 	}
@@ -226,7 +225,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, text st
 	if err != nil {
 		return "", err
 	}
-	err = s.audited(ctx, t, "policy, of the vmq_acl file", func() error {
+	err = s.audited(ctx, t, c, "policy, of the vmq_acl file", func() error {
 		made, err := s.cfg.Store.AddPolicy(ctx, t, store.Policy{Files: source, Description: "vmq_acl file", Connect: program.Connect, CreatedBy: "file"}, sets)
 		if err != nil {
 			return err
@@ -252,9 +251,9 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, text st
 	return strings.Join(told, "; "), err
 }
 
-// audited makes a change, and has it in the audit log of the tenant's organization.
-func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, target string, do func() error) error {
-	if t.Organization == "" || s.cfg.Audit == nil {
+// audited makes a change, and has it in the audit log of the tenant's organization where that is wanted.
+func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, c *change, target string, do func() error) error {
+	if t.Organization == "" || !c.audit {
 		return do()
 	}
 	p, err := s.cfg.Audit.Begin(ctx, audit.Change{

@@ -114,53 +114,79 @@ func (s *Service) see(ctx context.Context, f *file) {
 	f.failing.Store(false)
 }
 
+// change is a file as it is to be applied.
+type change struct {
+	tenant, kind, text string
+	// lines are the users, with their hashes, that this process has applied last, and when it is
+	// applied those of the text.
+	lines map[string]string
+	// audit has it in the audit log, as the operator's.
+	audit bool
+}
+
+func (c *change) lock() string { return c.tenant + " " + c.kind }
+
+func (s *Service) unlock(ctx context.Context, c *change) {
+	if err := s.leases.Unlock(context.WithoutCancel(ctx), c.lock()); err != nil {
+		s.cfg.Log.Warn("the lock of a file stays until its life is over", "tenant", c.tenant, "kind", c.kind, "error", err)
+	}
+}
+
 // locked applies a file unless another process is at it, or was.
 func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, err error) {
-	lock := f.tenant + " " + f.kind
-	if ok, err = s.leases.TryLock(ctx, lock); err != nil || !ok {
+	c := &change{tenant: f.tenant, kind: f.kind, text: text, lines: f.lines, audit: true}
+	if ok, err = s.leases.TryLock(ctx, c.lock()); err != nil || !ok {
 		return false, err
 	}
-	defer func() {
-		if err := s.leases.Unlock(context.WithoutCancel(ctx), lock); err != nil {
-			s.cfg.Log.Warn("the lock of a file stays until its life is over", "file", f.path, "error", err)
-		}
-	}()
-	o, err := s.cfg.Store.Source(ctx, f.tenant, f.kind)
+	defer s.unlock(ctx, c)
+	_, told, err := s.settle(ctx, c)
 	if err != nil {
 		return true, err
 	}
-	sum := sha256.Sum256([]byte(text))
+	f.lines = c.lines
+	if told != "" {
+		s.cfg.Log.Info("a file of a tenant was applied", "tenant", f.tenant, "file", f.path, "what", told)
+	}
+	return true, nil
+}
+
+// settle applies a change unless it was applied last, and returns what is kept of it, and what was
+// done in words; "" is nothing. Its caller has the lock.
+func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told string, err error) {
+	if o, err = s.cfg.Store.Source(ctx, c.tenant, c.kind); err != nil {
+		return nil, "", err
+	}
+	sum := sha256.Sum256([]byte(c.text))
 	digest := hex.EncodeToString(sum[:])
 	done := false
 	if o.Mark != "" {
-		if done, err = s.cfg.Hasher.Verify(ctx, "source "+lock+" "+o.Mark, 0, o.Mark, []byte(digest)); err != nil {
-			return true, err
+		// The name has the hash: the answer is remembered by it.
+		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+o.Mark, 0, o.Mark, []byte(digest)); err != nil {
+			return nil, "", err
 		}
 	}
 	if done && o.Problem == "" {
-		return true, nil
+		return o, "", nil
 	}
 	now := *o
-	told := ""
 	if !done {
-		if told, err = s.apply(ctx, f, text, &now); err != nil {
-			return true, err
+		if told, err = s.apply(ctx, c, &now); err != nil {
+			return nil, "", err
 		}
 		if now.Mark, err = s.cfg.Hasher.Hash(ctx, digest); err != nil {
-			return true, err
+			return nil, "", err
 		}
 		now.AppliedAt = time.Now().UTC()
 	}
 	now.Problem, now.ProblemAt = "", time.Time{}
 	if err := s.cfg.Store.PutSource(ctx, &now); err != nil {
-		return true, err
+		return nil, "", err
 	}
 	if !done {
-		s.changes.WithLabelValues(f.kind, "applied").Inc()
-		s.cfg.Log.Info("a file of a tenant was applied", "tenant", f.tenant, "file", f.path, "what", told)
-		s.cfg.Happened(f.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceApplied, Reason: f.kind, Why: told})
+		s.changes.WithLabelValues(c.kind, "applied").Inc()
+		s.cfg.Happened(c.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceApplied, Reason: c.kind, Why: told})
 	}
-	return true, nil
+	return &now, told, nil
 }
 
 // fail says that a file could not be applied, once for each reason, and when it is tried again.

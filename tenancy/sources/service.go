@@ -60,7 +60,7 @@ var kinds = []struct {
 
 // Config says what a Service stands on.
 type Config struct {
-	// Dir has a folder for each tenant, called as it; empty is no sources.
+	// Dir has a folder for each tenant, called as it; with an empty one there is Put alone.
 	Dir      string
 	Store    *store.Store
 	Policies *decide.Service
@@ -118,11 +118,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s.states.WithLabelValues("good")
 	s.states.WithLabelValues("failed")
-	if cfg.Dir == "" {
-		return s, nil
-	}
-	if _, err := os.ReadDir(cfg.Dir); err != nil {
-		return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that tenancyd can read: %w", err)
+	if cfg.Dir != "" {
+		if _, err := os.ReadDir(cfg.Dir); err != nil {
+			return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that tenancyd can read: %w", err)
+		}
 	}
 	locks, err := cfg.Store.Bus().Bucket(ctx, bus.BucketConfig{Name: "source_locks"})
 	if err != nil {

@@ -177,6 +177,12 @@ func (c *Client) Sources(ctx context.Context, tenant string) (*SourceList, error
 	return ask[SourceList](ctx, c, "list-sources", []string{"tenant", tenant}, nil, nil)
 }
 
+// ReplacePasswdSource has the credentials that come from a file be those of the text; ask
+// Operation how far it is.
+func (c *Client) ReplacePasswdSource(ctx context.Context, tenant, text string, o ...Option) (*Operation, error) {
+	return ask[Operation](ctx, c, "replace-passwd-source", []string{"tenant", tenant}, PasswdFile{text}, o)
+}
+
 // ImportCredentials makes many credentials; ask Operation how far it is.
 func (c *Client) ImportCredentials(ctx context.Context, tenant string, in Import, o ...Option) (*Operation, error) {
 	return ask[Operation](ctx, c, "import-credentials", []string{"tenant", tenant}, in, o)

@@ -97,6 +97,7 @@ var bodies = map[string][2]any{
 	"verify-domain":              {nil, Domain{}},
 	"renew-domain":               {nil, Domain{}},
 	"replace-domain-certificate": {Certificate{}, Domain{}},
+	"replace-passwd-source":      {PasswdFile{}, Operation{}},
 	"import-credentials":         {Import{}, Operation{}},
 	"get-operation":              {nil, Operation{}},
 	"list-events":                {nil, Page[Event]{}},

@@ -58,6 +58,7 @@ var operations = map[string]operation{
 	"simulate-policy":         {http.MethodPost, inTenant + "/policies:simulate"},
 	"get-policy-shadow":       {http.MethodGet, inTenant + "/policies:shadow"},
 	"delete-policy-shadow":    {http.MethodDelete, inTenant + "/policies:shadow"},
+	"replace-passwd-source":   {http.MethodPut, inTenant + "/sources/vmq_passwd"},
 	"list-sources":            {http.MethodGet, inTenant + "/sources"},
 	"list-credentials":        {http.MethodGet, inTenant + "/credentials"},
 	"create-credential":       {http.MethodPost, inTenant + "/credentials"},

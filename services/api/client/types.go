@@ -234,6 +234,11 @@ type Credential struct {
 	Session   map[string]any `json:"session,omitempty"`
 }
 
+// PasswdFile is a whole file of vmq_passwd.
+type PasswdFile struct {
+	Text string `json:"text"`
+}
+
 // Source is what became of a file that credentials or the policy come from.
 type Source struct {
 	Kind      string     `json:"kind"` // vmq_passwd or vmq_acl
