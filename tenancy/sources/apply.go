@@ -40,48 +40,63 @@ func (s *Service) apply(ctx context.Context, c *change, o *store.Source) (string
 	if c.kind == tenancy.SourceACL {
 		return s.applyACL(ctx, t, c, o)
 	}
-	users, err := files.ParsePasswd(c.text)
+	want, err := parse(c.text)
 	if err != nil {
 		return "", err
 	}
-	want := make(map[string]string, len(users))
+	return s.applyPasswd(ctx, t, c, want, o)
+}
+
+// parse returns the hashes of a vmq_passwd file by user. The error is that of files.ParsePasswd.
+func parse(text string) (map[string]string, error) {
+	users, err := files.ParsePasswd(text)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string, len(users))
 	for _, u := range users {
-		want[u.Name] = u.Hash
+		all[u.Name] = u.Hash
 	}
-	told, err := s.applyPasswd(ctx, t, c, want, o)
-	if err == nil {
-		c.lines = want
-	}
-	return told, err
+	return all, nil
 }
 
 // plan is what a vmq_passwd file changes.
-type plan struct{ remove, change, add []string }
+type plan struct {
+	change, add   []string
+	added, remove int
+}
 
 func (p *plan) String() string {
-	return fmt.Sprintf("%d users added, %d changed, %d removed", len(p.add), len(p.change), len(p.remove))
+	return fmt.Sprintf("%d users added, %d changed, %d removed", p.added, len(p.change), p.remove)
 }
 
 // applyPasswd has the credentials that come from the file be the wanted ones, hashes by user.
 func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *change, want map[string]string, o *store.Source) (string, error) {
-	has, err := s.cfg.Store.CredentialsOf(ctx, t.ID, tenancy.SourcePasswd)
+	has, taken, err := s.present(ctx, t, want)
 	if err != nil {
 		return "", err
 	}
-	if err := s.fits(ctx, t, len(want)-len(has)); err != nil {
-		return "", err
-	}
-	p, err := compare(ctx, has, want, c.lines)
-	if err != nil {
-		return "", err
-	}
-	o.Users, o.Skipped = len(want), 0
-	err = s.audited(ctx, t, c, "vmq_passwd file: "+p.String(), func() error {
-		// Who is gone first: that takes no time.
-		for _, name := range p.remove {
+	p := &plan{}
+	last, begun := s.applied(c, o.Mark), *o
+	begun.Mark = ""
+	o.Users, o.Skipped = len(want), len(taken)
+	err = s.audited(ctx, t, c, "vmq_passwd file", p, func() error {
+		// If this process dies, what was applied last is not what is there.
+		if err := s.cfg.Store.PutSource(ctx, &begun); err != nil {
+			return err
+		}
+		// Who is gone first: that needs no hash.
+		for name := range has {
+			if _, ok := want[name]; ok {
+				continue
+			}
 			if err := s.cfg.Store.DeleteCredential(ctx, t.ID, name, 0); err != nil && !errs.Is(err, errs.NotFound) {
 				return err
 			}
+			p.remove++
+		}
+		if err := p.compare(ctx, has, taken, want, last); err != nil {
+			return err
 		}
 		if err := each(ctx, p.change, func(ctx context.Context, name string) error {
 			hash, err := s.hash(ctx, want[name])
@@ -92,40 +107,53 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *c
 		}); err != nil {
 			return err
 		}
-		taken := make(chan string, len(p.add))
+		late := make(chan string, len(p.add)) // made by the API since
 		if err := each(ctx, p.add, func(ctx context.Context, name string) error {
 			hash, err := s.hash(ctx, want[name])
 			if err == nil {
 				err = s.cfg.Store.ImportCredential(ctx, t.ID, tenancy.Credential{Username: name, Hash: hash, Source: tenancy.SourcePasswd})
 			}
 			if errs.CodeOf(err) == "username_taken" {
-				taken <- name
+				late <- name
 				return nil
 			}
 			return err
 		}); err != nil {
 			return err
 		}
-		o.Skipped = len(taken)
+		p.added = len(p.add) - len(late)
+		o.Skipped += len(late)
 		return nil
 	})
 	if err == nil {
-		s.uses(ctx, t, int64(len(p.add)-o.Skipped))
+		s.uses(ctx, t, int64(p.added))
 	}
 	told := p.String()
 	if o.Skipped > 0 {
-		told += fmt.Sprintf("; %d of them have a credential that the API made, which stays as it is", o.Skipped)
+		told += fmt.Sprintf("; %d left as the API has made them", o.Skipped)
 	}
 	return told, err
 }
 
-// fits holds more credentials to the quota; of those to be added some may be the API's, which
-// are counted twice then.
-func (s *Service) fits(ctx context.Context, t *tenancy.TenantRecord, more int) error {
-	if more <= 0 {
-		return nil
+// present returns the credentials that came from the file before, and the wanted ones that the
+// API has made. The error is a tenancy.ExceededError if the tenant may not have the rest, too.
+func (s *Service) present(ctx context.Context, t *tenancy.TenantRecord, want map[string]string) (has map[string]tenancy.Credential, taken map[string]bool, err error) {
+	all, err := s.cfg.Store.AllCredentials(ctx, t.ID)
+	if err != nil {
+		return nil, nil, err
 	}
-	return s.cfg.Store.CheckImport(ctx, t, more)
+	has, taken = map[string]tenancy.Credential{}, map[string]bool{}
+	for name, c := range all {
+		if c.Source == tenancy.SourcePasswd {
+			has[name] = c
+		} else if _, ok := want[name]; ok {
+			taken[name] = true
+		}
+	}
+	if more := len(want) - len(taken) - len(has); more > 0 {
+		err = s.cfg.Store.CheckImport(ctx, t, more)
+	}
+	return has, taken, err
 }
 
 // uses has the history say so if the tenant has come to a level of the quota credentials with what
@@ -144,17 +172,13 @@ func (s *Service) uses(ctx context.Context, t *tenancy.TenantRecord, made int64)
 	}
 }
 
-// compare says what is to be done so that what is there is what is wanted.
-func compare(ctx context.Context, has map[string]tenancy.Credential, want, last map[string]string) (*plan, error) {
-	p := &plan{}
-	for name := range has {
-		if _, ok := want[name]; !ok {
-			p.remove = append(p.remove, name)
-		}
-	}
+// compare finds who is to be added, and changed. last are the lines that were applied last, nil
+// if that is not known.
+func (p *plan) compare(ctx context.Context, has map[string]tenancy.Credential, taken map[string]bool, want, last map[string]string) error {
 	var both []string
 	for name, hash := range want {
 		switch _, ok := has[name]; {
+		case taken[name]:
 		case !ok:
 			p.add = append(p.add, name)
 		case last[name] != hash:
@@ -177,7 +201,7 @@ func compare(ctx context.Context, has map[string]tenancy.Credential, want, last 
 	for name := range changed {
 		p.change = append(p.change, name)
 	}
-	return p, err
+	return err
 }
 
 // each does something for all names, some at once, until one fails.
@@ -204,6 +228,13 @@ func (s *Service) hash(ctx context.Context, hash string) (string, error) {
 	return password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, inner) })
 }
 
+// revision says which one is live.
+type revision struct{ *store.Source }
+
+func (r revision) String() string {
+	return fmt.Sprintf("revision %d of the policy is live", r.Revision)
+}
+
 // applyACL makes the live revision of the policy what the file says.
 func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *change, o *store.Source) (string, error) {
 	acl, err := files.PolicyOfACL(c.text, t.ID)
@@ -225,7 +256,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 	if err != nil {
 		return "", err
 	}
-	err = s.audited(ctx, t, c, "policy, of the vmq_acl file", func() error {
+	err = s.audited(ctx, t, c, "policy, of the vmq_acl file", revision{o}, func() error {
 		made, err := s.cfg.Store.AddPolicy(ctx, t, store.Policy{Files: source, Description: "vmq_acl file", Connect: program.Connect, CreatedBy: "file"}, sets)
 		if err != nil {
 			return err
@@ -240,7 +271,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 		}
 		return nil
 	})
-	told := []string{fmt.Sprintf("revision %d of the policy is live", o.Revision)}
+	told := []string{revision{o}.String()}
 	for i, n := range acl.Notes {
 		if i == notesMost {
 			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", len(acl.Notes)-i))
@@ -251,8 +282,9 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 	return strings.Join(told, "; "), err
 }
 
-// audited makes a change, and has it in the audit log of the tenant's organization where that is wanted.
-func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, c *change, target string, do func() error) error {
+// audited makes a change, and has it in the audit log of the tenant's organization where that is
+// wanted, with what says what was made.
+func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, c *change, target string, what fmt.Stringer, do func() error) error {
 	if t.Organization == "" || !c.audit {
 		return do()
 	}
@@ -269,5 +301,5 @@ func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, c *chang
 		}
 		return err
 	}
-	return p.Done(end, nil)
+	return p.Done(end, map[string]string{"what": what.String()})
 }

@@ -30,8 +30,6 @@ type file struct {
 	applied fs.FileInfo // what seen was when nothing was left to do
 	again   time.Time   // when a failure is tried again
 	problem string      // that was told last
-	// lines are the users that this process has applied last, with their hashes.
-	lines map[string]string
 }
 
 // due notes how the file looks, and reports whether something is to be done.
@@ -117,9 +115,6 @@ func (s *Service) see(ctx context.Context, f *file) {
 // change is a file as it is to be applied.
 type change struct {
 	tenant, kind, text string
-	// lines are the users, with their hashes, that this process has applied last, and when it is
-	// applied those of the text.
-	lines map[string]string
 	// audit has it in the audit log, as the operator's.
 	audit bool
 }
@@ -134,7 +129,7 @@ func (s *Service) unlock(ctx context.Context, c *change) {
 
 // locked applies a file unless another process is at it, or was.
 func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, err error) {
-	c := &change{tenant: f.tenant, kind: f.kind, text: text, lines: f.lines, audit: true}
+	c := &change{tenant: f.tenant, kind: f.kind, text: text, audit: true}
 	if ok, err = s.leases.TryLock(ctx, c.lock()); err != nil || !ok {
 		return false, err
 	}
@@ -143,7 +138,6 @@ func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, er
 	if err != nil {
 		return true, err
 	}
-	f.lines = c.lines
 	if told != "" {
 		s.cfg.Log.Info("a file of a tenant was applied", "tenant", f.tenant, "file", f.path, "what", told)
 	}
@@ -165,8 +159,11 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 			return nil, "", err
 		}
 	}
-	if done && o.Problem == "" {
-		return o, "", nil
+	if done {
+		s.remember(c, o.Mark)
+		if o.Problem == "" {
+			return o, "", nil
+		}
 	}
 	now := *o
 	if !done {
@@ -183,6 +180,7 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 		return nil, "", err
 	}
 	if !done {
+		s.remember(c, now.Mark)
 		s.changes.WithLabelValues(c.kind, "applied").Inc()
 		s.cfg.Happened(c.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceApplied, Reason: c.kind, Why: told})
 	}

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/manormq/manor/infra/bus"
@@ -93,6 +94,9 @@ type Service struct {
 	states  *prometheus.GaugeVec
 	changes *prometheus.CounterVec
 
+	// lines are what this process knows to have been applied last, by lock.
+	lines *lru.Cache[string, lines]
+
 	known map[string]*file // by path; owned by Run
 	slots chan struct{}
 	many  bool // that there are too many tenants was said; owned by Run
@@ -111,6 +115,10 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	t := Metrics()
 	s := &Service{cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), changes: t[1].CounterVec(cfg.Registerer), known: map[string]*file{}, slots: make(chan struct{}, atOnce)}
+	var err error
+	if s.lines, err = lru.New[string, lines](linesKept); err != nil {
+		return nil, errs.New(errs.Internal, "sources: %w", err)
+	}
 	for _, k := range kinds {
 		for _, result := range []string{"applied", "failed"} {
 			s.changes.WithLabelValues(k.kind, result)

@@ -163,7 +163,7 @@ func TestService_Passwd(t *testing.T) {
 	w := newWorld(t)
 	_, stop := w.process()
 	w.file("vmq.passwd", line("a", "word-a", "s1")+line("b", "word-b", "s2")+line("default", "word-d", "s3"))
-	if e := w.event(events.SourceApplied, 1); e.Reason != tenancy.SourcePasswd || !strings.HasPrefix(e.Why, "3 users added, 0 changed, 0 removed; 1 of them") {
+	if e := w.event(events.SourceApplied, 1); e.Reason != tenancy.SourcePasswd || !strings.HasPrefix(e.Why, "2 users added, 0 changed, 0 removed; 1 left") {
 		t.Errorf("told %+v", e)
 	}
 	if o := w.source(tenancy.SourcePasswd); o.Users != 3 || o.Skipped != 1 || o.Problem != "" || o.AppliedAt.IsZero() {
@@ -182,11 +182,23 @@ func TestService_Passwd(t *testing.T) {
 	if w.knows("b", "word-b") || !w.knows("a", "other-a") || w.generation("a") != 2 || w.generation("c") != 1 {
 		t.Error("the credentials are not those of the file")
 	}
+	// A process that died has changed some: they are looked at, though the line is as it was.
+	_, other, err := password.Generate()
+	w.must(err)
+	_, err = w.store.SetPassword(t.Context(), "acme", "a", other)
+	w.must(err)
+	begun := *w.source(tenancy.SourcePasswd)
+	begun.Mark = ""
+	w.must(w.store.PutSource(t.Context(), &begun))
+	w.file("vmq.passwd", "# once more\n"+line("a", "other-a", "s1")+line("c", "word-c", "s4"))
+	if e := w.event(events.SourceApplied, 4); e.Why != "0 users added, 1 changed, 0 removed" || !w.knows("a", "other-a") {
+		t.Errorf("told %+v", e)
+	}
 	// Another process that comes with the same file, after a change to it: nobody else is touched.
 	stop()
 	w.file("vmq.passwd", line("a", "other-a", "s1")+line("c", "word-c", "s5"))
 	_, stop = w.process()
-	if e := w.event(events.SourceApplied, 4); e.Why != "0 users added, 1 changed, 0 removed" || w.generation("a") != 2 || w.generation("c") != 2 {
+	if e := w.event(events.SourceApplied, 5); e.Why != "0 users added, 1 changed, 0 removed" || w.generation("a") != 4 || w.generation("c") != 2 {
 		t.Errorf("told %+v, generations %d and %d", e, w.generation("a"), w.generation("c"))
 	}
 	stop()

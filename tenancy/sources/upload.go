@@ -6,7 +6,6 @@ import (
 	"context"
 
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/files"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -14,15 +13,12 @@ import (
 // returns how many users it has. The error is that of files.ParsePasswd, or a
 // tenancy.ExceededError.
 func (s *Service) Check(ctx context.Context, t *tenancy.TenantRecord, text string) (users int, err error) {
-	all, err := files.ParsePasswd(text)
+	want, err := parse(text)
 	if err != nil {
 		return 0, err
 	}
-	has, err := s.cfg.Store.CredentialsOf(ctx, t.ID, tenancy.SourcePasswd)
-	if err != nil {
-		return 0, err
-	}
-	return len(all), s.fits(ctx, t, len(all)-len(has))
+	_, _, err = s.present(ctx, t, want)
+	return len(want), err
 }
 
 // Put applies the text of a vmq_passwd file that the tenant itself has sent, as one that has

@@ -73,8 +73,8 @@ func (s *Store) PutSource(ctx context.Context, o *Source) error {
 	return err
 }
 
-// CredentialsOf returns all credentials of a tenant that came from a file, by username.
-func (s *Store) CredentialsOf(ctx context.Context, tenant, source string) (map[string]tenancy.Credential, error) {
+// AllCredentials returns all credentials of a tenant, by username.
+func (s *Store) AllCredentials(ctx context.Context, tenant string) (map[string]tenancy.Credential, error) {
 	all := map[string]tenancy.Credential{}
 	entries, _, err := bus.List(ctx, s.credentials, tenancy.CredentialPrefix(tenant), credentialsMost)
 	if err != nil {
@@ -85,9 +85,7 @@ func (s *Store) CredentialsOf(ctx context.Context, tenant, source string) (map[s
 		if err != nil {
 			return nil, err
 		}
-		if c.Source == source {
-			all[c.Username] = c
-		}
+		all[c.Username] = c
 	}
 	return all, nil
 }
