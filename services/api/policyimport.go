@@ -11,7 +11,7 @@ import (
 // PolicyImport is the body of POST …/policies:import.
 type PolicyImport struct {
 	Format      string `json:"format" enum:"vmq_acl" doc:"What the file is: vmq_acl is that of VerneMQ's plugin."`
-	Text        string `json:"text" doc:"The whole file." maxLength:"1000000" example:"topic read news/#"`
+	Text        string `json:"text" doc:"The whole file." minLength:"1" maxLength:"1000000" example:"topic read news/#"`
 	Description string `json:"description,omitempty" maxLength:"256"`
 	OnRevoke    string `json:"on_revoke,omitempty" enum:"unsubscribe,disconnect" doc:"Left out it stays as it was; at first it is unsubscribe."`
 	Shadow      bool   `json:"shadow,omitempty" doc:"Do not make it live, but look at what it would decide beside the live one: see policies:shadow."`

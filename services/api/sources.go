@@ -32,7 +32,7 @@ type SourceList struct {
 
 // PasswdFile is the body of PUT …/sources/vmq_passwd.
 type PasswdFile struct {
-	Text string `json:"text" doc:"The whole file: lines of USER:HASH, with hashes as in credentials:import, such as $6$… of vmq-passwd." maxLength:"15000000" example:"# nobody"`
+	Text string `json:"text" doc:"The whole file: lines of USER:HASH, with hashes as in credentials:import, such as $6$… of vmq-passwd." minLength:"1" maxLength:"15000000" example:"# nobody"`
 }
 
 type (

@@ -60,6 +60,7 @@ func TestSources(t *testing.T) {
 	if d := v["detail"].(string); !strings.HasPrefix(d, "vmq.passwd:2:1: expected USER:") || strings.Contains(d, "secret") {
 		t.Errorf("the detail is %s", d)
 	}
+	w.want(w.do("PUT", path+"/vmq_passwd", w.owner, `{"text":""}`), 400, "request_invalid") // a line with # is nobody
 	w.want(w.do("PUT", "/v1/tenants/acme/quotas/overrides", w.owner, `{"credentials":3}`), 200, "")
 	w.want(w.do("PUT", path+"/vmq_passwd", w.owner, fmt.Sprintf(`{"text":%q}`, "b:"+second+"\nc:"+second+"\nd:"+second)), 409, "quota_exceeded")
 	if n, err := w.store.CountCredentials(t.Context(), "acme"); n != 3 || err != nil {
