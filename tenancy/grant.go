@@ -21,6 +21,8 @@ type Grant struct {
 	values   []expansion // by the index of the set's placeholder levels
 	// everything says that this is the default, the common case.
 	everything bool
+	// asks says that mqtt.check of the tenant's policy decides beside it.
+	asks bool
 	// within is a second grant that has to allow the same, or nil.
 	within *Grant
 }
@@ -187,6 +189,17 @@ func (g *Grant) coverAll(filter string, c *coverage) {
 
 // Default reports whether it is DefaultGrant's.
 func (g *Grant) Default() bool { return g.everything && g.within == nil }
+
+// Asking is g for a client of a tenant whose policy is dynamic. Each call makes another
+// one.
+func (g *Grant) Asking() *Grant {
+	asking := *g
+	asking.asks = true
+	return &asking
+}
+
+// Asks reports whether mqtt.check is to be asked about what the grant allows.
+func (g *Grant) Asks() bool { return g.asks }
 
 // Class is that of the set; empty for the default.
 func (g *Grant) Class() string {

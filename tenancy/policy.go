@@ -35,6 +35,8 @@ type PolicyRef struct {
 	Shadow uint64 `json:"shadow,omitempty"`
 	// Connect says that the live one has mqtt.connect.
 	Connect bool `json:"connect,omitempty"`
+	// Dynamic says that mqtt.check of the live one is asked about what grants allow.
+	Dynamic bool `json:"dynamic,omitempty"`
 	// Classes are those of the live one.
 	Classes []string `json:"classes,omitempty"`
 	// OnRevoke is OnRevokeUnsubscribe or OnRevokeDisconnect.

@@ -41,7 +41,7 @@ func (s *Server) policyRoutes() {
 
 func revisionBody(t *tenancy.TenantRecord, p *store.Policy) PolicyRevision {
 	r := PolicyRevision{
-		Revision: p.Revision, State: "kept", Description: p.Description, Connect: p.Connect, Classes: p.Classes, Grants: p.Grants,
+		Revision: p.Revision, State: "kept", Description: p.Description, Connect: p.Connect, Dynamic: p.Dynamic, Classes: p.Classes, Grants: p.Grants,
 		CreatedBy: p.CreatedBy, CreatedAt: p.CreatedAt,
 	}
 	if t.Policy != nil {
@@ -103,7 +103,7 @@ func (s *Server) putPolicy(ctx context.Context, in *putPolicyInput) (*policyMade
 	if err != nil {
 		return nil, err
 	}
-	like := store.Policy{Files: in.Body.Files, Description: in.Body.Description, Connect: program.Connect, CreatedBy: maker(ctx)}
+	like := store.Policy{Files: in.Body.Files, Description: in.Body.Description, Connect: program.Connect, Dynamic: program.Dynamic, CreatedBy: maker(ctx)}
 	if in.DryRun {
 		unchanged(ctx)
 		like.Classes = program.Classes

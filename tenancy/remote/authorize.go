@@ -129,7 +129,11 @@ func (d *Directory) Authorize(ctx context.Context, t *tenancy.Tenant, a *tenancy
 	if err != nil {
 		return nil, err
 	}
-	return s.Bind(&a.Client), nil
+	grant := s.Bind(&a.Client)
+	if p.Dynamic {
+		grant = grant.Asking()
+	}
+	return grant, nil
 }
 
 // admit asks mqtt.connect, and returns the client's class.

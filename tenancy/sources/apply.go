@@ -257,7 +257,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 		return "", err
 	}
 	err = s.audited(ctx, t, c, "policy, of the vmq_acl file", revision{o}, func() error {
-		made, err := s.cfg.Store.AddPolicy(ctx, t, store.Policy{Files: source, Description: "vmq_acl file", Connect: program.Connect, CreatedBy: "file"}, sets)
+		made, err := s.cfg.Store.AddPolicy(ctx, t, store.Policy{Files: source, Description: "vmq_acl file", Connect: program.Connect, Dynamic: program.Dynamic, CreatedBy: "file"}, sets)
 		if err != nil {
 			return err
 		}

@@ -203,7 +203,6 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	if _, err := s.cfg.Store.Tenant(ctx, f.tenant); errs.Is(err, errs.NotFound) {
 		return // what is not there has no history
 	}
-	s.cfg.Happened(f.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceFailed, Reason: f.kind, Why: f.problem})
 	var o *store.Source
 	if o, err = s.cfg.Store.Source(ctx, f.tenant, f.kind); err == nil {
 		o.Problem, o.ProblemAt = f.problem, time.Now().UTC()
@@ -212,4 +211,5 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	if err != nil {
 		s.cfg.Log.Warn("the problem of a file is not kept", "tenant", f.tenant, "file", f.path, "error", err)
 	}
+	s.cfg.Happened(f.tenant, events.Event{At: time.Now().UTC(), Kind: events.SourceFailed, Reason: f.kind, Why: f.problem})
 }

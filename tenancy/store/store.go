@@ -49,6 +49,8 @@ type Config struct {
 	Log *slog.Logger
 	// Region is where new tenants live.
 	Region string
+	// Limiter says what limits tenants have; nil leaves them to plans and overrides.
+	Limiter Limiter
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }

@@ -148,13 +148,13 @@ func (c *Client) Tenant(ctx context.Context, tenant string) (*TenantDetail, erro
 }
 
 // Quotas lists the quotas of a tenant.
-func (c *Client) Quotas(ctx context.Context, tenant string) (*Page[Quota], error) {
-	return ask[Page[Quota]](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
+func (c *Client) Quotas(ctx context.Context, tenant string) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
 }
 
 // ReplaceOverrides replaces the limits that differ from the plan's.
-func (c *Client) ReplaceOverrides(ctx context.Context, tenant string, in map[string]int64, o ...Option) (*Page[Quota], error) {
-	return ask[Page[Quota]](ctx, c, "replace-quota-overrides", []string{"tenant", tenant}, in, o)
+func (c *Client) ReplaceOverrides(ctx context.Context, tenant string, in map[string]int64, o ...Option) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "replace-quota-overrides", []string{"tenant", tenant}, in, o)
 }
 
 // Credentials lists credentials.

@@ -47,8 +47,8 @@ var bodies = map[string][2]any{
 	"verify-audit": {nil, AuditCheck{}},
 
 	"get-tenant":                 {nil, TenantDetail{}},
-	"list-quotas":                {nil, Page[Quota]{}},
-	"replace-quota-overrides":    {map[string]int64{}, Page[Quota]{}},
+	"list-quotas":                {nil, QuotaList{}},
+	"replace-quota-overrides":    {map[string]int64{}, QuotaList{}},
 	"list-policies":              {nil, PolicyList{}},
 	"get-policy":                 {nil, PolicyDetail{}},
 	"put-policy":                 {NewPolicy{}, PolicyMade{}},

@@ -14,6 +14,7 @@ type PolicyRevision struct {
 	State       string    `json:"state"` // live, shadow or kept
 	Description string    `json:"description,omitempty"`
 	Connect     bool      `json:"connect"`
+	Dynamic     bool      `json:"dynamic"`
 	Classes     []string  `json:"classes"`
 	Grants      int       `json:"grants"`
 	CreatedBy   string    `json:"created_by,omitempty"`

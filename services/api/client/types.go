@@ -224,6 +224,14 @@ type Quota struct {
 	Source   string `json:"source"`
 }
 
+// QuotaList are the quotas of a tenant.
+type QuotaList struct {
+	Items []Quota `json:"items"`
+	// Held says that the installation's policy could not be followed at the last change:
+	// the limits are those of before.
+	Held bool `json:"held,omitempty"`
+}
+
 // Credential is a credential in a list.
 type Credential struct {
 	ID        string         `json:"id"`

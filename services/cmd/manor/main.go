@@ -69,6 +69,7 @@ func dev() *cobra.Command {
 	f.StringVar(&o.sources, "sources", "", "folder whose TENANT/vmq.passwd and TENANT/vmq.acl say what credentials and policy a tenant has, and are applied when they change; empty is none")
 	f.StringVar(&o.acmeCA, "acme-ca", "", "PEM file with the roots by which that authority's server is known")
 	f.StringVar(&o.resolver, "dns", "", "host:port of the DNS server that is asked whether a domain is a tenant's; empty is the system's")
+	f.StringVar(&o.policies, "policies", "", "folder with the installation's own policy, *.rego with package quota or admission; empty is none")
 	f.BoolVar(&o.json, "json", false, "print one line of JSON, once all listeners accept, and nothing else (as -o json)")
 	f.BoolVar(&o.noRestart, "no-restart", false, "do not start a process again that dies")
 	f.StringVar(&o.logLevel, "log-level", "warn", "debug, info, warn or error; lines go to standard error")

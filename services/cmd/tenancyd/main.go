@@ -58,7 +58,12 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = control.Close() }()
-	records, err := openStore(ctx, store.Config{Bus: control, Log: log, Region: c.Region})
+	reg := telemetry.NewRegistry("tenancy", node.Version())
+	installed, err := decide.OpenInstallation(ctx, decide.InstallationConfig{Dir: c.PolicyDir, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
+	records, err := openStore(ctx, store.Config{Bus: control, Log: log, Region: c.Region, Limiter: installed.Limiter()})
 	if err != nil {
 		return err
 	}
@@ -73,7 +78,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reg := telemetry.NewRegistry("tenancy", node.Version())
 	rules, err := policy.New(ctx)
 	if err != nil {
 		return err
@@ -116,7 +120,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	}
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
-		Events: history, Happened: happened.Add, Used: used,
+		Events: history, Happened: happened.Add, Used: used, Admission: installed,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
@@ -131,5 +135,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
-		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run}, public.Part())
+		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run},
+		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run}, public.Part())
 }
