@@ -152,11 +152,20 @@ type Credential struct {
 	// Generation is 1 at first and grows with each change of the password.
 	Generation int       `json:"generation"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Source is the kind of the file that it came from and goes with, such as
+	// SourcePasswd; empty for one that was made by the API.
+	Source string `json:"source,omitempty"`
 	// Request names the request that made it, if that has an Idempotency-Key.
 	Request string `json:"request,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }
+
+// Kinds of files of other brokers that a tenant's credentials and policy may come from.
+const (
+	SourcePasswd = "vmq_passwd"
+	SourceACL    = "vmq_acl"
+)
 
 // SCRAM is a password as SCRAM-SHA-256 keeps it (RFC 5802 §3, RFC 7677): who has
 // it can check the password, and no more. It is a plain value.

@@ -33,6 +33,7 @@ import (
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/quota/usage"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -88,6 +89,8 @@ type Config struct {
 	Used Used
 	// Policies follows the tenants' own policies.
 	Policies *decide.Service
+	// Sources applies whole files of credentials; nil takes none.
+	Sources *sources.Service
 	// Admission is asked about each change; nil lets all through.
 	Admission Admission
 	// Domains follows custom domains.

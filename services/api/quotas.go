@@ -143,7 +143,7 @@ While the policy fails for a tenant (` + "`held`" + ` in the answer) that tenant
 
 ` + "`GET /v1/tenants/{tenant}/quotas`, `manor quota list TENANT`" + `: of each quota the limit, the usage (of a rate, in a second lately, of all gateways), the headroom that is left, and where the limit comes from.
 Usage is null where it is not counted, or not all gateways have said it in half a second. When 80% of a quota is used, and when it is used up, the tenant's history has an event, ` + "`quota_80` or `quota_100`" + `
-([events.md](events.md)): of the six quotas that gateways share and of ` + "`persistent_sessions`, `subscriptions`, `retained_messages`, `retained_bytes` and `storage_bytes`" + ` once when it begins, again after it was below 70% or 85%, and not within five minutes;
-of ` + "`credentials`, `devices` and `client_cas`" + ` by what the API makes that comes to it. The others bound one client, one message or one group, or are few: their refusals are in the history.
+([events.md](events.md)): of the six quotas that gateways share and of ` + "`persistent_sessions`, `subscriptions`, `shared_groups`, `retained_messages`, `retained_bytes` and `storage_bytes`" + ` once when it begins, again after it was below 70% or 85%, and not within five minutes;
+of ` + "`credentials`, `devices`, `client_cas` and `domains`" + ` by what the API makes that comes to it, and of ` + "`tenants`" + `, which is the organization's, in the history of each of its tenants. The others bound one client, one message or one group, or are few: their refusals are in the history.
 Brokers that count the same tell each for itself; a gateway takes what several tell in five minutes for one, and two gateways may each have heard of it.
 `

@@ -170,7 +170,7 @@ func (p *Program) Grants(ctx context.Context, t TenantInput, class string) (*ten
 	for i, v := range values {
 		where := at.of(v)
 		if err := strict(v, &entries[i]); err != nil || entries[i].At != "" {
-			return nil, located(where, fmt.Sprintf("mqtt.grants: expected an object with action, filter, and if wanted effect, qos, retain and priority: %v", err))
+			return nil, located(where, fmt.Sprintf("mqtt.grants: expected an object with action, filter, and if wanted effect, user, qos, retain and priority: %v", err))
 		}
 		entries[i].At = where
 		if _, err := tenancy.NewGrantSet(0, class, entries[i:i+1]); err != nil {

@@ -126,7 +126,7 @@ func (s *Store) AddPolicy(ctx context.Context, t *tenancy.TenantRecord, like Pol
 		return nil, err
 	}
 	for _, set := range sets {
-		value, err := json.Marshal(tenancy.Grants{Entries: set.Entries})
+		value, err := json.Marshal(tenancy.NewGrants(set.Entries))
 		if err != nil {
 			return nil, errs.New(errs.Internal, "encode grants: %w", err)
 		}

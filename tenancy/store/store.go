@@ -33,6 +33,7 @@ const (
 	policiesBucket      = "policies"      // meta.tenant.revision -> Policy without its text; text.tenant.revision -> that
 	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
 	claimsBucket        = "claims"        // tenant.id -> Claim
+	sourcesBucket       = "file_sources"  // tenant.kind -> Source
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -80,6 +81,7 @@ type Store struct {
 	claims        bus.Bucket
 	domains       bus.Bucket
 	hosts         bus.Bucket
+	sources       bus.Bucket
 	counts        counts
 	deviceCounts  counts
 	uses          uses
@@ -115,6 +117,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.DevicesBucket, 0, &s.devices},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
+		{sourcesBucket, 0, &s.sources},
 		{tenancy.DomainsBucket, 0, &s.domains},
 		{tenancy.HostsBucket, 0, &s.hosts},
 	} {

@@ -172,6 +172,17 @@ func (c *Client) DeleteCredential(ctx context.Context, tenant, username string, 
 	return c.call(ctx, "delete-credential", []string{"tenant", tenant, "username", username}, nil, nil, o)
 }
 
+// Sources says what became of the files that credentials and the policy come from.
+func (c *Client) Sources(ctx context.Context, tenant string) (*SourceList, error) {
+	return ask[SourceList](ctx, c, "list-sources", []string{"tenant", tenant}, nil, nil)
+}
+
+// ReplacePasswdSource has the credentials that come from a file be those of the text; ask
+// Operation how far it is.
+func (c *Client) ReplacePasswdSource(ctx context.Context, tenant, text string, o ...Option) (*Operation, error) {
+	return ask[Operation](ctx, c, "replace-passwd-source", []string{"tenant", tenant}, PasswdFile{text}, o)
+}
+
 // ImportCredentials makes many credentials; ask Operation how far it is.
 func (c *Client) ImportCredentials(ctx context.Context, tenant string, in Import, o ...Option) (*Operation, error) {
 	return ask[Operation](ctx, c, "import-credentials", []string{"tenant", tenant}, in, o)

@@ -41,6 +41,7 @@ import (
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/quota/usage"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -194,8 +195,14 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	defer end()
+	fromFiles, err := sources.New(ctx, sources.Config{
+		Dir: o.sources, Store: records, Policies: policies, Hasher: names.Verifier(), Audit: changes, Happened: history.Add, Log: log, Registerer: registry,
+	})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -203,6 +210,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 
+	operator.Mount(api.OperatorPrefix, public.Operator())
 	return node.Run(ctx, node.Options{Log: log},
 		operator.Part(),
 		certificates(ca, tenantsBucket(control), log),
@@ -219,6 +227,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "domains", Run: custom.Run},
+		node.Part{Name: "sources", Run: fromFiles.Run},
 		node.Part{Name: "usage", Run: used.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},
