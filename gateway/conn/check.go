@@ -57,7 +57,8 @@ type verdict struct {
 // checks is what mqtt.check has said under a grant; the inbound half's.
 type checks struct {
 	grant *tenancy.Grant
-	// once are the answers about the packet that is handled next.
+	// once are the answers about the packet that is handled next, and about no other: one
+	// that looks the same may be larger, or have other properties.
 	once map[checkKey]verdict
 	kept *simplelru.LRU[checkKey, verdict]
 	// denial is what the last subscription was refused with.
@@ -111,6 +112,13 @@ func (c *Conn) checksOf(grant *tenancy.Grant) *checks {
 	return c.checks
 }
 
+// handled forgets what was said about a packet alone, after it.
+func (k *checks) handled() {
+	if k != nil {
+		k.once = nil
+	}
+}
+
 func (k *checks) of(key checkKey, now int64) (verdict, bool) {
 	if v, ok := k.once[key]; ok {
 		return v, true
@@ -138,7 +146,6 @@ func (c *Conn) checkPublish(grant *tenancy.Grant, p *packet.Publish, rules *Rule
 		fx.Asking = Asking{grant, []tenancy.CheckItem{item}}
 		return false
 	}
-	k.once = nil
 	if !v.allow {
 		c.refuse(p, DropDenied, mqtt.NotAuthorized, v.reason, fx)
 		return false
