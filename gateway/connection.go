@@ -415,6 +415,7 @@ func (c *connection) finish() {
 	_ = c.in.Socket.Close()
 	c.mu.Lock()
 	c.gone = true
+	c.uncheckLocked()
 	c.slowLocked(false)
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
