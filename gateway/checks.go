@@ -17,7 +17,7 @@ import (
 const (
 	// checkTime is how long a client's packet waits for what mqtt.check says, turns
 	// included; then it is denied.
-	checkTime = 2 * time.Second
+	checkTime = tenancy.CheckTime
 	// checksAtOnce is how many questions a gateway has open, checksOfTenant how many of
 	// one tenant: a policy that is slow keeps its own tenant waiting.
 	checksAtOnce   = 1024
