@@ -220,13 +220,13 @@ func (i *Installation) follow(ctx context.Context) bool {
 	return false
 }
 
-// rests reports whether the files are still the same after half of the time to the next
-// look: a folder that is being written may be a good policy, without what is yet to come.
+// rests reports whether the files are still the same after a quarter of the time
+// between two looks: a folder that is being written may be a good policy, without what is yet to come.
 func (i *Installation) rests(ctx context.Context, s policy.Source) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(i.cfg.Every / 2):
+	case <-time.After(i.cfg.Every / 4):
 	}
 	now, err := i.read(i.cfg.Dir)
 	return err == nil && maps.Equal(s, now)

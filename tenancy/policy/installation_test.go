@@ -185,13 +185,14 @@ func TestReadSource(t *testing.T) {
 	}
 }
 
-// TestInstallation_Documented: the examples of docs/policies.md are such policies.
+// TestInstallation_Documented: the examples of docs/policies.md are such policies, and
+// bound what is unlimited, too.
 func TestInstallation_Documented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "policies.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := 0
+	found := map[string]*policy.Installation{}
 	for _, name := range []string{"quota", "admission"} {
 		_, rest, ok := strings.Cut(string(text), "\n    package "+name+"\n")
 		if !ok {
@@ -205,11 +206,15 @@ func TestInstallation_Documented(t *testing.T) {
 			}
 			code += own + "\n"
 		}
-		install(t, code)
-		found++
+		found[name] = install(t, code)
 	}
-	if found != 2 {
-		t.Errorf("%d examples", found)
+	for devices, want := range map[int64]map[string]int64{
+		5: nil, 1000: nil, 5_000: {"devices": 1000}, tenancy.Unlimited: {"devices": 1000},
+	} {
+		r := &tenancy.TenantRecord{ID: "acme", Plan: tenancy.PlanFree, State: tenancy.StateActive, Overrides: map[string]int64{"devices": devices}}
+		if got, err := found["quota"].Limits(t.Context(), r, "Acme"); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%d devices: %v, %v, want %v", devices, got, err, want)
+		}
 	}
 }
 
