@@ -95,6 +95,8 @@ func TestInstallation_Refused(t *testing.T) {
 		{"no object", "package quota\n\nlimits := 5", "quota.limits: expected an object"},
 		{"undefined", "package quota\n\nlimits := {\"devices\": 5} if input.plan == \"pro\"", "quota.limits: expected an object of limits by the names of quotas, found nothing"},
 		{"fails", "package quota\n\nlimits := {\"devices\": to_number(input.plan)}", "house.rego:3:"},
+		{"a condition, not a set", "package admission\n\ndeny if input.operation == \"x\"", "admission.deny is undefined, expected a set of strings"},
+		{"a text, not a set", "package admission\n\ndeny := \"no\"", "admission.deny: expected a set of strings"},
 		{"its tests", "package quota\n\nlimits.devices := 5\n\ntest_six if limits.devices == 6", "house.rego:5:1: the test quota.test_six has failed"},
 	} {
 		_, err := policy.CompileInstallation(t.Context(), policy.Source{"house.rego": c.text})
@@ -163,7 +165,7 @@ deny contains "" if input.operation == "empty"
 			t.Errorf("%s: got %q, %v, want %q", c.a.Operation, got, err, c.want)
 		}
 	}
-	undefined := install(t, "package admission\n\ndeny := {\"x\"} if input.operation == \"x\"")
+	undefined := install(t, "package admission\n\ndeny := {\"x\"} if input.operation != \"y\"")
 	if _, err := undefined.Deny(t.Context(), &policy.Admission{Operation: "y"}); err == nil {
 		t.Error("an undefined deny lets a change through")
 	}
