@@ -421,3 +421,29 @@ func TestCheck_Held(t *testing.T) {
 		return true
 	})
 }
+
+// TestCheck_Ends: a question ends with its connection.
+func TestCheck_Ends(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan time.Duration, 1)
+	w := policed(t, func(tn *tenancy.Tenant, _ *tenancy.Arrival) (*tenancy.Grant, error) {
+		return grantOf(t, tn.Policy.Revision, tenancy.GrantEntry{Action: tenancy.ActionAll, Filter: "#"}).Asking(), nil
+	}, func(c *gateway.Config) {
+		c.Check = func(ctx context.Context, _ *tenancy.CheckQuestion) (*tenancy.CheckAnswer, error) {
+			close(begun)
+			at := time.Now()
+			<-ctx.Done()
+			ended <- time.Since(at)
+			return nil, ctx.Err()
+		}
+	})
+	c := w.dial("mqtt").mustConnect(hello("c"))
+	c.send(publish("a", "x", 0))
+	<-begun
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.State = tenancy.StateSuspended })
+	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
+	c.want(packet.DISCONNECT)
+	if took := <-ended; took > tenancy.CheckTime*3/4 {
+		t.Errorf("the question has ended after %s", took)
+	}
+}

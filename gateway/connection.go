@@ -253,6 +253,7 @@ func (c *connection) endLocked(cl conn.Close) {
 		c.opening = nil
 		c.awaits.Store(false)
 	}
+	c.uncheckLocked()
 	c.wakeLocked()
 	if c.sleeps != nil {
 		c.sleeps.out.end()
@@ -415,7 +416,6 @@ func (c *connection) finish() {
 	_ = c.in.Socket.Close()
 	c.mu.Lock()
 	c.gone = true
-	c.uncheckLocked()
 	c.slowLocked(false)
 	if c.link != nil {
 		c.link.Channels.Remove(c.channel)
