@@ -17,13 +17,16 @@ import (
 const (
 	// checkTime is how long a client's packet waits for what mqtt.check says, turns
 	// included; then it is denied.
-	checkTime = 2 * time.Second
+	checkTime = tenancy.CheckTime
 	// checksAtOnce is how many questions a gateway has open, checksOfTenant how many of
 	// one tenant: a policy that is slow keeps its own tenant waiting.
 	checksAtOnce   = 1024
 	checksOfTenant = 64
-	// filtersAtOnce is how many held subscriptions are asked about at once.
-	filtersAtOnce = 200
+	// heldOfTenant is how many more of a tenant may be about what sessions hold: all are
+	// asked about when a policy changes, and clients' packets must not wait behind them.
+	// heldTime is how long one waits for its turn.
+	heldOfTenant = 16
+	heldTime     = 10 * time.Second
 )
 
 // What becomes of what mqtt.check is asked.
@@ -42,6 +45,7 @@ const checkUnanswered = "the tenant's policy cannot be asked now (mqtt.check); t
 // behind is not handled before. Guarded by the connection's mu.
 type checking struct {
 	asking   conn.Asking
+	cancel   context.CancelFunc // when the connection has ended
 	answered bool
 	verdicts []tenancy.CheckVerdict
 }
@@ -67,13 +71,20 @@ func (t *turns) take(ctx context.Context, most int) (done func(), ok bool) {
 // check has mqtt.check asked, and the connection wait. The inbound half calls it, and
 // has handled nothing of what is asked about.
 func (c *connection) check(a conn.Asking) {
-	q := &checking{asking: a}
+	ctx, cancel := context.WithCancel(context.Background())
+	q := &checking{asking: a, cancel: cancel}
 	c.mu.Lock()
+	if c.ending {
+		c.mu.Unlock()
+		cancel()
+		return
+	}
 	c.makeSpecial().checking = q
 	c.mu.Unlock()
 	go func() {
-		verdicts, err := c.askCheck(a.Grant, c.seen(), a.Items)
-		if err != nil {
+		defer cancel()
+		verdicts, err := c.askCheck(ctx, a.Grant, a.Items, false)
+		if err != nil && ctx.Err() == nil {
 			c.warnCheck("it could not be asked, which denies", "error", err)
 		}
 		c.mu.Lock()
@@ -81,6 +92,13 @@ func (c *connection) check(a conn.Asking) {
 		c.wakeLocked()
 		c.mu.Unlock()
 	}()
+}
+
+// uncheckLocked ends the question of a connection that has ended.
+func (c *connection) uncheckLocked() {
+	if sp := c.special.Load(); sp != nil && sp.checking != nil {
+		sp.checking.cancel()
+	}
 }
 
 // warnCheck logs what is wrong with a tenant's mqtt.check, once a minute.
@@ -109,10 +127,10 @@ func (c *connection) checksLocked() bool {
 	return false
 }
 
-// askCheck asks what mqtt.check says of what a client wants. With an error nothing is
-// allowed.
-func (c *connection) askCheck(grant *tenancy.Grant, a *tenancy.Arrival, items []tenancy.CheckItem) (verdicts []tenancy.CheckVerdict, err error) {
-	g := c.gw
+// askCheck asks what mqtt.check says of what a client wants, or of what its session holds.
+// With an error nothing is allowed.
+func (c *connection) askCheck(ctx context.Context, grant *tenancy.Grant, items []tenancy.CheckItem, held bool) (verdicts []tenancy.CheckVerdict, err error) {
+	g, a := c.gw, c.seen()
 	defer func() {
 		for i := range items {
 			event := checkUnknown
@@ -128,18 +146,24 @@ func (c *connection) askCheck(grant *tenancy.Grant, a *tenancy.Arrival, items []
 	if g.cfg.Check == nil || a == nil {
 		return nil, errs.New(errs.Internal, "there is nobody to ask what mqtt.check says")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkTime)
+	turns, most, wait := &c.state.checks, checksOfTenant, checkTime
+	if held {
+		turns, most, wait = &c.state.heldChecks, heldOfTenant, heldTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	own, ok := c.state.checks.take(ctx, checksOfTenant)
+	own, ok := turns.take(ctx, most)
 	if !ok {
-		return nil, tooManyChecks(checksOfTenant)
+		return nil, tooManyChecks(most, wait)
 	}
 	defer own()
 	all, ok := g.checks.take(ctx, checksAtOnce)
 	if !ok {
-		return nil, tooManyChecks(checksAtOnce)
+		return nil, tooManyChecks(checksAtOnce, wait)
 	}
 	defer all()
+	ctx, done := context.WithTimeout(ctx, checkTime)
+	defer done()
 	answer, err := g.cfg.Check(ctx, &tenancy.CheckQuestion{
 		Tenant: c.tenant, Revision: grant.Revision - tenancy.GrantRevision(0), Class: grant.Class(), Arrival: *a, Items: items,
 	})
@@ -158,8 +182,8 @@ func (c *connection) askCheck(grant *tenancy.Grant, a *tenancy.Arrival, items []
 	return answer.Verdicts, nil
 }
 
-func tooManyChecks(most int) error {
-	return errs.New(errs.Unavailable, "%d questions are open: expected one of them to be answered within %s", most, checkTime)
+func tooManyChecks(most int, wait time.Duration) error {
+	return errs.New(errs.Unavailable, "%d questions are open: expected one of them to be answered within %s", most, wait)
 }
 
 // checkWill asks about the will of a client that is let in.
@@ -172,7 +196,7 @@ func (c *connection) checkWill(p *packet.Connect, id *tenancy.Identity) conn.Ref
 		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: "the will: the tenant's policy looks at no more than 8 KiB of user properties"}
 	}
 	item.IsWill = true
-	verdicts, err := c.askCheck(id.Grant, c.seen(), []tenancy.CheckItem{item})
+	verdicts, err := c.askCheck(context.Background(), id.Grant, []tenancy.CheckItem{item}, false)
 	switch {
 	case err != nil:
 		return conn.Refusal{Reason: mqtt.ServerUnavailable, Text: checkUnanswered, Why: err.Error()}
@@ -187,29 +211,47 @@ func (c *connection) checkWill(p *packet.Connect, id *tenancy.Identity) conn.Ref
 }
 
 // checkHeld asks about what the session of a client holds, and takes away what mqtt.check
-// denies. Who cannot be asked about keeps it until that can be.
+// denies. What cannot be asked about stays until it can be.
 func (c *connection) checkHeld(h *holding, grant *tenancy.Grant, held []mqtt.Subscription) {
 	said := make(map[string]tenancy.CheckVerdict, len(held))
-	for begin := 0; begin < len(held); begin += filtersAtOnce {
-		some := held[begin:min(begin+filtersAtOnce, len(held))]
-		items := make([]tenancy.CheckItem, len(some))
-		for i := range some {
-			items[i] = tenancy.CheckItem{Action: tenancy.ActionSubscribe, Topic: some[i].Filter, QoS: some[i].QoS}
-		}
-		verdicts, err := c.askCheck(grant, c.seen(), items)
+	most, rest := conn.AskedItems, held
+	for len(rest) > 0 {
+		items := heldItems(rest, most)
+		verdicts, err := c.askCheck(context.Background(), grant, items, true)
 		if err != nil {
+			if len(items) > 1 { // perhaps it is too much for the time that there is
+				most = max(len(items)/8, 1)
+				continue
+			}
 			c.warnCheck("what a session holds could not be held to it; it is, once it can be asked", "error", err)
-			c.holdAgain(regrantAgain)
-			return
+			break
 		}
-		for i := range some {
-			said[some[i].Filter] = verdicts[i]
+		for i := range items {
+			said[items[i].Topic] = verdicts[i]
 		}
+		rest = rest[len(items):]
 	}
 	c.mu.Lock()
 	if !c.ending && c.holding == h && !h.due && h.id == 0 && c.m.Grant() == grant {
-		c.reduceLocked(c.m.Reduce(held, said))
+		ends := h.ends
+		c.reduceLocked(c.m.Reduce(held[:len(held)-len(rest)], said))
+		if len(rest) > 0 {
+			c.holdAgain(regrantAgain, ends)
+		}
 	}
 	c.mu.Unlock()
 	c.gw.flush()
+}
+
+// heldItems are the first of what a session holds, as many as are asked about at once.
+func heldItems(held []mqtt.Subscription, most int) (items []tenancy.CheckItem) {
+	size := 0
+	for i := range held[:min(most, len(held))] {
+		s := &held[i]
+		if size += len(s.Filter); i > 0 && size > conn.AskedBytes {
+			break
+		}
+		items = append(items, tenancy.CheckItem{Action: tenancy.ActionSubscribe, Topic: s.Filter, QoS: s.QoS})
+	}
+	return items
 }

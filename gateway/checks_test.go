@@ -5,6 +5,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -113,10 +114,8 @@ func (c *client) acked(topic string, id uint16, retain bool) (mqtt.ReasonCode, s
 func (b *fakeBroker) published(id mqtt.ClientID) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, c := range b.channels {
-		if c.open.ClientID == id {
-			return slices.Clone(c.topics)
-		}
+	if c := b.channelOf(id); c != nil {
+		return slices.Clone(c.topics)
 	}
 	return nil
 }
@@ -360,5 +359,91 @@ func TestCheck_Away(t *testing.T) {
 	denied.Will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("no/w")}}
 	if r := w.dial("mqtt").connect(denied); r.Reason != mqtt.NotAuthorized || r.ReasonString != "the will: not today" {
 		t.Errorf("a will: CONNACK %v %q", r.Reason, r.ReasonString)
+	}
+}
+
+// TestCheck_Held: what a session holds is asked about in questions that the bus takes and a
+// tenancyd answers in time, however long the filters are; meanwhile clients are served.
+func TestCheck_Held(t *testing.T) {
+	t.Parallel()
+	k := &checker{}
+	k.answer = func(q *tenancy.CheckQuestion, item *tenancy.CheckItem) tenancy.CheckVerdict {
+		return tenancy.CheckVerdict{Allow: q.Revision == 1 || item.Action == tenancy.ActionPublish || item.Topic == "stays"}
+	}
+	slow := make(chan struct{}) // until the test has seen that others are served
+	w := policed(t, func(tn *tenancy.Tenant, _ *tenancy.Arrival) (*tenancy.Grant, error) {
+		return grantOf(t, tn.Policy.Revision, tenancy.GrantEntry{Action: tenancy.ActionAll, Filter: "#"}).Asking(), nil
+	}, func(c *gateway.Config) {
+		c.Check = func(ctx context.Context, q *tenancy.CheckQuestion) (*tenancy.CheckAnswer, error) {
+			if q.Revision == 2 && q.Items[0].Action == tenancy.ActionSubscribe {
+				if b, err := json.Marshal(q); err != nil || len(b) > 1<<20 || len(q.Items) > 20 {
+					return nil, errs.New(errs.Unavailable, "too large, or not in time")
+				}
+				<-slow
+			}
+			return k.check(ctx, q)
+		}
+	})
+	w.broker.mu.Lock()
+	w.broker.tells = true
+	w.broker.mu.Unlock()
+	const clients = 80 // more than questions of a tenant
+	var all []*client
+	for i := range clients {
+		c := w.dial("mqtt").mustConnect(hello(fmt.Sprint("c", i)))
+		c.send(&packet.Packet{Type: packet.SUBSCRIBE, Subscribe: &packet.Subscribe{PacketID: 9, Subscriptions: []mqtt.Subscription{{Filter: "stays", QoS: 1}, {Filter: "goes", QoS: 1}}}})
+		c.want(packet.SUBACK)
+		all = append(all, c)
+	}
+	long := &packet.Subscribe{PacketID: 9}
+	for i := range 60 {
+		long.Subscriptions = append(long.Subscriptions, mqtt.Subscription{Filter: fmt.Sprint(i, strings.Repeat("<", 8000))})
+	}
+	all[0].send(&packet.Packet{Type: packet.SUBSCRIBE, Subscribe: long})
+	all[0].want(packet.SUBACK)
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Policy = &tenancy.PolicyRef{Revision: 2} })
+	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
+	w.eventually("all to have the new revision", func() bool {
+		return w.metric("mqtt_gateway_policy_events_total", "regranted") == clients
+	})
+	if r, text := all[1].acked("served", 1, false); r.Failed() {
+		t.Errorf("while sessions are asked about: PUBACK %v %q", r, text)
+	}
+	close(slow)
+	w.eventually("what is denied to be taken away", func() bool {
+		w.broker.mu.Lock()
+		defer w.broker.mu.Unlock()
+		for i := range clients {
+			if c := w.broker.channelOf(mqtt.ClientID(fmt.Sprint("c", i))); c == nil || !slices.Equal(c.filters, []string{"stays"}) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestCheck_Ends: a question ends with its connection.
+func TestCheck_Ends(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan time.Duration, 1)
+	w := policed(t, func(tn *tenancy.Tenant, _ *tenancy.Arrival) (*tenancy.Grant, error) {
+		return grantOf(t, tn.Policy.Revision, tenancy.GrantEntry{Action: tenancy.ActionAll, Filter: "#"}).Asking(), nil
+	}, func(c *gateway.Config) {
+		c.Check = func(ctx context.Context, _ *tenancy.CheckQuestion) (*tenancy.CheckAnswer, error) {
+			close(begun)
+			at := time.Now()
+			<-ctx.Done()
+			ended <- time.Since(at)
+			return nil, ctx.Err()
+		}
+	})
+	c := w.dial("mqtt").mustConnect(hello("c"))
+	c.send(publish("a", "x", 0))
+	<-begun
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.State = tenancy.StateSuspended })
+	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
+	c.want(packet.DISCONNECT)
+	if took := <-ended; took > tenancy.CheckTime*3/4 {
+		t.Errorf("the question has ended after %s", took)
 	}
 }

@@ -253,6 +253,7 @@ func (c *connection) endLocked(cl conn.Close) {
 		c.opening = nil
 		c.awaits.Store(false)
 	}
+	c.uncheckLocked()
 	c.wakeLocked()
 	if c.sleeps != nil {
 		c.sleeps.out.end()

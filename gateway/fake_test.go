@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -289,6 +290,8 @@ type fakeBroker struct {
 	present bool
 	// older: it does not know how connections go on.
 	older bool
+	// tells: it answers what it is asked about clients.
+	tells bool
 	// paused counts the channels that are, late what came on them afterwards.
 	paused, late int
 }
@@ -369,6 +372,16 @@ func (b *fakeBroker) turn(up *link.Up, life int) (link.Gateway, *link.Down, erro
 	return b.gw, down, nil
 }
 
+// channelOf is that of a client, or nil. The caller holds mu.
+func (b *fakeBroker) channelOf(id mqtt.ClientID) *fakeChannel {
+	for _, c := range b.channels {
+		if c.open.ClientID == id {
+			return c
+		}
+	}
+	return nil
+}
+
 func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	say := func(d link.DownFrame) {
 		d.Channel, d.PacketID = f.Channel, f.PacketID
@@ -413,6 +426,13 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 	case link.UpTooLarge:
 		c.tooLarge++
 	case link.UpQuery:
+		if c := b.channelOf(f.Query.ClientID); b.tells && c != nil {
+			info := link.ClientInfo{}
+			for _, filter := range c.filters {
+				info.Subscriptions = append(info.Subscriptions, mqtt.Subscription{Filter: filter, QoS: 1})
+			}
+			say(link.DownFrame{Kind: link.DownAnswer, Answer: &link.Answer{ID: f.Query.ID, Found: true, Clients: []link.ClientInfo{info}}})
+		}
 	case link.UpAck:
 		if f.Ack == mqtt.Pubrel {
 			say(link.DownFrame{Kind: link.DownAck, Ack: mqtt.Pubcomp})
@@ -427,7 +447,7 @@ func (b *fakeBroker) frame(f *link.UpFrame, down *link.Down) {
 		}
 		say(link.DownFrame{Kind: link.DownSuback, Reasons: reasons})
 	case link.UpUnsubscribe:
-		c.filters = nil
+		c.filters = slices.DeleteFunc(c.filters, func(filter string) bool { return slices.Contains(f.Unsubscribe, filter) })
 		say(link.DownFrame{Kind: link.DownUnsuback, Reasons: make([]mqtt.ReasonCode, len(f.Unsubscribe))})
 	case link.UpPublish:
 		c.topics = append(c.topics, string(f.Message.Topic))

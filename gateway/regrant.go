@@ -365,7 +365,7 @@ func (g *Gateway) held(a *link.Answer) {
 	}
 	h.id = 0
 	if a.Error != "" || !a.Found || len(a.Clients) != 1 {
-		c.holdAgain(askAgain)
+		c.holdAgain(askAgain, h.ends)
 		return
 	}
 	subscriptions := a.Clients[0].Subscriptions
@@ -376,12 +376,12 @@ func (g *Gateway) held(a *link.Answer) {
 	c.reduceLocked(c.m.Reduce(subscriptions, nil))
 }
 
-// holdAgain has the broker asked again after a time.
-func (c *connection) holdAgain(after time.Duration) {
+// holdAgain has the broker asked again after a time; ends is as in holding.
+func (c *connection) holdAgain(after time.Duration, ends bool) {
 	time.AfterFunc(after, func() {
 		c.mu.Lock()
 		if !c.ending && c.holding != nil && c.holding.id == 0 {
-			c.holdLocked(c.holding.ends)
+			c.holdLocked(ends)
 		}
 		c.mu.Unlock()
 		c.gw.flush()

@@ -12,6 +12,9 @@ import (
 // JSON.
 const CheckSubject = "policy.check"
 
+// CheckTime is how long a gateway waits for what mqtt.check says; then it is denied.
+const CheckTime = 2 * time.Second
+
 // CheckTTLMost is for how long a verdict of mqtt.check is remembered at most.
 const CheckTTLMost = time.Hour
 

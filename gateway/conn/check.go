@@ -17,12 +17,16 @@ import (
 // topics and rewritten topics of up to memoLength bytes each, with reasons of 256.
 const (
 	checksKept = 256
-	// askedItems and askedBytes bound what is asked at once: of a SUBSCRIBE with more
-	// filters the others are asked about afterwards.
-	askedItems = 200
-	askedBytes = 256 << 10
 	// propertiesMost is how many bytes of user properties are asked about.
 	propertiesMost = 8 << 10
+)
+
+// AskedItems and AskedBytes bound what is asked at once, in filters and bytes of them: of
+// a SUBSCRIBE with more the others are asked about afterwards. JSON writes a byte as six
+// at most, and the bus takes 1 MiB.
+const (
+	AskedItems = 200
+	AskedBytes = 128 << 10
 )
 
 // Asking is what mqtt.check is to be asked before a packet is handled. It is a plain
@@ -57,7 +61,8 @@ type verdict struct {
 // checks is what mqtt.check has said under a grant; the inbound half's.
 type checks struct {
 	grant *tenancy.Grant
-	// once are the answers about the packet that is handled next.
+	// once are the answers about the packet that is handled next, and about no other: one
+	// that looks the same may be larger, or have other properties.
 	once map[checkKey]verdict
 	kept *simplelru.LRU[checkKey, verdict]
 	// denial is what the last subscription was refused with.
@@ -111,6 +116,13 @@ func (c *Conn) checksOf(grant *tenancy.Grant) *checks {
 	return c.checks
 }
 
+// handled forgets what was said about a packet alone, after it.
+func (k *checks) handled() {
+	if k != nil {
+		k.once = nil
+	}
+}
+
 func (k *checks) of(key checkKey, now int64) (verdict, bool) {
 	if v, ok := k.once[key]; ok {
 		return v, true
@@ -138,7 +150,6 @@ func (c *Conn) checkPublish(grant *tenancy.Grant, p *packet.Publish, rules *Rule
 		fx.Asking = Asking{grant, []tenancy.CheckItem{item}}
 		return false
 	}
-	k.once = nil
 	if !v.allow {
 		c.refuse(p, DropDenied, mqtt.NotAuthorized, v.reason, fx)
 		return false
@@ -211,10 +222,10 @@ func (c *Conn) askFilters(grant *tenancy.Grant, p *packet.Subscribe, fx *Effects
 		if _, ok := k.of(filterKey(s), fx.Now); ok {
 			continue
 		}
-		items = append(items, tenancy.CheckItem{Action: tenancy.ActionSubscribe, Topic: s.Filter, QoS: s.QoS})
-		if size += len(s.Filter); len(items) == askedItems || size >= askedBytes {
+		if size += len(s.Filter); len(items) == AskedItems || len(items) > 0 && size > AskedBytes {
 			break
 		}
+		items = append(items, tenancy.CheckItem{Action: tenancy.ActionSubscribe, Topic: s.Filter, QoS: s.QoS})
 	}
 	if len(items) == 0 {
 		return true

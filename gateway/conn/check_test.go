@@ -105,3 +105,30 @@ func TestCheck_ReducesHeld(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// TestCheck_OfOnePacket: what was said about a packet alone is good for no other, whatever
+// became of that packet.
+func TestCheck_OfOnePacket(t *testing.T) {
+	for name, end := range map[string]func(c *conn.Conn, fx *conn.Effects){
+		"handled":       func(c *conn.Conn, fx *conn.Effects) { c.Handle(publishOf("a", 0, 0), fx) },
+		"shed":          func(c *conn.Conn, fx *conn.Effects) { c.Shed(&publishOf("a", 0, 0).Publish, conn.DropRate, fx) },
+		"unknown alias": func(c *conn.Conn, fx *conn.Effects) { c.Handle(publishOf("", 0, 7), fx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := accepted(t, 1<<20, granted(t, oneEntry("#", 2)).Asking(), nil)
+			fx := &conn.Effects{}
+			c.Handle(publishOf("a", 0, 0), fx)
+			a := fx.Asking
+			c.Answer(&a, []tenancy.CheckVerdict{{Allow: true}}, "", 0)
+			fx.Reset()
+			end(c, fx)
+			fx.Reset()
+			large := publishOf("a", 0, 0)
+			large.Publish.Message.Payload = make([]byte, 1000)
+			c.Handle(large, fx)
+			if !fx.Asking.Came() || fx.Asking.Items[0].PayloadSize != 1000 || len(fx.Up.Frames) != 0 {
+				t.Errorf("a larger message is passed on by the answer to another: asks %v, %d frames", fx.Asking.Came(), len(fx.Up.Frames))
+			}
+		})
+	}
+}

@@ -40,6 +40,9 @@ func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
 	default:
 		fx.close(mqtt.ProtocolError, p.Type.String()+" is sent by servers only")
 	}
+	if !fx.Asking.Came() {
+		c.checks.handled()
+	}
 }
 
 // Malformed takes the error of a packet that could not be decoded. It reports
@@ -151,6 +154,7 @@ func (c *Conn) resolve(p *packet.Publish, fx *Effects) bool {
 // the quota publish_rate or bytes_in_rate for too long, at QoS 0 and of MQTT 5
 // only, where the client is told; for DropOverload at QoS 0 only.
 func (c *Conn) Shed(p *packet.Publish, why Drop, fx *Effects) {
+	c.checks.handled()
 	if p.HasTopicAlias && !c.resolve(p, fx) {
 		return
 	}

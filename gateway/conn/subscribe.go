@@ -99,11 +99,8 @@ func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 	if c.tooManyFilters(p, fx) {
 		return
 	}
-	if grant := c.grant.Load(); grant.Asks() {
-		if !c.askFilters(grant, p, fx) {
-			return
-		}
-		defer func() { c.checks.once = nil }()
+	if grant := c.grant.Load(); grant.Asks() && !c.askFilters(grant, p, fx) {
+		return
 	}
 	rules := c.rules.Load()
 	part := partSuback{id: p.PacketID} // without reasons while nothing is refused

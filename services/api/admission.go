@@ -5,6 +5,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
@@ -127,10 +128,7 @@ func parametersOf(in reflect.Value, to map[string]string) {
 		f := in.Type().Field(i)
 		switch name := f.Tag.Get("path"); {
 		case name != "":
-			b, err := json.Marshal(in.Field(i).Interface())
-			if err == nil {
-				to[name] = strings.Trim(string(b), `"`)
-			}
+			to[name] = fmt.Sprint(in.Field(i).Interface())
 		case f.Anonymous:
 			parametersOf(in.Field(i), to)
 		}

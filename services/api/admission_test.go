@@ -154,6 +154,11 @@ deny contains "not so many at once" if {
 	input.new.connections > 2 * object.get(input, ["old", "connections"], 10)
 }
 
+deny contains "it stays" if {
+	input.operation == "delete-credential"
+	input.resource.path.username == "\"r&d\""
+}
+
 deny contains sprintf("it is %s", [input.old.state]) if {
 	input.operation == "remove-member"
 	input.resource.path.member == input.old.id
@@ -175,6 +180,9 @@ deny contains sprintf("it is %s", [input.old.state]) if {
 	if !strings.HasSuffix(fmt.Sprint(v["detail"]), "it is active") {
 		t.Errorf("got %v", v)
 	}
+	// A parameter of the path is seen as it is, not as JSON would write it.
+	w.want(w.do("POST", credentials, w.owner, `{"username":"\"r&d\""}`), 201, "")
+	w.want(w.do("DELETE", credentials+"/%22r&d%22", w.owner, ""), 403, "admission_denied")
 	// An import that is too large to be looked at is refused too.
 	var items []string
 	for i := range 5_000 {

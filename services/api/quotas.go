@@ -136,7 +136,7 @@ once the gateways have heard each other nobody else is let in while there are mo
 ## Where a limit comes from
 
 From the tenant's plan, from its overrides (` + "`PUT …/quotas/overrides`" + `), or from the installation's policy (` + "`quota.limits`, [policies.md](policies.md#the-installations-policy)" + `), the last of which wins: ` + "`source`" + ` says which. The policy is asked with
-each change of plan, overrides or state, and what it says is in the same change: it holds within 2 s at gateways and brokers. When the operator changes the policy, tenants have what it says a second later, and as long as it takes to write the records of those that differ.
+each change of plan, overrides or state, and what it says is in the same change: it holds within 2 s at gateways and brokers. When the operator changes the policy, tenants have what it says within 2 s, and as long as it takes to write the records of those that differ.
 While the policy fails for a tenant (` + "`held`" + ` in the answer) that tenant keeps all the limits that it had, whatever its plan and overrides say now; nothing is unlimited because something went wrong.
 
 ## Usage, headroom, and events

@@ -23,6 +23,13 @@ func (s *Service) check(ctx context.Context, body []byte) ([]byte, error) {
 	if len(q.Items) > itemsMost {
 		return nil, errs.New(errs.Invalid, "expected at most %d items, found %d", itemsMost, len(q.Items))
 	}
+	ctx, cancel := context.WithTimeout(ctx, tenancy.CheckTime) // nobody waits longer
+	defer cancel()
+	done, err := s.checking.take(ctx, q.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	t, err := s.cfg.Store.Tenant(ctx, q.Tenant)
 	if err != nil {
 		return nil, err
@@ -34,6 +41,9 @@ func (s *Service) check(ctx context.Context, body []byte) ([]byte, error) {
 	var a tenancy.CheckAnswer
 	for i := range q.Items {
 		v := c.program.Check(ctx, c.tenant, q.Class, &q.Arrival, &q.Items[i])
+		if ctx.Err() != nil {
+			return nil, errs.New(errs.Unavailable, "%d of %d items were looked at in %s", i, len(q.Items), tenancy.CheckTime)
+		}
 		answer := "allowed"
 		switch {
 		case v.Why != "":

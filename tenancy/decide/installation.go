@@ -52,7 +52,11 @@ type Installation struct {
 	answers *prometheus.CounterVec
 	broken  prometheus.Gauge
 	live    atomic.Pointer[policy.Installation]
-	source  policy.Source // that was looked at last; Run's
+	// Run's: the source that was looked at last; if it cannot be followed, when to try
+	// that again, for a machine that was too busy for its tests; and what reads it.
+	source policy.Source
+	again  time.Time
+	read   func(dir string) (policy.Source, error)
 	// failed is set when quota.limits has failed for a tenant, which is looked at again.
 	failed atomic.Bool
 }
@@ -67,12 +71,12 @@ func OpenInstallation(ctx context.Context, cfg InstallationConfig) (*Installatio
 		cfg.Every = time.Second
 	}
 	t := InstallationMetrics()
-	i := &Installation{cfg: cfg, log: cfg.Log, answers: t[0].CounterVec(cfg.Registerer), broken: t[1].Gauge(cfg.Registerer)}
+	i := &Installation{cfg: cfg, log: cfg.Log, answers: t[0].CounterVec(cfg.Registerer), broken: t[1].Gauge(cfg.Registerer), read: policy.ReadSource}
 	if cfg.Dir == "" {
 		return i, nil
 	}
 	var err error
-	if i.source, err = policy.ReadSource(cfg.Dir); err != nil {
+	if i.source, err = i.read(cfg.Dir); err != nil {
 		return nil, err
 	}
 	p, err := policy.CompileInstallation(ctx, i.source)
@@ -191,28 +195,50 @@ func (i *Installation) follow(ctx context.Context) bool {
 	if i.cfg.Dir == "" {
 		return false
 	}
-	s, err := policy.ReadSource(i.cfg.Dir)
+	s, err := i.read(i.cfg.Dir)
+	switch {
+	case err == nil && maps.Equal(s, i.source) && (i.again.IsZero() || time.Now().Before(i.again)):
+		return false
+	case err == nil && !maps.Equal(s, i.source) && !i.rests(ctx, s):
+		return false
+	case err != nil && i.source == nil:
+		return false // said before
+	}
+	i.source, i.again = s, time.Time{}
 	if err == nil {
-		if maps.Equal(s, i.source) {
-			return false
-		}
-		i.source = s
 		var p *policy.Installation
 		if p, err = policy.CompileInstallation(ctx, s); err == nil {
-			i.live.Store(p)
-			i.broken.Set(0)
-			i.log.Info("the installation's policy has changed", "files", len(s), "limits", p.HasLimits, "admission", p.HasAdmission)
+			i.becomes(p, len(s))
 			return true
 		}
-	} else {
-		if i.source == nil {
-			return false // said before
-		}
-		i.source = nil
+		i.again = time.Now().Add(sweepAgain)
 	}
 	if ctx.Err() == nil {
 		i.broken.Set(1)
 		i.log.Error("the installation's policy has changed and cannot be followed: the last good one is", "dir", i.cfg.Dir, "error", err)
 	}
 	return false
+}
+
+// rests reports whether the files are still the same after a quarter of the time
+// between two looks: a folder that is being written may be a good policy, without what is yet to come.
+func (i *Installation) rests(ctx context.Context, s policy.Source) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(i.cfg.Every / 4):
+	}
+	now, err := i.read(i.cfg.Dir)
+	return err == nil && maps.Equal(s, now)
+}
+
+// becomes makes another policy live.
+func (i *Installation) becomes(p *policy.Installation, files int) {
+	was := i.live.Swap(p)
+	i.broken.Set(0)
+	i.log.Info("the installation's policy has changed", "files", files, "limits", p.HasLimits, "admission", p.HasAdmission)
+	if was != nil && (was.HasAdmission && !p.HasAdmission || was.HasLimits && !p.HasLimits) {
+		i.log.Warn("the installation's policy has lost an entry point, which now bounds nothing: expected quota.limits and admission.deny to stay, unless that is wanted",
+			"limits", p.HasLimits, "admission", p.HasAdmission)
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
@@ -226,6 +227,35 @@ func TestInstallation_Removed(t *testing.T) {
 	}
 	h.run()
 	h.want("acme", 10_000, false)
+}
+
+// Tenants that cannot be written keep no other from what the policy says.
+func TestInstallation_SomeCannotBeWritten(t *testing.T) {
+	h := newHouse(t, double)
+	before, err := store.New(t.Context(), store.Config{Bus: h.store.Bus(), Log: telemetry.Discard(), Region: "local"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	organizations, err := h.store.Bus().Bucket(t.Context(), bus.BucketConfig{Name: "organizations"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const broken, good = 20, 40
+	for i := range broken + good {
+		r, err := before.EnsureTenant(t.Context(), fmt.Sprintf("t-%02d", i), store.EnsureOptions{Plan: "starter"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i >= broken {
+			continue
+		}
+		if _, err := organizations.Put(t.Context(), r.Organization, []byte("{"), bus.Any); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := h.store.LimitAll(t.Context()); n != good || err == nil {
+		t.Errorf("%d tenants have changed, %v", n, err)
+	}
 }
 
 func TestInstallation_Broken(t *testing.T) {

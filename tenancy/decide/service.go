@@ -71,6 +71,8 @@ type Service struct {
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
 
+	// checking are the turns of tenants to have mqtt.check evaluated.
+	checking tenantTurns
 	// checkWarned is when the log had the last line about a tenant's mqtt.check.
 	checkWarned *lru.Cache[string, time.Time]
 }

@@ -3,6 +3,9 @@
 package policy_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +111,40 @@ check := {"allow": false, "reason": "not you", "ttl": 5} if input.topic == "deni
 		v := p.Check(t.Context(), policy.TenantInput{ID: "acme", Plan: "pro"}, "x", &tenancy.Arrival{IP: "192.0.2.1", Client: tenancy.Subject{ClientID: "c"}}, &c.item)
 		if v.Allow != c.allow || !strings.Contains(v.Reason+v.Why+v.Topic, c.says) {
 			t.Errorf("%+v: %+v, want %v %q", c.item, v, c.allow, c.says)
+		}
+	}
+}
+
+// TestCheck_Documented: the example of docs/policies.md says what it is meant to.
+func TestCheck_Documented(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "policies.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "\n    dynamic := true\n")
+	if !ok {
+		t.Fatal("there is no example")
+	}
+	code, _, _ := strings.Cut(rest, "\nIt is asked about")
+	p, err := dynamic(t, "dynamic := true\n"+code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	north := []tenancy.UserProperty{{Name: "site", Value: "north"}}
+	for _, c := range []struct {
+		item tenancy.CheckItem
+		want string
+	}{
+		{tenancy.CheckItem{Action: "publish", Topic: "t", PayloadSize: 5}, "true  0"},
+		{tenancy.CheckItem{Action: "publish", Topic: "t", PayloadSize: 5, UserProperties: north}, "true north/t 0"},
+		{tenancy.CheckItem{Action: "publish", Topic: "t", PayloadSize: 2000, UserProperties: north}, "true north/t 0"},
+		{tenancy.CheckItem{Action: "publish", Topic: "t", PayloadSize: 2000}, "false  0"},
+		{tenancy.CheckItem{Action: "publish", Topic: "t", Retain: true}, "false  0"},
+		{tenancy.CheckItem{Action: "subscribe", Topic: "t"}, "true  60"},
+	} {
+		v := p.Check(t.Context(), policy.TenantInput{}, "", &tenancy.Arrival{}, &c.item)
+		if got := fmt.Sprintf("%v %s %d", v.Allow, v.Topic, v.TTL); got != c.want || v.Why != "" {
+			t.Errorf("%+v: %s (%s), want %s", c.item, got, v.Why, c.want)
 		}
 	}
 }

@@ -98,8 +98,17 @@ func CompileInstallation(ctx context.Context, s Source) (*Installation, error) {
 	return p, p.try(ctx)
 }
 
-// try asks about a tenant of each plan.
+// try asks about a change, and about a tenant of each plan.
 func (p *Installation) try(ctx context.Context) error {
+	if p.HasAdmission {
+		// A rule may count on what this change does not have; that it says anything else
+		// than a set would refuse every change.
+		if v, err := p.eval(ctx, p.deny, &Admission{Method: "POST", Operation: "example"}, nil); err == nil {
+			if _, err := denials(v); err != nil {
+				return err
+			}
+		}
+	}
 	if !p.HasLimits {
 		return nil
 	}
@@ -161,7 +170,11 @@ func (p *Installation) Deny(ctx context.Context, a *Admission) ([]string, error)
 	if err != nil {
 		return nil, evaluationFault("admission.deny", err)
 	}
-	var all []string
+	return denials(v)
+}
+
+// denials reads what admission.deny is.
+func denials(v any) (all []string, err error) {
 	if v == nil {
 		return nil, fault("admission.deny is undefined, expected a set of strings, as: deny contains msg if …")
 	}

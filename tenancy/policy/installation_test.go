@@ -95,6 +95,8 @@ func TestInstallation_Refused(t *testing.T) {
 		{"no object", "package quota\n\nlimits := 5", "quota.limits: expected an object"},
 		{"undefined", "package quota\n\nlimits := {\"devices\": 5} if input.plan == \"pro\"", "quota.limits: expected an object of limits by the names of quotas, found nothing"},
 		{"fails", "package quota\n\nlimits := {\"devices\": to_number(input.plan)}", "house.rego:3:"},
+		{"a condition, not a set", "package admission\n\ndeny if input.operation == \"x\"", "admission.deny is undefined, expected a set of strings"},
+		{"a text, not a set", "package admission\n\ndeny := \"no\"", "admission.deny: expected a set of strings"},
 		{"its tests", "package quota\n\nlimits.devices := 5\n\ntest_six if limits.devices == 6", "house.rego:5:1: the test quota.test_six has failed"},
 	} {
 		_, err := policy.CompileInstallation(t.Context(), policy.Source{"house.rego": c.text})
@@ -163,7 +165,7 @@ deny contains "" if input.operation == "empty"
 			t.Errorf("%s: got %q, %v, want %q", c.a.Operation, got, err, c.want)
 		}
 	}
-	undefined := install(t, "package admission\n\ndeny := {\"x\"} if input.operation == \"x\"")
+	undefined := install(t, "package admission\n\ndeny := {\"x\"} if input.operation != \"y\"")
 	if _, err := undefined.Deny(t.Context(), &policy.Admission{Operation: "y"}); err == nil {
 		t.Error("an undefined deny lets a change through")
 	}
@@ -185,13 +187,14 @@ func TestReadSource(t *testing.T) {
 	}
 }
 
-// TestInstallation_Documented: the examples of docs/policies.md are such policies.
+// TestInstallation_Documented: the examples of docs/policies.md are such policies, and
+// bound what is unlimited, too.
 func TestInstallation_Documented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "policies.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := 0
+	found := map[string]*policy.Installation{}
 	for _, name := range []string{"quota", "admission"} {
 		_, rest, ok := strings.Cut(string(text), "\n    package "+name+"\n")
 		if !ok {
@@ -205,11 +208,15 @@ func TestInstallation_Documented(t *testing.T) {
 			}
 			code += own + "\n"
 		}
-		install(t, code)
-		found++
+		found[name] = install(t, code)
 	}
-	if found != 2 {
-		t.Errorf("%d examples", found)
+	for devices, want := range map[int64]map[string]int64{
+		5: nil, 1000: nil, 5_000: {"devices": 1000}, tenancy.Unlimited: {"devices": 1000},
+	} {
+		r := &tenancy.TenantRecord{ID: "acme", Plan: tenancy.PlanFree, State: tenancy.StateActive, Overrides: map[string]int64{"devices": devices}}
+		if got, err := found["quota"].Limits(t.Context(), r, "Acme"); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%d devices: %v, %v, want %v", devices, got, err, want)
+		}
 	}
 }
 

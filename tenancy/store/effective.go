@@ -76,7 +76,8 @@ func (s *Store) Limited(ctx context.Context, was, now *tenancy.TenantRecord) (*t
 const limitersAtOnce = 8
 
 // LimitAll has the limiter say again what each tenant may use, and returns how many
-// tenants that has changed. Any number of processes may do it at once.
+// tenants that has changed. Any number of processes may do it at once. With an error, the
+// first, the tenants that have none have what it says.
 func (s *Store) LimitAll(ctx context.Context) (changed int, err error) {
 	entries, _, err := bus.List(ctx, s.tenants, "", 1<<30)
 	if err != nil {
@@ -84,13 +85,16 @@ func (s *Store) LimitAll(ctx context.Context) (changed int, err error) {
 	}
 	var mu sync.Mutex
 	names := map[string]string{} // of organizations
-	work, ctx := errgroup.WithContext(ctx)
+	var work errgroup.Group      // whose other work goes on when one fails
 	work.SetLimit(limitersAtOnce)
 	for _, e := range entries {
 		was, err := tenancy.DecodeTenant(e.Value, uint64(e.Revision))
 		if err != nil {
 			s.log.Warn("the record of a tenant cannot be read: its limits stay", "tenant", e.Key, "error", err)
 			continue
+		}
+		if ctx.Err() != nil {
+			break
 		}
 		if was.State == tenancy.StateReserved || was.State == tenancy.StateDeleted {
 			continue
@@ -125,12 +129,13 @@ func (s *Store) LimitAll(ctx context.Context) (changed int, err error) {
 			switch {
 			case errs.Is(err, errs.NotFound):
 				return nil
-			case err == nil:
-				mu.Lock()
-				changed++
-				mu.Unlock()
+			case err != nil:
+				return errs.New(errs.KindOf(err), "the limits of tenant %s: %w", was.ID, err)
 			}
-			return err
+			mu.Lock()
+			changed++
+			mu.Unlock()
+			return nil
 		})
 	}
 	err = work.Wait()
