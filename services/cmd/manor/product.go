@@ -111,7 +111,14 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	defer func() { _ = control.Close() }()
 
 	// Who is who, and may do what.
-	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName})
+	if err := makeKeys(ca.dir); err != nil {
+		return err
+	}
+	hostKeys, err := managedca.LoadSealer(domainKey(ca.dir))
+	if err != nil {
+		return err
+	}
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Tickets: hostKeys})
 	if err != nil {
 		return err
 	}
@@ -119,13 +126,6 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		if _, err := records.EnsureTenant(ctx, o.anonymous, store.EnsureOptions{}); err != nil {
 			return err
 		}
-	}
-	if err := makeKeys(ca.dir); err != nil {
-		return err
-	}
-	hostKeys, err := managedca.LoadSealer(domainKey(ca.dir))
-	if err != nil {
-		return err
 	}
 	names, err := directory.New(directory.Config{Store: records, Domain: devDomain, OpenKey: hostKeys.Open, Log: log})
 	if err != nil {
