@@ -231,6 +231,9 @@ func (c *connection) enter(t *turn, p *packet.Connect, id *tenancy.Identity, bef
 	if id, r = c.authorize(id, p); r.Reason.Failed() {
 		return r
 	}
+	if r = c.checkWill(p, id); r.Reason.Failed() {
+		return r
+	}
 	open, r := c.accept(p, id)
 	if r.Reason.Failed() {
 		return r

@@ -53,6 +53,9 @@ type Config struct {
 	// Record hears of what is denied, and of some of what is allowed, under tenants'
 	// own policies; nil is nobody. It must not block, and may keep d.
 	Record func(tenant string, d *tenancy.Decision)
+	// Check asks what mqtt.check of a tenant's policy says; see remote.Directory.AskCheck. nil
+	// denies what is to be asked about.
+	Check func(ctx context.Context, q *tenancy.CheckQuestion) (*tenancy.CheckAnswer, error)
 	// Loops is how many event loops share the connections without TLS; 0 is one
 	// for each processor.
 	Loops int

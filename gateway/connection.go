@@ -166,6 +166,9 @@ type special struct {
 	// enhanced is the enhanced authentication before CONNACK, nil if there is
 	// none; the reading goroutine's.
 	enhanced *enhanced
+	// checking is what mqtt.check was asked, nil while nothing waits for that; guarded
+	// by mu.
+	checking *checking
 	// prefixed: the user name of the enhanced authentication names the tenant.
 	prefixed bool
 	// reauth is set while a client authenticates again; guarded by mu.
@@ -350,8 +353,9 @@ func (c *connection) mustPauseLocked(b []byte) bool {
 		return false
 	}
 	stalled := c.owed > maxOwed
+	checks := c.checksLocked()
 	switch {
-	case stalled || !c.opened:
+	case stalled || !c.opened || checks:
 	case len(b) == 0:
 		return false
 	case c.moving != nil:

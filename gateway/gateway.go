@@ -37,6 +37,7 @@ type Gateway struct {
 	waiting   waiting
 	guests    guests
 	questions questions
+	checks    turns
 	registry  registry
 	rules     rules
 	turns     sync.Pool // *turn

@@ -50,6 +50,7 @@ const (
 	mKeptOut
 	mQuotaGateways
 	mQuotaResources
+	mChecks
 )
 
 // Metrics is the table of the gateway's metrics.
@@ -88,6 +89,7 @@ var Metrics = []telemetry.Metric{
 	mKeptOut:              {Name: "mqtt_gateway_kept_out_total", Kind: telemetry.Counter, Labels: []string{"reason"}, Help: "Clients that were refused at CONNECT, or whose connection was ended, although who they are was not the reason: by a ban (ban), because they connect again and again (flapping), by the tenant's allow-list (address), because the tenant takes their method, or their token's issuer, no more (method)."},
 	mQuotaGateways:        {Name: "mqtt_gateway_quota_gateways", Kind: telemetry.Gauge, Help: "Gateways that divide tenants' quotas, this one included, as far as it has heard (docs/quotas.md)."},
 	mQuotaResources:       {Name: "mqtt_gateway_quota_resources", Kind: telemetry.Gauge, Help: "Quotas of tenants of which gateways tell each other the use, because one needs more than half of its equal part."},
+	mChecks:               {Name: "mqtt_gateway_policy_checks_total", Kind: telemetry.Counter, Labels: []string{"answer"}, Help: "Publishes, subscriptions and wills of which mqtt.check of a tenant's policy was asked: allowed, denied, or unknown, which denies too, because nobody has answered in time. What a connection remembers is not asked and not counted."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -95,13 +97,14 @@ type metrics struct {
 	accepted, refused, connects, disconnects, dropped, reauths *prometheus.CounterVec
 	packets                                                    [16]prometheus.Counter
 	drops                                                      [conn.DropOverload + 1]prometheus.Counter
-	subscriptions                                              [conn.RefusedIDs + 1]prometheus.Counter
+	subscriptions                                              [conn.RefusedCheck + 1]prometheus.Counter
 	deliveries, bytesIn, bytesOut, paused, overruns            prometheus.Counter
 	slow                                                       prometheus.Gauge
 	throttled                                                  [quotas]prometheus.Counter
 	opens                                                      [len(openEvents)]prometheus.Counter
 	guests                                                     [len(guestEvents)]prometheus.Counter
 	policies                                                   [len(policyEvents)]prometheus.Counter
+	checks                                                     [len(checkEvents)]prometheus.Counter
 	authentications, keptOut                                   *prometheus.CounterVec
 }
 
@@ -145,7 +148,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.drops[d] = m.dropped.WithLabelValues(d.String())
 	}
 	subscriptions := Metrics[mRefusedSubscriptions].CounterVec(r)
-	for s := conn.RefusedGrants; s <= conn.RefusedIDs; s++ {
+	for s := conn.RefusedGrants; s <= conn.RefusedCheck; s++ {
 		m.subscriptions[s] = subscriptions.WithLabelValues(s.String())
 	}
 	opens := Metrics[mOpens].CounterVec(r)
@@ -153,6 +156,10 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 		m.opens[i] = opens.WithLabelValues(event)
 	}
 	policies := Metrics[mPolicies].CounterVec(r)
+	checks := Metrics[mChecks].CounterVec(r)
+	for i, event := range checkEvents {
+		m.checks[i] = checks.WithLabelValues(event)
+	}
 	for i, event := range policyEvents {
 		m.policies[i] = policies.WithLabelValues(event)
 	}

@@ -189,6 +189,9 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 		c.send(t)
 		c.gw.turns.Put(t)
 	}()
+	if grant := c.m.Grant(); grant != nil && grant.Asks() {
+		t.fx.Now = time.Now().UnixMilli()
+	}
 	for used < len(b) {
 		rest := b[used:]
 		if c.version() == 0 {
@@ -234,6 +237,11 @@ func (c *connection) turn(b []byte) (used int, goesOn bool) {
 				c.m.Shed(&t.packet.Publish, why, &t.fx)
 			} else {
 				c.m.Handle(&t.packet, &t.fx)
+				if t.fx.Asking.Came() {
+					t.packets[t.packet.Type]--
+					c.check(t.fx.Asking)
+					return used, true
+				}
 				bytes += n
 				if next == packet.PUBLISH {
 					messages++

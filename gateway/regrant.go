@@ -365,20 +365,35 @@ func (g *Gateway) held(a *link.Answer) {
 	}
 	h.id = 0
 	if a.Error != "" || !a.Found || len(a.Clients) != 1 {
-		time.AfterFunc(askAgain, func() {
-			c.mu.Lock()
-			if !c.ending && c.holding != nil && c.holding.id == 0 {
-				c.holdLocked(c.holding.ends)
-			}
-			c.mu.Unlock()
-			g.flush()
-		})
+		c.holdAgain(askAgain)
 		return
 	}
-	r := c.m.Reduce(a.Clients[0].Subscriptions)
+	subscriptions := a.Clients[0].Subscriptions
+	if grant := c.m.Grant(); grant.Asks() && len(subscriptions) > 0 {
+		go c.checkHeld(h, grant, subscriptions)
+		return
+	}
+	c.reduceLocked(c.m.Reduce(subscriptions, nil))
+}
+
+// holdAgain has the broker asked again after a time.
+func (c *connection) holdAgain(after time.Duration) {
+	time.AfterFunc(after, func() {
+		c.mu.Lock()
+		if !c.ending && c.holding != nil && c.holding.id == 0 {
+			c.holdLocked(c.holding.ends)
+		}
+		c.mu.Unlock()
+		c.gw.flush()
+	})
+}
+
+// reduceLocked has what the session holds and is not granted taken away.
+func (c *connection) reduceLocked(r conn.Reduction) {
 	if r.Empty() {
 		return
 	}
+	g, h := c.gw, c.holding
 	g.metrics.policies[policyTaken].Add(float64(len(r.Gone)))
 	first := ""
 	if len(r.Gone) > 0 {

@@ -60,7 +60,7 @@ func (g *Grant) why(q Question, allowed bool) (*GrantEntry, string) {
 	partly := ""
 	for i := range g.set.Entries {
 		e := &g.set.Entries[i]
-		if e.Action != ActionAll && e.Action != q.Action {
+		if e.Action != ActionAll && e.Action != q.Action || e.User != nil && *e.User != g.user {
 			continue
 		}
 		meets, covers := g.relation(e, q)

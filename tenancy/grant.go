@@ -16,9 +16,13 @@ type Grant struct {
 	// a tenant's own are above.
 	Revision uint64
 	set      *GrantSet
+	own      *grantTries // the set's entries for this user name alone, or nil
+	user     string
 	values   []expansion // by the index of the set's placeholder levels
 	// everything says that this is the default, the common case.
 	everything bool
+	// asks says that mqtt.check of the tenant's policy decides beside it.
+	asks bool
 	// within is a second grant that has to allow the same, or nil.
 	within *Grant
 }
@@ -98,6 +102,9 @@ func (g *Grant) publishes(topic []byte) Allowance {
 	}
 	o := outcome{deny: noPriority, allow: noPriority}
 	g.match(&g.set.publish, topic, 0, &o)
+	if g.own != nil {
+		g.match(&g.own.publish, topic, 0, &o)
+	}
 	if o.deny >= o.allow {
 		return 0
 	}
@@ -117,6 +124,9 @@ func (g *Grant) MayReceive(topic []byte) bool {
 	}
 	o := outcome{deny: noPriority, allow: noPriority}
 	g.match(&g.set.subscribe, topic, 0, &o)
+	if g.own != nil {
+		g.match(&g.own.subscribe, topic, 0, &o)
+	}
 	return o.deny < o.allow
 }
 
@@ -154,7 +164,7 @@ func (g *Grant) maySubscribe(filter string) (most mqtt.QoS, ok bool) {
 		return mqtt.ExactlyOnce, filter[0] != '$' || strings.HasPrefix(filter, sysPrefix)
 	}
 	c := coverage{outcome: outcome{deny: noPriority, allow: noPriority}}
-	g.cover(&g.set.subscribe, filter, 0, true, &c)
+	g.coverAll(filter, &c)
 	if c.deny >= c.allow {
 		return 0, false
 	}
@@ -162,14 +172,34 @@ func (g *Grant) maySubscribe(filter string) (most mqtt.QoS, ok bool) {
 	if c.allow < g.set.highest {
 		// An entry of a higher priority decides about a part of the filter.
 		n := coverage{narrows: true, above: c.allow, most: most}
-		g.cover(&g.set.subscribe, filter, 0, true, &n)
+		g.coverAll(filter, &n)
 		most = n.most
 	}
 	return most, true
 }
 
+// coverAll gathers what of the subscribe entries that are for the client matches names
+// that the filter matches.
+func (g *Grant) coverAll(filter string, c *coverage) {
+	g.cover(&g.set.subscribe, filter, 0, true, c)
+	if g.own != nil {
+		g.cover(&g.own.subscribe, filter, 0, true, c)
+	}
+}
+
 // Default reports whether it is DefaultGrant's.
 func (g *Grant) Default() bool { return g.everything && g.within == nil }
+
+// Asking is g for a client of a tenant whose policy is dynamic. Each call makes another
+// one.
+func (g *Grant) Asking() *Grant {
+	asking := *g
+	asking.asks = true
+	return &asking
+}
+
+// Asks reports whether mqtt.check is to be asked about what the grant allows.
+func (g *Grant) Asks() bool { return g.asks }
 
 // Class is that of the set; empty for the default.
 func (g *Grant) Class() string {

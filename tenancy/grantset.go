@@ -34,6 +34,9 @@ type GrantEntry struct {
 	// %claim.NAME a claim of the token, %group each group of the device, and %% a
 	// per cent sign.
 	Filter string `json:"filter"`
+	// User is the one user name that the entry is for, as it is after
+	// authentication; nil is every client.
+	User *string `json:"user,omitempty"`
 	// QoS is the highest one that is allowed; nil is 2. A deny has none.
 	QoS *int `json:"qos,omitempty"`
 	// Retain is whether a publish may be retained; nil is yes. A deny has none.
@@ -90,19 +93,28 @@ type GrantSet struct {
 	// Entries are those that it was made of; they must not be changed.
 	Entries []GrantEntry
 
-	publish, subscribe grantNode
-	levels             []pattern // the distinct levels with placeholders
-	highest            int32     // priority of an allowing subscribe entry
-	// same is the grant of everybody, if nothing has placeholders.
+	grantTries                        // of every client
+	users      map[string]*grantTries // of those with entries of their own
+	levels     []pattern              // the distinct levels with placeholders
+	highest    int32                  // priority of an allowing subscribe entry
+	// same is the grant of everybody who has no entries of their own, if nothing has placeholders.
 	same *Grant
+}
+
+// grantTries are entries by what they are about.
+type grantTries struct{ publish, subscribe grantNode }
+
+func newGrantTries() *grantTries {
+	t := &grantTries{}
+	t.publish.init()
+	t.subscribe.init()
+	return t
 }
 
 // NewGrantSet compiles the entries. The error is Invalid with Code "grant_invalid"
 // and names the entry.
 func NewGrantSet(revision uint64, class string, entries []GrantEntry) (*GrantSet, error) {
-	s := &GrantSet{Revision: revision, Class: class, Entries: entries, highest: noPriority}
-	s.publish.init()
-	s.subscribe.init()
+	s := &GrantSet{Revision: revision, Class: class, Entries: entries, highest: noPriority, grantTries: *newGrantTries()}
 	for i := range entries {
 		if err := s.add(&entries[i]); err != nil {
 			at := entries[i].At
@@ -119,12 +131,13 @@ func NewGrantSet(revision uint64, class string, entries []GrantEntry) (*GrantSet
 }
 
 // Bind returns the grant of one client. It does not allocate for a set without
-// placeholders.
+// placeholders, and a client without entries of its own.
 func (s *GrantSet) Bind(who *Subject) *Grant {
-	if s.same != nil {
+	own := s.users[who.Username]
+	if s.same != nil && own == nil {
 		return s.same
 	}
-	g := &Grant{Revision: s.Revision, set: s, values: make([]expansion, len(s.levels))}
+	g := &Grant{Revision: s.Revision, set: s, own: own, user: who.Username, values: make([]expansion, len(s.levels))}
 	for i := range s.levels {
 		g.values[i] = s.levels[i].expand(who)
 	}
@@ -141,15 +154,31 @@ func (s *GrantSet) add(e *GrantEntry) error {
 	} else {
 		t.allow, t.mask = int32(e.Priority), e.mask()
 	}
+	to := s.of(e)
 	// Nobody may publish to what is the server's, whatever a filter says.
 	if e.Action != ActionSubscribe && !strings.HasPrefix(e.Filter, "$") {
-		s.put(&s.publish, e.Filter, &t)
+		s.put(&to.publish, e.Filter, &t)
 	}
 	if e.Action != ActionPublish {
 		s.highest = max(s.highest, t.allow)
-		s.put(&s.subscribe, e.Filter, &t)
+		s.put(&to.subscribe, e.Filter, &t)
 	}
 	return nil
+}
+
+// of is where an entry belongs.
+func (s *GrantSet) of(e *GrantEntry) *grantTries {
+	if e.User == nil {
+		return &s.grantTries
+	}
+	own := s.users[*e.User]
+	if own == nil {
+		if own = newGrantTries(); s.users == nil {
+			s.users = map[string]*grantTries{}
+		}
+		s.users[*e.User] = own
+	}
+	return own
 }
 
 func (s *GrantSet) put(n *grantNode, filter string, t *terminal) {
@@ -195,6 +224,8 @@ func (e *GrantEntry) valid() error {
 		return errs.Coded(errs.Invalid, code, "expected the action %s, %s or %s, found %q", ActionPublish, ActionSubscribe, ActionAll, e.Action)
 	case e.Deny() && (e.QoS != nil || e.Retain != nil):
 		return errs.Coded(errs.Invalid, code, "qos and retain say how far something is allowed: a deny has none")
+	case e.User != nil && *e.User == "":
+		return errs.Coded(errs.Invalid, code, "expected a user name, or no user for an entry that is for every client")
 	case e.QoS != nil && (*e.QoS < 0 || *e.QoS > 2):
 		return errs.Coded(errs.Invalid, code, "expected a qos of 0, 1 or 2, found %d", *e.QoS)
 	case e.Priority < -priorityMost || e.Priority > priorityMost:

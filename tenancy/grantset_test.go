@@ -429,3 +429,56 @@ func BenchmarkGrant(b *testing.B) {
 		}
 	})
 }
+
+// An entry for one user is for that user alone, decides with the others by priority, and
+// is stored so that who does not know the field allows less.
+func TestGrantSet_User(t *testing.T) {
+	alice, nobody := "alice", ""
+	own := func(e GrantEntry) GrantEntry {
+		e.User = &alice
+		return e
+	}
+	entries := []GrantEntry{allow(ActionAll, "a/#", 0), own(allow(ActionAll, "own/%c", 0)), own(deny(ActionAll, "a/x", 1)), own(allow(ActionSubscribe, "q/#", 0))}
+	one := 1
+	entries = append(entries, GrantEntry{Action: ActionSubscribe, Filter: "q/low", QoS: &one, Priority: 1})
+	s := set(t, entries...)
+	if s.Bind(&Subject{Username: "bob"}).own != nil {
+		t.Error("bob has entries of his own")
+	}
+	for _, c := range []struct {
+		user, topic      string
+		publish, receive bool
+	}{
+		{"alice", "own/c", true, true},
+		{"bob", "own/c", false, false},
+		{"", "own/c", false, false},
+		{"alice", "a/y", true, true},
+		{"alice", "a/x", false, false},
+		{"bob", "a/x", true, true},
+	} {
+		g := s.Bind(&Subject{ClientID: "c", Username: c.user})
+		if got := g.MayPublish([]byte(c.topic), 0, false); got != c.publish {
+			t.Errorf("%q publishes %s: %v", c.user, c.topic, got)
+		}
+		if got := g.MayReceive([]byte(c.topic)); got != c.receive {
+			t.Errorf("%q receives %s: %v", c.user, c.topic, got)
+		}
+		if x := g.Explain(Question{Action: ActionPublish, Topic: c.topic}); x.Allowed != c.publish {
+			t.Errorf("%q explained %s: %+v", c.user, c.topic, x)
+		}
+	}
+	g := s.Bind(&Subject{ClientID: "c", Username: "alice"})
+	if most, ok := g.MaySubscribe("q/#"); !ok || most != 1 {
+		t.Errorf("alice subscribes q/#: %v at %d", ok, most)
+	}
+	if _, ok := g.MaySubscribe("a/#"); ok {
+		t.Error("alice subscribes a/#, of which a/x is denied to her")
+	}
+	stored := NewGrants(entries)
+	if len(stored.UserEntries) != 2 || len(stored.Entries) != 3 || len(stored.All()) != len(entries) {
+		t.Errorf("stored as %+v", stored)
+	}
+	if _, err := NewGrantSet(2, "test", []GrantEntry{{Action: ActionAll, Filter: "a", User: &nobody}}); err == nil || !strings.Contains(err.Error(), "expected a user name") {
+		t.Errorf("an empty user: %v", err)
+	}
+}

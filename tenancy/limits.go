@@ -203,6 +203,25 @@ func (l Limits) Override(overrides map[string]int64) (Limits, error) {
 	return l, nil
 }
 
+// known lays those limits over l that there are; the others are left out.
+func (l Limits) known(limits map[string]int64) Limits {
+	for name, v := range limits {
+		if with, err := l.With(name, v); err == nil {
+			l = with
+		}
+	}
+	return l
+}
+
+// All are the limits by the quotas' names.
+func (l Limits) All() map[string]int64 {
+	all := make(map[string]int64, len(quotas))
+	for _, q := range quotas {
+		all[q.name] = *q.field(&l)
+	}
+	return all
+}
+
 // ValidLimit checks that there is a quota of that name and that v is Unlimited
 // or within its range. The error is Invalid with Code "quota_unknown" or
 // "limit_invalid".

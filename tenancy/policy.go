@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -34,6 +35,8 @@ type PolicyRef struct {
 	Shadow uint64 `json:"shadow,omitempty"`
 	// Connect says that the live one has mqtt.connect.
 	Connect bool `json:"connect,omitempty"`
+	// Dynamic says that mqtt.check of the live one is asked about what grants allow.
+	Dynamic bool `json:"dynamic,omitempty"`
 	// Classes are those of the live one.
 	Classes []string `json:"classes,omitempty"`
 	// OnRevoke is OnRevokeUnsubscribe or OnRevokeDisconnect.
@@ -61,6 +64,31 @@ const GrantsBucket = "grants"
 // Grants are the entries of one class of one revision of a policy.
 type Grants struct {
 	Entries []GrantEntry `json:"entries"`
+	// UserEntries are those that allow something to one user name. They are apart
+	// because a gateway that does not know GrantEntry.User would have them allow it to
+	// everybody; so it does not see them. An entry that denies is safe among Entries.
+	UserEntries []GrantEntry `json:"user_entries,omitempty"`
+}
+
+// NewGrants returns the entries as they are stored.
+func NewGrants(entries []GrantEntry) Grants {
+	g := Grants{Entries: []GrantEntry{}}
+	for _, e := range entries {
+		if e.User != nil && !e.Deny() {
+			g.UserEntries = append(g.UserEntries, e)
+		} else {
+			g.Entries = append(g.Entries, e)
+		}
+	}
+	return g
+}
+
+// All are all entries.
+func (g *Grants) All() []GrantEntry {
+	if len(g.UserEntries) == 0 {
+		return g.Entries
+	}
+	return slices.Concat(g.Entries, g.UserEntries)
 }
 
 // GrantsPrefix is what the keys of the grants of a revision begin with.
@@ -79,7 +107,7 @@ func DecodeGrants(value []byte, revision uint64, class string) (*GrantSet, error
 	if err := json.Unmarshal(value, &g); err != nil {
 		return nil, errs.New(errs.Internal, "stored grants: %w", err)
 	}
-	return NewGrantSet(GrantRevision(revision), class, g.Entries)
+	return NewGrantSet(GrantRevision(revision), class, g.All())
 }
 
 // Arrival is a client that wants in, as a tenant's mqtt.connect sees it. It is a

@@ -31,6 +31,12 @@ type TenantRecord struct {
 	CreatedAt    time.Time `json:"created_at"`
 	// Overrides are limits that replace the plan's, by quota name.
 	Overrides map[string]int64 `json:"overrides,omitempty"`
+	// Effective are limits that the installation's policy quota.limits has set, over the
+	// plan's and the overrides, by quota name.
+	Effective map[string]int64 `json:"effective,omitempty"`
+	// Held says that quota.limits could not be followed at the last change: Effective are
+	// all limits, as they were before.
+	Held bool `json:"held,omitempty"`
 	// Settings are those that differ from the defaults.
 	Settings *SettingsOverride `json:"settings,omitempty"`
 	// ClientCAs are its own CAs of client certificates, or nil.
@@ -60,20 +66,23 @@ type TenantRecord struct {
 	Revision uint64 `json:"-"`
 }
 
-// Limits are the plan's limits with the overrides over them. An override that
-// this version does not know is left out: a newer one wrote it.
+// Limits are those in force: Base, with what the installation's policy says over it.
 func (r *TenantRecord) Limits() (Limits, error) {
+	l, err := r.Base()
+	if err != nil {
+		return l, err
+	}
+	return l.known(r.Effective), nil
+}
+
+// Base are the plan's limits with the overrides over them. An override that
+// this version does not know is left out: a newer one wrote it.
+func (r *TenantRecord) Base() (Limits, error) {
 	plan, err := PlanByName(r.Plan)
 	if err != nil {
 		return Limits{}, err
 	}
-	l := plan.Limits
-	for name, v := range r.Overrides {
-		if with, err := l.With(name, v); err == nil {
-			l = with
-		}
-	}
-	return l, nil
+	return plan.Limits.known(r.Overrides), nil
 }
 
 // Tenant makes of the record what the other floors see. Its hostname is below
@@ -113,7 +122,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 // Clone returns a record that shares nothing with r.
 func (r *TenantRecord) Clone() *TenantRecord {
 	c := *r
-	c.Overrides = maps.Clone(r.Overrides)
+	c.Overrides, c.Effective = maps.Clone(r.Overrides), maps.Clone(r.Effective)
 	return &c
 }
 
@@ -143,11 +152,20 @@ type Credential struct {
 	// Generation is 1 at first and grows with each change of the password.
 	Generation int       `json:"generation"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Source is the kind of the file that it came from and goes with, such as
+	// SourcePasswd; empty for one that was made by the API.
+	Source string `json:"source,omitempty"`
 	// Request names the request that made it, if that has an Idempotency-Key.
 	Request string `json:"request,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }
+
+// Kinds of files of other brokers that a tenant's credentials and policy may come from.
+const (
+	SourcePasswd = "vmq_passwd"
+	SourceACL    = "vmq_acl"
+)
 
 // SCRAM is a password as SCRAM-SHA-256 keeps it (RFC 5802 §3, RFC 7677): who has
 // it can check the password, and no more. It is a plain value.

@@ -20,7 +20,8 @@ import (
 // that takes nothing, whatever is published to it. Beyond that a connection
 // holds at most one packet, of at most the tenant's packet_size, that has not
 // come whole; maxHeld of answers that wait for the broker's; aliasBytes of the
-// topics of its aliases, each way; and what its shell owes to the socket.
+// topics of its aliases, each way; checksKept verdicts under a dynamic policy; and
+// what its shell owes to the socket.
 const CreditWindow = 512 << 10
 
 // smallestCredit is the least that a slow rate leaves of it.
@@ -85,8 +86,9 @@ type Conn struct {
 	aliasBytes int      // of those topics
 	sent       uint64   // what was sent to the broker, in link.UpFrame.Cost
 	forwarded  [2]uint32
-	samples    uint32 // publishes that were allowed
-	memo       *memo  // nil before the first publish under a policy
+	samples    uint32  // publishes that were allowed
+	memo       *memo   // nil before the first publish under a policy
+	checks     *checks // nil unless the grant asks
 
 	// The outbound half.
 
@@ -193,10 +195,16 @@ type Effects struct {
 	Drops [DropOverload + 1]int
 	// Refused counts subscriptions that were not passed on; FirstRefused is the
 	// first of them.
-	Refused      [RefusedIDs + 1]int
+	Refused      [RefusedCheck + 1]int
 	FirstRefused RefusedSubscription
 	// Decided are some of the answers of a grant of the tenant's own policy.
 	Decided []Decided
+	// Asking is what is to be known of mqtt.check before the last packet is handled, and
+	// the packets behind it are.
+	Asking Asking
+	// Now is the time of the turn in Unix milliseconds; it need be set only where the
+	// grant asks.
+	Now int64
 	// Auth is an AUTH of a client that authenticates again.
 	Auth  Auth
 	Close Close
@@ -229,8 +237,9 @@ func (fx *Effects) Reset() {
 	fx.Drops = [DropOverload + 1]int{}
 	clear(fx.Decided)
 	fx.Decided = fx.Decided[:0]
-	fx.Refused, fx.FirstRefused, fx.Auth = [RefusedIDs + 1]int{}, RefusedSubscription{}, Auth{}
+	fx.Refused, fx.FirstRefused, fx.Auth = [RefusedCheck + 1]int{}, RefusedSubscription{}, Auth{}
 	fx.Close, fx.Channel = Close{}, 0
+	fx.Asking = Asking{}
 }
 
 func (fx *Effects) frame(kind link.UpKind) *link.UpFrame {

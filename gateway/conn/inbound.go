@@ -11,7 +11,8 @@ import (
 	"github.com/manormq/manor/infra/packet"
 )
 
-// Handle takes a packet of an accepted client. MayRead must be true for it.
+// Handle takes a packet of an accepted client. MayRead must be true for it. If fx.Asking
+// has come, it was not handled: Answer, and Handle it again before anything else.
 // After an effect that closes, nothing more is handled.
 func (c *Conn) Handle(p *packet.Packet, fx *Effects) {
 	switch p.Type {
@@ -65,7 +66,7 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	}
 	grant := c.grant.Load()
 	may := c.mayPublish(grant, m)
-	if !may || !grant.Default() {
+	if !may || !grant.Default() && !grant.Asks() {
 		c.decided(grant, m, may, fx)
 	}
 	if !may {
@@ -79,6 +80,9 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	}
 	if int64(m.QoS) > rules.Settings.MaximumQoS || m.Retain && !rules.Settings.RetainAvailable {
 		c.beyondCapabilities(m, rules, fx)
+		return
+	}
+	if grant.Asks() && !c.checkPublish(grant, p, rules, fx) {
 		return
 	}
 	if m.QoS > 0 {

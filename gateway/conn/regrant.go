@@ -35,11 +35,18 @@ type Reduction struct {
 // Empty reports whether there is nothing to take away.
 func (r *Reduction) Empty() bool { return len(r.Gone) == 0 && len(r.Lower) == 0 }
 
-// Reduce holds the subscriptions of the client's session to its grant.
-func (c *Conn) Reduce(held []mqtt.Subscription) (r Reduction) {
+// Reduce holds the subscriptions of the client's session to its grant, and to what
+// mqtt.check says of them if it is not nil, by filter: what it does not say anything of
+// is denied.
+func (c *Conn) Reduce(held []mqtt.Subscription, checked map[string]tenancy.CheckVerdict) (r Reduction) {
 	g := c.grant.Load()
 	for _, s := range held {
 		most, ok := g.MaySubscribe(s.Filter)
+		if v := checked[s.Filter]; ok && checked != nil {
+			if ok = v.Allow; v.QoS != nil {
+				most = min(most, *v.QoS)
+			}
+		}
 		switch {
 		case !ok:
 			r.Gone = append(r.Gone, s.Filter)

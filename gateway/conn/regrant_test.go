@@ -45,7 +45,7 @@ func TestRegrant(t *testing.T) {
 	if out, r := deliver("b/1"); len(out) == 0 || r.Denied {
 		t.Errorf("what is granted was not delivered: %+v", r)
 	}
-	red := c.Reduce([]mqtt.Subscription{{Filter: "a/#"}, {Filter: "b/#", QoS: 2, NoLocal: true}, {Filter: "b/1", QoS: 1}, {Filter: "$share/g/+/x"}})
+	red := c.Reduce([]mqtt.Subscription{{Filter: "a/#"}, {Filter: "b/#", QoS: 2, NoLocal: true}, {Filter: "b/1", QoS: 1}, {Filter: "$share/g/+/x"}}, nil)
 	want := conn.Reduction{
 		Gone: []string{"a/#", "$share/g/+/x"}, Lower: []mqtt.Subscription{{Filter: "b/#", QoS: 1, NoLocal: true, RetainHandling: mqtt.RetainDontSend}},
 	}

@@ -29,12 +29,13 @@ const (
 	RefusedWildcards
 	RefusedShared
 	RefusedIDs
+	RefusedCheck
 )
 
 func (r Refused) String() string {
 	return [...]string{
 		"none", "grants", "subscriptions_request", "topic_length", "topic_levels", "topic_level_length", "wildcard_root", "filter",
-		"wildcard_available", "shared_available", "subscription_ids_available",
+		"wildcard_available", "shared_available", "subscription_ids_available", "check",
 	}[r]
 }
 
@@ -97,6 +98,12 @@ const maxFilters = 1 << 16
 func (c *Conn) subscribe(p *packet.Subscribe, fx *Effects) {
 	if c.tooManyFilters(p, fx) {
 		return
+	}
+	if grant := c.grant.Load(); grant.Asks() {
+		if !c.askFilters(grant, p, fx) {
+			return
+		}
+		defer func() { c.checks.once = nil }()
 	}
 	rules := c.rules.Load()
 	part := partSuback{id: p.PacketID} // without reasons while nothing is refused
@@ -182,11 +189,21 @@ func (c *Conn) checkSubscription(s *mqtt.Subscription, rules *Rules, fx *Effects
 	}
 	grant := c.grant.Load()
 	most, ok := grant.MaySubscribe(s.Filter)
-	c.decidedSubscription(grant, s, ok, fx)
+	checked := true
+	if ok && grant.Asks() {
+		var at mqtt.QoS
+		at, checked = c.checkFilter(grant, s, fx.Now)
+		most = min(most, at)
+	}
+	if checked { // what mqtt.check denies is no decision of the grants
+		c.decidedSubscription(grant, s, ok, fx)
+	}
 	s.QoS = min(s.QoS, most)
 	switch {
 	case !ok:
 		return mqtt.NotAuthorized, RefusedGrants
+	case !checked:
+		return mqtt.NotAuthorized, RefusedCheck
 	case name != "" && !rules.Settings.SharedAvailable:
 		return mqtt.SharedSubscriptionsNotSupported, RefusedShared
 	case s.ID != 0 && !rules.Settings.SubscriptionIDsAvailable:
@@ -220,7 +237,7 @@ func (c *Conn) wasTold(by Refused) bool {
 
 // limit is the name of the quota or setting; empty if it is neither.
 func (r Refused) limit() string {
-	if r == NotRefused || r == RefusedGrants || r == RefusedFilter {
+	if r == NotRefused || r == RefusedGrants || r == RefusedFilter || r == RefusedCheck {
 		return ""
 	}
 	return r.String()
@@ -234,6 +251,8 @@ func (c *Conn) refusedText(filter string, by Refused, rules *Rules) string {
 		return err.Error()
 	case by == RefusedGrants:
 		return "the grant of this credential does not allow to subscribe to this filter"
+	case by == RefusedCheck:
+		return c.checks.denial
 	case by == RefusedWildcard:
 		return fmt.Sprintf("the filter begins with a wildcard, the quota %s is %d", by, rules.WildcardRoot)
 	case by == RefusedWildcards:

@@ -33,6 +33,7 @@ import (
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/quota/usage"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -88,6 +89,10 @@ type Config struct {
 	Used Used
 	// Policies follows the tenants' own policies.
 	Policies *decide.Service
+	// Sources applies whole files of credentials; nil takes none.
+	Sources *sources.Service
+	// Admission is asked about each change; nil lets all through.
+	Admission Admission
 	// Domains follows custom domains.
 	Domains *domains.Service
 	// Sealer seals the keys of managed CAs; nil has none.
@@ -279,8 +284,11 @@ func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I
 		var out *O
 		var err error
 		if changes {
-			c := &changing{log: s.cfg.Audit, op: &op}
+			c := &changing{log: s.cfg.Audit, admission: s.cfg.Admission, op: &op, in: in}
 			out, err = f(context.WithValue(ctx, changeKey{}, c), in)
+			if err == nil && c.none {
+				err = c.dryRun(ctx)
+			}
 			err = c.end(ctx, err)
 		} else {
 			out, err = f(ctx, in)

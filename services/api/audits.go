@@ -28,7 +28,7 @@ type AuditRecord struct {
 	Operation string      `json:"operation" doc:"The operationId." example:"replace-quota-overrides"`
 	Tenant    string      `json:"tenant,omitempty" doc:"The id of the tenant, if it is of one."`
 	Target    string      `json:"target" doc:"What was changed." example:"credential sensor-1"`
-	Outcome   string      `json:"outcome" enum:"done,unknown" doc:"unknown: it was begun, and a process or the bus failed before it was known to be made."`
+	Outcome   string      `json:"outcome" enum:"done,unknown,denied" doc:"denied: the installation's policy has refused it, for what after says. unknown: it was begun, and a process or the bus failed before it was known to be made."`
 	Before    any         `json:"before,omitempty" doc:"What was there; secrets are redacted, and what is long is told by its length and SHA-256."`
 	After     any         `json:"after,omitempty" doc:"What was there then."`
 	Previous  string      `json:"previous" doc:"The hash of the record before."`

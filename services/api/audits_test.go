@@ -53,6 +53,7 @@ var auditTable = map[string]auditRow{
 	"replace-settings":           {`{"queue_type":"lifo"}`, "settings", "-", `"lifo"`},
 	"replace-client-cas":         {`{}`, "client CAs", "-", "-"},
 	"put-policy":                 {`{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`, "policy", `"revision":1`, `"revision":3`},
+	"import-policy":              {`{"format":"vmq_acl","text":"topic a"}`, "policy", `"revision":1`, `"revision":3`},
 	"delete-policy":              {"", "policy", `"revision":1`, `"newest":2`},
 	"rollback-policy":            {`{"revision":2}`, "policy", `"revision":1`, `"revision":2`},
 	"delete-policy-shadow":       {"", "policy", `"shadow":2`, `"revision":1`},
@@ -60,6 +61,7 @@ var auditTable = map[string]auditRow{
 	"create-credential":          {`{"username":"new","password":"hunter2-device"}`, "credential new", "-", `"username":"new"`},
 	"replace-credential-session": {`{}`, "session of credential default", "-", `{}`},
 	"delete-credential":          {"", "credential default", `"username":"default"`, "-"},
+	"replace-passwd-source":      {`{"text":"# nobody"}`, "vmq_passwd file with 0 users", "-", `"kind":"apply-source"`},
 	"import-credentials":         {`{"items":[{"username":"new","password":"hunter2-device"}]}`, "import of 1 credentials", "-", `"total":1`},
 	"replace-auth-methods":       {`{"methods":["jwt","password"]}`, "auth methods", "null", `["jwt","password"]`},
 	"replace-jwt-issuers":        {`{"items":[{"issuer":"https://issuer.example/","audience":["a"],"jwks_url":"https://issuer.example/jwks"}]}`, "JWT issuers", "null", `"https://issuer.example/jwks"`},
@@ -108,7 +110,7 @@ func TestAudit_EveryChange(t *testing.T) {
 			}
 			w.do(r.method, path, w.owner, row.body, "If-Match", `"999999"`)
 			w.do(r.method, path, w.beta, row.body)
-			if id != "create-tenant" && id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" && id != "create-domain" && id != "verify-domain" && id != "renew-domain" {
+			if id != "create-tenant" && id != "invite-member" && id != "create-api-key" && id != "create-credential" && id != "import-credentials" && id != "replace-passwd-source" && id != "delete-client" && id != "create-ban" && id != "import-devices" && id != "sign-certificate" && id != "create-claim" && id != "create-managed-ca" && id != "create-domain" && id != "verify-domain" && id != "renew-domain" {
 				if got := len(w.records("")); got != begun {
 					t.Fatalf("%d records of what changed nothing", got-begun)
 				}

@@ -21,10 +21,14 @@ var notChanges = map[string]bool{"publish": true, "test-policy": true, "explain-
 // changing is the change that a request makes, or none so far. It belongs to the
 // request's goroutine.
 type changing struct {
-	log     *audit.Log
-	op      *huma.Operation
-	pending *audit.Pending
-	after   any
+	log       *audit.Log
+	admission Admission // nil asks nobody
+	op        *huma.Operation
+	// in is the input of the operation; wanted, if not nil, is what is asked for where
+	// its body does not say that.
+	in, wanted any
+	pending    *audit.Pending
+	after      any
 	// none is that there is nothing to record.
 	none bool
 }
@@ -39,7 +43,7 @@ func changeOf(ctx context.Context) *changing {
 	return c
 }
 
-// change notes in the audit log that the caller is about to change the target of
+// change asks the installation's policy, and notes in the audit log that the caller is about to change the target of
 // an organization, or of a tenant of it. A handler calls it after its last check
 // and before what it does; without it, what it does is an error.
 func change(ctx context.Context, organization, tenant, target string, before any) error {
@@ -50,11 +54,19 @@ func change(ctx context.Context, organization, tenant, target string, before any
 // than its key or token.
 func changeAs(ctx context.Context, actor audit.Actor, organization, tenant, target string, before any) (err error) {
 	c := changeOf(ctx)
-	c.pending, err = c.log.Begin(ctx, audit.Change{
+	if err := c.admit(ctx, actor, organization, tenant, target, before); err != nil {
+		return err
+	}
+	c.pending, err = c.log.Begin(ctx, c.record(ctx, actor, organization, tenant, target, before))
+	return err
+}
+
+// record is the change as the audit log is told of it.
+func (c *changing) record(ctx context.Context, actor audit.Actor, organization, tenant, target string, before any) audit.Change {
+	return audit.Change{
 		Organization: organization, Actor: actor, Address: callerOf(ctx).address, Method: c.op.Method, Operation: c.op.OperationID,
 		Tenant: tenant, Target: target, Before: before,
-	})
-	return err
+	}
 }
 
 // changed says what was there before the change that change has noted, and is

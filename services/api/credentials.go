@@ -39,6 +39,7 @@ type Credential struct {
 	Username  string    `json:"username"`
 	SCRAM     bool      `json:"scram" doc:"Whether clients may authenticate with SCRAM-SHA-256."`
 	CreatedAt time.Time `json:"created_at"`
+	Source    string    `json:"source,omitempty" enum:"vmq_passwd" doc:"The kind of the file that it comes from, and goes with; empty for one that was made by the API."`
 	// Session is nil for most.
 	Session *tenancy.SessionOverride `json:"session,omitempty"`
 }
@@ -119,6 +120,7 @@ func (s *Server) credentialRoutes() {
 	describeDryRun(s, &op, CreatedCredential{})
 	register(s, op, s.createCredential)
 	register(s, operation("list-credentials", http.MethodGet, base, "Credentials", "List credentials in order of their usernames"), s.listCredentials)
+	s.sourceRoutes()
 	register(s, operation("replace-credential-session", http.MethodPut, base+"/{username}/session", "Credentials",
 		"Replace what holds for a credential's sessions over the tenant's; live sessions hear of it within 2 s"), s.replaceSession)
 	register(s, operation("delete-credential", http.MethodDelete, base+"/{username}", "Credentials",
@@ -197,7 +199,7 @@ func (s *Server) listCredentials(ctx context.Context, in *listCredentialsInput) 
 }
 
 func credentialBody(c *tenancy.Credential) Credential {
-	return Credential{ID: c.ID, Username: c.Username, SCRAM: c.SCRAM != nil, CreatedAt: c.CreatedAt, Session: c.Session}
+	return Credential{ID: c.ID, Username: c.Username, SCRAM: c.SCRAM != nil, CreatedAt: c.CreatedAt, Source: c.Source, Session: c.Session}
 }
 
 func (s *Server) deleteCredential(ctx context.Context, in *deleteCredentialInput) (*struct{}, error) {

@@ -149,6 +149,7 @@ func (s *Server) createDomain(ctx context.Context, in *createDomainInput) (*doma
 		return nil, err
 	}
 	s.log.Info("domain claimed", "tenant", t.ID, "domain", d.FQDN)
+	s.uses(ctx, t, "domains", 1, s.store.CountDomains)
 	out := &domainOutput{Status: http.StatusCreated, ETag: etag(d.Revision), Body: s.domainBody(d)}
 	return out, changed(ctx, nil, out.Body)
 }

@@ -60,4 +60,13 @@ func TestLevels(t *testing.T) {
 	want()
 	f.want(f.do("PUT", base+"/devices/d9", key, `{}`), 200, "")
 	want("acme quota_100 devices")
+
+	// What is the organization's is told to all of its tenants.
+	f.want(f.do("PUT", base+"/quotas/overrides", key, `{"tenants":2,"domains":2}`), 200, "")
+	f.want(f.do("POST", base+"/domains", key, `{"fqdn":"d1.example.com"}`), 201, "")
+	want()
+	f.want(f.do("POST", base+"/domains", key, `{"fqdn":"d2.example.com"}`), 201, "")
+	want("acme quota_100 domains")
+	f.want(f.do("POST", "/v1/organizations/"+f.want(f.do("GET", "/v1/me", key, ""), 200, "")["organization"].(string)+"/tenants", key, `{"id":"second","plan":"free"}`), 201, "")
+	want("acme quota_100 tenants", "second quota_100 tenants")
 }

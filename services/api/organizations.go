@@ -283,5 +283,6 @@ func (s *Server) createTenant(ctx context.Context, in *createTenantInput) (*crea
 		return nil, err
 	}
 	s.log.Info("tenant made", "tenant", t.ID, "organization", t.Organization, "plan", t.Plan)
+	s.usesTenants(ctx, t.Organization)
 	return &createTenantOutput{Status: http.StatusCreated, ETag: etag(t.Revision), Body: s.tenantDetail(t)}, nil
 }

@@ -45,6 +45,7 @@ var permissions = map[string]string{
 	"list-policies":           tenancy.MayReadPolicies,
 	"get-policy":              tenancy.MayReadPolicies,
 	"put-policy":              tenancy.MayWritePolicies,
+	"import-policy":           tenancy.MayWritePolicies,
 	"delete-policy":           tenancy.MayWritePolicies,
 	"rollback-policy":         tenancy.MayWritePolicies,
 	"test-policy":             tenancy.MayReadPolicies,
@@ -56,6 +57,8 @@ var permissions = map[string]string{
 	"replace-quota-overrides": tenancy.MayWriteQuotas,
 	"get-usage":               tenancy.MayReadUsage,
 
+	"replace-passwd-source":      tenancy.MayWriteCredentials,
+	"list-sources":               tenancy.MayReadCredentials,
 	"list-credentials":           tenancy.MayReadCredentials,
 	"create-credential":          tenancy.MayWriteCredentials,
 	"replace-credential-session": tenancy.MayWriteCredentials,

@@ -27,6 +27,7 @@ func (s *Server) policyRoutes() {
 		"Make a revision of a tenant's own policy, which holds everywhere within 2 s; one that does not compile, or whose tests fail, is refused with the lines")
 	put.MaxBodyBytes = policyBodyMax
 	register(s, put, s.putPolicy)
+	register(s, asking("import-policy", ":import", "Make a revision of the file of another broker, as Rego that can be read and edited; a line that is not understood is refused with its number"), s.importPolicy)
 	register(s, operation("delete-policy", http.MethodDelete, base, "Policies", "Go back to the default: everything in the tenant is allowed. Revisions are kept"), s.deletePolicy)
 	register(s, operation("get-policy", http.MethodGet, base+"/{revision}", "Policies", "Get a revision with its text"), s.getPolicy)
 	rollback := asking("rollback-policy", ":rollback", "Make a revision live that is kept")
@@ -40,7 +41,7 @@ func (s *Server) policyRoutes() {
 
 func revisionBody(t *tenancy.TenantRecord, p *store.Policy) PolicyRevision {
 	r := PolicyRevision{
-		Revision: p.Revision, State: "kept", Description: p.Description, Connect: p.Connect, Classes: p.Classes, Grants: p.Grants,
+		Revision: p.Revision, State: "kept", Description: p.Description, Connect: p.Connect, Dynamic: p.Dynamic, Classes: p.Classes, Grants: p.Grants,
 		CreatedBy: p.CreatedBy, CreatedAt: p.CreatedAt,
 	}
 	if t.Policy != nil {
@@ -102,7 +103,7 @@ func (s *Server) putPolicy(ctx context.Context, in *putPolicyInput) (*policyMade
 	if err != nil {
 		return nil, err
 	}
-	like := store.Policy{Files: in.Body.Files, Description: in.Body.Description, Connect: program.Connect, CreatedBy: maker(ctx)}
+	like := store.Policy{Files: in.Body.Files, Description: in.Body.Description, Connect: program.Connect, Dynamic: program.Dynamic, CreatedBy: maker(ctx)}
 	if in.DryRun {
 		unchanged(ctx)
 		like.Classes = program.Classes

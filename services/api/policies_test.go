@@ -10,7 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/remote"
 )
 
 const policies = "/v1/tenants/acme/policies"
@@ -226,6 +230,62 @@ func TestPolicies_Recorded(t *testing.T) {
 	}
 	f.want(f.do("DELETE", policies+":shadow", key, ""), 204, "")
 	f.want(f.do("GET", policies+":shadow", key, ""), 404, "shadow_not_found")
+}
+
+// TestPolicies_Check: mqtt.check is answered for gateways, and fails closed.
+func TestPolicies_Check(t *testing.T) {
+	f := newFixture(t)
+	key := f.signUp("acme")
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- f.cfg.Policies.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+	}()
+	v := f.want(f.do("PUT", policies, key, policyBody(t, "package mqtt\n\ndynamic := true\n\ngrants := [{\"action\": \"publish\", \"filter\": \"#\"}]\n\ncheck := {\"allow\": true, \"ttl\": 5} if input.topic == \"a\"\n")), 200, "")
+	if v["dynamic"] != true {
+		t.Errorf("got %v", v)
+	}
+	v = f.want(f.do("POST", policies+":explain", key, `{"topic":"a"}`), 200, "")
+	if v["allowed"] != true || !strings.HasSuffix(fmt.Sprint(v["why"]), "; mqtt.check is asked, too, and may deny it") {
+		t.Errorf("explained: %v", v)
+	}
+	names, err := remote.New(remote.Config{Bus: f.bus, Verifier: apitest.Verifier(t), Domain: "localhost", Region: "local", Log: telemetry.Discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(tenant string, revision uint64) (*tenancy.CheckAnswer, error) {
+		return names.AskCheck(ctx, &tenancy.CheckQuestion{Tenant: tenant, Revision: revision, Items: []tenancy.CheckItem{{Action: "publish", Topic: "a"}, {Action: "publish", Topic: "b"}}})
+	}
+	var a *tenancy.CheckAnswer
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if a, err = ask("acme", 1); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	if !a.Verdicts[0].Allow || a.Verdicts[0].TTL != 5 || a.Verdicts[1].Allow || a.Verdicts[1].Reason == "" {
+		t.Errorf("got %+v", a)
+	}
+	if a, err := ask("acme", 4); err == nil {
+		t.Errorf("a revision that is not there: %+v", a)
+	}
+	if a, err := ask("nobody", 1); err == nil {
+		t.Errorf("a tenant that is not there: %+v", a)
+	}
+	cancel()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	ran <- nil
+	if _, err := names.AskCheck(t.Context(), &tenancy.CheckQuestion{Tenant: "acme", Revision: 1}); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("nobody serves it: %v", err)
+	}
 }
 
 // TestPolicies_Connect: mqtt.connect is answered for gateways, and fails closed.

@@ -40,7 +40,11 @@ func (s *Server) ask(ctx context.Context, t *tenancy.TenantRecord, c *decide.Can
 			return PolicyAnswer{Revision: c.Revision, Why: err.Error()}, nil
 		}
 	}
-	return answerOf(c.Revision, class, c.Explain(class, &a.Client, question)), nil
+	answer := answerOf(c.Revision, class, c.Explain(class, &a.Client, question))
+	if answer.Allowed && c.Dynamic() {
+		answer.Why += "; mqtt.check is asked, too, and may deny it"
+	}
+	return answer, nil
 }
 
 func answerOf(revision uint64, class string, x tenancy.Explanation) PolicyAnswer {

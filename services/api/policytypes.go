@@ -15,6 +15,7 @@ type PolicyRevision struct {
 	State       string    `json:"state" enum:"live,shadow,kept" doc:"live holds now; shadow is looked at beside it; kept can be made live."`
 	Description string    `json:"description,omitempty"`
 	Connect     bool      `json:"connect" doc:"Whether it has mqtt.connect."`
+	Dynamic     bool      `json:"dynamic" doc:"Whether mqtt.check is asked about what the grants allow."`
 	Classes     []string  `json:"classes" doc:"The classes of clients."`
 	Grants      int       `json:"grants" doc:"The entries of all classes together."`
 	CreatedBy   string    `json:"created_by,omitempty" doc:"The id of the key or member that made it."`

@@ -133,11 +133,17 @@ once the gateways have heard each other nobody else is let in while there are mo
 - When a partition of the tenant goes to another broker, what others have does not count for half a second, so that what has moved is not counted twice; there may be more meanwhile.
 - Each broker asks about 1,000 tenants near a limit in a second, and 1,000 others. With more of them answers are older, and those older than 3 s do not count.
 
+## Where a limit comes from
+
+From the tenant's plan, from its overrides (` + "`PUT …/quotas/overrides`" + `), or from the installation's policy (` + "`quota.limits`, [policies.md](policies.md#the-installations-policy)" + `), the last of which wins: ` + "`source`" + ` says which. The policy is asked with
+each change of plan, overrides or state, and what it says is in the same change: it holds within 2 s at gateways and brokers. When the operator changes the policy, tenants have what it says a second later, and as long as it takes to write the records of those that differ.
+While the policy fails for a tenant (` + "`held`" + ` in the answer) that tenant keeps all the limits that it had, whatever its plan and overrides say now; nothing is unlimited because something went wrong.
+
 ## Usage, headroom, and events
 
 ` + "`GET /v1/tenants/{tenant}/quotas`, `manor quota list TENANT`" + `: of each quota the limit, the usage (of a rate, in a second lately, of all gateways), the headroom that is left, and where the limit comes from.
 Usage is null where it is not counted, or not all gateways have said it in half a second. When 80% of a quota is used, and when it is used up, the tenant's history has an event, ` + "`quota_80` or `quota_100`" + `
-([events.md](events.md)): of the six quotas that gateways share and of ` + "`persistent_sessions`, `subscriptions`, `retained_messages`, `retained_bytes` and `storage_bytes`" + ` once when it begins, again after it was below 70% or 85%, and not within five minutes;
-of ` + "`credentials`, `devices` and `client_cas`" + ` by what the API makes that comes to it. The others bound one client, one message or one group, or are few: their refusals are in the history.
+([events.md](events.md)): of the six quotas that gateways share and of ` + "`persistent_sessions`, `subscriptions`, `shared_groups`, `retained_messages`, `retained_bytes` and `storage_bytes`" + ` once when it begins, again after it was below 70% or 85%, and not within five minutes;
+of ` + "`credentials`, `devices`, `client_cas` and `domains`" + ` by what the API makes that comes to it, and of ` + "`tenants`" + `, which is the organization's, in the history of each of its tenants. The others bound one client, one message or one group, or are few: their refusals are in the history.
 Brokers that count the same tell each for itself; a gateway takes what several tell in five minutes for one, and two gateways may each have heard of it.
 `

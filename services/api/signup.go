@@ -217,8 +217,18 @@ func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, er
 	return &signUpOutput{Status: http.StatusCreated, Body: *answer}, nil
 }
 
+// wantedBy is a sign-up as the installation's policy sees it.
+func wantedBy(u *store.Unverified) map[string]string {
+	return map[string]string{"organization": u.Organization, "email": u.Email, "tenant": u.Tenant, "plan": u.Plan}
+}
+
 // sendCode has a sign-up wait for its code.
 func (s *Server) sendCode(ctx context.Context, u store.Unverified) (*signUpOutput, error) {
+	c := changeOf(ctx)
+	c.wanted = wantedBy(&u)
+	if err := c.admit(ctx, callerOf(ctx).actor, "", u.Tenant, "organization with tenant "+u.Tenant, nil); err != nil {
+		return nil, err
+	}
 	unchanged(ctx)
 	code, expires, err := s.store.KeepUnverified(ctx, u)
 	if err != nil {
@@ -276,6 +286,7 @@ func (s *Server) makeSignUp(ctx context.Context, u *store.Unverified) (*SignUpAn
 		return nil, err
 	}
 	organization := store.NewOrganizationID()
+	changeOf(ctx).wanted = wantedBy(u)
 	if err := change(ctx, organization, u.Tenant, "organization with tenant "+u.Tenant, nil); err != nil {
 		return nil, err
 	}

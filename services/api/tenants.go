@@ -39,12 +39,13 @@ type Quota struct {
 	Usage *int64 `json:"usage" doc:"How much of it is used now; of a rate, in a second lately; null where that is not counted."`
 	// Headroom is Limit less Usage.
 	Headroom *int64 `json:"headroom" doc:"How much is left of it, 0 if more than the limit is used; null without a limit, and where usage is null."`
-	Source   string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from."`
+	Source   string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from: the tenant's plan, its overrides, or the policy of the installation."`
 }
 
 // QuotaList is the answer to GET and PUT of quotas.
 type QuotaList struct {
 	Items []Quota `json:"items"`
+	Held  bool    `json:"held,omitempty" doc:"The installation's policy could not be followed at the last change: the limits are those of before it."`
 }
 
 type quotasOutput struct {
@@ -126,12 +127,19 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 	if c, err := clientCAsBody(t); err == nil {
 		usage["client_cas"] = int64(len(c.Body.Items))
 	}
-	out := &quotasOutput{ETag: etag(t.Revision)}
+	base, err := t.Base()
+	if err != nil {
+		return nil, err
+	}
+	out := &quotasOutput{ETag: etag(t.Revision), Body: QuotaList{Held: t.Held}}
 	for _, name := range tenancy.QuotaNames() {
 		q := Quota{Name: name, Source: "plan"}
 		q.Limit, _ = limits.Get(name)
 		if _, ok := t.Overrides[name]; ok {
 			q.Source = "override"
+		}
+		if without, _ := base.Get(name); without != q.Limit {
+			q.Source = "policy"
 		}
 		if v, ok := usage[name]; ok {
 			q.Usage = &v
@@ -240,8 +248,11 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 			return nil, err
 		}
 		unchanged(ctx)
-		t = t.Clone()
-		t.Overrides = in.Body
+		now := t.Clone()
+		now.Overrides = in.Body
+		if t, err = s.store.Limited(ctx, t, now); err != nil {
+			return nil, err
+		}
 	} else {
 		if err := change(ctx, t.Organization, t.ID, "quota overrides", t.Overrides); err != nil {
 			return nil, err

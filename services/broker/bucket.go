@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/manormq/manor/infra/bus"
@@ -22,8 +23,17 @@ type lateBucket struct {
 	bus    bus.Bus
 	config bus.BucketConfig
 
+	// current is up to when its watches are complete, in nanoseconds since 1970; 0 before that.
+	current atomic.Int64
+
 	mu     sync.Mutex
 	bucket bus.Bucket // guarded by mu
+}
+
+// age is how old is what the watches have told, and whether they have told anything.
+func (l *lateBucket) age() (time.Duration, bool) {
+	at := l.current.Load()
+	return time.Since(time.Unix(0, at)), at != 0
 }
 
 func later(b bus.Bus, name string) *lateBucket {
@@ -94,6 +104,13 @@ const openAgain = 500 * time.Millisecond
 
 // Watch implements bus.Bucket: it waits until the bucket can be opened.
 func (l *lateBucket) Watch(ctx context.Context, w bus.Watch, f func(bus.Update)) error {
+	current := w.Current
+	w.Current = func(at time.Time) {
+		l.current.Store(at.UnixNano())
+		if current != nil {
+			current(at)
+		}
+	}
 	for {
 		b, err := l.open(ctx)
 		if err == nil {

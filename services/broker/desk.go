@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -128,11 +129,24 @@ func (d *desk) figures() operate.Node {
 	return n
 }
 
+// age is how old what the broker knows of the control plane is, in seconds; -1 if it was never
+// reached, 0 without a cluster.
+func (r *region) age() float64 {
+	if r == nil {
+		return 0
+	}
+	age, ok := r.table.age()
+	if !ok {
+		return -1
+	}
+	return max(0, age.Seconds())
+}
+
 // figures adds what a broker of a cluster has beside those of one that is alone.
 func (r *region) figures(n *operate.Node) {
 	n.MatchesRemote = r.mesh.Stats().Enqueued.Load()
 	snapshot := r.members.Snapshot()
-	n.BusUp = snapshot.BusUp
+	n.BusUp, n.BusAge = snapshot.BusUp, math.Round(r.age()*10)/10
 	for _, m := range snapshot.Members {
 		if m.Name == r.name {
 			n.Draining, n.Stopping = m.Draining, m.Stopping

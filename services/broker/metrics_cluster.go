@@ -28,6 +28,7 @@ var (
 	descPartitions = prometheus.NewDesc("mqtt_broker_partitions", "Partitions by what this broker has of them: serving; in_sync, those of them with as many replicas in sync as they should have; followed; claiming, owned and not served yet; handing, on the move; alarmed, an operator must decide; unowned, without an entry.", []string{"state"}, nil)
 	descMembers    = prometheus.NewDesc("mqtt_broker_members", "Brokers of the cluster, this one included, by state as this one sees it.", []string{"state"}, nil)
 	descBus        = prometheus.NewDesc("mqtt_broker_bus_up", "1 while the control plane is reached; without it nothing fails over or moves.", nil, nil)
+	descBusAge     = prometheus.NewDesc("mqtt_broker_bus_age_seconds", "How old what this broker knows of the partition table is: below 5 while the control plane is there, -1 if it was never reached; 0 of a broker that is alone.", nil, nil)
 	descAppends    = prometheus.NewDesc("mqtt_broker_partition_appends_total", "Batches appended to the logs of partitions that are served here, by outcome: taken, committed.", []string{"outcome"}, nil)
 	descProposals  = prometheus.NewDesc("mqtt_broker_partition_proposals_total", "Changes of the partition table that this broker proposed.", nil, nil)
 	descAlarms     = prometheus.NewDesc("mqtt_broker_partition_alarms_total", "Things of partitions that needed an operator; the log has them.", nil, nil)
@@ -43,7 +44,7 @@ var (
 func ClusterDescriptions() []*prometheus.Desc {
 	return []*prometheus.Desc{
 		descLocal, descRemote, descSent, descReceived, descCut, descSplit, descHealed, descObjects, descTombs,
-		descDots, descPartitions, descMembers, descBus, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descCells, descMoving, descRequests,
+		descDots, descPartitions, descMembers, descBus, descBusAge, descAppends, descProposals, descAlarms, descCopied, descRoutes, descRoutesWait, descCells, descMoving, descRequests,
 	}
 }
 
@@ -127,6 +128,7 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		up = 1
 	}
 	gauge(descBus, up)
+	send(descBusAge, prometheus.GaugeValue, d.region.age())
 	counter(descAppends, replicas.Appends, "taken")
 	counter(descAppends, replicas.Committed, "committed")
 	counter(descProposals, replicas.Proposals)

@@ -52,6 +52,8 @@ type region struct {
 	gaining []atomic.Bool
 
 	members *member.Members
+	// table is the bucket of the partition table.
+	table *lateBucket
 	// beats is the bucket of heartbeats and tombstones.
 	beats  bus.Bucket
 	splits netsplits
@@ -116,7 +118,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 		return nil, fmt.Errorf("listen for brokers: %w", err)
 	}
 	beats := later(c.Bus, beatsBucket)
-	r.beats = beats
+	r.beats, r.table = beats, later(c.Bus, tableBucket)
 	if err = comeBack(store, beats, name, shapeOf(c), log); err != nil {
 		r.close()
 		return nil, err
@@ -135,7 +137,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 		Knows: func(to string, k partition.MessageKind) bool {
 			return k <= partition.Answer || r.mesh.Version(to) >= cluster.VersionTail
 		},
-		Table: host.NewBucketTable(later(c.Bus, tableBucket), log), Beats: beats,
+		Table: host.NewBucketTable(r.table, log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.accepted(), Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
 		Replicas: r.layout.Replicas, Label: r.layout.Label, Moves: r.layout.Moves, CatchUp: r.layout.CatchUp,
 		Cede:    func(p partition.ID, done func()) { r.shards.Cede(p, done) },

@@ -75,6 +75,11 @@ func TestRegion_StartsWithoutTheBus(t *testing.T) {
 		}
 		return ""
 	})
+	for _, h := range w.brokers {
+		if n := h.desk.figures(); n.BusAge != -1 {
+			t.Errorf("%s has heard of the control plane %v s ago, expected never", h.name, n.BusAge)
+		}
+	}
 	pub = w.connect("pub", 3600)
 	pub.publish(mqtt.AtLeastOnce, "t/x", "without the bus", 2)
 	if f := pub.want(link.DownAck); f.Reason.Failed() {
@@ -100,6 +105,14 @@ func TestRegion_StartsWithoutTheBus(t *testing.T) {
 		return ""
 	})
 	w.settled()
+	w.eventually("what is known is fresh", func() string {
+		for _, h := range w.brokers {
+			if n := h.desk.figures(); n.BusAge < 0 || n.BusAge > 10 {
+				return fmt.Sprintf("%s: %v s old", h.name, n.BusAge)
+			}
+		}
+		return ""
+	})
 	for _, c := range subs {
 		c.again() // what was not acknowledged comes again; its partition may have moved
 	}

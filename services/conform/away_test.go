@@ -187,6 +187,16 @@ func (w *awayWorld) unknown(when string, gateways []*chaos.Node, away bool) {
 		if ack, err := w.attempt(g, w.byPassword("default", "guess")); ack != mqtt.BadUserNameOrPassword {
 			w.t.Errorf("%s: a wrong password at %s: %v, %v", when, g.Name, ack, err)
 		}
+		if ack, err := w.attempt(g, shown{name: "scram", user: w.tenant + ":scram", password: "guess", scram: true}); ack != mqtt.NotAuthorized {
+			w.t.Errorf("%s: a wrong password by SCRAM at %s: %v, %v", when, g.Name, ack, err)
+		}
+		unknown := mqtt.NotAuthorized
+		if away {
+			unknown = reason
+		}
+		if ack, err := w.attempt(g, shown{name: "stranger", user: w.tenant + ":stranger", password: "guess", scram: true}); ack != unknown {
+			w.t.Errorf("%s: a stranger by SCRAM at %s: %v, %v, expected %v", when, g.Name, ack, err, unknown)
+		}
 		if !away {
 			continue
 		}

@@ -14,11 +14,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/xdg-go/scram"
+
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/services/api/client"
 	"github.com/manormq/manor/services/conform"
 	"github.com/manormq/manor/services/conform/chaos"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/tenancytest"
 )
 
@@ -26,6 +29,7 @@ import (
 type shown struct {
 	name, user, password string
 	tls                  *tls.Config
+	scram                bool // the password, by SCRAM-SHA-256
 }
 
 // signUp makes the tenant, with a client for each method.
@@ -63,13 +67,14 @@ func (w *awayWorld) signUp() {
 	if _, err := w.api.ReplaceIssuers(ctx, w.tenant, client.Issuers{Items: []client.JWTIssuer{{Issuer: issuer.Name, Audience: []string{"manor"}, JWKS: issuer.JWKS()}}}); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.api.ReplaceAuthMethods(ctx, w.tenant, client.AuthMethods{Methods: []string{"certificate", "jwt", "password"}}); err != nil {
+	if _, err := w.api.ReplaceAuthMethods(ctx, w.tenant, client.AuthMethods{Methods: []string{"certificate", "jwt", "password", "scram"}}); err != nil {
 		w.t.Fatal(err)
 	}
 	host := w.tenant + ".localhost"
 	w.methods = []shown{
 		w.byPassword("default", signedUp.Credential.Password),
 		{name: "token", user: w.tenant + ":token", password: issuer.TokenBy("1", "ES256", "token", nil)},
+		{name: "scram", user: w.tenant + ":scram", password: w.credential("scram"), scram: true},
 		{name: "certificate", tls: &tls.Config{ServerName: host, InsecureSkipVerify: true, Certificates: []tls.Certificate{ca.Issue(7, "press-7")}}},
 	}
 	for _, g := range w.Of("gateway") {
@@ -112,7 +117,25 @@ func (w *awayWorld) device(g *chaos.Node, s shown) *conform.Device {
 	if s.tls != nil {
 		d.Address = g.Addr("mqtts")
 	}
+	if s.scram {
+		d.Options.HasUsername, d.Options.Username, d.Options.HasPassword, d.Options.Password = false, "", false, nil
+		d.Options.HasAuthMethod, d.Options.AuthMethod = true, tenancy.MethodSCRAM
+		d.Auth = s.conversation
+	}
 	return d
+}
+
+// conversation is the client's side of SCRAM-SHA-256.
+func (s shown) conversation() (step func([]byte) ([]byte, error), err error) {
+	c, err := scram.SHA256.NewClient(s.user, s.password, "")
+	if err != nil {
+		return nil, err
+	}
+	k := c.NewConversation()
+	return func(data []byte) ([]byte, error) {
+		out, err := k.Step(string(data))
+		return []byte(out), err
+	}, nil
 }
 
 // attempt connects once.

@@ -23,6 +23,10 @@ type Device struct {
 	Address string
 	TLS     *tls.Config
 	Options packet.Connect
+	// Auth, if not nil, begins an exchange by Options.AuthMethod, once for each connection. Its step
+	// takes what the server has sent, nil at first and what CONNACK has at last, and
+	// returns what the client sends.
+	Auth func() (step func(data []byte) ([]byte, error), err error)
 	// OnMessage hears every message once it is the application's: at QoS 2
 	// once for each packet identifier. It is called from the reader and must
 	// not call the client.
@@ -88,20 +92,13 @@ func (c *Device) Connect() (*packet.Connack, error) {
 		conn = tls.Client(conn, c.TLS)
 	}
 	_ = conn.SetDeadline(time.Now().Add(c.timeout()))
-	if _, err := conn.Write(packet.AppendConnect(nil, &c.Options)); err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
 	r := &stream{conn: conn, version: c.Options.Version}
-	p, err := r.next()
-	if err == nil && p.Type != packet.CONNACK {
-		err = fmt.Errorf("conform: %s in place of CONNACK", p.Type)
-	}
+	answer, err := c.introduce(r)
 	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	ack := *p.Connack
+	ack := *answer
 	if ack.Reason != mqtt.Success {
 		_ = conn.Close()
 		return &ack, &Refused{ack.Reason}
@@ -130,6 +127,46 @@ func (c *Device) Connect() (*packet.Connack, error) {
 	}
 	go c.read(r, c.done)
 	return &ack, nil
+}
+
+// introduce sends CONNECT and returns CONNACK, with what the method of authentication has to say
+// in between.
+func (c *Device) introduce(r *stream) (*packet.Connack, error) {
+	options := c.Options
+	step := func(data []byte) ([]byte, error) { return nil, nil }
+	var err error
+	if c.Auth != nil {
+		if step, err = c.Auth(); err == nil {
+			options.AuthData, err = step(nil)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for out := packet.AppendConnect(nil, &options); ; {
+		if _, err := r.conn.Write(out); err != nil {
+			return nil, err
+		}
+		p, err := r.next()
+		switch {
+		case err != nil:
+			return nil, err
+		case p.Type == packet.CONNACK:
+			if c.Auth != nil && p.Connack.Reason == mqtt.Success {
+				_, err = step(p.Connack.AuthData) // does the server know the secret, too?
+			}
+			return p.Connack, err
+		case p.Type != packet.AUTH || c.Auth == nil:
+			return nil, fmt.Errorf("conform: %s in place of CONNACK", p.Type)
+		}
+		data, err := step(p.Auth.Data)
+		if err != nil {
+			return nil, err
+		}
+		out = packet.Append(nil, c.Options.Version, &packet.Packet{Type: packet.AUTH, Auth: &packet.Auth{
+			Reason: mqtt.ContinueAuthentication, Method: options.AuthMethod, HasMethod: true, Data: data,
+		}}, 0)
+	}
 }
 
 func (c *Device) appendPublication(dst []byte, p *Publication, dup bool) []byte {

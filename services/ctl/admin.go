@@ -39,7 +39,7 @@ func admin() *cobra.Command {
 	f := c.PersistentFlags()
 	f.String("operator", "", "URL of a broker's operator listener (default $"+operatorEnv+", or "+operatorDefault+")")
 	f.String("format", "", "how results are written: human or json (as -o)")
-	c.AddCommand(adminCluster(), adminNode(), adminGateway(), adminSession(), adminPartition(), adminTenant())
+	c.AddCommand(adminCluster(), adminNode(), adminGateway(), adminDomain(), adminSession(), adminPartition(), adminTenant())
 	return c
 }
 

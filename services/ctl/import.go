@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -24,45 +23,37 @@ const importMax = 100_000
 const importPoll = time.Second
 
 func importCredentials() *cobra.Command {
-	return &cobra.Command{
+	var replace bool
+	c := &cobra.Command{
 		Use:   "import TENANT FILE",
 		Short: "make credentials of a file with username:hash on each line, as htpasswd -B and vmq-passwd write it (- is standard input)",
-		Args:  cobra.ExactArgs(2),
+		Long: "Make credentials of a file with username:hash on each line, as htpasswd -B and vmq-passwd write it (- is standard input).\n" +
+			"Those that are there stay as they are. With --replace the file is the whole of those that come from a file: new ones are made,\n" +
+			"others changed, and those that are gone are deleted; what was made otherwise stays.",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := dial(cmd)
 			if err != nil {
 				return err
 			}
-			in := cmd.InOrStdin()
-			if args[1] != "-" {
-				file, err := os.Open(args[1])
-				if err != nil {
-					return errs.New(errs.Invalid, "%w", err)
-				}
-				defer func() { _ = file.Close() }()
-				in = file
-			}
-			items, err := readHashes(in)
+			text, err := readText(cmd, args[1])
 			if err != nil {
 				return err
 			}
-			var sum client.Operation
-			for len(items) > 0 {
-				n := min(len(items), importMax)
-				o, err := importAll(cmd.Context(), c, args[0], items[:n])
-				if err != nil {
-					return err
-				}
-				sum.Total, sum.Made, sum.Skipped, sum.Failed = sum.Total+o.Total, sum.Made+o.Made, sum.Skipped+o.Skipped, sum.Failed+o.Failed
-				if sum.State = o.State; sum.Problem == "" {
-					sum.Problem = o.Problem
-				}
-				if o.State != "done" {
-					break
-				}
-				items = items[n:]
+			var sum *client.Operation
+			if replace {
+				sum, err = c.ReplacePasswdSource(cmd.Context(), args[0], text)
+				sum, err = awaited(cmd.Context(), c, args[0], sum, err)
+			} else {
+				sum, err = importLines(cmd.Context(), c, args[0], text)
+			}
+			if err != nil {
+				return err
 			}
 			human := fmt.Sprintf("%s: %d made, %d there already, %d failed %s", sum.State, sum.Made, sum.Skipped, sum.Failed, sum.Problem)
+			if replace {
+				human = fmt.Sprintf("%s: %d users, %d left as the API made them, %d failed %s", sum.State, sum.Made, sum.Skipped, sum.Failed, sum.Problem)
+			}
 			if err := write(cmd, sum, strings.TrimSpace(human)); err != nil {
 				return err
 			}
@@ -72,11 +63,43 @@ func importCredentials() *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&replace, "replace", false, "the file is the whole of the credentials that come from a file")
+	return c
+}
+
+// importLines makes the credentials of a file, in as many calls as it takes.
+func importLines(ctx context.Context, c *client.Client, tenant, text string) (*client.Operation, error) {
+	items, err := readHashes(strings.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	sum := &client.Operation{}
+	for len(items) > 0 {
+		n := min(len(items), importMax)
+		o, err := importAll(ctx, c, tenant, items[:n])
+		if err != nil {
+			return nil, err
+		}
+		sum.Total, sum.Made, sum.Skipped, sum.Failed = sum.Total+o.Total, sum.Made+o.Made, sum.Skipped+o.Skipped, sum.Failed+o.Failed
+		if sum.State = o.State; sum.Problem == "" {
+			sum.Problem = o.Problem
+		}
+		if o.State != "done" {
+			break
+		}
+		items = items[n:]
+	}
+	return sum, nil
 }
 
 // importAll imports what one call takes, and waits for its end.
 func importAll(ctx context.Context, c *client.Client, tenant string, items []client.ImportItem) (*client.Operation, error) {
 	o, err := c.ImportCredentials(ctx, tenant, client.Import{Items: items})
+	return awaited(ctx, c, tenant, o, err)
+}
+
+// awaited waits for the end of an operation that was begun.
+func awaited(ctx context.Context, c *client.Client, tenant string, o *client.Operation, err error) (*client.Operation, error) {
 	for err == nil && o.State == "running" {
 		select {
 		case <-time.After(importPoll):

@@ -63,7 +63,7 @@ func apiCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobr
 
 func policies() *cobra.Command {
 	c := ofAPI(&cobra.Command{Use: "policy", Short: "what a tenant's clients may do, as Rego"})
-	c.AddCommand(pushPolicy(), listPolicies(), showPolicy(), testPolicy(), explainPolicy(), simulatePolicy(), rollbackPolicy(), shadowPolicy(), resetPolicy())
+	c.AddCommand(pushPolicy(), importPolicy(), listPolicies(), showPolicy(), testPolicy(), explainPolicy(), simulatePolicy(), rollbackPolicy(), shadowPolicy(), resetPolicy())
 	return c
 }
 
@@ -234,7 +234,11 @@ func explained(a *client.PolicyAnswer) string {
 		if effect == "" {
 			effect = "allow"
 		}
-		fmt.Fprintf(&b, "\n%s: %s %s %s, priority %d", e.At, effect, e.Action, e.Filter, e.Priority)
+		of := ""
+		if e.User != nil {
+			of = fmt.Sprintf(" for the user %q", *e.User)
+		}
+		fmt.Fprintf(&b, "\n%s: %s %s %s%s, priority %d", e.At, effect, e.Action, e.Filter, of, e.Priority)
 	}
 	return b.String()
 }

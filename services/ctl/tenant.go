@@ -257,7 +257,7 @@ func credential() *cobra.Command {
 		},
 	}
 	c := ofAPI(&cobra.Command{Use: "credential", Short: "with what devices connect"})
-	c.AddCommand(list, create, remove, importCredentials())
+	c.AddCommand(list, create, remove, importCredentials(), sources())
 	c.AddCommand(certificates()...)
 	return c
 }

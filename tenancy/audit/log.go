@@ -103,8 +103,8 @@ type Change struct {
 	Before any
 }
 
-// Pending is a change that was noted. One caller ends it, with Done, Drop or
-// Lost.
+// Pending is a change that was noted. One caller ends it, with Done, Drop, Refused
+// or Lost.
 type Pending struct {
 	l *Log
 	r Record
@@ -154,6 +154,16 @@ func (p *Pending) Done(ctx context.Context, after any) error {
 		return err
 	}
 	p.r.Outcome = Done
+	return p.record(ctx)
+}
+
+// Refused records that the change was refused, and why: it was not made.
+func (p *Pending) Refused(ctx context.Context, why any) error {
+	var err error
+	if p.r.After, err = value(why); err != nil {
+		return err
+	}
+	p.r.Outcome = Denied
 	return p.record(ctx)
 }
 

@@ -43,6 +43,8 @@ const (
 	// Unknown: it was begun, and whether it was made is not known, since a
 	// process died or the bus was away meanwhile.
 	Unknown = "unknown"
+	// Denied: the installation's policy has refused it; After says why.
+	Denied = "denied"
 )
 
 // Record is one change. It is a plain value. Its JSON, with Hash empty, is what

@@ -22,13 +22,10 @@ const valueMax = 16 << 10
 // value writes v as JSON, without what is of type tenancy.Secret: it is the type
 // that tells a secret, never the name of a field. nil stays nil.
 func value(v any) (json.RawMessage, error) {
-	if v == nil {
+	if v = Redact(v); v == nil {
 		return nil, nil
 	}
-	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
-		return nil, nil
-	}
-	b, err := json.Marshal(redact(reflect.ValueOf(v)).Interface())
+	b, err := json.Marshal(v)
 	if err != nil {
 		return nil, errs.New(errs.Internal, "encode for the audit log: %w", err)
 	}
@@ -37,6 +34,18 @@ func value(v any) (json.RawMessage, error) {
 		b, err = json.Marshal(map[string]any{"bytes": len(b), "sha256": hex.EncodeToString(sum[:])})
 	}
 	return b, err
+}
+
+// Redact returns a copy of v in which every tenancy.Secret is replaced; nil, also a nil
+// pointer, is nil.
+func Redact(v any) any {
+	if v == nil {
+		return nil
+	}
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+		return nil
+	}
+	return redact(reflect.ValueOf(v)).Interface()
 }
 
 var secretType = reflect.TypeFor[tenancy.Secret]()

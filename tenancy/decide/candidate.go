@@ -97,6 +97,9 @@ func (c *Candidate) Class(ctx context.Context, a *tenancy.Arrival) (string, erro
 	return answer.Class, nil
 }
 
+// Dynamic reports whether mqtt.check is asked about what it allows.
+func (c *Candidate) Dynamic() bool { return c.program.Dynamic }
+
 // Explain answers a question of a client of that class.
 func (c *Candidate) Explain(class string, who *tenancy.Subject, q tenancy.Question) tenancy.Explanation {
 	set := c.classes[class]

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,6 +48,10 @@ func Metrics() []telemetry.Metric {
 			Name: "manor_policy_connect_seconds", Kind: telemetry.Histogram, Help: "Time to answer that, in seconds.",
 			Buckets: []float64{0.0002, 0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2},
 		},
+		{
+			Name: "manor_policy_checks_total", Kind: telemetry.Counter, Labels: []string{"answer"},
+			Help: "Publishes and subscriptions of which gateways asked what mqtt.check says: allowed, denied, or failed, which denies too.",
+		},
 	}
 }
 
@@ -58,12 +63,16 @@ type Service struct {
 	stored  *lru.Cache[string, *Candidate] // by tenant and revision
 	loads   singleflight.Group
 	answers *prometheus.CounterVec
+	checks  *prometheus.CounterVec
 	seconds prometheus.Observer
 	// turns bounds how many policies are compiled and tested at once.
 	turns chan struct{}
 
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
+
+	// checkWarned is when the log had the last line about a tenant's mqtt.check.
+	checkWarned *lru.Cache[string, time.Time]
 }
 
 // New returns a Service that answers gateways while Run runs.
@@ -74,13 +83,16 @@ func New(cfg Config) (*Service, error) {
 	t := Metrics()
 	s := &Service{
 		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(),
+		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(), checks: t[2].CounterVec(cfg.Registerer),
 	}
 	var err error
 	if s.stored, err = lru.New[string, *Candidate](candidatesKept); err != nil {
 		return nil, errs.New(errs.Internal, "decide: %w", err)
 	}
 	if s.recorded, err = lru.New[string, *record](tenantsRecorded); err != nil {
+		return nil, errs.New(errs.Internal, "decide: %w", err)
+	}
+	if s.checkWarned, err = lru.New[string, time.Time](tenantsRecorded); err != nil {
 		return nil, errs.New(errs.Internal, "decide: %w", err)
 	}
 	return s, nil
@@ -93,6 +105,11 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	defer stop()
+	end, err := s.bus.Serve(tenancy.CheckSubject, s.check)
+	if err != nil {
+		return err
+	}
+	defer end()
 	deaf, err := s.bus.Subscribe(tenancy.DecisionsSubject, func(_ string, body []byte) { s.heard(ctx, body) })
 	if err != nil {
 		return err

@@ -27,6 +27,8 @@ type ACMESection struct {
 	Directory string `yaml:"directory" doc:"URL of the authority's ACME directory"`
 	Orders    int    `yaml:"orders" doc:"how many certificates all tenants order in 3 hours at most, 3 to 100000; a third is left to renewals. Let's Encrypt takes 300 of an account"`
 	Email     string `yaml:"email" doc:"where the authority writes to about its account; empty is nowhere"`
+	EABKeyID  string `yaml:"eab_key_id" doc:"key id of an external account binding (RFC 8555 §7.3.4), which some authorities give out to those who may use them; empty is none. It counts when the account is made"`
+	EABFile   string `yaml:"eab_hmac_file" doc:"file with the HMAC key of that, in base64url"`
 	CAFile    string `yaml:"ca_file" doc:"PEM file with the roots by which the authority's own server is known; empty is the system's"`
 }
 
@@ -50,6 +52,7 @@ func (c *Section) Validate(secrets bool) error {
 		a, err := mail.ParseAddress(c.ACME.Email)
 		p.Expect(err == nil && a.Address == c.ACME.Email, "acme.email: expected an address such as ops@example.com, found %q", c.ACME.Email)
 	}
+	p.Expect((c.ACME.EABKeyID == "") == (c.ACME.EABFile == ""), "acme: expected both eab_key_id and eab_hmac_file, or neither")
 	p.Expect(!c.ACME.Enabled || c.KeyFile != "" && secrets, "acme.enabled: expected key_file and secrets_key_file with it")
 	return p.Err()
 }
@@ -66,7 +69,12 @@ func Open(ctx context.Context, section Section, secrets *managedca.Sealer, cfg C
 	}
 	end := func() {}
 	if section.ACME.Enabled {
+		eab, err := acme.LoadEAB(section.ACME.EABKeyID, section.ACME.EABFile)
+		if err != nil {
+			return nil, nil, errs.New(errs.KindOf(err), "domains.acme.eab_hmac_file: %w", err)
+		}
 		a, err := acme.New(ctx, acme.Config{
+			EAB: eab, LockLife: cfg.LockLife,
 			Bus: cfg.Store.Bus(), Sealer: secrets, Challenges: Challenges{cfg.Store},
 			Directory: section.ACME.Directory, Email: section.ACME.Email, CAFile: section.ACME.CAFile, Settle: cfg.Settle, Log: cfg.Log,
 		})

@@ -30,6 +30,8 @@ func TestSection_Validate(t *testing.T) {
 		{func(s *Section) { s.KeyFile, s.ACME.Enabled, s.ACME.Orders = "k", true, 2 }, true, "acme.orders"},
 		{func(s *Section) { s.ACME.Email = "Ops <ops@example.com>" }, true, "acme.email"},
 		{func(s *Section) { s.ACME.Email = "ops@example.com" }, true, ""},
+		{func(s *Section) { s.ACME.EABKeyID = "kid" }, true, "both eab_key_id and eab_hmac_file"},
+		{func(s *Section) { s.ACME.EABKeyID, s.ACME.EABFile = "kid", "f" }, true, ""},
 		{func(s *Section) { s.Resolver = "192.0.2.53" }, true, "host:port"},
 	} {
 		s := DefaultSection()
@@ -51,6 +53,10 @@ func TestOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mac := filepath.Join(folder, "mac")
+	if err := os.WriteFile(mac, []byte("MDEyMzQ1Njc4OTAxMjM0NTY3ODk_-w==\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	records, err := store.New(t.Context(), store.Config{Bus: mem.New(), Log: telemetry.Discard(), Region: "local"})
 	if err != nil {
 		t.Fatal(err)
@@ -59,14 +65,20 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ key, ca, want string }{
-		{key, "", ""},
-		{"", "", ""},
-		{short, "", "domains.key_file"},
-		{key, text, "domains.acme: expected certificates in PEM"},
-		{key, filepath.Join(folder, "missing"), "domains.acme: expected a PEM file"},
+	for _, c := range []struct{ key, ca, eab, want string }{
+		{key, "", "", ""},
+		{"", "", "", ""},
+		{short, "", "", "domains.key_file"},
+		{key, text, "", "domains.acme: expected certificates in PEM"},
+		{key, filepath.Join(folder, "missing"), "", "domains.acme: expected a PEM file"},
+		{key, "", mac, ""},
+		{key, "", text, "domains.acme.eab_hmac_file: expected an HMAC key of 16 bytes or more in base64url"},
+		{key, "", filepath.Join(folder, "missing"), "domains.acme.eab_hmac_file: expected a file with the HMAC key"},
 	} {
 		section := DefaultSection()
+		if c.eab != "" {
+			section.ACME.EABKeyID, section.ACME.EABFile = "kid", c.eab
+		}
 		section.KeyFile, section.ACME.CAFile, section.ACME.Enabled = c.key, c.ca, c.key != ""
 		_, end, err := Open(t.Context(), section, sealer, Config{Store: records, Log: telemetry.Discard()})
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !errs.Is(err, errs.Invalid)) {

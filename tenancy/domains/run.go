@@ -19,8 +19,8 @@ const (
 	// atOnce is how many domains one process sees to at a time, each of another
 	// tenant.
 	atOnce = 8
-	// againAfter is when a domain is looked at again that another process has, or that
-	// the bus could not be asked about.
+	// againAfter is when a domain is looked at again that the bus could not be asked about. One
+	// that another process has is looked at three times in the life of its lock.
 	againAfter = 5 * time.Second
 	// lookEvery is how long Run sleeps at most.
 	lookEvery = time.Minute
@@ -164,7 +164,7 @@ func (s *Service) seeTo(ctx context.Context, d *tenancy.Domain) {
 	defer s.mu.Unlock()
 	switch {
 	case err == nil && !ok:
-		s.later[tenant] = s.now().Add(againAfter)
+		s.later[tenant] = s.now().Add(s.cfg.LockLife / 3)
 	case err != nil:
 		s.later[key] = s.now().Add(againAfter)
 	default:

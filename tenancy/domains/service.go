@@ -47,6 +47,9 @@ type Config struct {
 	// Settle is acme.Config's: for how long a challenge is known before the CA asks; 0
 	// means its default.
 	Settle time.Duration
+	// LockLife is for how long the lock of a process that is gone stands still until another one
+	// takes it over; 0 means lease.DefaultLife.
+	LockLife time.Duration
 	// Orders is how many orders all tenants make in 3 hours; 0 means DefaultOrders.
 	Orders int
 	// Domain is the installation's own, whose names are nobody's custom domain.
@@ -95,6 +98,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, errs.New(errs.KindOf(err), "open the orders of domains: %w", err)
 	}
+	if cfg.LockLife <= 0 {
+		cfg.LockLife = lease.DefaultLife
+	}
 	if cfg.Orders <= 0 {
 		cfg.Orders = DefaultOrders
 	}
@@ -105,7 +111,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 			return r.verify(ctx, r.asked, who, d)
 		},
 		stillOwns: func(ctx context.Context, d *tenancy.Domain) error { return r.verify(ctx, r.due, d.Tenant, d) },
-		leases:    lease.New(lease.Config{Bucket: locks, Log: cfg.Log}),
+		leases:    lease.New(lease.Config{Bucket: locks, Life: cfg.LockLife, Log: cfg.Log}),
 		orders:    &orders{tallies, cfg.Orders, cfg.Now},
 		metrics:   newMetrics(cfg.Registerer),
 		known:     map[string]*tenancy.Domain{}, working: map[string]string{}, later: map[string]time.Time{}, turns: map[string]uint64{},

@@ -36,11 +36,15 @@ const (
 	// some minutes.
 	QuotaNear    Kind = "quota_80"
 	QuotaReached Kind = "quota_100"
+	// SourceApplied: a file that the tenant's credentials or policy come from has changed, and
+	// holds. SourceFailed: it could not be applied. Reason is the kind of the file.
+	SourceApplied Kind = "source_applied"
+	SourceFailed  Kind = "source_failed"
 )
 
 // Kinds are all kinds.
 func Kinds() []Kind {
-	return []Kind{Connected, Disconnected, Denied, Throttled, Dropped, QuotaNear, QuotaReached}
+	return []Kind{Connected, Disconnected, Denied, Throttled, Dropped, QuotaNear, QuotaReached, SourceApplied, SourceFailed}
 }
 
 // Event is something that happened to a client. It is a plain value.

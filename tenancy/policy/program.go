@@ -10,11 +10,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/topdown"
 
-	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -28,9 +25,6 @@ const (
 const (
 	classesMost   = 64
 	classNameMost = 64
-	// patience is how many times the time of an evaluation is waited for: the quota is
-	// time of work, and a busy machine has others to do.
-	patience = 10
 	// reasonMost is the longest reason of a denial that clients are told, in bytes.
 	reasonMost = 256
 )
@@ -40,14 +34,16 @@ const (
 type Program struct {
 	// Connect says that the policy has mqtt.connect.
 	Connect bool
+	// Dynamic says that mqtt.check is to be asked about what the grants allow.
+	Dynamic bool
 	// Classes are those of its clients, in order.
 	Classes []string
 
+	engine
 	limits          Limits
 	source          Source
-	modules         map[string]*ast.Module
-	compiler        *ast.Compiler
 	grants, connect rego.PreparedEvalQuery
+	check           rego.PreparedEvalQuery // if Dynamic
 }
 
 // Compile compiles a policy. The error is a FaultsError, or a
@@ -56,16 +52,12 @@ func Compile(ctx context.Context, s Source, l Limits) (*Program, error) {
 	if err := s.check(l); err != nil {
 		return nil, err
 	}
-	modules, err := s.parse()
+	e, err := s.compile()
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{limits: l, source: s, modules: modules}
-	p.compiler = newCompiler()
-	p.compiler.Compile(modules)
-	if p.compiler.Failed() {
-		return nil, faults(p.compiler.Errors)
-	}
+	e.time, e.bound = l.Time, "the quota policy_time_ms"
+	p := &Program{engine: e, limits: l, source: s}
 	if !p.has(grantsRule) {
 		return nil, fault("expected the rule grants in package mqtt, such as: grants contains {\"action\": \"publish\", \"filter\": \"a/#\"}")
 	}
@@ -78,21 +70,13 @@ func Compile(ctx context.Context, s Source, l Limits) (*Program, error) {
 			return nil, faults(err)
 		}
 	}
+	if err := p.readDynamic(ctx); err != nil {
+		return nil, err
+	}
 	if p.Classes, err = p.readClasses(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-// newCompiler returns one for what policies may use.
-func newCompiler() *ast.Compiler { return ast.NewCompiler().WithCapabilities(capabilities) }
-
-func (p *Program) has(rule string) bool {
-	return len(p.compiler.GetRulesExact(ast.MustParseRef(rule))) > 0
-}
-
-func (p *Program) prepare(ctx context.Context, query string) (rego.PreparedEvalQuery, error) {
-	return rego.New(rego.Query(query), rego.Compiler(p.compiler), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
 }
 
 // readClasses evaluates mqtt.classes.
@@ -125,38 +109,6 @@ func (p *Program) readClasses(ctx context.Context) ([]string, error) {
 		}
 	}
 	return slices.Compact(classes), nil
-}
-
-// eval returns what a query is now, nil if it is undefined.
-func (p *Program) eval(ctx context.Context, q rego.PreparedEvalQuery, input any, tracer topdown.QueryTracer) (v any, err error) {
-	// A builtin that panics must not end the process of all tenants.
-	defer func() {
-		if x := recover(); x != nil {
-			v, err = nil, errs.Coded(errs.Invalid, "policy_failed", "the evaluation cannot go on: %v", x)
-		}
-	}()
-	if p.limits.Time > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience*p.limits.Time)
-		defer cancel()
-	}
-	var opts []rego.EvalOption
-	if input != nil {
-		opts = append(opts, rego.EvalInput(input))
-	}
-	if tracer != nil {
-		opts = append(opts, rego.EvalQueryTracer(tracer))
-	}
-	results, err := q.Eval(ctx, opts...)
-	switch {
-	case err != nil && topdown.IsCancel(err):
-		return nil, errs.Coded(errs.Invalid, "policy_time", "the evaluation takes longer than the quota policy_time_ms of %d allows", p.limits.Time.Milliseconds())
-	case err != nil:
-		return nil, errs.Coded(errs.Invalid, "policy_failed", "%w", err)
-	case len(results) == 0 || len(results[0].Expressions) == 0:
-		return nil, nil
-	}
-	return results[0].Expressions[0].Value, nil
 }
 
 // strict makes v, which JSON can say, one of Go's types.
@@ -218,7 +170,7 @@ func (p *Program) Grants(ctx context.Context, t TenantInput, class string) (*ten
 	for i, v := range values {
 		where := at.of(v)
 		if err := strict(v, &entries[i]); err != nil || entries[i].At != "" {
-			return nil, located(where, fmt.Sprintf("mqtt.grants: expected an object with action, filter, and if wanted effect, qos, retain and priority: %v", err))
+			return nil, located(where, fmt.Sprintf("mqtt.grants: expected an object with action, filter, and if wanted effect, user, qos, retain and priority: %v", err))
 		}
 		entries[i].At = where
 		if _, err := tenancy.NewGrantSet(0, class, entries[i:i+1]); err != nil {
@@ -230,11 +182,7 @@ func (p *Program) Grants(ctx context.Context, t TenantInput, class string) (*ten
 
 // failed is an evaluation that has failed, as a fault where it did.
 func (p *Program) failed(rule, class string, err error) error {
-	text := fmt.Sprintf("mqtt.%s of class %q: %v", rule, class, err)
-	if e, ok := errsAs[*topdown.Error](err); ok && e.Location != nil {
-		return &FaultsError{[]Fault{{File: e.Location.File, Line: e.Location.Row, Column: e.Location.Col, Message: fmt.Sprintf("mqtt.%s of class %q: %s", rule, class, e.Message)}}}
-	}
-	return fault("%s", text)
+	return evaluationFault(fmt.Sprintf("mqtt.%s of class %q", rule, class), err)
 }
 
 // connectInput is the input of mqtt.connect.
@@ -264,10 +212,7 @@ func (p *Program) Admit(ctx context.Context, t TenantInput, a *tenancy.Arrival) 
 	if err := strict(v, &said); err != nil {
 		return tenancy.ConnectAnswer{Why: fmt.Sprintf("mqtt.connect: expected an object with allow, and if wanted class and reason: %v", err)}
 	}
-	if len(said.Reason) > reasonMost {
-		said.Reason = said.Reason[:reasonMost]
-	}
-	answer := tenancy.ConnectAnswer{Allow: said.Allow, Class: said.Class, Reason: said.Reason}
+	answer := tenancy.ConnectAnswer{Allow: said.Allow, Class: said.Class, Reason: reasonOf(said.Reason)}
 	if answer.Class == "" {
 		answer.Class = tenancy.DefaultClass
 	}

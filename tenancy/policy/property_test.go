@@ -84,6 +84,7 @@ matches(f, name) if {
 applies(action, name) := {g |
 	some g in grants
 	g.action in {action, "all"}
+	object.get(g, "user", input.client.user) == input.client.user
 	some f in filters(g)
 	matches(f, name)
 }
@@ -135,6 +136,9 @@ func randomPolicy(r *rand.Rand) string {
 		}
 		if r.IntN(2) == 0 {
 			g["priority"] = r.IntN(3)
+		}
+		if r.IntN(3) == 0 {
+			g["user"] = []string{"u1", "u2"}[r.IntN(2)]
 		}
 		switch r.IntN(4) {
 		case 0:
@@ -208,13 +212,13 @@ func TestNativeEqualsOPA(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, client := range []string{"c1", "a", "x/y", "+", ""} {
-			class := []string{"x", "y"}[r.IntN(2)]
+			class, user := []string{"x", "y"}[r.IntN(2)], []string{"u1", "u3"}[r.IntN(2)]
 			s, err := p.Grants(t.Context(), policy.TenantInput{ID: "acme"}, class)
 			if err != nil {
 				t.Fatalf("%v in\n%s", err, text)
 			}
-			g := s.Bind(&tenancy.Subject{ClientID: client})
-			results, err := ref.Eval(t.Context(), rego.EvalInput(map[string]any{"names": names, "class": class, "client": map[string]any{"id": client}}))
+			g := s.Bind(&tenancy.Subject{ClientID: client, Username: user})
+			results, err := ref.Eval(t.Context(), rego.EvalInput(map[string]any{"names": names, "class": class, "client": map[string]any{"id": client, "user": user}}))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,7 +230,7 @@ func TestNativeEqualsOPA(t *testing.T) {
 				return allowed[fmt.Sprintf("%v|%v|%d|%v", action, name, uint8(qos), retain)]
 			}
 			where := func() string {
-				return fmt.Sprintf("seed %d, class %s, client %q, policy\n%s", seed, class, client, text)
+				return fmt.Sprintf("seed %d, class %s, client %q, user %s, policy\n%s", seed, class, client, user, text)
 			}
 			for _, name := range names {
 				for _, qos := range []mqtt.QoS{0, 1, 2} {

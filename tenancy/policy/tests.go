@@ -54,10 +54,12 @@ type Report struct {
 
 // Test runs the rules whose names begin with test_. The error is a FaultsError if
 // they cannot be run at all.
-func (p *Program) Test(ctx context.Context) (*Report, error) {
+func (p *Program) Test(ctx context.Context) (*Report, error) { return p.source.test(ctx) }
+
+func (s Source) test(ctx context.Context) (*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, testsTime)
 	defer cancel()
-	modules, err := p.source.parse() // which the tester changes
+	modules, err := s.parse() // which the tester changes
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,11 @@ func (d *Directory) Authorize(ctx context.Context, t *tenancy.Tenant, a *tenancy
 	if err != nil {
 		return nil, err
 	}
-	return s.Bind(&a.Client), nil
+	grant := s.Bind(&a.Client)
+	if p.Dynamic {
+		grant = grant.Asking()
+	}
+	return grant, nil
 }
 
 // admit asks mqtt.connect, and returns the client's class.
@@ -199,9 +203,9 @@ func (d *Directory) grantSet(ctx context.Context, tenant string, revision uint64
 // mqtt.connect lets in, as the snapshot has them.
 type (
 	snapshotGrants struct {
-		Revision uint64               `json:"revision"`
-		Class    string               `json:"class"`
-		Entries  []tenancy.GrantEntry `json:"entries"`
+		Revision uint64 `json:"revision"`
+		Class    string `json:"class"`
+		tenancy.Grants
 	}
 	snapshotAdmitted struct {
 		Revision uint64    `json:"revision"`
@@ -220,7 +224,7 @@ func (g *grants) snapshot() (sets map[string][]snapshotGrants, clients map[strin
 	g.mu.Lock()
 	for id, t := range g.tenants {
 		for class, s := range t.classes {
-			sets[id] = append(sets[id], snapshotGrants{t.revision, class, s.Entries})
+			sets[id] = append(sets[id], snapshotGrants{t.revision, class, tenancy.NewGrants(s.Entries)})
 		}
 	}
 	g.mu.Unlock()
@@ -235,7 +239,7 @@ func (g *grants) snapshot() (sets map[string][]snapshotGrants, clients map[strin
 // restore keeps what a snapshot has of a tenant.
 func (g *grants) restore(tenant string, sets []snapshotGrants, clients []snapshotAdmitted) error {
 	for _, x := range sets {
-		s, err := tenancy.NewGrantSet(tenancy.GrantRevision(x.Revision), x.Class, x.Entries)
+		s, err := tenancy.NewGrantSet(tenancy.GrantRevision(x.Revision), x.Class, x.All())
 		if err != nil {
 			return err
 		}

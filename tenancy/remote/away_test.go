@@ -100,6 +100,21 @@ func TestAway_Limit(t *testing.T) {
 		t.Errorf("with the control plane: %+v", st)
 	}
 
+	told, hears := make(chan string, 1), atomic.Bool{}
+	go func() {
+		_ = d.Watch(ctx, func(ch tenancy.Change) {
+			hears.Store(true)
+			suspension(ctx, d, ch, told)
+		})
+	}()
+	directorytest.Eventually(t, func() string { // what is told before it watches, it does not hear
+		if !hears.Load() {
+			directorytest.SignUp(t, s, fmt.Sprint("gamma-", time.Now().UnixNano()))
+			return "a change was not told"
+		}
+		return ""
+	})
+
 	b.deaf.Lock()
 	b.mute.Store(true)
 	c.move(23 * time.Hour)
@@ -148,8 +163,6 @@ func TestAway_Limit(t *testing.T) {
 	if _, err := s.SetState(ctx, "beta", tenancy.StateSuspended); err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan string, 1)
-	go func() { _ = d.Watch(ctx, func(ch tenancy.Change) { suspension(ctx, d, ch, told) }) }()
 	b.mute.Store(false) // the bus answers, and its watches have not told yet
 	for _, name := range []string{"default", "nobody"} {
 		if err := attempt(name, secret); errs.CodeOf(err) != tenancy.CodeControlPlaneGone {

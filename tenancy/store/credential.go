@@ -73,7 +73,7 @@ func errTaken(username string) error {
 
 func (s *Store) createCredential(ctx context.Context, tenant string, like tenancy.Credential) (*tenancy.Credential, error) {
 	c := &tenancy.Credential{
-		ID: newID("cred_"), Tenant: tenant, Username: like.Username, Hash: like.Hash, SCRAM: like.SCRAM, Session: like.Session,
+		ID: newID("cred_"), Tenant: tenant, Username: like.Username, Hash: like.Hash, SCRAM: like.SCRAM, Session: like.Session, Source: like.Source,
 		Generation: 1, CreatedAt: s.now().UTC(), Request: requestOf(ctx),
 	}
 	rev, err := put(ctx, s.credentials, tenancy.CredentialKey(tenant, c.Username), c, bus.Absent)

@@ -25,6 +25,7 @@ type Policy struct {
 	// Connect, Classes and Grants are what it was compiled to: whether it has
 	// mqtt.connect, its classes, and how many entries they have together.
 	Connect   bool      `json:"connect,omitempty"`
+	Dynamic   bool      `json:"dynamic,omitempty"`
 	Classes   []string  `json:"classes"`
 	Grants    int       `json:"grants"`
 	CreatedBy string    `json:"created_by,omitempty"`
@@ -91,7 +92,7 @@ func (s *Store) Grants(ctx context.Context, tenant string, revision uint64, clas
 
 // AddPolicy stores another revision, with the grants of its classes, and returns it
 // with its number. Nothing looks at it before the tenant's record does (LivePolicy).
-// Of like Files, Description, Connect and CreatedBy are read.
+// Of like Files, Description, Connect, Dynamic and CreatedBy are read.
 func (s *Store) AddPolicy(ctx context.Context, t *tenancy.TenantRecord, like Policy, sets []*tenancy.GrantSet) (*Policy, error) {
 	p := like
 	p.Tenant, p.CreatedAt, p.Grants, p.Classes = t.ID, s.now().UTC(), 0, nil
@@ -125,7 +126,7 @@ func (s *Store) AddPolicy(ctx context.Context, t *tenancy.TenantRecord, like Pol
 		return nil, err
 	}
 	for _, set := range sets {
-		value, err := json.Marshal(tenancy.Grants{Entries: set.Entries})
+		value, err := json.Marshal(tenancy.NewGrants(set.Entries))
 		if err != nil {
 			return nil, errs.New(errs.Internal, "encode grants: %w", err)
 		}
@@ -144,7 +145,7 @@ func (s *Store) AddPolicy(ctx context.Context, t *tenancy.TenantRecord, like Pol
 // leaves it as it is.
 func LivePolicy(p *Policy, onRevoke string) func(*tenancy.TenantRecord) error {
 	return withPolicy(func(r *tenancy.PolicyRef) {
-		r.Revision, r.Connect, r.Classes = p.Revision, p.Connect, p.Classes
+		r.Revision, r.Connect, r.Dynamic, r.Classes = p.Revision, p.Connect, p.Dynamic, p.Classes
 		r.Newest = max(r.Newest, p.Revision)
 		if r.Shadow == p.Revision {
 			r.Shadow = 0

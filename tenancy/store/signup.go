@@ -156,6 +156,9 @@ func (s *Store) furnish(ctx context.Context, in SignUp, out *SignedUp) error {
 	}
 	active := out.Tenant.Clone()
 	active.State, active.APIKey, active.Request = tenancy.StateActive, "", ""
+	if err := s.limitAs(ctx, nil, active, out.Organization.Name); err != nil {
+		return err
+	}
 	rev, err := put(ctx, s.tenants, active.ID, active, bus.Revision(out.Tenant.Revision))
 	if errs.Is(err, errs.Conflict) {
 		return errs.New(errs.Unavailable, "the sign-up took too long; try again")

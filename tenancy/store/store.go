@@ -33,6 +33,7 @@ const (
 	policiesBucket      = "policies"      // meta.tenant.revision -> Policy without its text; text.tenant.revision -> that
 	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
 	claimsBucket        = "claims"        // tenant.id -> Claim
+	sourcesBucket       = "file_sources"  // tenant.kind -> Source
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	// Tickets seals the secrets of TLS session tickets, with a key that gateways have too;
 	// nil stores them in clear.
 	Tickets TicketSealer
+	// Limiter says what limits tenants have; nil leaves them to plans and overrides.
+	Limiter Limiter
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -88,6 +91,7 @@ type Store struct {
 	claims        bus.Bucket
 	domains       bus.Bucket
 	hosts         bus.Bucket
+	sources       bus.Bucket
 	counts        counts
 	deviceCounts  counts
 	uses          uses
@@ -123,6 +127,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.DevicesBucket, 0, &s.devices},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
+		{sourcesBucket, 0, &s.sources},
 		{tenancy.DomainsBucket, 0, &s.domains},
 		{tenancy.HostsBucket, 0, &s.hosts},
 	} {

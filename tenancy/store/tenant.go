@@ -55,6 +55,9 @@ func (s *Store) ChangeTenant(ctx context.Context, id string, ifRevision uint64, 
 		if err := change(r); err != nil {
 			return nil, nil, err
 		}
+		if err := s.limit(ctx, old, r); err != nil {
+			return nil, nil, err
+		}
 		rev, err := put(ctx, s.tenants, id, r, bus.Revision(r.Revision))
 		switch {
 		case err == nil:
@@ -196,6 +199,9 @@ func (s *Store) EnsureTenant(ctx context.Context, id string, o EnsureOptions) (*
 		if _, err := put(ctx, s.organizations, org.ID, org, bus.Absent); err != nil {
 			return nil, err
 		}
+		if err := s.limitAs(ctx, nil, r, org.Name); err != nil {
+			return nil, err
+		}
 		r.Revision, err = put(ctx, s.tenants, id, r, bus.Absent)
 		if errs.Is(err, errs.Conflict) {
 			continue
@@ -232,6 +238,9 @@ func (s *Store) AddTenant(ctx context.Context, organization, id, plan string) (*
 	}
 	r := &tenancy.TenantRecord{
 		ID: id, Organization: organization, Region: s.cfg.Region, Plan: plan, State: tenancy.StateActive, CreatedAt: s.now().UTC(), Partitions: p.Partitions,
+	}
+	if err := s.limit(ctx, nil, r); err != nil {
+		return nil, err
 	}
 	return r, s.reserve(ctx, r)
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -73,12 +74,14 @@ func WithDNS(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config, 
 	must(err)
 	policies, err := decide.New(decide.Config{Store: records, Log: telemetry.Discard()})
 	must(err)
+	fromFiles, err := sources.New(t.Context(), sources.Config{Store: records, Policies: policies, Hasher: Verifier(t), Audit: changes, Log: telemetry.Discard()})
+	must(err)
 	custom, err := domains.New(t.Context(), domains.Config{
 		Store: records, Sealer: sealer, Authority: closed{}, Resolver: names.Address, Domain: "localhost", Log: telemetry.Discard(),
 	})
 	must(err)
 	cfg := api.Config{
-		Policies: policies, Domains: custom, Sealer: sealer,
+		Policies: policies, Domains: custom, Sealer: sealer, Sources: fromFiles,
 		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
 		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}

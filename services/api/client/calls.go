@@ -148,13 +148,13 @@ func (c *Client) Tenant(ctx context.Context, tenant string) (*TenantDetail, erro
 }
 
 // Quotas lists the quotas of a tenant.
-func (c *Client) Quotas(ctx context.Context, tenant string) (*Page[Quota], error) {
-	return ask[Page[Quota]](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
+func (c *Client) Quotas(ctx context.Context, tenant string) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
 }
 
 // ReplaceOverrides replaces the limits that differ from the plan's.
-func (c *Client) ReplaceOverrides(ctx context.Context, tenant string, in map[string]int64, o ...Option) (*Page[Quota], error) {
-	return ask[Page[Quota]](ctx, c, "replace-quota-overrides", []string{"tenant", tenant}, in, o)
+func (c *Client) ReplaceOverrides(ctx context.Context, tenant string, in map[string]int64, o ...Option) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "replace-quota-overrides", []string{"tenant", tenant}, in, o)
 }
 
 // Credentials lists credentials.
@@ -170,6 +170,17 @@ func (c *Client) CreateCredential(ctx context.Context, tenant string, in NewCred
 // DeleteCredential deletes a credential; its clients are disconnected.
 func (c *Client) DeleteCredential(ctx context.Context, tenant, username string, o ...Option) error {
 	return c.call(ctx, "delete-credential", []string{"tenant", tenant, "username", username}, nil, nil, o)
+}
+
+// Sources says what became of the files that credentials and the policy come from.
+func (c *Client) Sources(ctx context.Context, tenant string) (*SourceList, error) {
+	return ask[SourceList](ctx, c, "list-sources", []string{"tenant", tenant}, nil, nil)
+}
+
+// ReplacePasswdSource has the credentials that come from a file be those of the text; ask
+// Operation how far it is.
+func (c *Client) ReplacePasswdSource(ctx context.Context, tenant, text string, o ...Option) (*Operation, error) {
+	return ask[Operation](ctx, c, "replace-passwd-source", []string{"tenant", tenant}, PasswdFile{text}, o)
 }
 
 // ImportCredentials makes many credentials; ask Operation how far it is.

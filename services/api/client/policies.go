@@ -14,6 +14,7 @@ type PolicyRevision struct {
 	State       string    `json:"state"` // live, shadow or kept
 	Description string    `json:"description,omitempty"`
 	Connect     bool      `json:"connect"`
+	Dynamic     bool      `json:"dynamic"`
 	Classes     []string  `json:"classes"`
 	Grants      int       `json:"grants"`
 	CreatedBy   string    `json:"created_by,omitempty"`
@@ -83,6 +84,28 @@ type PolicyMade struct {
 	Tests PolicyReport `json:"tests"`
 }
 
+// PolicyImport is the file of another broker.
+type PolicyImport struct {
+	Format      string `json:"format"` // vmq_acl
+	Text        string `json:"text"`
+	Description string `json:"description,omitempty"`
+	OnRevoke    string `json:"on_revoke,omitempty"` // unsubscribe or disconnect
+	Shadow      bool   `json:"shadow,omitempty"`
+}
+
+// PolicyNote says of a line of it that it means something else here, or nothing.
+type PolicyNote struct {
+	Line    int    `json:"line"`
+	Message string `json:"message"`
+}
+
+// PolicyImported is the revision that was made of it, and its text.
+type PolicyImported struct {
+	PolicyMade
+	Files map[string]string `json:"files"`
+	Notes []PolicyNote      `json:"notes"`
+}
+
 // PolicyRollback names a revision that is kept.
 type PolicyRollback struct {
 	Revision uint64 `json:"revision"`
@@ -117,13 +140,14 @@ type ExplainPolicy struct {
 
 // GrantEntry allows or denies topics.
 type GrantEntry struct {
-	Effect   string `json:"effect,omitempty"`
-	Action   string `json:"action"`
-	Filter   string `json:"filter"`
-	QoS      *int   `json:"qos,omitempty"`
-	Retain   *bool  `json:"retain,omitempty"`
-	Priority int    `json:"priority,omitempty"`
-	At       string `json:"at,omitempty"` // file:line of the rule
+	Effect   string  `json:"effect,omitempty"`
+	Action   string  `json:"action"`
+	Filter   string  `json:"filter"`
+	User     *string `json:"user,omitempty"`
+	QoS      *int    `json:"qos,omitempty"`
+	Retain   *bool   `json:"retain,omitempty"`
+	Priority int     `json:"priority,omitempty"`
+	At       string  `json:"at,omitempty"` // file:line of the rule
 }
 
 // RecordedDecision is one that a gateway has made.
@@ -199,6 +223,11 @@ func (c *Client) Policy(ctx context.Context, tenant string, revision uint64) (*P
 // PutPolicy makes a revision.
 func (c *Client) PutPolicy(ctx context.Context, tenant string, in NewPolicy, o ...Option) (*PolicyMade, error) {
 	return ask[PolicyMade](ctx, c, "put-policy", []string{"tenant", tenant}, in, o)
+}
+
+// ImportPolicy makes a revision of the file of another broker.
+func (c *Client) ImportPolicy(ctx context.Context, tenant string, in PolicyImport, o ...Option) (*PolicyImported, error) {
+	return ask[PolicyImported](ctx, c, "import-policy", []string{"tenant", tenant}, in, o)
 }
 
 // DeletePolicy goes back to the default.

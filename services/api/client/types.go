@@ -224,13 +224,43 @@ type Quota struct {
 	Source   string `json:"source"`
 }
 
+// QuotaList are the quotas of a tenant.
+type QuotaList struct {
+	Items []Quota `json:"items"`
+	// Held says that the installation's policy could not be followed at the last change:
+	// the limits are those of before.
+	Held bool `json:"held,omitempty"`
+}
+
 // Credential is a credential in a list.
 type Credential struct {
 	ID        string         `json:"id"`
 	Username  string         `json:"username"`
 	SCRAM     bool           `json:"scram"`
 	CreatedAt time.Time      `json:"created_at"`
+	Source    string         `json:"source,omitempty"`
 	Session   map[string]any `json:"session,omitempty"`
+}
+
+// PasswdFile is a whole file of vmq_passwd.
+type PasswdFile struct {
+	Text string `json:"text"`
+}
+
+// Source is what became of a file that credentials or the policy come from.
+type Source struct {
+	Kind      string     `json:"kind"` // vmq_passwd or vmq_acl
+	AppliedAt *time.Time `json:"applied_at"`
+	Users     int        `json:"users"`
+	Skipped   int        `json:"skipped"`
+	Revision  uint64     `json:"revision,omitempty"`
+	Problem   string     `json:"problem,omitempty"`
+	ProblemAt *time.Time `json:"problem_at,omitempty"`
+}
+
+// SourceList are those of a tenant.
+type SourceList struct {
+	Items []Source `json:"items"`
 }
 
 // NewCredential asks for a credential; without a password one is generated.

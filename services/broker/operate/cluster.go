@@ -217,9 +217,13 @@ type Node struct {
 	Speaks       [2]uint8 `json:"speaks"`
 	StoreVersion int      `json:"store_version"`
 	// BusUp says that the control plane is reached.
-	BusUp    bool `json:"bus_up"`
-	Draining bool `json:"draining"`
-	Stopping bool `json:"stopping"`
+	BusUp bool `json:"bus_up"`
+	// BusAge is how old what this broker knows of the control plane is, in seconds: all
+	// changes of the partition table up to then are known. It is -1 if it was never reached, and
+	// 0 of a broker that is alone.
+	BusAge   float64 `json:"bus_age_seconds"`
+	Draining bool    `json:"draining"`
+	Stopping bool    `json:"stopping"`
 	// Load is the level of overload: calm, slow, refuse or shed.
 	Load string `json:"load"`
 	// Gateways are those that have links to this broker.

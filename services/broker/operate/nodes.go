@@ -84,6 +84,7 @@ func figures(n *Node) []Cell {
 		{"matches_remote", n.MatchesRemote},
 		{"reaches", fmt.Sprintf("%d of %d", reached, len(n.MyStatus))},
 		{"bus_up", n.BusUp},
+		{"bus_age_seconds", n.BusAge},
 		{"load", n.Load},
 	}
 	for _, state := range slices.Sorted(maps.Keys(n.Partitions)) {

@@ -269,12 +269,15 @@ func (st *Set) askWatched(now int64) {
 	}
 	w.told.Forget(time.UnixMilli(now))
 	w.list = slices.DeleteFunc(w.list, func(t *Tenant) bool {
+		if t.nearGroups() {
+			return false
+		}
 		for what := range countedKinds {
 			if t.far.isNear(t.own(what), what) {
 				return false
 			}
 		}
-		for what := range countedKinds {
+		for what := range toldKinds {
 			w.told.Look(time.UnixMilli(now), levelOf{t, what}, 0, false) // it may come to it again
 		}
 		t.far.watched.Store(false)

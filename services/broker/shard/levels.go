@@ -14,8 +14,16 @@ import (
 // watches it: one may have less than the others, and be the only one that knows. Gateways take
 // what several tell for one.
 
+// ofGroups is told of beside what is counted: every broker knows all shared subscriptions of a
+// tenant by their routes, so that nobody is asked.
+const (
+	ofGroups  = countedKinds
+	toldKinds = countedKinds + 1
+)
+
 // quotaOf are the names of the quotas by which is counted.
-var quotaOf = [countedKinds]string{
+var quotaOf = [toldKinds]string{
+	ofGroups:   "shared_groups",
 	ofSessions: "persistent_sessions", ofSubscriptions: "subscriptions", ofRetained: "retained_messages",
 	ofRetainedBytes: "retained_bytes", ofStorage: "storage_bytes",
 }
@@ -40,13 +48,33 @@ func (t *Tenant) look(dst []reached, now time.Time, told *level.Told[levelOf]) [
 		if most <= 0 {
 			continue
 		}
-		used := float64(t.own(what)+t.far.fresh[what].Load()) / float64(most)
-		k := levelOf{t, what}
-		if at := told.Look(now, k, used, false); at != level.Below {
-			dst = append(dst, reached{k, at, used})
-		}
+		dst = lookAt(dst, now, told, levelOf{t, what}, float64(t.own(what)+t.far.fresh[what].Load())/float64(most))
+	}
+	if most := t.quota().SharedGroups; most > 0 {
+		dst = lookAt(dst, now, told, levelOf{t, ofGroups}, float64(t.routes.Groups())/float64(most))
 	}
 	return dst
+}
+
+// lookAt appends a quota if it has come to a level.
+func lookAt(dst []reached, now time.Time, told *level.Told[levelOf], k levelOf, used float64) []reached {
+	if at := told.Look(now, k, used, false); at != level.Below {
+		dst = append(dst, reached{k, at, used})
+	}
+	return dst
+}
+
+// nearGroups reports whether half of the shared subscriptions that the tenant may have are there.
+func (t *Tenant) nearGroups() bool {
+	most := t.quota().SharedGroups
+	return most > 0 && 2*t.routes.Groups() >= most
+}
+
+// watchGroups has a tenant watched that is near the quota shared_groups.
+func (s *Shard) watchGroups(t *Tenant) {
+	if e := &t.far; t.nearGroups() && !e.watched.Load() && !e.watched.Swap(true) {
+		s.set.watch(t)
+	}
 }
 
 // tellLevel has the history of a tenant say that it has come to a level.

@@ -90,3 +90,34 @@ func TestLevels_Alone(t *testing.T) {
 	c.suback("2", "3", "4", "5")
 	wait("100% are told again", "subscriptions 1 80", "subscriptions 2 100", "subscriptions 2 100")
 }
+
+// Shared subscriptions are told of, without any other quota being near.
+func TestLevels_SharedGroups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2, false)
+	c := w.connect("c", tenantLimits(func(l *link.TenantLimits) { l.SharedGroups = 5 }))
+	wait := func(what string, want ...string) {
+		t.Helper()
+		beforeDeadline(t, what, func() bool {
+			w.clock.Add(elsewhereFor)
+			w.gw.mu.Lock()
+			defer w.gw.mu.Unlock()
+			var all []string
+			for _, x := range w.gw.levels {
+				all = append(all, fmt.Sprintf("%s %d %d", x.Reason, x.Level, x.Count))
+			}
+			return slices.Equal(all, want)
+		})
+	}
+	c.suback("$share/1/t", "$share/2/t", "$share/3/t", "plain")
+	c.suback("$share/4/t")
+	wait("80% are told", "shared_groups 1 80")
+	c.suback("$share/5/t")
+	wait("100% are told", "shared_groups 1 80", "shared_groups 2 100")
+	c.send(link.UpFrame{Kind: link.UpUnsubscribe, PacketID: 1, Unsubscribe: []string{"$share/1/t", "$share/2/t", "$share/3/t", "$share/4/t"}})
+	c.want(link.DownUnsuback)
+	beforeDeadline(t, "it is looked at no more", func() bool {
+		w.clock.Add(elsewhereFor)
+		return !w.set.Tenant("acme").far.watched.Load()
+	})
+}

@@ -30,6 +30,7 @@ func (s *Shard) subscribed(se *sess, ev *session.Event, fx *session.Effects) {
 	if most := se.tenant.quota().Subscriptions; most > 0 {
 		s.everywhere(se.tenant, ofSubscriptions, most) // which may be near its limit now
 	}
+	s.watchGroups(se.tenant)
 	o.Subs = append([]mqtt.Subscription(nil), ev.Subs...)
 	o.Mark = s.set.retains.Load()
 }

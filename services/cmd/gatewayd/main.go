@@ -98,7 +98,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	registry := telemetry.NewRegistry("gateway", node.Version())
 	history := events.NewWriter(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }, log)
 	edge, err := gateway.New(gateway.Config{
-		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Hosts: directory.CustomHost, Tickets: directory.TicketSecrets, Record: directory.Record, Domain: c.Domain, Anonymous: c.Anonymous,
+		Name: c.NodeName(), Listeners: c.Listeners, Directory: directory, Hosts: directory.CustomHost, Tickets: directory.TicketSecrets, Record: directory.Record, Check: directory.AskCheck, Domain: c.Domain, Anonymous: c.Anonymous,
 		Links: c.Broker.Links, Loops: c.Loops, ConnectTimeout: c.ConnectTimeout, Bus: control, Events: history, Log: log, Registerer: registry,
 		OwnerWait: c.Broker.OwnerWait, GuestWait: c.Broker.GuestWait, Seeds: seeds,
 		Dial: func(ctx context.Context, b link.TableBroker, gw link.Gateway) (link.Broker, error) {

@@ -134,11 +134,12 @@ func (r *region) tenancy(config section, p *process, identity section) {
 	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
 		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.natsSection()).
 		with("broker", r.links(identity)).
-		with("jwks_networks", loopback()).with("secrets_key_file", secretsKey(r.ca.dir)).
+		with("jwks_networks", loopback()).with("secrets_key_file", secretsKey(r.ca.dir)).with("sources_dir", r.sources).
 		with("domains", section{
 			"key_file": custom.KeyFile, "resolver": custom.Resolver,
 			"acme": section{"enabled": custom.ACME.Enabled, "directory": custom.ACME.Directory, "ca_file": custom.ACME.CAFile},
 		}).
+		with("policy_dir", r.policies).
 		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0}) // nobody is a stranger at home
 }
 

@@ -32,7 +32,10 @@ type options struct {
 	// acme is the directory of a certificate authority for custom domains, acmeCA the file
 	// of its roots, and resolver the DNS server that is asked; empty is none, or the system's.
 	acme, acmeCA, resolver string
+	sources                string        // tenancyd's sources_dir
 	settle                 time.Duration // domains.Config's; 0 is its default
+	// policies is the folder of the installation's own policy; empty is none.
+	policies string
 
 	json      bool
 	noRestart bool

@@ -61,8 +61,9 @@ func pebbleProgram(t *testing.T) string {
 	return program
 }
 
-// startPebble starts one that asks names for hosts, and finds them at that port.
-func startPebble(t *testing.T, names *domainstest.DNS, tlsPort int) *pebble {
+// startPebble starts one that asks names for hosts, and finds them at that port. With
+// bindings, HMAC keys by their ids, it makes accounts only with one of them.
+func startPebble(t *testing.T, names *domainstest.DNS, tlsPort int, bindings ...map[string]string) *pebble {
 	t.Helper()
 	program := pebbleProgram(t)
 	folder := t.TempDir()
@@ -70,13 +71,17 @@ func startPebble(t *testing.T, names *domainstest.DNS, tlsPort int) *pebble {
 	chain, key := ca.Server(2, time.Now().Add(time.Hour), "localhost")
 	management := freePort(t)
 	p := &pebble{directory: fmt.Sprintf("https://localhost:%d/dir", freePort(t)), caFile: filepath.Join(folder, "ca.pem")}
-	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
+	settings := map[string]any{
 		"listenAddress": strings.TrimSuffix(strings.TrimPrefix(p.directory, "https://"), "/dir"), "managementListenAddress": fmt.Sprintf("localhost:%d", management),
 		"certificate": filepath.Join(folder, "cert.pem"), "privateKey": filepath.Join(folder, "key.pem"),
 		"httpPort": freePort(t), "tlsPort": tlsPort, "domainBlocklist": []string{"blocked.example"}, "keyAlgorithm": "ecdsa",
 		"retryAfter": map[string]int{"authz": 0, "order": 0},
 		"profiles":   map[string]any{"default": map[string]any{"description": "a day", "validityPeriod": 86400}},
-	}})
+	}
+	for _, b := range bindings {
+		settings["externalAccountBindingRequired"], settings["externalAccountMACKeys"] = true, b
+	}
+	config, err := json.Marshal(map[string]any{"pebble": settings})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,9 +37,10 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// startGateways starts a broker, the API, and gateways that each hear of changes over
-// the bus by themselves; it returns a product for each gateway.
-func startPolicyGateways(t *testing.T, n int) (all []*product) {
+// startPolicyGateways starts a broker, the API, and gateways that each hear of changes
+// over the bus by themselves; it returns a product for each gateway. After away nobody
+// answers what gateways ask about policies.
+func startPolicyGateways(t *testing.T, n int) (all []*product, away func()) {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -96,7 +97,8 @@ func startPolicyGateways(t *testing.T, n int) (all []*product) {
 	})
 	run(sessions.Run)
 	run(plane.Run)
-	run(policies.Run)
+	answering, away := context.WithCancel(ctx)
+	run(func(context.Context) error { return policies.Run(answering) })
 	for i := range n {
 		own, err := server.Bus(fmt.Sprint("gateway-", i+1))
 		must(err)
@@ -104,7 +106,7 @@ func startPolicyGateways(t *testing.T, n int) (all []*product) {
 		must(err)
 		edge, err := gateway.New(gateway.Config{
 			Name: fmt.Sprint("gateway-", i+1), Listeners: []listener.Config{{Name: "mqtt", Kind: listener.MQTT, Address: "127.0.0.1:0"}}, Directory: names,
-			Record: names.Record, Domain: devDomain, Links: 1, Dialer: uplink.DialerFunc(dial), Log: log, Registerer: prometheus.NewRegistry(),
+			Record: names.Record, Check: names.AskCheck, Domain: devDomain, Links: 1, Dialer: uplink.DialerFunc(dial), Log: log, Registerer: prometheus.NewRegistry(),
 		})
 		must(err)
 		run(names.Run)
@@ -112,7 +114,7 @@ func startPolicyGateways(t *testing.T, n int) (all []*product) {
 		must(names.Ready(t.Context()))
 		all = append(all, &product{mqtt: edge.Addrs()["mqtt"].String(), api: web.URL})
 	}
-	return all
+	return all, away
 }
 
 // TestPolicy_LiveOnTwoGateways: a new revision is effective on every gateway within
@@ -125,7 +127,7 @@ func TestPolicy_LiveOnTwoGateways(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all := startPolicyGateways(t, 2)
+	all, _ := startPolicyGateways(t, 2)
 	x := all[0].signUp(t, "acme")
 	var devices []*device
 	for i, p := range all {

@@ -41,6 +41,7 @@ import (
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/quota/usage"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -118,7 +119,11 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return err
 	}
-	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Tickets: hostKeys})
+	installed, err := decide.OpenInstallation(ctx, decide.InstallationConfig{Dir: o.policies, Log: log, Registerer: registry})
+	if err != nil {
+		return err
+	}
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Tickets: hostKeys, Limiter: installed.Limiter()})
 	if err != nil {
 		return err
 	}
@@ -148,7 +153,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	// Connections. The link to the broker is a call.
 	dial := func(_ context.Context, gw link.Gateway) (link.Broker, error) { return sessions.Attach(gw), nil }
 	edge, err := gateway.New(gateway.Config{
-		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
+		Name: "gateway-1", Listeners: listeners(o, p, certFile, keyFile, ca.hosts), Directory: names, Hosts: names.CustomHost, Tickets: names.TicketSecrets, Record: names.Record, Check: names.AskCheck, Domain: devDomain, Anonymous: o.anonymous, Links: 1,
 		Dialer: uplink.DialerFunc(dial), Bus: control, Alone: true, Events: history, Log: log, Registerer: registry,
 	})
 	if err != nil {
@@ -190,8 +195,14 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	defer end()
+	fromFiles, err := sources.New(ctx, sources.Config{
+		Dir: o.sources, Store: records, Policies: policies, Hasher: names.Verifier(), Audit: changes, Happened: history.Add, Log: log, Registerer: registry,
+	})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -199,6 +210,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 
+	operator.Mount(api.OperatorPrefix, public.Operator())
 	return node.Run(ctx, node.Options{Log: log},
 		operator.Part(),
 		certificates(ca, tenantsBucket(control), log),
@@ -212,8 +224,10 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "token keys", Run: fetcher.Run},
 		node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "policies", Run: policies.Run},
+		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "domains", Run: custom.Run},
+		node.Part{Name: "sources", Run: fromFiles.Run},
 		node.Part{Name: "usage", Run: used.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 
 	"github.com/manormq/manor/infra/bus/nats"
@@ -11,6 +12,7 @@ import (
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/mail"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/jwks"
 )
@@ -29,6 +31,8 @@ type config struct {
 	Proxies        []string        `yaml:"trusted_proxies" doc:"networks (10.0.0.0/8) and addresses of proxies in front of the API: the true address of a request is the last of X-Forwarded-For that is none of them"`
 	SecretsKeyFile string          `yaml:"secrets_key_file" doc:"file with 32 random bytes, the same at every tenancyd of the region, with which keys of managed CAs are sealed; empty has no managed CAs. Without the file those keys are lost: keep it, apart from the backups of NATS"`
 	JWKSNetworks   []string        `yaml:"jwks_networks" doc:"networks (10.0.0.0/8) and addresses from which key sets of tenants' issuers are fetched though they are not on the public internet, also over plain HTTP if the URL has the address; empty is none, which keeps tenants from reaching into the operator's network"`
+	SourcesDir     string          `yaml:"sources_dir" doc:"folder with a folder for each tenant, called by its id, whose files vmq.passwd and vmq.acl say what credentials and policy the tenant has, and are applied when they change; empty is none. The same at every tenancyd that has it"`
+	PolicyDir      string          `yaml:"policy_dir" doc:"folder with the installation's own policy, files *.rego with package quota (limits) or admission (deny), the same at every tenancyd of the region; looked at each second; empty has none"`
 	Domains        domains.Section `yaml:"domains"`
 	SMTP           mail.Config     `yaml:"smtp"`
 	NATS           nats.Section    `yaml:"nats"`
@@ -71,6 +75,10 @@ func (c *config) Validate() error {
 	p.Add("rates: ", c.Rates.Validate())
 	p.Add("", api.ValidateProxies(c.Proxies))
 	p.Add("", jwks.Validate(c.JWKSNetworks))
+	if c.PolicyDir != "" {
+		_, err := decide.OpenInstallation(context.Background(), decide.InstallationConfig{Dir: c.PolicyDir})
+		p.Add("policy_dir: ", err)
+	}
 	p.Add("domains.", c.Domains.Validate(c.SecretsKeyFile != ""))
 	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())

@@ -27,6 +27,7 @@ import (
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
 	"github.com/manormq/manor/tenancy/quota/usage"
+	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -57,7 +58,12 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = control.Close() }()
-	keep := store.Config{Bus: control, Log: log, Region: c.Region}
+	reg := telemetry.NewRegistry("tenancy", node.Version())
+	installed, err := decide.OpenInstallation(ctx, decide.InstallationConfig{Dir: c.PolicyDir, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
+	keep := store.Config{Bus: control, Log: log, Region: c.Region, Limiter: installed.Limiter()}
 	if c.Domains.KeyFile != "" {
 		// Gateways have this key, and no other that tenancyd has too.
 		if keep.Tickets, err = managedca.LoadSealer(c.Domains.KeyFile); err != nil {
@@ -79,7 +85,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	reg := telemetry.NewRegistry("tenancy", node.Version())
 	rules, err := policy.New(ctx)
 	if err != nil {
 		return err
@@ -114,9 +119,15 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		return err
 	}
 	defer end()
+	fromFiles, err := sources.New(ctx, sources.Config{
+		Dir: c.SourcesDir, Store: records, Policies: policies, Hasher: verifier, Audit: changes, Happened: happened.Add, Log: log, Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
-		Events: history, Happened: happened.Add, Used: used,
+		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
+		Events: history, Happened: happened.Add, Used: used, Admission: installed,
 		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
@@ -126,9 +137,11 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	health.Register("bus", control.Check)
 	health.Register("link", plane.Check)
 	operator := node.NewOperator(c.Operator, c.NodeName(), "tenancy", log, reg, health)
+	operator.Mount(api.OperatorPrefix, public.Operator())
 	return node.Run(ctx, node.Options{Log: log, DrainTimeout: c.DrainTimeout},
 		operator.Part(), node.Part{Name: "link", Run: plane.Run}, node.Part{Name: "sign-ups", Run: records.RunReaper},
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
-		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, public.Part())
+		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run},
+		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run}, public.Part())
 }

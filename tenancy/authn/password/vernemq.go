@@ -45,6 +45,21 @@ func WrapVerneMQ(vernemq string, hash func(inner string) (string, error)) (strin
 	return vernemqPrefix + salt + wrapped, nil
 }
 
+// IsWrapOf reports whether stored, which is a stored hash of any kind, was made of the
+// hash of vmq-passwd. It takes as long as WrapVerneMQ if they have the salt in common. The
+// error is Invalid, or Internal for a stored one.
+func IsWrapOf(stored, vernemq string) (bool, error) {
+	salt, sum, err := parseVerneMQ(vernemq)
+	if err != nil {
+		return false, err
+	}
+	wrapped, ok := strings.CutPrefix(stored, vernemqPrefix+salt)
+	if !ok || !strings.HasPrefix(wrapped, "$argon2id$") {
+		return false, nil
+	}
+	return matches(wrapped, []byte(sum))
+}
+
 // matchesVerneMQ is matches of what WrapVerneMQ has made.
 func matchesVerneMQ(hash string, password []byte) (bool, error) {
 	text, _, ok := strings.Cut(strings.TrimPrefix(hash, vernemqPrefix), "$")

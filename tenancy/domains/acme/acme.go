@@ -11,12 +11,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -47,6 +49,30 @@ type Challenges interface {
 	CleanUp(ctx context.Context, fqdn string, digest [32]byte) error
 }
 
+// EAB is an external account binding, as a CA gives it out.
+type EAB struct {
+	KeyID string
+	// MACKey is the key in base64url, without padding.
+	MACKey string
+}
+
+// LoadEAB reads the MAC key of a binding from a file; without a key id there is none. The error is
+// Invalid.
+func LoadEAB(keyID, file string) (EAB, error) {
+	if keyID == "" {
+		return EAB{}, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return EAB{}, errs.New(errs.Invalid, "expected a file with the HMAC key that the CA has given out: %w", err)
+	}
+	key := strings.TrimRight(strings.TrimSpace(string(b)), "=")
+	if raw, err := base64.RawURLEncoding.DecodeString(key); err != nil || len(raw) < 16 {
+		return EAB{}, errs.New(errs.Invalid, "expected an HMAC key of 16 bytes or more in base64url in %s, as the CA has given it out", file)
+	}
+	return EAB{keyID, key}, nil
+}
+
 // Config says what an Authority stands on.
 type Config struct {
 	Bus bus.Bus
@@ -57,6 +83,11 @@ type Config struct {
 	Directory string
 	// Email is whom the CA writes to; empty is nobody.
 	Email string
+	// EAB binds the account to one that the operator has at the CA (RFC 8555 §7.3.4); the zero EAB
+	// binds it to none.
+	EAB EAB
+	// LockLife is lease.Config's Life of certmagic's locks.
+	LockLife time.Duration
 	// CAFile has the roots by which the CA's own server is known, in PEM; empty is the
 	// system's.
 	CAFile string
@@ -102,7 +133,7 @@ func New(ctx context.Context, cfg Config) (*Authority, error) {
 	}
 	a := &Authority{
 		cfg: cfg, quiet: slog.New(slog.DiscardHandler), http: &http.Client{Transport: listening{transport}, Timeout: callTime},
-		storage: &storage{lease.New(lease.Config{Bucket: bucket, Log: cfg.Log}), bucket, cfg.Sealer},
+		storage: &storage{lease.New(lease.Config{Bucket: bucket, Life: cfg.LockLife, Log: cfg.Log}), bucket, cfg.Sealer},
 	}
 	a.issuer = &issuer{a, issuerKey(cfg.Directory)}
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{

@@ -115,6 +115,11 @@ func (i *issuer) account(ctx context.Context, client *acmez.Client) (acme.Accoun
 	if i.a.cfg.Email != "" {
 		like.Contact = []string{"mailto:" + i.a.cfg.Email}
 	}
+	if eab := i.a.cfg.EAB; eab.KeyID != "" {
+		if err := like.SetExternalAccountBinding(ctx, client.Client, acme.EAB{KeyID: eab.KeyID, MACKey: eab.MACKey}); err != nil {
+			return acme.Account{}, err
+		}
+	}
 	account, err := client.NewAccount(ctx, like)
 	if err != nil {
 		return account, err

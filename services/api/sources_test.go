@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy/authn/password"
+)
+
+// A whole file replaces what came from the one before, and nothing else.
+func TestSources(t *testing.T) {
+	w := newWorld(t)
+	_, first, err := password.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, second, err := password.Generate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "/v1/tenants/acme/sources"
+	put := func(text string) map[string]any {
+		t.Helper()
+		r := w.do("PUT", path+"/vmq_passwd", w.owner, fmt.Sprintf(`{"text":%q}`, text))
+		w.want(r, 202, "")
+		return w.ended(r.header.Get("Location"))
+	}
+	v := put("a:" + first + "\nb:" + first + "\ndefault:" + first + "\n")
+	if v["state"] != "done" || v["total"] != 3.0 || v["made"] != 2.0 || v["skipped"] != 1.0 || v["failed"] != 0.0 {
+		t.Errorf("at first: %v", v)
+	}
+	v = put("b:" + second + "\nc:" + second + "\n")
+	if v["made"] != 2.0 || v["failed"] != 0.0 {
+		t.Errorf("then: %v", v)
+	}
+	if _, err := w.store.Credential(t.Context(), "acme", "a"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("a is there: %v", err)
+	}
+	for name, generation := range map[string]int{"b": 2, "c": 1, "default": 1} {
+		if c, err := w.store.Credential(t.Context(), "acme", name); err != nil || c.Generation != generation || (c.Source == "") != (name == "default") {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+	list := w.want(w.do("GET", "/v1/tenants/acme/credentials", w.owner, ""), 200, "")["items"].([]any)
+	for _, x := range list {
+		if c := x.(map[string]any); (c["source"] == "vmq_passwd") != (c["username"] != "default") {
+			t.Errorf("the list has %v", c)
+		}
+	}
+	items := w.want(w.do("GET", path, w.owner, ""), 200, "")["items"].([]any)
+	if s := items[0].(map[string]any); len(items) != 1 || s["kind"] != "vmq_passwd" || s["users"] != 2.0 || s["applied_at"] == nil || s["problem"] != nil {
+		t.Errorf("sources %v", items)
+	}
+	// What is wrong is refused before anything is changed.
+	v = w.want(w.do("PUT", path+"/vmq_passwd", w.owner, `{"text":"# x\nb:secret"}`), 400, "import_invalid")
+	if d := v["detail"].(string); !strings.HasPrefix(d, "vmq.passwd:2:1: expected USER:") || strings.Contains(d, "secret") {
+		t.Errorf("the detail is %s", d)
+	}
+	w.want(w.do("PUT", path+"/vmq_passwd", w.owner, `{"text":""}`), 400, "request_invalid") // a line with # is nobody
+	w.want(w.do("PUT", "/v1/tenants/acme/quotas/overrides", w.owner, `{"credentials":3}`), 200, "")
+	w.want(w.do("PUT", path+"/vmq_passwd", w.owner, fmt.Sprintf(`{"text":%q}`, "b:"+second+"\nc:"+second+"\nd:"+second)), 409, "quota_exceeded")
+	if n, err := w.store.CountCredentials(t.Context(), "acme"); n != 3 || err != nil {
+		t.Errorf("%d credentials, %v", n, err)
+	}
+}
