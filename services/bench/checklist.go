@@ -36,6 +36,7 @@ var checks = map[string][]string{
 		"tenancy.(*Grant).MaySubscribe",
 	},
 	quotaChecks: {
+		"gateway/conn.(*Conn).beyondLimits",
 		"gateway/conn.beyondLimits",
 		"gateway/conn.(*Rules).beyondCapabilities",
 		"gateway.(*connection).limits",
