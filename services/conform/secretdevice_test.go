@@ -233,6 +233,20 @@ func (w *secretWorld) domains() {
 		w.call("upload "+what, "PUT", base+"/"+host+"/certificate", body, 400, nil)
 	}
 	w.call("upload", "PUT", base+"/"+host+"/certificate", map[string]any{"chain": chain, "key": key}, 200, nil)
+	if w.sources != "" { // and an authority
+		issued := "issued." + host
+		w.call("claim a domain to be issued", "POST", base, map[string]any{"fqdn": issued}, 201, &d)
+		w.dns.Text(d.Challenge.Name, d.Challenge.Value)
+		w.dns.Host(issued, "127.0.0.1")
+		w.until("the time between two looks", func() bool {
+			w.call("verify it", "POST", base+"/"+issued+":verify", nil, 0, nil)
+			return !bytes.Contains(w.places[len(w.places)-1].text, []byte(`"status":429`))
+		})
+		w.until("the order", func() bool {
+			w.call("a domain", "GET", base+"/"+issued, nil, 200, nil)
+			return bytes.Contains(w.places[len(w.places)-1].text, []byte(`"failed"`))
+		})
+	}
 	w.soon(func() error {
 		c, err := tls.Dial("tcp", w.p.Of("gateway")[0].Addr("mqtts"), &tls.Config{ServerName: host, InsecureSkipVerify: true})
 		if err == nil {

@@ -41,17 +41,16 @@ func TestSecrets_OneProcess(t *testing.T) {
 func TestSecrets_Processes(t *testing.T) {
 	w := newSecretWorld(t)
 	config, ca := mailCertificate(t)
-	word := w.secret("the password for mail")
+	word, binding := w.secret("the password for mail"), w.secret("the HMAC key of an account binding")
 	w.mails = mailtest.Start(t, mailtest.Options{TLS: config, Username: "manor", Password: word.text})
-	file := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(file, []byte(word.text+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.sources = t.TempDir()
 	w.environ = []string{
 		"MANOR_SMTP_ADDRESS=" + w.mails.Addr, "MANOR_SMTP_FROM=noreply@manor.example", "MANOR_SMTP_USERNAME=manor",
-		"MANOR_SMTP_PASSWORD_FILE=" + file, "MANOR_SMTP_CA=" + ca,
+		"MANOR_SMTP_PASSWORD_FILE=" + w.file(word.text), "MANOR_SMTP_CA=" + ca,
+		"MANOR_DOMAINS_ACME_EAB_KEY_ID=key-1", "MANOR_DOMAINS_ACME_EAB_HMAC_FILE=" + w.file(binding.text), "MANOR_SOURCES_DIR=" + w.sources,
 	}
-	w.start("--log-level", "debug", "--dns", w.dns.Address, "--brokers", "2", "--gateways", "1")
+	// Nobody answers at the authority's: that it was tried is in the logs.
+	w.start("--log-level", "debug", "--dns", w.dns.Address, "--acme-directory", "https://127.0.0.1:9/dir", "--brokers", "2", "--gateways", "1")
 	w.use()
 }
 
@@ -75,6 +74,7 @@ type secretWorld struct {
 	environ []string
 	dns     *domainstest.DNS
 	mails   *mailtest.Server // nil if the product sends none
+	sources string           // the folder of tenants' files; empty if there is none
 	logs    logBuffer
 	secrets []*secret
 	places  []place
@@ -90,6 +90,16 @@ func newSecretWorld(t *testing.T) *secretWorld {
 		t.Skip("starts the product; not in short runs")
 	}
 	return &secretWorld{T: t, data: t.TempDir(), dns: domainstest.NewDNS(t), mark: "mark" + strings.ToLower(rand.Text())}
+}
+
+// file writes what the operator keeps in a file of its own, beside the data.
+func (w *secretWorld) file(text string) string {
+	w.Helper()
+	name := filepath.Join(w.TempDir(), "file")
+	if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return name
 }
 
 func (w *secretWorld) start(args ...string) {
@@ -214,6 +224,7 @@ func (w *secretWorld) use() {
 	w.installation()
 	w.people()
 	w.credentials()
+	w.vernemq()
 	w.issuers()
 	w.certificates()
 	w.domains()

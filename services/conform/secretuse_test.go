@@ -7,11 +7,13 @@ import (
 	"crypto/sha512"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -187,6 +189,40 @@ func (w *secretWorld) credentials() {
 	w.malformed()
 	w.scram(w.mark, chosen.text, true)
 	w.scram(w.mark, w.secret("a wrong password by SCRAM").text, false)
+}
+
+// vernemq sends files of vmq-passwd, good and bad, and has one followed.
+func (w *secretWorld) vernemq() {
+	w.Helper()
+	line := func(user, kind string) string {
+		salt := []byte("saltsaltsalt")
+		sum := sha512.Sum512(append([]byte(w.secret("a password "+kind).text), salt...))
+		digest := w.known("a hash "+kind, base64.StdEncoding.EncodeToString(sum[:]))
+		return user + ":$6$" + base64.StdEncoding.EncodeToString(salt) + "$" + digest.text + "\n"
+	}
+	clear := "plain:" + w.secret("a password that was not hashed").text + "\n"
+	path := "/v1/tenants/" + w.mark + "/sources/vmq_passwd"
+	w.call("a file with a clear password", "PUT", path, map[string]any{"text": line("a", "beside it") + clear}, 400, nil)
+	w.call("a file that is one password", "PUT", path, map[string]any{"text": w.secret("a file that is one password").text}, 400, nil)
+	w.call("a file of vmq-passwd", "PUT", path, map[string]any{"text": line("b", "of a file")}, 0, nil)
+	if w.sources == "" {
+		return
+	}
+	folder := filepath.Join(w.sources, w.mark)
+	file := filepath.Join(folder, "vmq.passwd")
+	for n, text := range []string{clear, line("followed", "of a file that is followed")} {
+		if err := errors.Join(os.MkdirAll(folder, 0o700), os.WriteFile(file+".new", []byte(text), 0o600), os.Rename(file+".new", file)); err != nil {
+			w.Fatal(err)
+		}
+		if n == 0 {
+			w.until("the look at a bad file", func() bool { return bytes.Contains(w.logs.text(), []byte("vmq.passwd")) })
+		}
+	}
+	w.until("the look at a file", func() bool {
+		var answer struct{ Items []struct{ Username string } }
+		w.call("the followed credentials", "GET", "/v1/tenants/"+w.mark+"/credentials?limit=100", nil, 200, &answer)
+		return slices.ContainsFunc(answer.Items, func(c struct{ Username string }) bool { return c.Username == "followed" })
+	})
 }
 
 func (w *secretWorld) until(what string, done func() bool) {
