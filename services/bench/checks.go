@@ -69,8 +69,8 @@ type checked struct {
 }
 
 // part is the part of the CPU that all checks have.
-func (c *checked) part() (sum float64) {
-	for _, share := range c.shares {
+func (r *checked) part() (sum float64) {
+	for _, share := range r.shares {
 		sum += share
 	}
 	return sum

@@ -51,21 +51,24 @@ func startLoginPeer(ctx context.Context, name string, s *loginSite) (b *broker, 
 		overTheir = "certfile DIR/cert.pem\nkeyfile DIR/key.pem\n"
 	)
 	listeners := []struct{ name, settings string }{
-		{overTCP, "allow_anonymous true\n"}, {byPassword, passwords}, {byPasswordTLS, passwords + overTheir},
+		{overTCP, "allow_anonymous true\n"},
+		{byPassword, passwords},
+		{byPasswordTLS, passwords + overTheir},
 		{byX509, "allow_anonymous true\nrequire_certificate true\nuse_identity_as_username true\ncafile DIR/ca.pem\n" + overTheir},
 	}
 	b = &broker{name: name, addrs: map[string]string{}}
-	conf := "per_listener_settings true\nmax_queued_messages 0\npersistence false\nlog_dest none\n"
+	var conf strings.Builder
+	conf.WriteString("per_listener_settings true\nmax_queued_messages 0\npersistence false\nlog_dest none\n")
 	for _, l := range listeners {
 		port, err := freePort()
 		if err != nil {
 			return nil, nil, err
 		}
 		b.addrs[l.name] = loopbackAddr(port)
-		conf += fmt.Sprintf("listener %d 127.0.0.1\n%s", port, strings.ReplaceAll(l.settings, "DIR", dir))
+		fmt.Fprintf(&conf, "listener %d 127.0.0.1\n%s", port, strings.ReplaceAll(l.settings, "DIR", dir))
 	}
 	file := filepath.Join(dir, "mosquitto.conf")
-	if err = os.WriteFile(file, []byte(conf), 0o644); err != nil {
+	if err = os.WriteFile(file, []byte(conf.String()), 0o644); err != nil {
 		return nil, nil, err
 	}
 	if err = b.run(exec.CommandContext(ctx, path, "-c", file), dir); err != nil {
