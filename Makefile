@@ -25,7 +25,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-logins bench-checks bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,6 +78,12 @@ bench-overload: build ## what one tenant feels of another that sends 3 times wha
 
 bench-revocation: build ## how soon two gateways refuse what was revoked: TRIES (1,000) credentials, certificates, policies, plans, tenants
 	bin/manor bench revocation -tries $(TRIES) $(ARGS)
+
+bench-logins: build ## connects per second and core by method: password, JWT, SCRAM, X.509, RUNS (3) runs beside mosquitto
+	bin/manor bench logins -runs $(RUNS) $(ARGS)
+
+bench-checks: build ## what part of the CPU for each message authentication, authorisation and quotas have, RUNS (3) runs
+	bin/manor bench checks -runs $(RUNS) $(ARGS)
 
 bench-directory: build ## what TENANTS (100,000) with CREDENTIALS (1,000,000) cost: start of a gateway, memory, look-ups, sign-ups
 	bin/manor bench directory -tenants $(TENANTS) -credentials $(CREDENTIALS) $(ARGS)

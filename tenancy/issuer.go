@@ -118,7 +118,8 @@ func (i *Issuer) valid() error {
 	}
 	u, err := url.Parse(i.JWKSURL)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
-		return invalid("jwks_url: expected an address like https://issuer.example/.well-known/jwks.json, found %.100q", i.JWKSURL)
+		// It is not said what was found: there may be a password in it.
+		return invalid("jwks_url: expected an address like https://issuer.example/.well-known/jwks.json, http or https, without a user or a fragment")
 	}
 	return nil
 }

@@ -11,12 +11,14 @@ import (
 	"github.com/manormq/manor/infra/errs"
 )
 
-// TicketsBucket has the TicketSecrets of a region in JSON, at TicketsKey. Whoever
-// can read it can open session tickets, and so read recorded TLS 1.2 that was
-// resumed by them; TLS 1.3 exchanges new keys even then (RFC 8446 §2.2).
+// TicketsBucket has the TicketSecrets of a region at TicketsKey, as Encode writes them:
+// sealed for TicketsPurpose, where the region has a key for that. Whoever can read them
+// can open session tickets, and so read recorded TLS 1.2 that was resumed by them; TLS 1.3
+// exchanges new keys even then (RFC 8446 §2.2).
 const (
-	TicketsBucket = "tls_tickets"
-	TicketsKey    = "secrets"
+	TicketsBucket  = "tls_tickets"
+	TicketsKey     = "secrets"
+	TicketsPurpose = "secrets of TLS session tickets"
 )
 
 // Life of TicketSecrets: a ticket is good for 16 to 24 hours.
@@ -33,6 +35,8 @@ const ticketSecretSize = 32
 // They are immutable, and the same for all gateways.
 type TicketSecrets struct {
 	Secrets []TicketSecret `json:"secrets"`
+	// Sealed reports whether they were stored so.
+	Sealed bool `json:"-"`
 }
 
 // TicketSecret is one secret.
@@ -41,9 +45,35 @@ type TicketSecret struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// DecodeTickets reads the value at TicketsKey.
-func DecodeTickets(value []byte) (*TicketSecrets, error) {
-	s := &TicketSecrets{}
+// sealedTickets is the JSON of what was sealed.
+type sealedTickets struct {
+	Sealed []byte `json:"sealed"`
+}
+
+// Encode writes the value at TicketsKey; seal, which is told TicketsPurpose, may be nil.
+func (s *TicketSecrets) Encode(seal func(purpose string, text []byte) []byte) ([]byte, error) {
+	text, err := json.Marshal(s)
+	if err == nil && seal != nil {
+		text, err = json.Marshal(sealedTickets{seal(TicketsPurpose, text)})
+	}
+	if err != nil {
+		return nil, errs.New(errs.Internal, "encode ticket secrets: %w", err)
+	}
+	return text, nil
+}
+
+// DecodeTickets reads the value at TicketsKey. open undoes what seal of Encode did, and is
+// not called for what is not sealed.
+func DecodeTickets(value []byte, open func(purpose string, sealed []byte) ([]byte, error)) (*TicketSecrets, error) {
+	var sealed sealedTickets
+	if json.Unmarshal(value, &sealed) == nil && len(sealed.Sealed) > 0 {
+		text, err := open(TicketsPurpose, sealed.Sealed)
+		if err != nil {
+			return nil, errs.New(errs.KindOf(err), "stored ticket secrets: %w", err)
+		}
+		value = text
+	}
+	s := &TicketSecrets{Sealed: len(sealed.Sealed) > 0}
 	if err := json.Unmarshal(value, s); err != nil {
 		return nil, errs.New(errs.Internal, "stored ticket secrets: %w", err)
 	}

@@ -3,10 +3,11 @@
 package tenancy_test
 
 import (
-	"encoding/json"
+	"bytes"
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -42,19 +43,33 @@ func TestTicketSecrets(t *testing.T) {
 		}
 	}
 	// What another process reads gives the same keys.
-	value, err := json.Marshal(s)
+	value, err := s.Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := tenancy.DecodeTickets(value)
+	read, err := tenancy.DecodeTickets(value, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if keys, err := read.Keys("a"); err != nil || !seen[keys[0]] {
 		t.Errorf("other keys: %v", err)
 	}
+	seal := func(purpose string, text []byte) []byte { return append([]byte(purpose), text...) }
+	open := func(purpose string, sealed []byte) ([]byte, error) {
+		return bytes.TrimPrefix(sealed, []byte(purpose)), nil
+	}
+	if value, err = s.Encode(seal); err != nil || bytes.Contains(value, []byte("secrets")) {
+		t.Errorf("sealed: %s %v", value, err)
+	}
+	if read, err = tenancy.DecodeTickets(value, open); err != nil || !read.Sealed || len(read.Secrets) != 3 {
+		t.Errorf("opened: %+v %v", read, err)
+	}
+	denied := func(string, []byte) ([]byte, error) { return nil, errs.New(errs.Unavailable, "no key") }
+	if _, err := tenancy.DecodeTickets(value, denied); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("without the key: %v", err)
+	}
 	for _, bad := range []string{`x`, `{}`, `{"secrets":[{"secret":"AA=="}]}`} {
-		if _, err := tenancy.DecodeTickets([]byte(bad)); err == nil {
+		if _, err := tenancy.DecodeTickets([]byte(bad), nil); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}

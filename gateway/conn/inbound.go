@@ -77,7 +77,7 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 		return
 	}
 	rules := c.rules.Load()
-	if b := beyondLimits(m.Topic, rules); b.quota != 0 {
+	if b := c.beyondLimits(grant, m.Topic, rules); b.quota != NotRefused {
 		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic has "+b.String(), fx)
 		return
 	}

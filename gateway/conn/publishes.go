@@ -22,12 +22,16 @@ const (
 type memo struct {
 	entries [memoTopics]memoEntry
 	last    *memoEntry // most clients stay with a topic for a while
+	// known reports whether last is of the topic that was asked about last: a long one has
+	// no place.
+	known bool
 }
 
 type memoEntry struct {
 	grant *tenancy.Grant // that has said it; another one is asked
 	topic []byte
 	says  tenancy.Allowance
+	rules *Rules // within whose limits on topics it is; nil if that is not known
 }
 
 // seed makes places differ from process to process, so that nobody can choose topics
@@ -54,10 +58,28 @@ func (c *Conn) mayPublish(grant *tenancy.Grant, m *mqtt.Message) bool {
 	}
 	if e.grant != grant || !bytes.Equal(e.topic, m.Topic) {
 		says := grant.Publishes(m.Topic)
-		if len(m.Topic) > memoLength {
+		if c.memo.known = len(m.Topic) <= memoLength; !c.memo.known {
 			return says.Allows(m.QoS, m.Retain)
 		}
-		e.grant, e.topic, e.says = grant, append(e.topic[:0], m.Topic...), says
+		e.grant, e.topic, e.says, e.rules = grant, append(e.topic[:0], m.Topic...), says, nil
 	}
+	c.memo.known = true
 	return e.says.Allows(m.QoS, m.Retain)
+}
+
+// beyondLimits is beyondLimits of the topic about which mayPublish was asked last, with the
+// same grant. What is within the limits is not looked at again.
+func (c *Conn) beyondLimits(grant *tenancy.Grant, topic []byte, rules *Rules) beyond {
+	if grant.Default() || c.memo == nil || !c.memo.known {
+		return beyondLimits(topic, rules)
+	}
+	e := c.memo.last
+	if e.rules == rules {
+		return beyond{}
+	}
+	b := beyondLimits(topic, rules)
+	if b.quota == NotRefused {
+		e.rules = rules
+	}
+	return b
 }

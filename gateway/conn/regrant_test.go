@@ -4,6 +4,7 @@ package conn_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,6 +127,21 @@ func TestPublish_Memo(t *testing.T) {
 	for i := range 40 {
 		if may(fmt.Sprintf("a/%d", i), 0) || !may(fmt.Sprintf("b/%d", i), 2) {
 			t.Fatalf("after another grant topics %d are what the old one says", i)
+		}
+	}
+	// The limits on topics are those that hold, of long topics too.
+	limited := func(levels int64) {
+		tn := &tenancy.Tenant{ID: "acme", Limits: tenancy.NoLimits()}
+		tn.Limits.TopicLevels = levels
+		c.Change(conn.NewRules(tn, nil))
+	}
+	deep, long := "b/c/d/e", "b/"+strings.Repeat("x", 300)+"/d/e"
+	for _, levels := range []int64{4, 3, 4} {
+		limited(levels)
+		for range 3 {
+			if may(deep, 0) != (levels == 4) || may(long, 0) != (levels == 4) || !may("b/c", 0) || may("a/c", 0) {
+				t.Fatalf("with %d levels topics are not held to them", levels)
+			}
 		}
 	}
 }

@@ -95,6 +95,10 @@ func TestIssuers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { f.want(f.do("PUT", path, key, x.body), 400, x.code) })
 	}
+	withWord := f.do("PUT", path, key, body(with(map[string]any{"jwks": nil, "jwks_url": "https://user:wOrD123@issuer.example/jwks"})))
+	if f.want(withWord, 400, "issuers_invalid"); strings.Contains(withWord.body, "wOrD123") {
+		t.Errorf("the answer tells the password of the URL: %s", withWord.body)
+	}
 	// What was fetched is shown.
 	byURL := body(with(map[string]any{"jwks": nil, "jwks_url": "https://issuer.example/jwks"}))
 	if v := f.want(f.do("PUT", path, key, byURL), 200, ""); len(v["items"].([]any)[0].(map[string]any)["keys"].(map[string]any)["ids"].([]any)) != 0 {

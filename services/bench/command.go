@@ -17,7 +17,9 @@ import (
 // out as a line of JSON, or with "compare" as first argument a comparison, with
 // "overload" what one tenant feels of another's, with "memory" what brokers keep for each
 // session, with "revocation" how soon gateways refuse what was revoked, with "directory" what
-// many tenants and credentials cost, or with "floor" the least broker, until ctx is done.
+// many tenants and credentials cost, with "logins" what a connect costs by how the client
+// shows who it is, with "checks" what part of the CPU checks have, or with "floor" the
+// least broker, until ctx is done.
 // program is the path of manor. The error is flag.ErrHelp after a request for
 // help, which went to errout; a scenario that fails is an error after its line.
 func Main(ctx context.Context, program string, args []string, out, errout io.Writer) error {
@@ -56,6 +58,20 @@ func Main(ctx context.Context, program string, args []string, out, errout io.Wri
 		}
 		return d.Run(ctx, out)
 	}
+	if len(args) > 0 && args[0] == "logins" {
+		l := LoginsCost{Program: program}
+		if err := parse("manor bench logins", args[1:], errout, l.Flags); err != nil {
+			return err
+		}
+		return l.Run(ctx, out)
+	}
+	if len(args) > 0 && args[0] == "checks" {
+		c := Checks{Program: program}
+		if err := parse("manor bench checks", args[1:], errout, c.Flags); err != nil {
+			return err
+		}
+		return c.Run(ctx, out)
+	}
 	if len(args) > 0 && args[0] == "floor" {
 		addr := "127.0.0.1:1883"
 		declare := func(fs *flag.FlagSet) { fs.StringVar(&addr, "addr", addr, "where to listen, host:port") }
@@ -93,6 +109,8 @@ func parse(name string, args []string, errout io.Writer, declare func(*flag.Flag
 			fmt.Fprintf(errout, "       %s memory [flags]   what brokers keep for sessions, subscriptions and retained messages\n", name)
 			fmt.Fprintf(errout, "       %s revocation [flags]   how soon gateways refuse what was revoked\n", name)
 			fmt.Fprintf(errout, "       %s directory [flags]   what many tenants and credentials cost\n", name)
+			fmt.Fprintf(errout, "       %s logins [flags]   what a connect costs by how the client shows who it is\n", name)
+			fmt.Fprintf(errout, "       %s checks [flags]   what part of the CPU authentication, authorisation and quotas have\n", name)
 			fmt.Fprintf(errout, "       %s floor -addr HOST:PORT   the least broker, to compare with\n", name)
 		}
 		fs.PrintDefaults()

@@ -69,8 +69,15 @@ func Build(dir string) error {
 // its listeners accept. The end of the test stops it.
 func Start(t testing.TB, bin string, args ...string) *Product {
 	t.Helper()
+	return StartWith(t, bin, os.Stderr, nil, args...)
+}
+
+// StartWith is Start with what the product logs going to log, and more variables in its
+// environment, NAME=value.
+func StartWith(t testing.TB, bin string, log io.Writer, environ []string, args ...string) *Product {
+	t.Helper()
 	cmd := exec.Command(filepath.Join(bin, "manor"), append([]string{"dev", "--json"}, args...)...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr, cmd.Env = log, append(os.Environ(), environ...)
 	cmd.SysProcAttr = NoOrphan()
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Section is how custom domains are configured.
 type Section struct {
-	KeyFile  string      `yaml:"key_file" doc:"file with 32 random bytes, the same at every tenancyd and, as domain_key_file, at every gateway of the region, with which keys of custom domains' certificates are sealed; empty has no custom domains. It is another one than secrets_key_file, which gateways do not have"`
+	KeyFile  string      `yaml:"key_file" doc:"file with 32 random bytes, the same at every tenancyd and, as domain_key_file, at every gateway of the region, with which keys of custom domains' certificates and the secrets of TLS session tickets are sealed; empty has no custom domains, and stores the latter in clear. It is another one than secrets_key_file, which gateways do not have"`
 	Resolver string      `yaml:"resolver" doc:"host:port of the DNS server that is asked whether a domain is a tenant's; empty is the system's"`
 	ACME     ACMESection `yaml:"acme"`
 }

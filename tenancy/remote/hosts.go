@@ -61,7 +61,7 @@ func (d *Directory) CustomHost(name string) *tenancy.CustomHost {
 // openKey is OpenKey of the configuration, if there is one.
 func (d *Directory) openKey(purpose string, sealed []byte) ([]byte, error) {
 	if d.cfg.OpenKey == nil {
-		return nil, errs.New(errs.Unavailable, "the keys of custom domains cannot be opened here: expected domain_key_file")
+		return nil, errs.New(errs.Unavailable, "what is sealed for gateways cannot be opened here: expected domain_key_file")
 	}
 	return d.cfg.OpenKey(purpose, sealed)
 }

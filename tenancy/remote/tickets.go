@@ -21,7 +21,7 @@ func (d *Directory) watchTickets(ctx context.Context, b bus.Bucket) {
 		case u.Deleted:
 			d.tickets.Store(nil)
 		default:
-			s, err := tenancy.DecodeTickets(u.Entry.Value)
+			s, err := tenancy.DecodeTickets(u.Entry.Value, d.openKey)
 			if err != nil {
 				d.log.Error("the secrets of TLS session tickets cannot be read; the old ones stay", "error", err)
 				return

@@ -49,10 +49,20 @@ type Config struct {
 	Log *slog.Logger
 	// Region is where new tenants live.
 	Region string
+	// Tickets seals the secrets of TLS session tickets, with a key that gateways have too;
+	// nil stores them in clear.
+	Tickets TicketSealer
 	// Limiter says what limits tenants have; nil leaves them to plans and overrides.
 	Limiter Limiter
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+}
+
+// TicketSealer encrypts for one purpose, and opens for the same one. It may be called
+// concurrently.
+type TicketSealer interface {
+	Seal(purpose string, text []byte) []byte
+	Open(purpose string, sealed []byte) ([]byte, error)
 }
 
 // Store is the keeper. It is safe for concurrent use. Make it with New.

@@ -13,7 +13,8 @@ import (
 )
 
 // RotateTickets makes a new secret of TLS session tickets if it is time, and
-// reports whether it did. Any number of processes may do it.
+// reports whether it did. Any number of processes may do it. Secrets that were stored in
+// clear before there was Config.Tickets are made anew, all of them.
 func (s *Store) RotateTickets(ctx context.Context) (bool, error) {
 	at := bus.Absent
 	var old *tenancy.TicketSecrets
@@ -21,8 +22,10 @@ func (s *Store) RotateTickets(ctx context.Context) (bool, error) {
 	switch {
 	case err == nil:
 		at = e.Revision
-		if old, err = tenancy.DecodeTickets(e.Value); err != nil {
+		if old, err = tenancy.DecodeTickets(e.Value, s.openTickets); err != nil {
 			s.log.Error("the secrets of session tickets are made anew", "error", err)
+			old = nil
+		} else if s.cfg.Tickets != nil && !old.Sealed {
 			old = nil
 		}
 	case !errs.Is(err, errs.NotFound):
@@ -34,11 +37,26 @@ func (s *Store) RotateTickets(ctx context.Context) (bool, error) {
 	}
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
-	_, err = put(ctx, s.tickets, tenancy.TicketsKey, old.With(secret, now), at)
+	var seal func(string, []byte) []byte
+	if s.cfg.Tickets != nil {
+		seal = s.cfg.Tickets.Seal
+	}
+	value, err := old.With(secret, now).Encode(seal)
+	if err != nil {
+		return false, err
+	}
+	_, err = s.tickets.Put(ctx, tenancy.TicketsKey, value, at)
 	if errs.Is(err, errs.Conflict) { // somebody else was faster
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func (s *Store) openTickets(purpose string, sealed []byte) ([]byte, error) {
+	if s.cfg.Tickets == nil {
+		return nil, errs.New(errs.Unavailable, "they are sealed: expected domains.key_file, as the other tenancyds have it")
+	}
+	return s.cfg.Tickets.Open(purpose, sealed)
 }
 
 // RunTickets rotates until ctx is done, when it is time.

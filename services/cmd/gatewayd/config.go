@@ -20,7 +20,7 @@ type config struct {
 	Data           string            `yaml:"data" doc:"folder for what is known of tenants and credentials while the control plane is away"`
 	Region         string            `yaml:"region" doc:"the region of this gateway; tenants of others are unknown here; empty takes all"`
 	Domain         string            `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
-	DomainKeyFile  string            `yaml:"domain_key_file" doc:"file with the 32 bytes that are domains.key_file of tenancyd, with which keys of custom domains' certificates are opened; empty serves no custom domains"`
+	DomainKeyFile  string            `yaml:"domain_key_file" doc:"file with the 32 bytes that are domains.key_file of tenancyd, with which keys of custom domains' certificates and the secrets of TLS session tickets are opened; empty serves no custom domains, and shares no tickets with other gateways where tenancyd has it"`
 	Anonymous      string            `yaml:"anonymous" doc:"tenant of clients that name none and bring no password, on the plain listeners; for development; empty is none"`
 	ConnectTimeout time.Duration     `yaml:"connect_timeout" doc:"how long handshakes, and CONNECT, may take each"`
 	Loops          int               `yaml:"loops" doc:"event loops that share the connections without TLS; 0 is one for each processor"`

@@ -112,11 +112,18 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	defer func() { _ = control.Close() }()
 
 	// Who is who, and may do what.
+	if err := makeKeys(ca.dir); err != nil {
+		return err
+	}
+	hostKeys, err := managedca.LoadSealer(domainKey(ca.dir))
+	if err != nil {
+		return err
+	}
 	installed, err := decide.OpenInstallation(ctx, decide.InstallationConfig{Dir: o.policies, Log: log, Registerer: registry})
 	if err != nil {
 		return err
 	}
-	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Limiter: installed.Limiter()})
+	records, err := store.New(ctx, store.Config{Bus: control, Log: log, Region: regionName, Tickets: hostKeys, Limiter: installed.Limiter()})
 	if err != nil {
 		return err
 	}
@@ -124,13 +131,6 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		if _, err := records.EnsureTenant(ctx, o.anonymous, store.EnsureOptions{}); err != nil {
 			return err
 		}
-	}
-	if err := makeKeys(ca.dir); err != nil {
-		return err
-	}
-	hostKeys, err := managedca.LoadSealer(domainKey(ca.dir))
-	if err != nil {
-		return err
 	}
 	names, err := directory.New(directory.Config{Store: records, Domain: devDomain, OpenKey: hostKeys.Open, Log: log})
 	if err != nil {

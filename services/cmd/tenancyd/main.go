@@ -63,7 +63,14 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	records, err := openStore(ctx, store.Config{Bus: control, Log: log, Region: c.Region, Limiter: installed.Limiter()})
+	keep := store.Config{Bus: control, Log: log, Region: c.Region, Limiter: installed.Limiter()}
+	if c.Domains.KeyFile != "" {
+		// Gateways have this key, and no other that tenancyd has too.
+		if keep.Tickets, err = managedca.LoadSealer(c.Domains.KeyFile); err != nil {
+			return errs.New(errs.Invalid, "domains.key_file: %w", err)
+		}
+	}
+	records, err := openStore(ctx, keep)
 	if err != nil {
 		return err
 	}
