@@ -128,6 +128,11 @@ type space struct {
 // sealed reports whether nothing more may be written here before it moves.
 func (p *space) sealed() bool { return p.ceding != nil && p.ceding.sealed }
 
+// numberBits are those of a number that count; the epoch under which its partition was served
+// stands above them. So a number is not given twice, though what was stored of them be lost with
+// every copy of the partition: others have applied what came under them.
+const numberBits = 40
+
 // next numbers what is made in the partition: sessions, bodies, exact
 // publishes. It is stored with the turn's batch.
 func (s *Shard) next(p *space) uint64 {
