@@ -120,6 +120,9 @@ type space struct {
 	// tenants that are Leaving and have stopped here, and stopped those with which all
 	// that the tenant has is committed.
 	cells, stops, stopped map[*Tenant]uint64
+	// courses are what is decided of tenants that are Leaving, of whose list this one is the
+	// first; see Set.Decide.
+	courses map[*Tenant]*courseOf
 	// handing are the tenants of which something is on its way to another partition, arriving
 	// those of which something that was handed is being taken up.
 	handing, arriving map[*Tenant]bool
