@@ -72,7 +72,7 @@ func (w *world) faults() (all []fault) {
 	if w.network != nil {
 		w.partitions(add)
 	} else { // the command has to come from the broker's own machine
-		v, after := w.one("broker"), rand.N(400*time.Millisecond)
+		v, after := w.one("broker"), rand.N(150*time.Millisecond)
 		add(tolerable, fmt.Sprintf("the tenant goes elsewhere, and %s is killed after %d ms", v.Name, after.Milliseconds()), func() { w.placeAndKill(v, after) })
 	}
 	return all
