@@ -110,3 +110,26 @@ func TestDecide_PausedWhenItStays(t *testing.T) {
 	again := n.visit(t, "a", func(o *link.Open) { o.Guest, o.Resume = false, paused.Bytes })
 	again.wants(t, link.DownOpened)
 }
+
+// A partition that has not taken part in its tenant's arrival may be another broker's by now: it lets
+// nobody in before it has committed the record.
+func TestCell_UnsureOfItsPartition(t *testing.T) {
+	w := servedWide(t)
+	n := w.ownerOf(decidedPart)
+	w.say("acme", Cell{List: []partition.ID{decidedPart}, Revision: 4})
+	if _, f := n.celled(t, "acme", "a", 0, 0); f.Kind != link.DownOpened {
+		t.Fatalf("%+v", f.DownFrame)
+	}
+	n.eventually(t, "all committed", func() bool { return w.appended(decidedPart) == 0 })
+	w.still(decidedPart, true)
+	w.say("acme", Cell{List: []partition.ID{decidedPart}, Revision: 7})
+	n.eventually(t, "appended", func() bool { return w.appended(decidedPart) > 0 })
+	if _, f := n.celled(t, "acme", "b", 0, 0); f.Kind != link.DownMoved {
+		t.Errorf("it is let in by a broker that may have lost the partition: %+v", f.DownFrame)
+	}
+	w.still(decidedPart, false)
+	n.eventually(t, "let in", func() bool {
+		_, f := n.celled(t, "acme", "b", 0, 0)
+		return f.Kind == link.DownOpened
+	})
+}

@@ -123,6 +123,9 @@ type space struct {
 	// courses are what is decided of tenants that are Leaving, of whose list this one is the
 	// first; see Set.Decide.
 	courses map[*Tenant]*courseOf
+	// unsure are the revisions of records by which tenants have arrived, or were placed, and which
+	// are not committed here yet: nobody of those tenants is let in before.
+	unsure map[*Tenant]uint64
 	// handing are the tenants of which something is on its way to another partition, arriving
 	// those of which something that was handed is being taken up.
 	handing, arriving map[*Tenant]bool

@@ -298,6 +298,9 @@ func (s *Shard) resumeTenant(t *Tenant) {
 			s.due(se)
 		}
 	}
+	if settled {
+		s.makeSure(t)
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.spaces)) {
 		if p := s.spaces[id]; p.cells[t] != 0 && settled && p.ceding == nil {
 			s.keepCell(t, p)
