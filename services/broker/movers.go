@@ -12,7 +12,9 @@ import (
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/layout"
+	"github.com/manormq/manor/services/broker/member"
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -35,6 +37,9 @@ const (
 type move struct {
 	shard.Mover
 	begun, said time.Time
+	// revision is that of the newest record, which came at since.
+	revision uint64
+	since    time.Time
 	// hand is the revision for which the brokers are to hand over, 0 for none.
 	hand uint64
 }
@@ -79,19 +84,35 @@ func (d *desk) moveTenants(ctx context.Context) {
 
 // moveOn looks once at a tenant that moves.
 func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move) {
-	said, members := d.relocations(ctx, tenant, m.hand)
-	hand, advance := m.Next(cellOf(c), members, said)
-	if m.hand = 0; hand {
+	if m.revision != c.Revision {
+		m.revision, m.since = c.Revision, time.Now()
+	}
+	l := d.look(ctx, tenant, m.hand)
+	l.Waited = time.Since(m.since)
+	o := m.Next(cellOf(c), l)
+	if m.hand = 0; o.Hand {
 		m.hand = c.Revision
 	}
-	if advance {
-		write, cancel := context.WithTimeout(ctx, askTime)
-		err := d.region.layout.Advance(write, tenant, c)
-		cancel()
-		if err != nil {
-			d.log.Warn("the record of a tenant that goes to other partitions is not written yet", slog.String("tenant", tenant), slog.Any("error", err))
+	if o.Decide != shard.Undecided {
+		if o.Decide == shard.Back {
+			d.log.Warn("a tenant that goes to other partitions is to stay where it is", slog.String("tenant", tenant), slog.String("waited_for", waitsFor(&c, l)), slog.Duration("after", time.Since(m.begun)))
 		}
-		if err == nil && c.Stage == layout.Arriving {
+		d.shards.Decide(tenant, c.Revision, o.Decide)
+	}
+	if o.Advance || o.Return {
+		write, cancel := context.WithTimeout(ctx, askTime)
+		next := d.region.layout.Advance
+		if o.Return {
+			next = d.region.layout.Return
+		}
+		err := next(write, tenant, c)
+		cancel()
+		switch {
+		case err != nil:
+			d.log.Warn("the record of a tenant that goes to other partitions is not written yet", slog.String("tenant", tenant), slog.Any("error", err))
+		case o.Return:
+			d.log.Warn("a tenant has stayed in its partitions, with all that it has", slog.String("tenant", tenant), slog.Any("partitions", c.Partitions), slog.Duration("after", time.Since(m.begun)))
+		case c.Stage == layout.Arriving:
 			if m.Unequal() {
 				d.log.Warn("a tenant has arrived though not all brokers know the same routes to it: messages may go past its subscribers until they do", slog.String("tenant", tenant))
 			}
@@ -102,7 +123,7 @@ func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move
 	if time.Since(m.said) >= moverSays {
 		m.said = time.Now()
 		d.log.Warn("a tenant that goes to other partitions does not arrive, and its clients wait", slog.String("tenant", tenant),
-			slog.String("waits_for", waitsFor(&c, members, said)), slog.Duration("since", time.Since(m.begun)))
+			slog.String("waits_for", waitsFor(&c, l)), slog.Duration("since", time.Since(m.begun)))
 	}
 }
 
@@ -119,28 +140,47 @@ func (d *desk) relocation(ctx context.Context, tenant string, hand uint64) *shar
 	}
 }
 
-// relocations are what the members say of a tenant that moves, those that answer.
-func (d *desk) relocations(ctx context.Context, tenant string, hand uint64) (said map[string]shard.Relocation, members []string) {
+// look asks all members how far they are with a tenant that moves.
+func (d *desk) look(ctx context.Context, tenant string, hand uint64) *shard.Look {
 	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, HandOver: hand})
-	said, members = map[string]shard.Relocation{}, []string{d.name}
+	l := &shard.Look{Members: []string{d.name}, Alive: []string{d.name}, Said: map[string]shard.Relocation{}, MayTurn: true}
 	if r := d.relocation(ctx, tenant, hand); r != nil {
-		said[d.name] = *r
+		l.Said[d.name] = *r
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		members = append(members, name)
+		l.Members = append(l.Members, name)
 		if r := all[name].Relocation; r != nil {
-			said[name] = *r
+			l.Said[name] = *r
 		}
 	}
-	return said, members
+	for _, m := range d.region.members.Snapshot().Members {
+		if m.Name == d.name {
+			continue
+		}
+		if m.State == member.Alive {
+			l.Alive = append(l.Alive, m.Name)
+		}
+		l.MayTurn = l.MayTurn && d.region.spoke(m.Name) >= cluster.VersionCourse
+	}
+	return l
 }
 
 // waitsFor says in words what keeps a tenant from going on.
-func waitsFor(c *layout.Cell, members []string, said map[string]shard.Relocation) string {
+func waitsFor(c *layout.Cell, l *shard.Look) string {
+	goesOn := c.Stage == layout.Arriving
+	for _, r := range l.Said {
+		if r.Revision == c.Revision && r.Course == shard.Back {
+			return "the record that it stays where it is"
+		}
+		goesOn = goesOn || r.Revision == c.Revision && r.Course == shard.Onward
+	}
 	served := make(map[int]bool)
-	for _, name := range members {
-		r, ok := said[name]
+	for _, name := range l.Members {
+		r, ok := l.Said[name]
 		if !ok {
+			if goesOn && !slices.Contains(l.Alive, name) {
+				continue
+			}
 			return name + " to answer"
 		}
 		if r.Revision != c.Revision {
@@ -178,10 +218,10 @@ const (
 // move has a tenant go to other partitions with what it has, and waits for that.
 func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (operate.Placement, error) {
 	old, _ := d.region.layout.Cell(tenant)
-	said, members := d.relocations(ctx, tenant, 0)
+	l := d.look(ctx, tenant, 0)
 	plan := -1
-	for _, name := range members {
-		r, ok := said[name]
+	for _, name := range l.Members {
+		r, ok := l.Said[name]
 		if !ok {
 			return operate.Placement{}, errs.New(errs.Unavailable, "%s does not answer, or is older than moves of tenants: all brokers have to know of it", name)
 		}
@@ -224,6 +264,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	}
 	d.log.Warn("an operator has a tenant go to other partitions with what it has; its clients wait meanwhile", slog.String("tenant", tenant),
 		slog.Any("from", c.Partitions), slog.Any("to", list), slog.Uint64("revision", c.Revision), slog.Int64("sessions", usage.Usage.PersistentSessions))
+	stayed := c.Revision + 1
 	until := time.NewTimer(moveWait)
 	defer until.Stop()
 	tick := time.NewTicker(moverTick)
@@ -236,7 +277,13 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 			wait = false
 		case <-tick.C:
 		}
-		if c, _ = d.region.layout.Cell(tenant); c.Stage == layout.Settled {
+		if now, _ := d.region.layout.Cell(tenant); now.Stage == layout.Settled && now.Revision == stayed {
+			return operate.Placement{}, errs.New(errs.Unavailable, "%s has stayed in its partitions with all that it has, and its clients go on: a broker did not answer, or the clients were not quiet in time. "+
+				"Look at cluster show and at the logs of the brokers, and give the command again", tenant)
+		} else if now.Revision > c.Revision {
+			c = now
+		}
+		if c.Stage == layout.Settled {
 			break
 		}
 	}
@@ -252,9 +299,9 @@ func (d *desk) Progress(ctx context.Context, tenant string) operate.Progress {
 	if c.Stage == layout.Settled {
 		return operate.Progress{}
 	}
-	said, members := d.relocations(ctx, tenant, 0)
-	p := operate.Progress{Stage: stageNames[c.Stage], Waits: waitsFor(&c, members, said)}
-	for _, r := range said {
+	l := d.look(ctx, tenant, 0)
+	p := operate.Progress{Stage: stageNames[c.Stage], Waits: waitsFor(&c, l)}
+	for _, r := range l.Said {
 		p.Sessions += r.Sessions
 		p.Retained += r.Retained
 	}

@@ -256,9 +256,15 @@ func (r *region) Linked(to string, up bool) {
 func (r *region) judge() {
 	all := true
 	for _, m := range r.members.Snapshot().Members {
-		v, _ := r.speaks.Load(m.Name)
-		version, _ := v.(uint8)
-		all = all && (m.Name == r.name || version >= cluster.VersionInside)
+		all = all && (m.Name == r.name || r.spoke(m.Name) >= cluster.VersionInside)
 	}
 	r.shards.SetInside(all)
+}
+
+// spoke is the version that another broker spoke last, 0 if there was no link to it since
+// this one was started.
+func (r *region) spoke(name string) uint8 {
+	v, _ := r.speaks.Load(name)
+	version, _ := v.(uint8)
+	return version
 }

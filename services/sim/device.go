@@ -47,7 +47,9 @@ type device struct {
 	suback     int // how many of filters are acknowledged
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
-	kept     bool
+	kept bool
+	// clean: its session is lost, and it begins anew.
+	clean    bool
 	next     int
 	inflight []*published // in their order
 	received map[uint16]bool
@@ -149,7 +151,7 @@ func (d *device) connect() {
 		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("w/" + d.id), Payload: []byte(check.WillOf(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
 	}
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
+		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
 	}})
 }
@@ -265,9 +267,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 }
 
 func (d *device) open(present bool) {
-	if d.kept && !present {
-		d.w.History.Break("%s has lost its session", d.id)
-	}
+	d.present(present)
 	d.opened = true
 	if d.will && present {
 		d.w.Messages.Wills.Left(d.id, d.connection)

@@ -3,7 +3,6 @@
 package sim
 
 import (
-	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -122,19 +121,6 @@ func powerCutAll(w *World) func() {
 			end()
 		}
 	}
-}
-
-func diskLoss(w *World) func() { return w.lose(w.pick()) }
-
-// lose has a node lose its disk.
-func (w *World) lose(n *node) func() {
-	if w.sessions {
-		return w.stop(n, "kill") // a disk may be the last with something that was acknowledged
-	}
-	end := w.stop(n, "disk loss")
-	n.store, n.powerCut = mem.New(), false
-	w.History.Damaged(n.name)
-	return end
 }
 
 // cuts cuts the directions for which cut holds, and tells of new links afterwards.

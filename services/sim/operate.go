@@ -24,6 +24,7 @@ func (w *World) operate() {
 			continue
 		}
 		w.note("abandon", best.name, uint64(id))
+		w.gaveUp(id)
 		w.bus.put(id, t.Revision, &partition.Entry{
 			Epoch: t.Epoch + 1, Owner: best.name, InSync: []partition.Broker{best.name}, Abandoned: true,
 		})

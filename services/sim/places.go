@@ -3,6 +3,8 @@
 package sim
 
 import (
+	"time"
+
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
@@ -19,8 +21,15 @@ type places struct {
 	// driver is the node that sees to it.
 	driver *node
 	hand   uint64
-	// begun counts the moves, and done those that were.
-	begun, done int
+	// seen is the revision of the record that the driver has seen since that time.
+	seen  uint64
+	since int64
+	// hasty: membership gives up who is away for a moment, else for givenUp; met is when the
+	// driver reached each node last.
+	hasty bool
+	met   map[*node]int64
+	// begun counts the moves, done those that were, and stayed those that came to nothing.
+	begun, done, stayed int
 	// asking: answers are on their way.
 	asking bool
 }
@@ -29,6 +38,7 @@ type places struct {
 const (
 	placeTick = 50 * ms
 	placeAsk  = 1500 * ms
+	givenUp   = 3 * second
 )
 
 // roam has the tenant go elsewhere from now on, until the faults have ended.
@@ -66,6 +76,7 @@ func (p *places) begin() {
 		return
 	}
 	p.begun++
+	p.hasty, p.met = p.w.chance(30), map[*node]int64{}
 	p.say(shard.Cell{List: p.record.List, To: to, Stage: shard.Leaving, Revision: p.record.Revision + 1})
 }
 
@@ -83,7 +94,7 @@ func (p *places) tell(n *node, c shard.Cell) {
 	w := p.w
 	w.after(w.between(100, 300*ms), func() {
 		switch {
-		case n.record.Revision >= c.Revision:
+		case n.record.Revision >= c.Revision, p.record.Revision > c.Revision:
 		case !n.up || !w.reached(n):
 			p.tell(n, c)
 		default:
@@ -92,6 +103,14 @@ func (p *places) tell(n *node, c shard.Cell) {
 			n.station.step()
 		}
 	})
+}
+
+// forget has a node that has lost its disk hear of the record again.
+func (p *places) forget(n *node) {
+	if p.record.Revision > 0 {
+		n.record = shard.Cell{}
+		p.tell(n, p.record)
+	}
 }
 
 // reached reports whether a node hears of others.
@@ -117,12 +136,14 @@ func (p *places) wave() {
 		return
 	}
 	if n != p.driver {
-		p.driver, p.mover, p.hand = n, shard.Mover{}, 0
+		p.driver, p.mover, p.hand, p.seen, p.met = n, shard.Mover{}, 0, 0, map[*node]int64{}
+	}
+	if p.seen != c.Revision {
+		p.seen, p.since = c.Revision, w.now
 	}
 	p.asking = true
 	run := n.run
-	said := map[string]shard.Relocation{}
-	var members []string
+	l := &shard.Look{Said: map[string]shard.Relocation{}, MayTurn: true}
 	over := false
 	end := func() {
 		if over {
@@ -132,18 +153,25 @@ func (p *places) wave() {
 		if !n.up || n.run != run || p.record.Revision != c.Revision {
 			return
 		}
-		hand, advance := p.mover.Next(c, members, said)
-		if p.hand = 0; hand {
+		l.Waited = time.Duration(w.now-p.since) * time.Microsecond
+		o := p.mover.Next(c, l)
+		if p.hand = 0; o.Hand {
 			p.hand = c.Revision
 		}
-		if !advance {
-			return
+		if o.Decide != shard.Undecided {
+			n.station.set.Decide(tenant, c.Revision, o.Decide)
+			n.station.step()
 		}
 		next := shard.Cell{List: c.List, Revision: c.Revision + 1}
-		if c.Stage == shard.Leaving {
+		switch {
+		case o.Return:
+			p.stayed++
+		case o.Advance && c.Stage == shard.Leaving:
 			next.List, next.Stage = c.To, shard.Arriving
-		} else {
+		case o.Advance:
 			p.done++
+		default:
+			return
 		}
 		p.say(next)
 	}
@@ -152,7 +180,13 @@ func (p *places) wave() {
 		if o.run == 0 {
 			continue // it has not joined
 		}
-		members = append(members, string(o.name))
+		l.Members = append(l.Members, string(o.name))
+		if w.links(n, o) {
+			p.met[o] = w.now
+		}
+		if at, ok := p.met[o]; ok && (at == w.now || !p.hasty && w.now-at < givenUp) {
+			l.Alive = append(l.Alive, string(o.name))
+		}
 		w.after(w.between(100, w.net.delay), func() {
 			if !w.links(n, o) {
 				return
@@ -163,7 +197,7 @@ func (p *places) wave() {
 					if !w.links(n, o) || o.run != at || over {
 						return
 					}
-					if said[string(o.name)] = r; len(said) == len(members) {
+					if l.Said[string(o.name)] = r; len(l.Said) == len(l.Members) {
 						end()
 					}
 				})

@@ -75,7 +75,7 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 	published, acked, delivered := w.Messages.Counts()
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
 	}
 }
 
@@ -94,7 +94,7 @@ func (w *World) retained() {
 	cell := w.cell()
 	for _, d := range w.devices {
 		want := w.Messages.Retained(d.id)
-		if want == nil || w.broken() {
+		if want == nil || w.broken() || w.retainedGone(want.Topic) {
 			continue
 		}
 		id := partition.Choose(cell, want.Topic)

@@ -58,6 +58,10 @@ type World struct {
 	devices  []*device
 	keys     keys
 	places   places
+	// losses counts the disks that were lost; gone are the partitions of which that was the last
+	// whole copy, and given counts those that were given up because of it.
+	losses, given int
+	gone          []bool
 	// dark counts the appends acknowledged by owners that began to serve while the bus
 	// was down, as long as it was.
 	dark int
@@ -112,9 +116,13 @@ type Result struct {
 	// Moved is how many connections went on at another broker without being told, Unmoved
 	// how many were told to come back, and Wills how many were sent.
 	Moved, Unmoved, Wills int
-	// Placed is how often the tenant has arrived elsewhere with what it has.
-	Placed int
-	Broken []string
+	// Placed is how often the tenant has arrived elsewhere with what it has, Stayed how often it
+	// was to and stayed where it was.
+	Placed, Stayed int
+	// Losses is how many disks were lost, of worlds with sessions, and Given how many partitions
+	// were given up because no whole copy was left.
+	Losses, Given int
+	Broken        []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
@@ -185,7 +193,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	if sessions {
 		w.commit = true
 		w.keys = keys{w: w, all: map[key]keyValue{}}
-		w.serves = make([]int, w.partitions)
+		w.serves, w.gone = make([]int, w.partitions), make([]bool, w.partitions)
 		return w
 	}
 	for i := range 3 {

@@ -54,6 +54,10 @@ type Config struct {
 	Versions wire.Versions
 }
 
+// VersionCourse is the version from which on brokers that see to a tenant that moves have it
+// decided whether it goes on (shard.Course).
+const VersionCourse = 4
+
 // VersionInside is the version from which on brokers read deliveries that hold their
 // message (queue.Queue.Keep).
 const VersionInside = 3
@@ -65,7 +69,7 @@ const VersionTail = 2
 // Versions are the versions of what brokers say to each other that this software speaks:
 // of the frames here, and of what is in them for metadata and replicas. A release speaks
 // what the one before it does, so that brokers can be updated one at a time.
-var Versions = wire.Versions{Min: 1, Max: VersionInside}
+var Versions = wire.Versions{Min: 1, Max: VersionCourse}
 
 // Stats are counted for ever.
 type Stats struct {

@@ -344,4 +344,19 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	at(layout.Cell{Partitions: to, Revision: 4})
+	back, err := a.Move(t.Context(), "acme", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at(layout.Cell{Partitions: to, To: from, Stage: layout.Leaving, Revision: 5})
+	for _, n := range []*node{a, b} {
+		if err := n.Return(t.Context(), "acme", back); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at(layout.Cell{Partitions: to, Revision: 6})
+	if err := a.Advance(t.Context(), "acme", back); err != nil {
+		t.Fatal(err)
+	}
+	at(layout.Cell{Partitions: to, Revision: 6}) // who comes late changes nothing
 }

@@ -52,10 +52,20 @@ func (l *Layout) Moving() map[string]Cell {
 // Advance says that a tenant is at the stage after that of c, a record of one that moves.
 // Who says it twice, or at two brokers, says the same. It returns as Place does.
 func (l *Layout) Advance(ctx context.Context, tenant string, c Cell) error {
+	return l.follow(ctx, tenant, c, c.next())
+}
+
+// Return says that a tenant that was Leaving by the record c stays in its partitions. As for
+// Advance all who say something of c must say the same.
+func (l *Layout) Return(ctx context.Context, tenant string, c Cell) error {
+	return l.follow(ctx, tenant, c, Cell{Partitions: c.Partitions, Revision: c.Revision + 1})
+}
+
+// follow writes the record n that follows c, unless one does.
+func (l *Layout) follow(ctx context.Context, tenant string, c, n Cell) error {
 	if now, _ := l.Cell(tenant); now.Revision > c.Revision {
 		return nil
 	}
-	n := c.next()
 	return l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, n, n.Revision)})
 }
 

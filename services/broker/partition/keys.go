@@ -46,6 +46,9 @@ const (
 	// KindCell (shard): tenant -> revision and partitions of its cell, where it has
 	// something and there is a record of it.
 	KindCell Kind = 'p'
+	// KindCourse (shard): tenant -> what is decided of a tenant that goes to other partitions,
+	// in the first one of its list.
+	KindCourse Kind = 'd'
 	// KindMoving (shard): token -> a connection that goes on at the next owner.
 	KindMoving Kind = 'm'
 	// KindHanded (shard): tenant, name, index u16 -> a piece of a session that another

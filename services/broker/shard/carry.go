@@ -88,28 +88,15 @@ func (s *Shard) carryWhole(b []byte, se *sess) (out []byte, ok bool) {
 	if se.queue != nil && se.queue.Bytes() > queue.MemoryLimit {
 		return nil, false
 	}
-	subs := se.Subscriptions()
-	b = binary.AppendUvarint(b, uint64(len(subs)))
-	for i := range subs {
-		b = wire.AppendBytes(b, subs[i].Filter)
-		b = wire.AppendBytes(b, appendOptions(nil, &subs[i]))
-	}
-	b = wire.AppendBytes(b, inboundIDs(se))
-	flying := se.Flying()
-	b = binary.AppendUvarint(b, uint64(len(flying)))
-	var entry []byte
-	for _, f := range flying {
-		b = append(b, byte(f.State))
-		b = binary.BigEndian.AppendUint16(b, f.Packet)
-		b = binary.BigEndian.AppendUint32(b, f.Size)
-		entry = entry[:0]
+	b, _ = appendParts(b, se, func(dst []byte, f *session.Record) ([]byte, error) {
 		if se.queue != nil {
 			if e := se.queue.Held(f.Seq); e != nil {
-				entry = queue.AppendEntry(entry, e)
+				dst = queue.AppendEntry(dst, e)
 			}
 		}
-		b = wire.AppendBytes(b, entry)
-	}
+		return dst, nil
+	})
+	var entry []byte
 	n := int64(0)
 	if se.queue != nil {
 		n = se.queue.Len()
@@ -190,55 +177,10 @@ func (s *Shard) restoreConnection(p *space, token uint64, value []byte, bySid ma
 	se.Connect(nextID)
 	s.introduce(se, o)
 	se.connectedAt, se.dropped = connectedAt, dropped
-	if whole && !s.restoreWhole(se, &r) {
+	if whole && !s.readParts(se, &r) {
 		s.drop(se, dropUnreadable)
 	}
 	s.setOnline(se, true) // groups choose it as one that has its connection
 	s.due(se)
 	return whole, true
-}
-
-// restoreWhole gives a session back what carryWhole wrote.
-func (s *Shard) restoreWhole(se *sess, r *wire.Reader) bool {
-	for range r.Length(3) {
-		filter := r.String()
-		sub, err := parseOptions(r.Bytes(), filter)
-		if err != nil {
-			return false
-		}
-		se.RestoreSubscription(sub)
-		s.addRoute(se, &sub, true)
-	}
-	ids := wire.Reader{Data: r.Bytes()}
-	if len(ids.Data)%2 != 0 {
-		return false
-	}
-	for len(ids.Data) > 0 {
-		se.RestoreInbound(ids.U16(), true)
-	}
-	b := s.batch(se.space)
-	for i := range r.Length(8) {
-		f := session.Record{State: session.State(r.U8()), Packet: r.U16(), Size: r.U32(), Order: uint64(i)}
-		if entry := r.Bytes(); len(entry) > 0 {
-			e, err := queue.ParseEntry(entry)
-			if err != nil {
-				return false
-			}
-			se.queueOf().Append(e, 0, b)
-			se.queueOf().Take(true, b)
-			f.Seq = e.Seq
-		}
-		se.RestoreInflight(f.Packet, f)
-	}
-	for range r.Length(12) {
-		e, err := queue.ParseEntry(r.Bytes())
-		if err != nil {
-			return false
-		}
-		se.queueOf().Append(e, 0, b)
-		se.tenant.queueMessages.Add(1)
-		se.tenant.queueBytes.Add(int64(e.Size()))
-		s.touch(se)
-	}
-	return !r.Bad
 }

@@ -146,7 +146,9 @@ const tokenBits = 48
 
 // token is one for a connection that goes on elsewhere, maybe in another partition: no
 // partition gives it a second time.
-func (s *Shard) token(p *space) uint64 { return (uint64(p.id)+1)<<tokenBits | s.next(p) }
+func (s *Shard) token(p *space) uint64 {
+	return (uint64(p.id)+1)<<tokenBits | s.next(p)&(1<<tokenBits-1)
+}
 
 // paused notes that nothing comes from a client any more, and seals its partition if
 // that was the last one to wait for.

@@ -108,7 +108,7 @@ func TestCarry_Damaged(t *testing.T) {
 	s.ask(func() {
 		se := &sess{tenant: n.set.Tenant("acme"), space: s.spaces[0]}
 		for _, damaged := range [][]byte{{}, {0}, {0, 1, 7, 0, 0}, {0, 3, 0, 1, 2, 0, 0}} {
-			if s.restoreWhole(se, &wire.Reader{Data: slices.Clone(damaged)}) {
+			if s.readParts(se, &wire.Reader{Data: slices.Clone(damaged)}) {
 				t.Errorf("%v is taken", damaged)
 			}
 		}

@@ -89,8 +89,36 @@ func (st *Set) settled(t *Tenant, c Cell) {
 			s.arrive(t)
 			if was.stage != Settled {
 				s.resumeTenant(t)
+			} else if was.known {
+				s.makeSure(t)
 			}
 		})
+	}
+}
+
+// makeSure has nobody of a tenant that is Settled be let in by partitions that have not taken part
+// in its arrival, until they have committed its record: they may be another broker's by now, which
+// this one has not heard, and lack what was handed to that.
+func (s *Shard) makeSure(t *Tenant) {
+	c := t.cell.Load()
+	if c.stage != Settled || c.revision <= 1 {
+		return
+	}
+	for _, id := range s.both(c) {
+		p := s.spaces[id]
+		if p == nil || p.ceding != nil || p.stopped[t]+1 >= c.revision || p.unsure[t] == c.revision {
+			continue
+		}
+		if p.unsure == nil {
+			p.unsure = make(map[*Tenant]uint64)
+		}
+		p.unsure[t] = c.revision
+		s.keepCell(t, p)
+		s.wait(p.ledger, waiter{after: func() {
+			if p.unsure[t] == c.revision {
+				delete(p.unsure, t)
+			}
+		}})
 	}
 }
 
@@ -158,7 +186,8 @@ func (s *Shard) mislaid(ch *Channel, o *link.Open) bool {
 	if !api {
 		part = s.set.partOf(t, o)
 	}
-	if !api && o.Placement > t.cell.Load().revision || t.isHeld(s.now) {
+	p := s.spaces[part]
+	if !api && (o.Placement > t.cell.Load().revision || p != nil && p.unsure[t] != 0) || t.isHeld(s.now) {
 		owner, _ := s.set.cluster.Owner(part)
 		ch.part = part
 		s.movedTo(ch, owner)

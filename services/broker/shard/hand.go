@@ -257,29 +257,18 @@ func (s *Shard) wrapSession(se *sess) (b []byte, err error) {
 // wrapParts appends the records of a session beside its own: subscriptions, identifiers of
 // QoS 2, what is in flight, and what waits.
 func (s *Shard) wrapParts(b []byte, se *sess) ([]byte, error) {
-	subs := se.Subscriptions()
-	b = binary.AppendUvarint(b, uint64(len(subs)))
-	for i := range subs {
-		b = wire.AppendBytes(b, subs[i].Filter)
-		b = wire.AppendBytes(b, appendOptions(nil, &subs[i]))
-	}
-	b = wire.AppendBytes(b, inboundIDs(se))
-	flying := se.Flying()
-	b = binary.AppendUvarint(b, uint64(len(flying)))
-	var entry []byte
-	for _, f := range flying {
-		b = append(b, byte(f.State))
-		b = binary.BigEndian.AppendUint16(b, f.Packet)
-		b = binary.BigEndian.AppendUint32(b, f.Size)
-		entry = entry[:0]
-		if f.State != session.Released {
-			e, err := se.queueOf().Reload(f.Seq)
-			if err != nil {
-				return nil, err
-			}
-			entry = queue.AppendWhole(entry, e)
+	b, err := appendParts(b, se, func(dst []byte, f *session.Record) ([]byte, error) {
+		if f.State == session.Released {
+			return dst, nil
 		}
-		b = wire.AppendBytes(b, entry)
+		e, err := se.queueOf().Reload(f.Seq)
+		if err != nil {
+			return nil, err
+		}
+		return queue.AppendWhole(dst, e), nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	n := int64(0)
 	if se.queue != nil {
@@ -290,7 +279,8 @@ func (s *Shard) wrapParts(b []byte, se *sess) ([]byte, error) {
 		return b, nil
 	}
 	found := int64(0)
-	err := se.queue.Each(func(e *queue.Entry) error {
+	var entry []byte
+	err = se.queue.Each(func(e *queue.Entry) error {
 		b = wire.AppendBytes(b, queue.AppendWhole(entry[:0], e))
 		found++
 		return nil

@@ -5,70 +5,162 @@ package shard
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/manormq/manor/services/broker/partition"
 )
 
-// Mover decides when a tenant that moves may go on, from what all brokers say (Relocate). It
+// Mover decides when a tenant that moves may go on, from what the brokers say (Relocate). It
 // keeps nothing that must last: each broker may have one, or two at a time have one of the same
-// tenant, as what they say is the same. It is not safe for concurrent use.
+// tenant, as what they say is the same. What must be said once, whether the tenant goes on or
+// stays, is a Course. It is not safe for concurrent use.
 type Mover struct {
 	revision uint64
 	flown    map[string]int64
-	stable   bool
-	// unequal counts the looks at which nothing was awaited but that all know the same routes;
-	// gaveUp says that they did not.
-	unequal int
+	// taken says that all is taken up, since when Look.Waited was takenAt.
+	taken   bool
+	takenAt time.Duration
 	gaveUp  bool
 }
 
-// unequalMost is for how many looks, about a second, that is awaited: its clients wait, and one
-// broker may have a route too many.
-const unequalMost = 100
+// Look is what a broker that sees to a tenant that moves knows of all at a time.
+type Look struct {
+	// Members are all of the cluster, also those that are away: one may still take publishes
+	// for partitions that it has lost, and bring them to others. Alive are those of them that
+	// membership calls so.
+	Members, Alive []string
+	// Said is what members have said after the last Look, by name.
+	Said map[string]Relocation
+	// Waited is for how long the tenant's record has been what it is.
+	Waited time.Duration
+	// MayTurn says that all Members, also those that are away, know of courses.
+	MayTurn bool
+}
 
-// Next takes what the brokers have said after the last Next, by name. members are all of the
-// cluster, since one that is not reached may still take publishes for partitions that it has
-// lost, and bring them to others: of one that does not answer nothing is known. It reports
-// whether they are to hand over what belongs to others, and whether the tenant's record is
-// to be the next one.
-func (m *Mover) Next(c Cell, members []string, said map[string]Relocation) (hand, advance bool) {
+// Order is what follows of a Look.
+type Order struct {
+	// Decide is what the owner of the first partition of the list is to decide (Set.Decide),
+	// if it has not decided yet.
+	Decide Course
+	// Hand: the brokers are to hand over what belongs to others.
+	Hand bool
+	// Advance: the tenant's record is to be the next one. Return: it is to be Settled, with
+	// the list that it had.
+	Advance, Return bool
+}
+
+// The times of a Mover: clients wait at their gateways for 10 s.
+const (
+	// turnMost is for how long a tenant may be Leaving without a Course before it stays where
+	// it is.
+	turnMost = 6 * time.Second
+	// unequalMost is for how long is waited, when nothing else is, until all brokers know the
+	// same routes: one may have a route too many. silentMost is that for brokers which are
+	// alive and do not answer, or do not have the record.
+	unequalMost = time.Second
+	silentMost  = 3 * time.Second
+)
+
+// Next takes a Look at a tenant that moves.
+func (m *Mover) Next(c Cell, l *Look) (out Order) {
 	if m.revision != c.Revision {
 		*m = Mover{revision: c.Revision}
 	}
-	var stopped, empty []partition.ID
+	if c.Stage == Arriving {
+		return Order{Advance: m.arrives(c, l)}
+	}
+	switch course := l.course(c); {
+	case course == Back:
+		return Order{Return: true}
+	case course == Onward:
+		// All were quiet at one time with the record, so that nothing of the tenant has begun
+		// anywhere since, whoever is away now.
+		stopped, empty, ok := l.served(c)
+		out.Hand = ok && covers(stopped, c.List) && covers(stopped, c.To)
+		out.Advance = out.Hand && covers(empty, c.List)
+	case m.stable(c, l):
+		out.Decide = Onward
+	case l.MayTurn && (len(l.Alive) < len(l.Members) || l.Waited >= turnMost):
+		out.Decide = Back
+	}
+	return out
+}
+
+// stable reports whether all members, with all partitions of both lists, were quiet at this
+// look and at the one before, and have sent nothing between the two: then all were at one time
+// between them. Nothing begins anew after that.
+func (m *Mover) stable(c Cell, l *Look) bool {
+	was := m.flown
+	m.flown = nil
+	stopped, _, ok := l.served(c)
+	if !ok || !covers(stopped, c.List) || !covers(stopped, c.To) {
+		return false
+	}
 	flown := make(map[string]int64)
-	for _, name := range members {
-		r, ok := said[name]
-		if !ok || r.Revision != c.Revision || !r.Quiet || r.Behind {
-			m.flown = nil
-			return false, false
+	for _, name := range l.Members {
+		r, ok := l.Said[name]
+		if !ok {
+			return false // of one that does not answer nothing is known
 		}
 		flown[name] = r.Flown
-		stopped, empty = append(stopped, r.Stopped...), append(empty, r.Empty...)
 	}
-	if !covers(stopped, c.List) || !covers(stopped, c.To) {
-		m.flown = nil
-		return false, false
-	}
-	if c.Stage == Arriving {
-		// Who is let in may publish at any broker, to any session.
-		same := sameRoutes(said)
-		if !same && m.unequal < unequalMost {
-			m.unequal++
-			return false, false
-		}
-		m.gaveUp = !same
-		return false, true
-	}
-	// Between two looks at which a broker was quiet and that found the same it was quiet, so
-	// all were at once, between the last look and this one. Nothing begins anew after that.
-	m.stable = m.stable || m.flown != nil && maps.Equal(m.flown, flown)
 	m.flown = flown
-	return m.stable, m.stable && covers(empty, c.List)
+	return was != nil && maps.Equal(was, flown)
+}
+
+// arrives reports whether all that was handed over is taken up, and the tenant's clients may
+// come. Who is let in may publish at any broker, to any session: so all brokers are to know
+// the routes. One that is away lets nobody in before it has heard of the record.
+func (m *Mover) arrives(c Cell, l *Look) bool {
+	stopped, _, ok := l.served(c)
+	if !ok && l.Waited < silentMost || !covers(stopped, c.List) {
+		return false
+	}
+	if !m.taken {
+		m.taken, m.takenAt = true, l.Waited
+	}
+	same := sameRoutes(l.Said)
+	for _, name := range l.Alive {
+		if _, ok := l.Said[name]; !ok {
+			if l.Waited < silentMost {
+				return false
+			}
+			same = false
+		}
+	}
+	if !same && l.Waited-m.takenAt < unequalMost {
+		return false
+	}
+	m.gaveUp = !same || !ok
+	return true
 }
 
 // Unequal reports whether the tenant is to arrive though brokers know different routes to it.
 func (m *Mover) Unequal() bool { return m.gaveUp }
+
+// served are the partitions that are stopped, and those that are empty, at the brokers that have
+// said something; ok is whether all of these have the record and are quiet.
+func (l *Look) served(c Cell) (stopped, empty []partition.ID, ok bool) {
+	ok = true
+	for _, r := range l.Said {
+		if r.Revision != c.Revision || !r.Quiet || r.Behind {
+			ok = false
+			continue
+		}
+		stopped, empty = append(stopped, r.Stopped...), append(empty, r.Empty...)
+	}
+	return stopped, empty, ok
+}
+
+// course is the Course of which a broker has said that it is decided.
+func (l *Look) course(c Cell) Course {
+	for _, r := range l.Said {
+		if r.Revision == c.Revision && r.Course != Undecided {
+			return r.Course
+		}
+	}
+	return Undecided
+}
 
 func sameRoutes(said map[string]Relocation) bool {
 	var first *uint64

@@ -6,86 +6,163 @@ import (
 	"maps"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
-// Sessions are handed over when all brokers have been quiet at two looks with the same
-// numbers, and a tenant goes on when nothing is left; a broker that does not answer, lacks
-// the record, or serves what it may have lost begins that anew.
-func TestMover(t *testing.T) {
-	c := Cell{List: []partition.ID{0, 1}, To: []partition.ID{1, 2}, Stage: Leaving, Revision: 5}
-	members := []string{"a", "b"}
-	good := map[string]Relocation{
+// moving is a tenant that two brokers, a and b, bring from 0 and 1 to 1 and 2.
+var moving = Cell{List: []partition.ID{0, 1}, To: []partition.ID{1, 2}, Stage: Leaving, Revision: 5}
+
+// said is what a and b say when all is quiet and nothing is handed over; edit changes what name
+// says.
+func saidBut(name string, edit func(r *Relocation)) map[string]Relocation {
+	out := map[string]Relocation{
 		"a": {Revision: 5, Stage: Leaving, Quiet: true, Flown: 7, Stopped: []partition.ID{0, 2}},
 		"b": {Revision: 5, Stage: Leaving, Quiet: true, Stopped: []partition.ID{1}, Empty: []partition.ID{1}},
 	}
+	if r, ok := out[name]; ok {
+		edit(&r)
+		out[name] = r
+	}
+	return out
+}
+
+// onward is what is said when it is decided that the tenant goes on.
+func onward(said map[string]Relocation) map[string]Relocation {
+	r := said["a"]
+	r.Course = Onward
+	said["a"] = r
+	return said
+}
+
+// look is a look at which all of a and b are alive.
+func look(said map[string]Relocation) *Look {
+	return &Look{Members: []string{"a", "b"}, Alive: []string{"a", "b"}, Said: said, MayTurn: true}
+}
+
+// A tenant goes on when all brokers have been quiet at two looks with the same numbers; a broker
+// that does not answer, lacks the record, or serves what it may have lost begins that anew.
+func TestMover_Decides(t *testing.T) {
+	good := func() *Look { return look(saidBut("", nil)) }
+	for name, bad := range map[string]map[string]Relocation{
+		"b does not answer":       {"a": saidBut("", nil)["a"]},
+		"a has an older record":   saidBut("a", func(r *Relocation) { r.Revision = 4 }),
+		"b is not quiet":          saidBut("b", func(r *Relocation) { r.Quiet = false }),
+		"b serves what is behind": saidBut("b", func(r *Relocation) { r.Behind = true }),
+		"2 is not served":         saidBut("a", func(r *Relocation) { r.Stopped = []partition.ID{0} }),
+		"1 is not served":         saidBut("b", func(r *Relocation) { r.Stopped = nil }),
+		"a has sent something":    saidBut("a", func(r *Relocation) { r.Flown = 8 }),
+	} {
+		var m Mover
+		for i, l := range []*Look{good(), look(bad), good()} {
+			if o := m.Next(moving, l); o != (Order{}) {
+				t.Errorf("%s: look %d orders %+v", name, i, o)
+			}
+		}
+		if o := m.Next(moving, good()); o != (Order{Decide: Onward}) {
+			t.Errorf("%s: the second good look in a row orders %+v", name, o)
+		}
+	}
+}
+
+// Before anything is decided a broker that is away, or a move that takes too long, has the tenant
+// stay where it is, unless a broker may not know of that.
+func TestMover_TurnsBack(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		edit func(l *Look)
+		want Order
+	}{
+		{"all are there", func(*Look) {}, Order{}},
+		{"b is away", func(l *Look) { l.Alive, l.Said = l.Alive[:1], map[string]Relocation{"a": l.Said["a"]} }, Order{Decide: Back}},
+		{"b is away, and of an older version", func(l *Look) { l.Alive, l.MayTurn = l.Alive[:1], false }, Order{}},
+		{"b does not answer", func(l *Look) { delete(l.Said, "b"); l.Waited = turnMost - 1 }, Order{}},
+		{"b does not answer for long", func(l *Look) { delete(l.Said, "b"); l.Waited = turnMost }, Order{Decide: Back}},
+		{"it is decided", func(l *Look) { l.Said = saidBut("b", func(r *Relocation) { r.Course = Back }) }, Order{Return: true}},
+		{"it is decided, by a broker that is not quiet", func(l *Look) {
+			l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Quiet = Back, false })
+		}, Order{Return: true}},
+		{"it was decided of an earlier move", func(l *Look) { l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Revision = Back, 2 }) }, Order{}},
+	} {
+		l := look(saidBut("", nil))
+		x.edit(l)
+		var m Mover
+		if got := m.Next(moving, l); got != x.want {
+			t.Errorf("%s: %+v, expected %+v", x.name, got, x.want)
+		}
+	}
+}
+
+// What is decided to go on does, at once and whoever is away, if all partitions are served; and it
+// never turns back.
+func TestMover_GoesOn(t *testing.T) {
+	empty := func(r *Relocation) { r.Empty = []partition.ID{0} }
+	for _, x := range []struct {
+		name string
+		said map[string]Relocation
+		want Order
+	}{
+		{"all are there", onward(saidBut("", nil)), Order{Hand: true}},
+		{"nothing is left", onward(saidBut("a", empty)), Order{Hand: true, Advance: true}},
+		{"who served 1 is away", map[string]Relocation{"a": onward(saidBut("a", empty))["a"]}, Order{}},
+		{"who served 1 is away, and a serves it", map[string]Relocation{"a": onward(saidBut("a", func(r *Relocation) {
+			r.Stopped, r.Empty = []partition.ID{0, 1, 2}, []partition.ID{0, 1}
+		}))["a"]}, Order{Hand: true, Advance: true}},
+		{"b is not quiet", onward(saidBut("b", func(r *Relocation) { r.Quiet = false })), Order{}},
+	} {
+		l := look(x.said)
+		l.Alive, l.Waited = l.Alive[:1], time.Hour
+		var m Mover
+		if got := m.Next(moving, l); got != x.want {
+			t.Errorf("%s: %+v, expected %+v", x.name, got, x.want)
+		}
+	}
+}
+
+// A tenant arrives when all is taken up and all brokers that are there know the same routes, or
+// after a while.
+func TestMover_Arrives(t *testing.T) {
+	next := Cell{List: moving.To, Stage: Arriving, Revision: 6}
+	arrived := map[string]Relocation{
+		"a": {Revision: 6, Stage: Arriving, Quiet: true, Stopped: []partition.ID{2}},
+		"b": {Revision: 6, Stage: Arriving, Quiet: true, Stopped: []partition.ID{1}},
+	}
 	but := func(name string, edit func(r *Relocation)) map[string]Relocation {
-		out := maps.Clone(good)
+		out := maps.Clone(arrived)
 		r := out[name]
 		edit(&r)
 		out[name] = r
 		return out
 	}
-	emptied := but("a", func(r *Relocation) { r.Empty = []partition.ID{0} })
-	for name, bad := range map[string]map[string]Relocation{
-		"b does not answer":       {"a": good["a"]},
-		"a has an older record":   but("a", func(r *Relocation) { r.Revision = 4 }),
-		"b is not quiet":          but("b", func(r *Relocation) { r.Quiet = false }),
-		"b serves what is behind": but("b", func(r *Relocation) { r.Behind = true }),
-		"2 is not served":         but("a", func(r *Relocation) { r.Stopped = []partition.ID{0} }),
-		"1 is not served":         but("b", func(r *Relocation) { r.Stopped = nil }),
+	lacks := but("b", func(r *Relocation) { r.Routes = 1 })
+	all := map[string]Relocation{"a": but("a", func(r *Relocation) { r.Stopped = []partition.ID{1, 2} })["a"]}
+	for _, x := range []struct {
+		name    string
+		said    map[string]Relocation
+		alive   []string
+		after   time.Duration // between two looks that are the same
+		advance bool
+		unequal bool
+	}{
+		{"all have it", arrived, []string{"a", "b"}, 0, true, false},
+		{"1 has not taken up what it was handed", but("b", func(r *Relocation) { r.Stopped = nil }), []string{"a", "b"}, time.Hour, false, false},
+		{"b lacks a route", lacks, []string{"a", "b"}, unequalMost - 1, false, false},
+		{"b lacks a route for long", lacks, []string{"a", "b"}, unequalMost, true, true},
+		{"b is away", all, []string{"a"}, 0, true, false},
+		{"b does not answer", all, []string{"a", "b"}, silentMost - 1, false, false},
+		{"b does not answer for long", all, []string{"a", "b"}, silentMost, true, true},
 	} {
 		var m Mover
-		for i, said := range []map[string]Relocation{good, bad, bad, good} {
-			if hand, advance := m.Next(c, members, said); hand || advance {
-				t.Errorf("%s: look %d hands over", name, i)
-			}
+		l := look(x.said)
+		l.Alive = x.alive
+		m.Next(next, l)
+		l.Waited = x.after
+		if got := m.Next(next, l); got != (Order{Advance: x.advance}) || m.Unequal() != x.unequal {
+			t.Errorf("%s: %+v, unequal %t", x.name, got, m.Unequal())
 		}
-		if hand, _ := m.Next(c, members, good); !hand {
-			t.Errorf("%s: the second good look in a row hands nothing over", name)
-		}
-	}
-	var m Mover
-	m.Next(c, members, good)
-	if hand, _ := m.Next(c, members, but("a", func(r *Relocation) { r.Flown = 8 })); hand {
-		t.Error("it hands over though something was sent between two looks")
-	}
-	if hand, advance := m.Next(c, members, but("a", func(r *Relocation) { r.Flown = 8 })); !hand || advance {
-		t.Errorf("hands over %t, goes on %t", hand, advance)
-	}
-	if _, advance := m.Next(c, members, emptied); !advance {
-		t.Error("it does not go on though nothing is left")
-	}
-	next := Cell{List: c.To, Stage: Arriving, Revision: 6}
-	arrived := map[string]Relocation{
-		"a": {Revision: 6, Stage: Arriving, Quiet: true, Stopped: []partition.ID{2}},
-		"b": {Revision: 6, Stage: Arriving, Quiet: true, Stopped: []partition.ID{1}},
-	}
-	if _, advance := m.Next(next, members, map[string]Relocation{"a": arrived["a"], "b": {Revision: 6, Quiet: true}}); advance {
-		t.Error("it arrives before 1 has taken up what it was handed")
-	}
-	lacks := maps.Clone(arrived)
-	r := lacks["b"]
-	r.Routes = 1
-	lacks["b"] = r
-	for i := range unequalMost {
-		if _, advance := m.Next(next, members, lacks); advance {
-			t.Fatalf("it arrives at look %d though the brokers know different routes", i)
-		}
-	}
-	other := m
-	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() {
-		t.Error("it does not arrive")
-	}
-	if _, advance := other.Next(next, members, lacks); !advance || !other.Unequal() {
-		t.Error("it waits for ever for brokers to know the same")
-	}
-	m = Mover{}
-	if _, advance := m.Next(next, members, arrived); !advance || m.Unequal() {
-		t.Error("it does not arrive though all know the same")
 	}
 }
 

@@ -101,6 +101,9 @@ func (s *Shard) restoreSpace(p *space) (bySid map[uint64]*sess, err error) {
 	if err := s.restoreCells(p); err != nil {
 		return nil, err
 	}
+	if err := s.restoreCourses(p); err != nil {
+		return nil, err
+	}
 	if err := s.restoreSessions(p, bySid); err != nil {
 		return nil, err
 	}

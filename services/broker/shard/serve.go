@@ -115,6 +115,7 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 	p := s.newSpace(id, nil)
 	p.epoch = epoch
 	bySid, err := s.restoreSpace(p)
+	p.number = max(p.number, epoch<<numberBits)
 	if err == nil {
 		err = s.restoreMoving(p, bySid)
 	}

@@ -120,6 +120,12 @@ type space struct {
 	// tenants that are Leaving and have stopped here, and stopped those with which all
 	// that the tenant has is committed.
 	cells, stops, stopped map[*Tenant]uint64
+	// courses are what is decided of tenants that are Leaving, of whose list this one is the
+	// first; see Set.Decide.
+	courses map[*Tenant]*courseOf
+	// unsure are the revisions of records by which tenants have arrived, or were placed, and which
+	// are not committed here yet: nobody of those tenants is let in before.
+	unsure map[*Tenant]uint64
 	// handing are the tenants of which something is on its way to another partition, arriving
 	// those of which something that was handed is being taken up.
 	handing, arriving map[*Tenant]bool
@@ -127,6 +133,11 @@ type space struct {
 
 // sealed reports whether nothing more may be written here before it moves.
 func (p *space) sealed() bool { return p.ceding != nil && p.ceding.sealed }
+
+// numberBits are those of a number that count; the epoch under which its partition was served
+// stands above them. So a number is not given twice, though what was stored of them be lost with
+// every copy of the partition: others have applied what came under them.
+const numberBits = 40
 
 // next numbers what is made in the partition: sessions, bodies, exact
 // publishes. It is stored with the turn's batch.

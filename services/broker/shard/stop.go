@@ -42,6 +42,8 @@ type Relocation struct {
 	// Routes is the digest of the routes to the list's partitions that the broker knows, of a
 	// tenant that is Arriving (route.Tenant.Digest).
 	Routes uint64
+	// Course is what is decided of a tenant that is Leaving, if this broker knows.
+	Course Course
 	// Sessions and Retained count what is left to be handed.
 	Sessions, Retained int
 	// Plan is how many partitions the tenant's plan has, 0 for all, as the last of its clients
@@ -51,8 +53,8 @@ type Relocation struct {
 
 // Relocate has what the tenant has here stop, if it is Leaving, and says how far that is.
 // It is asked again and again. If hand is the revision of the record it hands over what belongs
-// to others: who says so has seen that by that record all brokers were quiet at one time, and
-// that all partitions of both lists are stopped (Mover); 0 is no record's. A question that comes late, of an
+// to others: who says so knows that Onward is decided for that, and has seen that all partitions
+// of both lists are stopped (Mover); 0 is no record's. A question that comes late, of an
 // earlier record, hands over nothing. done is called once, by any goroutine, in the turn of a shard.
 func (st *Set) Relocate(tenant string, hand uint64, done func(Relocation)) {
 	t := st.Tenant(tenant)
@@ -97,6 +99,7 @@ func (s *Shard) relocate(t *Tenant, hand bool, r *Relocation) {
 		return
 	}
 	if c.stage == Leaving {
+		s.sayCourse(t, c, r)
 		s.stop(t, c, r)
 	}
 	if !r.Quiet {
@@ -249,8 +252,33 @@ func (s *Shard) letGo(se *sess) {
 	s.due(se)
 }
 
+// lateTick is how often connections are looked at that are paused for a tenant that has stayed.
+const lateTick = 10 * time.Millisecond
+
+// letGoLate goes on with the connections that were paused and not let go of when it was decided
+// that their tenant stays: as soon as they are quiet they are opened again.
+func (s *Shard) letGoLate(t *Tenant, x *stopping) {
+	var paused []*sess
+	for _, head := range s.sessions[t] {
+		for _, se := range head.all() {
+			if se.ch != nil && se.ch.stopped {
+				paused = append(paused, se)
+			}
+		}
+	}
+	if len(paused) == 0 || t.moves() { // if it moves again, that goes on with them
+		return
+	}
+	s.orderSessions(paused)
+	s.stopSessions(paused, s.now-x.began)
+	s.after(lateTick, func() { s.letGoLate(t, x) })
+}
+
 // resumeTenant lets a tenant go on that has arrived.
 func (s *Shard) resumeTenant(t *Tenant) {
+	if x := s.stops[t]; x != nil && !t.moves() {
+		s.letGoLate(t, x)
+	}
 	delete(s.stops, t)
 	var all []*sess
 	for _, head := range s.sessions[t] {
@@ -270,9 +298,13 @@ func (s *Shard) resumeTenant(t *Tenant) {
 			s.due(se)
 		}
 	}
+	if settled {
+		s.makeSure(t)
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.spaces)) {
 		if p := s.spaces[id]; p.cells[t] != 0 && settled && p.ceding == nil {
 			s.keepCell(t, p)
+			s.forgetCourse(t, p)
 		}
 	}
 }

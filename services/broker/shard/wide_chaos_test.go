@@ -13,6 +13,8 @@ import (
 
 // chaos does one thing that happens to clusters.
 func (w *wide) chaos() {
+	w.lives.Lock()
+	defer w.lives.Unlock()
 	w.mu.Lock()
 	dice, p := w.rand.IntN(20), partition.ID(w.rand.IntN(wideParts))
 	n := w.nodes[w.rand.IntN(len(w.nodes))]
@@ -53,6 +55,12 @@ func (w *wide) chaos() {
 		}
 		w.mu.Unlock()
 	case dice == 18:
+		w.mu.Lock()
+		away := w.away != "" || w.doom != nil
+		w.mu.Unlock()
+		if away { // two of three would be
+			return
+		}
 		w.stats.crashes++
 		n.die()
 		w.heal()

@@ -5,6 +5,7 @@ package shard
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func (w *wide) say(tenant string, c Cell) {
 }
 
 // place has the clients' tenant live in other partitions, with all that it has. It reports
-// false if ctx has ended before.
+// false if ctx has ended before the tenant has arrived there, or is where it was.
 func (w *wide) place(ctx context.Context, list []partition.ID) bool {
 	w.mu.Lock()
 	c, ok := w.cells["acme"]
@@ -79,40 +80,79 @@ func (w *wide) place(ctx context.Context, list []partition.ID) bool {
 	w.mu.Unlock()
 	c = Cell{List: c.List, To: list, Stage: Leaving, Revision: c.Revision + 1}
 	w.say("acme", c)
+	w.reach(atLeaving)
 	var m Mover
 	hand := uint64(0) // the revision for which is handed over
+	began := time.Now()
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		nodes := slices.Clone(w.nodes)
 		if w.rand.IntN(20) == 0 { // another broker goes on with it
 			m, hand = Mover{}, 0
 		}
 		w.mu.Unlock()
-		said, members := map[string]Relocation{}, []string(nil)
-		for _, n := range nodes {
-			members = append(members, n.name)
-			r := make(chan Relocation, 1)
-			n.set.Relocate("acme", hand, func(x Relocation) { r <- x })
-			select {
-			case said[n.name] = <-r:
-			case <-n.dead:
-			}
-		}
-		may, advance := m.Next(c, members, said)
-		if hand = 0; may {
+		l := w.look(hand)
+		l.Waited = time.Since(began)
+		o := m.Next(c, l)
+		if hand = 0; o.Hand {
 			hand = c.Revision
+			w.reach(atHanding)
 		}
-		if advance {
-			if c.Stage == Arriving {
-				w.say("acme", Cell{List: c.List, Revision: c.Revision + 1})
-				return true
-			}
+		if o.Decide != Undecided {
+			w.decide(c, o.Decide)
+		}
+		switch {
+		case o.Return:
+			w.mu.Lock()
+			w.stats.returns++
+			w.mu.Unlock()
+			w.say("acme", Cell{List: c.List, Revision: c.Revision + 1})
+			return true
+		case o.Advance && c.Stage == Arriving:
+			w.say("acme", Cell{List: c.List, Revision: c.Revision + 1})
+			return true
+		case o.Advance:
 			c = Cell{List: c.To, Stage: Arriving, Revision: c.Revision + 1}
 			w.say("acme", c)
+			w.reach(atArriving)
+			began = time.Now()
 		}
 		time.Sleep(time.Millisecond)
 	}
 	return false
+}
+
+// look asks all brokers how far they are with the clients' tenant.
+func (w *wide) look(hand uint64) *Look {
+	w.mu.Lock()
+	nodes := slices.Clone(w.nodes)
+	w.mu.Unlock()
+	l := &Look{Said: map[string]Relocation{}, MayTurn: true}
+	for _, n := range nodes {
+		l.Members = append(l.Members, n.name)
+		r := make(chan Relocation, 1)
+		n.set.Relocate("acme", hand, func(x Relocation) { r <- x })
+		select {
+		case l.Said[n.name] = <-r:
+			l.Alive = append(l.Alive, n.name)
+		case <-n.dead:
+		}
+	}
+	return l
+}
+
+// decide has the owner of the first partition decide; sometimes another broker, which thinks that
+// it is that, wants the other course at the same time.
+func (w *wide) decide(c Cell, course Course) {
+	w.mu.Lock()
+	nodes := slices.Clone(w.nodes)
+	other := course == Onward && w.rand.IntN(4) == 0
+	w.mu.Unlock()
+	for _, n := range nodes {
+		if other {
+			n.set.Decide("acme", c.Revision, Back)
+		}
+		n.set.Decide("acme", c.Revision, course)
+	}
 }
 
 // roam has the clients' tenant live elsewhere again and again, if it is to roam, until stop
@@ -152,10 +192,16 @@ func (w *wide) elsewhere() bool {
 		list = []partition.ID{partition.ID(w.rand.IntN(wideParts))}
 	}
 	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	most := 20 * time.Second
+	if w.deadly {
+		most = 10 * time.Second // as long as gateways wait
+		w.dooms()
+		defer w.revive()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	if !w.place(ctx, list) {
-		w.t.Errorf("the tenant does not arrive in %v: %s", list, w.stuck())
+		w.t.Errorf("the tenant does neither arrive in %v nor stay: %s", list, w.stuck())
 		return false
 	}
 	return true
@@ -169,7 +215,12 @@ func (w *wide) stuck() (out string) {
 	for _, n := range nodes {
 		r := make(chan Relocation, 1)
 		n.set.Relocate("acme", 0, func(x Relocation) { r <- x })
-		out += fmt.Sprintf("\n%s: %+v", n.name, <-r)
+		select {
+		case x := <-r:
+			out += fmt.Sprintf("\n%s: %+v", n.name, x)
+		case <-n.dead:
+			out += fmt.Sprintf("\n%s is dead", n.name)
+		}
 	}
 	return out
 }
@@ -183,6 +234,25 @@ func TestWide_Placed(t *testing.T) {
 			w := newWide(t, seed, 3)
 			w.roams = 30 * time.Millisecond
 			playWide(t, w, seed)
+		})
+	}
+}
+
+// A broker dies in each move, at one of its stages, and is back only when the move has ended:
+// that it does within the time that gateways wait, and it takes nothing with it. One world is
+// enough where WIDE_SEEDS does not say more.
+func TestWide_PlacedWhileABrokerIsAway(t *testing.T) {
+	for seed := range wideSeeds() {
+		if os.Getenv("WIDE_SEEDS") == "" && seed > 1 {
+			break
+		}
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			w := newWide(t, seed, 3)
+			w.roams, w.deadly = 20*time.Millisecond, true
+			playWide(t, w, seed)
+			if w.stats.deaths == 0 {
+				t.Error("no broker has died in a move")
+			}
 		})
 	}
 }

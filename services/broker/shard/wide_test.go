@@ -135,6 +135,12 @@ func playWide(t *testing.T, w *wide, seed uint64) {
 		}
 		return ""
 	})
+	if t.Failed() {
+		for _, c := range all {
+			t.Log(c.state())
+		}
+		t.Log(w.sessions())
+	}
 	var left []string
 	await("at rest", 5*time.Second, func() string {
 		if left = w.leftovers(); len(left) > 0 {

@@ -38,7 +38,8 @@ type wide struct {
 	// roams: the clients' tenant goes elsewhere again after that time; 0 is never.
 	roams time.Duration
 
-	mu sync.Mutex
+	lives sync.Mutex // held by who has brokers die, begin again or get partitions, before mu
+	mu    sync.Mutex
 	// All below is guarded by mu.
 	rand  *rand.Rand
 	nodes []*wideNode
@@ -46,9 +47,14 @@ type wide struct {
 	keys  map[wideKey]wideValue
 	// cells are the records of placed tenants.
 	cells map[string]Cell
+	// deadly: a broker dies in each move. doom is the one that will, away the one that has
+	// and is not back.
+	deadly bool
+	doom   *doom
+	away   string
 	// split: no broker reaches another.
 	split bool
-	stats struct{ appended, unowned, lost, moves, crashes, cuts, places, hands int }
+	stats struct{ appended, unowned, lost, moves, crashes, cuts, places, returns, deaths, hands int }
 }
 
 // widePart is a partition: its owner, and what that has appended and is not committed.
@@ -304,6 +310,7 @@ func (w *wide) cede(from *wideNode, p partition.ID) {
 	from.set.Cede(p, func() { close(done) })
 	select {
 	case <-done:
+	case <-from.dead:
 	case <-time.After(10 * time.Second):
 		w.t.Errorf("%s does not let go of partition %d", from.name, p)
 	}
@@ -423,6 +430,28 @@ func (n *wideNode) Brokers() (names []string) {
 
 // Table implements Cluster.
 func (n *wideNode) Table() *link.TableUpdate { return &link.TableUpdate{Partitions: wideParts} }
+
+// sessions says how the sessions do, wherever there are some.
+func (w *wide) sessions() (out string) {
+	for _, n := range w.nodes {
+		select {
+		case <-n.dead:
+			continue
+		default:
+		}
+		for _, s := range n.set.shards {
+			s.ask(func() {
+				for t, of := range s.sessions {
+					for _, se := range of {
+						out += fmt.Sprintf("\n%s: %s of %s in partition %d: channel %t, awaited %t, attached %t, %d in flight, %d wait",
+							n.name, se.ClientID, t.id, se.space.id, se.ch != nil, se.awaited != nil, se.Attached(), len(se.Flying()), se.waiting())
+					}
+				}
+			})
+		}
+	}
+	return out
+}
 
 // leftovers says what the shards still keep for publishes, of which none is under way.
 func (w *wide) leftovers() (out []string) {

@@ -5,6 +5,9 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -68,8 +71,47 @@ func (w *world) faults() (all []fault) {
 	})
 	if w.network != nil {
 		w.partitions(add)
+	} else { // the command has to come from the broker's own machine
+		v, after := w.one("broker"), rand.N(150*time.Millisecond)
+		add(tolerable, fmt.Sprintf("the tenant goes elsewhere, and %s is killed after %d ms", v.Name, after.Milliseconds()), func() { w.placeAndKill(v, after) })
 	}
 	return all
+}
+
+// placeAndKill has the tenant go to other partitions and kills a broker meanwhile: before that is
+// back the tenant is there, or has stayed.
+func (w *world) placeAndKill(victim *Node, after time.Duration) {
+	brokers := w.Of("broker")
+	at := brokers[slices.IndexFunc(brokers, func(n *Node) bool { return n != victim })]
+	ended := make(chan string, 1)
+	go func() {
+		_, out := w.place(at, "place", "chaos", "--partitions", somePartitions())
+		ended <- out
+	}()
+	time.Sleep(after) // some of the move
+	victim.Kill()
+	out := <-ended
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		moves, now := w.place(at, "show", "chaos")
+		if !moves {
+			say("  the tenant is somewhere %.1f s after the command: %s", time.Since(begun).Seconds(), out)
+			break
+		}
+		if time.Since(begun) > tolerable {
+			w.t.Errorf("the tenant is on its way while %s is away: %s, then %s", victim.Name, out, now)
+			break
+		}
+	}
+	w.restart(0, func(*Node) {}, victim)
+}
+
+// place asks a broker for a command about tenants, and reports whether the tenant may be on its
+// way: it is, or there is no answer.
+func (w *world) place(at *Node, args ...string) (moves bool, out string) {
+	args = append(append([]string{"admin", "tenant"}, args...), "--operator", "http://"+at.Addr("operator"))
+	b, err := exec.CommandContext(w.t.Context(), filepath.Join(folder, "manor"), args...).CombinedOutput()
+	out = strings.TrimSpace(string(b))
+	return err != nil || strings.Contains(out, "leaving") || strings.Contains(out, "arriving"), out
 }
 
 // partitions are the faults of the network.

@@ -131,6 +131,10 @@ func (h *History) Damaged(b partition.Broker) {
 	}
 }
 
+// Intact reports whether b has what it had when it joined the replicas in sync of a partition, and
+// all that came since.
+func (h *History) Intact(id partition.ID, b partition.Broker) bool { return h.intact[copyOf{id, b}] }
+
 // Wiped notes that b threw its copy away, which none that is in sync may.
 func (h *History) Wiped(id partition.ID, b partition.Broker) {
 	if list := h.entries[id]; h.intact[copyOf{id, b}] && list[len(list)-1].IsInSync(b) {

@@ -20,6 +20,8 @@ type Messages struct {
 	byPayload map[string]*Publish
 	devices   map[string]*receiver
 	order     []string // names of devices, in the order in which they came up
+	// forgone is how many of all are owed no more, by who was to get them: see Publish.seen.
+	forgone map[string]int
 	// Wills are those of the devices.
 	Wills Wills
 }
@@ -35,6 +37,7 @@ type Publish struct {
 	// seen are those who had subscribed to it, and had that acknowledged, before it was
 	// sent: a device, or $share/NAME/FILTER.
 	seen []string
+	at   int // in all
 }
 
 // receiver is what a device subscribed to and got.
@@ -78,8 +81,26 @@ func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
 			}
 		}
 	}
+	p.at = len(m.all)
 	m.all, m.byPayload[p.Payload] = append(m.all, p), p
 	return p
+}
+
+// Forgo is called when what was known of a device's session is lost: it has no subscriptions any
+// more, and what was published before is owed neither to it nor to the groups that it was in, and may
+// come to them twice.
+func (m *Messages) Forgo(id string) {
+	r := m.device(id)
+	if m.forgone == nil {
+		m.forgone = map[string]int{}
+	}
+	m.forgone[id] = len(m.all)
+	for _, f := range r.filters {
+		if strings.HasPrefix(f, topic.SharePrefix) {
+			m.forgone[f] = len(m.all)
+		}
+	}
+	r.filters = nil
 }
 
 // Retained is the newest message of a device that is to be retained, nil without one.
@@ -145,7 +166,7 @@ func (m *Messages) Missing() string {
 	}
 	for _, p := range m.all {
 		for _, who := range p.seen {
-			if p.Acked && !have[who][p] {
+			if p.Acked && !have[who][p] && p.at >= m.forgone[who] {
 				return fmt.Sprintf("%q at QoS %d, which was acknowledged, has not come to %s", p.Payload, p.QoS, who)
 			}
 		}
@@ -218,7 +239,7 @@ func (m *Messages) groups() (out []string) {
 
 func (m *Messages) twice(who string, times map[*Publish]int, broken func(string, ...any)) {
 	for _, p := range m.all {
-		if n := times[p]; p.QoS == mqtt.ExactlyOnce && n > 1 {
+		if n := times[p]; p.QoS == mqtt.ExactlyOnce && n > 1 && p.at >= m.forgone[who] {
 			broken("%q, which is exact, came %d times to %s", p.Payload, n, who)
 		}
 	}

@@ -5,6 +5,7 @@ package check
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Wills are what connections leave, and who got it: each at most once, and once if the
@@ -20,6 +21,9 @@ type will struct {
 	unneeded bool
 	got      map[string]int // by receiver
 	id       string
+	// forgone are receivers that may lack it; again: it may come twice.
+	forgone []string
+	again   bool
 }
 
 // WillOf is the payload of the will of a device's connection.
@@ -43,6 +47,17 @@ func (w *Wills) get(payload string) *will {
 func (w *Wills) Left(id string, connection int) {
 	x := w.get(WillOf(id, connection))
 	x.unneeded, x.id = false, id
+}
+
+// Forgo is called when what was known of a device's session is lost: its wills may come or not, and
+// it may have got others or not.
+func (w *Wills) Forgo(id string) {
+	for _, x := range w.all {
+		x.forgone = append(x.forgone, id)
+		if strings.HasPrefix(x.payload, "will of "+id+" ") {
+			x.unneeded, x.again = true, true
+		}
+	}
 }
 
 // Unneeded is called when a client is about to disconnect: no will is to be sent, and one is
@@ -83,7 +98,7 @@ func (w *Wills) Missing(receivers []string) string {
 			continue
 		}
 		for _, to := range receivers {
-			if x.got[to] == 0 {
+			if x.got[to] == 0 && !slices.Contains(x.forgone, to) {
 				return fmt.Sprintf("the %s has not come to %s", x.payload, to)
 			}
 		}
@@ -100,7 +115,7 @@ func (w *Wills) Judge(broken func(format string, args ...any)) {
 		}
 		slices.Sort(to)
 		for _, id := range to {
-			if x.got[id] > 1 {
+			if x.got[id] > 1 && !x.again && !slices.Contains(x.forgone, id) {
 				broken("the %s came %d times to %s", x.payload, x.got[id], id)
 			}
 		}
