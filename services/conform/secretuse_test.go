@@ -215,7 +215,7 @@ func (w *secretWorld) vernemq() {
 			w.Fatal(err)
 		}
 		if n == 0 {
-			w.until("the look at a bad file", func() bool { return bytes.Contains(w.logs.text(), []byte("vmq.passwd")) })
+			w.until("the look at a bad file", func() bool { return bytes.Contains(w.logs.text(), []byte("a file of a tenant cannot be applied")) })
 		}
 	}
 	w.until("the look at a file", func() bool {
