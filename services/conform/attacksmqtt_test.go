@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -283,10 +284,34 @@ func (s *siege) bySys(t *testing.T) {
 		}
 	}
 	spy := s.open(t, s.attacker, "spy", "$SYS/#", "$SYS/+/#", "$SYS/tenant/#", "$SYS/victim/#", "$SYS/+/mqtt/#", "$share/spies/$SYS/#")
-	// The attacker has these two clients, the victim one: so is what comes its own.
-	spy.until(t, "$SYS/tenant/connections 2")
-	s.victim.watcher.until(t, "$SYS/tenant/connections 1")
+	// The attacker has these two clients, the victim one: once that is known, each hears
+	// its own number, and never the other's.
+	const connections = "$SYS/tenant/connections "
+	tell := func(p *party) (told []string) {
+		for _, m := range p.heard() {
+			if n, ok := strings.CutPrefix(m, connections); ok {
+				told = append(told, n)
+			}
+		}
+		return told
+	}
+	s.attacker.watcher.until(t, connections+"2")
+	s.victim.watcher.until(t, connections+"1")
+	from := map[*party]int{spy: len(tell(spy)), s.attacker.watcher: len(tell(s.attacker.watcher)), s.victim.watcher: len(tell(s.victim.watcher))}
+	for p, n := range from {
+		for end := time.Now().Add(10 * time.Second); len(tell(p)) < n+2; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s hears nothing below $SYS any more", p.Options.ClientID)
+			}
+		}
+	}
 	s.exchange(t, spy)
+	for p, n := range from {
+		want := map[bool]string{true: "1", false: "2"}[p == s.victim.watcher]
+		if told := tell(p)[n:]; slices.ContainsFunc(told, func(n string) bool { return n != want }) {
+			t.Errorf("%s of %s heard of %q connections, its tenant has %s", p.Options.ClientID, p.Options.Username, told, want)
+		}
+	}
 	for _, m := range spy.heard() {
 		if strings.HasPrefix(m, "$") && (!strings.HasPrefix(m, "$SYS/tenant/") || strings.Contains(m, "victim")) {
 			t.Errorf("the spy heard %q, which is not about its own tenant", m)
