@@ -152,6 +152,9 @@ func (s *siege) treasure() {
 	v.ids["key"] = made(http.MethodPost, organization+"/api-keys", map[string]any{"name": jewel, "role": "viewer"}, http.StatusCreated)["id"].(string)
 	v.ids["member"] = made(http.MethodPost, organization+"/members", map[string]any{"email": jewel + "@victim.example", "role": "viewer"}, http.StatusCreated)["id"].(string)
 	v.ids["operation"] = made(http.MethodPost, tenant+"/credentials:import", map[string]any{"items": []any{map[string]any{"username": jewel + "-imported", "password": "correct-horse"}}}, http.StatusAccepted)["id"].(string)
+	waitFor(s.T, "the import is done", func() bool {
+		return s.ask(s.T, v, http.MethodGet, tenant+"/operations/"+v.ids["operation"], nil).want(s.T, http.StatusOK).object(s.T)["state"] == "done"
+	})
 }
 
 // options are a CONNECT of a tenant's credential where the hostname does not say

@@ -79,13 +79,12 @@ func (s *siege) byCertificate(t *testing.T) {
 	bare := packet.Connect{Version: packet.V5, ClientID: "certified", CleanStart: true, KeepAlive: 60}
 	for _, name := range []string{s.victim.Username, jewel + "-press", s.victim.UserPlain} {
 		pair := s.attacker.ca.Issue(7, name)
+		// Shown whatever CAs the server says it takes: Go's client would show none of these.
 		c := s.victim.caAsConfig.Clone()
-		c.Certificates = []tls.Certificate{pair}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 		for _, o := range []packet.Connect{bare, login{name, s.attacker.Password}.as(s.attacker.options("certified"))} {
-			// TLS may end the connection before CONNECT is answered.
-			if got, err := greet(s.dial(t, s.victim.gateway.Addr("mqtts"), c), o); err == nil {
-				denied(t, "a foreign certificate of "+name, got, err, mqtt.BadUserNameOrPassword, mqtt.NotAuthorized)
-			}
+			got, err := greet(s.dial(t, s.victim.gateway.Addr("mqtts"), c), o)
+			denied(t, "a foreign certificate of "+name, got, err)
 		}
 		// At home it is somebody of that name, of the attacker.
 		c = s.attacker.caAsConfig.Clone()

@@ -15,7 +15,7 @@ import (
 	"github.com/manormq/manor/infra/mqtt"
 )
 
-var timingTries = flag.Int("timing-tries", 15, "refused sign-ins of each kind whose times are compared, with passwords that are new; and twenty times as many with one that is not")
+var timingTries = flag.Int("timing-tries", 10, "refused sign-ins of each kind whose times are compared, with passwords that are new; and twenty times as many with one that is not")
 
 // How far the medians of known and unknown names may be apart. A hash takes 30 ms, a
 // refusal without one a hundredth of that.
