@@ -16,6 +16,7 @@ TRIES         ?= 1000
 TENANTS       ?= 100000
 CREDENTIALS   ?= 1000000
 RUNS          ?= 3
+REQUESTS      ?= 100000
 SEED          ?= 1
 BROKER        ?= 127.0.0.1:1883
 NATS_SERVER    = v2.15.2
@@ -25,7 +26,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-logins bench-checks bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-logins bench-checks bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region api-random nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -123,6 +124,9 @@ chaos-away: ## kill -9, or stop, every process of the API and of NATS ROUNDS (5)
 
 quotas-region: ## hold the quotas of gateways and brokers on two gateways and three brokers as processes
 	$(GO) test -count=1 -timeout 10m -run '^TestQuotas_Region$$' -v ./services/cmd/manor -region $(ARGS)
+
+api-random: ## ask the API for REQUESTS (100000) random things from SEED (1) on, right ones and wrong ones, and hold the answers to docs/openapi.json
+	$(GO) test -count=1 -timeout 24h -run '^TestRandomRequests$$' -v ./services/api -random-requests $(REQUESTS) -random-seed $(SEED) $(ARGS)
 
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)

@@ -10,8 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
 )
 
 var update = flag.Bool("update", false, "write docs/openapi.json, docs/quotas.md and docs/settings.md")
@@ -42,9 +45,16 @@ func TestOpenAPI(t *testing.T) {
 	if strings.Contains(r.body, "ErrorModel") || strings.Contains(r.body, `"422"`) {
 		t.Error("huma's own errors are described")
 	}
-	post := v["paths"].(map[string]any)["/v1/tenants/{tenant}/credentials"].(map[string]any)["post"].(map[string]any)
-	if post["responses"].(map[string]any)["200"] == nil || post["responses"].(map[string]any)["201"] == nil {
-		t.Error("making a credential: expected 200 of a dry run and 201")
+	for _, p := range []string{"/v1/tenants/{tenant}/credentials", "/v1/signup", "/v1/signup/verify"} {
+		post := v["paths"].(map[string]any)[p].(map[string]any)["post"].(map[string]any)
+		if post["responses"].(map[string]any)["200"] == nil || post["responses"].(map[string]any)["201"] == nil {
+			t.Errorf("POST %s: expected 200 of a dry run and 201", p)
+		}
+	}
+	actor := v["components"].(map[string]any)["schemas"].(map[string]any)["Actor"].(map[string]any)
+	kinds := actor["properties"].(map[string]any)["kind"].(map[string]any)["enum"]
+	if want := []any{audit.ActorKey, audit.ActorMember, audit.ActorSignUp, audit.ActorClaim, audit.ActorOperator}; !cmp.Equal(kinds, any(want)) {
+		t.Errorf("kinds of actors %v, want %v", kinds, want)
 	}
 	golden(t, "openapi.json", []byte(r.body))
 }

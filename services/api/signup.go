@@ -140,6 +140,7 @@ type (
 func (s *Server) signUpRoutes() {
 	op := operation("sign-up", http.MethodPost, "/v1/signup", "Sign-up", "Make an organization with an owner, a tenant, an API key and a credential")
 	op.Security = nil
+	describeDryRun(s, &op, SignUpAnswer{})
 	describeAnswer(s, &op, "201", "All is made.", SignUpAnswer{})
 	describeAnswer(s, &op, "202", "Nothing is made yet: a code was sent to the e-mail address, and /v1/signup/verify makes all.", SignUpPending{})
 	register(s, op, s.signUp)
@@ -148,6 +149,7 @@ func (s *Server) signUpRoutes() {
 func (s *Server) verificationRoutes() {
 	op := operation("verify-sign-up", http.MethodPost, "/v1/signup/verify", "Sign-up", "Finish a sign-up with the code that was sent")
 	op.Security = nil
+	describeDryRun(s, &op, SignUpAnswer{})
 	register(s, op, s.verifySignUp)
 }
 

@@ -32,7 +32,7 @@ const (
 
 // Actor is who made a change.
 type Actor struct {
-	Kind string `json:"kind" enum:"key,member,sign-up,operator"`
+	Kind string `json:"kind" enum:"key,member,sign-up,claim,operator"`
 	ID   string `json:"id,omitempty" doc:"Of the key or the member." example:"key_01j9zq5e6v8x7w0r3t2y4u6i8o"`
 }
 

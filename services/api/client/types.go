@@ -151,7 +151,7 @@ type APIKeySecret struct {
 
 // Actor is who made a change.
 type Actor struct {
-	Kind string `json:"kind"` // key, member, sign-up or operator
+	Kind string `json:"kind"` // key, member, sign-up, claim or operator
 	ID   string `json:"id,omitempty"`
 }
 
