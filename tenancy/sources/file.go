@@ -115,8 +115,9 @@ func (s *Service) see(ctx context.Context, f *file) {
 // change is a file as it is to be applied.
 type change struct {
 	tenant, kind, text string
-	// audit has it in the audit log, as the operator's.
-	audit bool
+	// folder says that it lies in the operator's folder: so it is the operator's in the
+	// audit log.
+	folder bool
 }
 
 func (c *change) lock() string { return c.tenant + " " + c.kind }
@@ -129,7 +130,7 @@ func (s *Service) unlock(ctx context.Context, c *change) {
 
 // locked applies a file unless another process is at it, or was.
 func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, err error) {
-	c := &change{tenant: f.tenant, kind: f.kind, text: text, audit: true}
+	c := &change{tenant: f.tenant, kind: f.kind, text: text, folder: true}
 	if ok, err = s.leases.TryLock(ctx, c.lock()); err != nil || !ok {
 		return false, err
 	}
@@ -145,22 +146,29 @@ func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, er
 }
 
 // settle applies a change unless it was applied last, and returns what is kept of it, and what was
-// done in words; "" is nothing. Its caller has the lock.
+// done in words; "" is nothing. A file in the folder that was applied last of those there is not
+// applied again over what the tenant has sent since: else each start would bring back whom that
+// has removed. Its caller has the lock.
 func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told string, err error) {
 	if o, err = s.cfg.Store.Source(ctx, c.tenant, c.kind); err != nil {
 		return nil, "", err
 	}
 	sum := sha256.Sum256([]byte(c.text))
 	digest := hex.EncodeToString(sum[:])
-	done := false
-	if o.Mark != "" {
+	done, mark := false, o.Mark
+	if c.folder {
+		mark = o.FolderMark
+	}
+	if mark != "" {
 		// The name has the hash: the answer is remembered by it.
-		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+o.Mark, 0, o.Mark, []byte(digest)); err != nil {
+		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+mark, 0, mark, []byte(digest)); err != nil {
 			return nil, "", err
 		}
 	}
 	if done {
-		s.remember(c, o.Mark)
+		if mark == o.Mark {
+			s.remember(c, mark)
+		}
 		if o.Problem == "" {
 			return o, "", nil
 		}
@@ -172,6 +180,9 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 		}
 		if now.Mark, err = s.cfg.Hasher.Hash(ctx, digest); err != nil {
 			return nil, "", err
+		}
+		if c.folder {
+			now.FolderMark = now.Mark
 		}
 		now.AppliedAt = time.Now().UTC()
 	}

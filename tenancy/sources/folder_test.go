@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sources_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/telemetry"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/events"
+	"github.com/manormq/manor/tenancy/sources"
+)
+
+// slowBus lets a test do something before a record of a file is written, as others may.
+type slowBus struct {
+	bus.Bus
+	before atomic.Pointer[func()] // of the next write
+}
+
+func (b *slowBus) Bucket(ctx context.Context, c bus.BucketConfig) (bus.Bucket, error) {
+	made, err := b.Bus.Bucket(ctx, c)
+	if c.Name == "file_sources" {
+		made = &slowBucket{made, b}
+	}
+	return made, err
+}
+
+type slowBucket struct {
+	bus.Bucket
+	bus *slowBus
+}
+
+func (b *slowBucket) Put(ctx context.Context, key string, value []byte, at bus.Revision) (bus.Revision, error) {
+	if f := b.bus.before.Swap(nil); f != nil {
+		(*f)()
+	}
+	return b.Bucket.Put(ctx, key, value, at)
+}
+
+// sent is a file that the tenant sends by the API of a process that stands beside.
+func (w *world) sent(text string) {
+	w.Helper()
+	s, err := sources.New(w.Context(), sources.Config{Store: w.store, Policies: w.policies, Hasher: w.verifier, Audit: w.audit, Log: telemetry.Discard()})
+	w.must(err)
+	_, err = s.Put(w.Context(), "acme", text)
+	w.must(err)
+}
+
+// What a tenant has sent holds until the file in the folder changes, and a start is no change:
+// whom the tenant has removed does not come back with it.
+func TestService_SentHolds(t *testing.T) {
+	w := newWorld(t)
+	a, b := line("a", "word-a", "s1"), line("b", "word-b", "s2")
+	_, stop := w.process()
+	w.file("vmq.passwd", a+b)
+	w.event(events.SourceApplied, 1)
+	w.sent(line("a", "other-a", "s3"))
+	stop()
+	_, stop = w.process()
+	w.file("vmq.acl", "topic news\n")
+	w.event(events.SourceApplied, 2) // it has looked at the folder
+	stop()
+	if w.knows("b", "word-b") || !w.knows("a", "other-a") {
+		t.Fatal("a start has undone what the tenant has sent")
+	}
+	w.process()
+	w.file("vmq.passwd", a+b+"# changed\n")
+	w.event(events.SourceApplied, 3)
+	if !w.knows("b", "word-b") || !w.knows("a", "word-a") {
+		t.Error("the file has changed, and is not what holds")
+	}
+}
+
+// A credential that the API makes while a file is applied is the API's, though the file's had its
+// name when that began.
+func TestService_MadeMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.process()
+	w.file("vmq.passwd", line("a", "word-a", "s1")+line("b", "word-b", "s2")+line("c", "word-c", "s3"))
+	w.event(events.SourceApplied, 1)
+	w.until("nothing to be done", func() bool { return w.source(tenancy.SourcePasswd).Mark != "" })
+	remake := func() {
+		for _, name := range []string{"a", "b"} {
+			w.must(w.store.DeleteCredential(context.Background(), "acme", name, 0))
+			w.must(w.store.ImportCredential(context.Background(), "acme", tenancy.Credential{Username: name, Hash: "$sha256$api"}))
+		}
+	}
+	w.bus.before.Store(&remake)
+	w.file("vmq.passwd", line("b", "other-b", "s4")+line("c", "other-c", "s5"))
+	if e := w.event(events.SourceApplied, 2); e.Why != "0 users added, 1 changed, 0 removed; 1 left as the API has made them" {
+		t.Errorf("told %+v", e)
+	}
+	for _, name := range []string{"a", "b"} {
+		if c, err := w.store.Credential(t.Context(), "acme", name); err != nil || c.Hash != "$sha256$api" || c.Source != "" {
+			t.Errorf("what the API has made is %+v, %v", c, err)
+		}
+	}
+	if !w.knows("c", "other-c") {
+		t.Error("c has not the password of the file")
+	}
+}
