@@ -61,37 +61,6 @@ func same(a, b fs.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
 
-// read returns the text, as it was at the last look. The error is Invalid and says what to
-// do; it has no path, since tenants see it.
-func (f *file) read() (string, error) {
-	switch info := f.seen; {
-	case info == nil && f.missing != "":
-		if _, err := os.Stat(f.path); os.IsPermission(err) {
-			return "", errs.New(errs.Invalid, "%s: tenancyd, which runs as user %d, is not permitted to look at it", f.name, os.Getuid())
-		}
-		return "", errs.New(errs.Invalid, "%s is gone; what came from it stays", f.name)
-	case !info.Mode().IsRegular():
-		return "", errs.New(errs.Invalid, "%s: expected a regular file, found %s", f.name, info.Mode().Type())
-	case info.Mode().Perm()&0o002 != 0:
-		return "", errs.New(errs.Invalid, "%s: expected a file that not everybody may write (chmod o-w), found the mode %04o", f.name, info.Mode().Perm())
-	case info.Size() > f.most:
-		return "", errs.New(errs.Invalid, "%s: expected at most %d bytes, found %d", f.name, f.most, info.Size())
-	case info.Size() == 0:
-		return "", errs.New(errs.Invalid, "%s is empty, which may be a file that is being written; a line with # alone stands for nothing at all", f.name)
-	}
-	b, err := os.ReadFile(f.path)
-	switch {
-	case os.IsPermission(err):
-		return "", errs.New(errs.Invalid, "%s: tenancyd, which runs as user %d, is not permitted to read it", f.name, os.Getuid())
-	case err != nil:
-		return "", errs.New(errs.Unavailable, "%s: %w", f.name, err)
-	}
-	if now, err := os.Stat(f.path); err != nil || !same(f.seen, now) || int64(len(b)) != now.Size() {
-		return "", errs.New(errs.Unavailable, "%s has changed while it was read", f.name)
-	}
-	return string(b), nil
-}
-
 // see reads and applies a file that is due.
 func (s *Service) see(ctx context.Context, f *file) {
 	text, err := f.read()

@@ -4,7 +4,11 @@ package sources_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/manormq/manor/infra/bus"
@@ -101,4 +105,51 @@ func TestService_MadeMeanwhile(t *testing.T) {
 	if !w.knows("c", "other-c") {
 		t.Error("c has not the password of the file")
 	}
+}
+
+// Who may write a tenant's folder learns nothing of what lies elsewhere, and stops nobody.
+func TestService_Links(t *testing.T) {
+	w := newWorld(t)
+	home := filepath.Join(w.dir, "acme")
+	path := filepath.Join(home, "vmq.acl")
+	outside := filepath.Join(t.TempDir(), "secret")
+	w.must(os.WriteFile(outside, []byte("s3cret-word of somebody\n"), 0o600))
+	w.must(os.Mkdir(filepath.Join(w.dir, "other"), 0o700))
+	w.must(os.WriteFile(filepath.Join(w.dir, "other", "mine"), []byte("topic x\n"), 0o600))
+	w.process()
+	n := 0
+	fails := func(want string) {
+		t.Helper()
+		n++
+		e := w.event(events.SourceFailed, n)
+		if !strings.Contains(e.Why, want) || strings.Contains(e.Why, "s3cret") || strings.Contains(e.Why, outside) || strings.Contains(e.Why, w.dir) {
+			t.Errorf("told %q, want %q", e.Why, want)
+		}
+		w.must(os.RemoveAll(path))
+	}
+	good := func() {
+		t.Helper()
+		w.file("vmq.acl", "topic news\n")
+		w.until("no problem", func() bool { o := w.source(tenancy.SourceACL); return o.Problem == "" && o.Revision == 1 })
+	}
+	const out = "found a link that leads out of it, or to nothing"
+	for _, to := range []string{outside, outside + "-that-is-not-there", "../other/mine", "/dev/zero"} {
+		w.must(os.Symlink(to, path))
+		fails(out)
+		good()
+		w.must(os.Remove(path))
+	}
+	w.must(syscall.Mkfifo(path, 0o600))
+	fails("expected a regular file")
+	good()
+	w.must(os.Chmod(home, 0o707)) //nolint:gosec // that is what is refused
+	w.file("vmq.acl", "topic other\n")
+	fails("expected a folder that not everybody may write (chmod o-w), found the mode 0707")
+	w.must(os.Chmod(home, 0o700)) //nolint:gosec // a folder
+	// A folder that is mounted into a container has links within it.
+	w.must(os.Mkdir(filepath.Join(home, "..v1"), 0o700))
+	w.must(os.WriteFile(filepath.Join(home, "..v1", "vmq.acl"), []byte("topic mounted\n"), 0o600))
+	w.must(os.Symlink("..v1", filepath.Join(home, "..data")))
+	w.must(os.Symlink("..data/vmq.acl", path))
+	w.until("the mounted file to hold", func() bool { o := w.source(tenancy.SourceACL); return o.Problem == "" && o.Revision == 2 })
 }

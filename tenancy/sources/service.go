@@ -130,6 +130,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		if _, err := os.ReadDir(cfg.Dir); err != nil {
 			return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that tenancyd can read: %w", err)
 		}
+		if info, err := os.Stat(cfg.Dir); err == nil && info.Mode()&worldWrites != 0 {
+			return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that not everybody may write (chmod o-w), found the mode %04o", info.Mode().Perm())
+		}
 	}
 	locks, err := cfg.Store.Bus().Bucket(ctx, bus.BucketConfig{Name: "source_locks"})
 	if err != nil {
