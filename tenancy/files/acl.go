@@ -14,6 +14,9 @@ import (
 // ACLName is what the file of vmq_acl is called in errors.
 const ACLName = "vmq.acl"
 
+// byteOrderMark is what some editors begin a file with.
+const byteOrderMark = "\uFEFF"
+
 // problemsMost is how many bad lines an error names.
 const problemsMost = 20
 
@@ -43,7 +46,7 @@ func ParseACL(text string) ([]ACLRule, error) {
 	var rules []ACLRule
 	wrong := &policy.FaultsError{}
 	user, n := "", 0
-	for line := range strings.SplitSeq(text, "\n") {
+	for line := range strings.SplitSeq(strings.TrimPrefix(text, byteOrderMark), "\n") {
 		n++
 		line = strings.Trim(strings.TrimSuffix(line, "\r"), " \t")
 		if line == "" || line[0] == '#' {

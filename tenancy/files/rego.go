@@ -63,7 +63,8 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 			continue
 		}
 		known[string(value)] = true
-		fmt.Fprintf(&b, "grants contains %s # %d\n", value, r.Line)
+		// Rego takes every character in a text but this one.
+		fmt.Fprintf(&b, "grants contains %s # %d\n", strings.ReplaceAll(string(value), byteOrderMark, `\ufeff`), r.Line)
 	}
 	if len(known) == 0 {
 		b.WriteString("grants := []\n")
