@@ -73,7 +73,7 @@ func ParseACL(text string) ([]ACLRule, error) {
 			err = fmt.Errorf("expected a line that begins with topic, pattern, user or #, found %q", word)
 		}
 		if err != nil && len(wrong.Faults) < problemsMost {
-			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: n, Column: 1, Message: err.Error()})
+			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: n, Column: 1, Message: short(err.Error())})
 		}
 	}
 	if len(wrong.Faults) > 0 {

@@ -42,7 +42,7 @@ func ParsePasswd(text string) ([]User, error) {
 		}
 		if err != nil {
 			if len(wrong.Faults) < problemsMost {
-				wrong.Faults = append(wrong.Faults, policy.Fault{File: PasswdName, Line: n, Column: 1, Message: err.Error()})
+				wrong.Faults = append(wrong.Faults, policy.Fault{File: PasswdName, Line: n, Column: 1, Message: short(err.Error())})
 			}
 			continue
 		}

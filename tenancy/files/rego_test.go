@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/manormq/manor/tenancy/files"
 )
@@ -60,5 +61,23 @@ func TestPolicyOfACL_Text(t *testing.T) {
 	}
 	if made < 50 {
 		t.Errorf("only %d lines were good: that shows little", made)
+	}
+}
+
+// What is said of a file does not grow with its lines.
+func TestPolicyOfACL_Short(t *testing.T) {
+	long := strings.Repeat("é", 30_000)
+	for _, text := range []string{long + "\n", "topic a/#/" + long + "\n", "topic " + long + long + "\n", "topic x" + long + "#\n", "pattern read " + long + "+\n", "user " + long + "\n"} {
+		if _, err := files.PolicyOfACL(text, "acme"); err == nil || len(err.Error()) > 400 || !utf8.ValidString(err.Error()) {
+			t.Errorf("%.20q is refused with %d bytes", text, len(fmt.Sprint(err)))
+		}
+	}
+	p, err := files.PolicyOfACL("topic read $share/g/"+long+"\n"+strings.Repeat("topic $x\n", 5000), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := p.Notes[len(p.Notes)-1]
+	if len(p.Notes) != 1001 || len(p.Notes[0].Message) > 400 || last.Line != 1001 || last.Message != "this line and 4000 more mean something else here, or nothing, as well" {
+		t.Errorf("%d notes, the first of %d bytes, the last %v", len(p.Notes), len(p.Notes[0].Message), last)
 	}
 }

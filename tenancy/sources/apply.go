@@ -285,7 +285,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 	told := []string{revision{o}.String()}
 	for i, n := range acl.Notes {
 		if i == notesMost {
-			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", len(acl.Notes)-i))
+			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", acl.Noted-i))
 			break
 		}
 		told = append(told, n.String())
