@@ -4,24 +4,30 @@ package sources_test
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/sources"
+	"github.com/manormq/manor/tenancy/store"
 )
 
 // slowBus lets a test do something before a record of a file is written, as others may.
 type slowBus struct {
 	bus.Bus
 	before atomic.Pointer[func()] // of the next write
+	each   atomic.Pointer[func(key string)]
 }
 
 func (b *slowBus) Bucket(ctx context.Context, c bus.BucketConfig) (bus.Bucket, error) {
@@ -40,6 +46,9 @@ type slowBucket struct {
 func (b *slowBucket) Put(ctx context.Context, key string, value []byte, at bus.Revision) (bus.Revision, error) {
 	if f := b.bus.before.Swap(nil); f != nil {
 		(*f)()
+	}
+	if f := b.bus.each.Load(); f != nil {
+		(*f)(key)
 	}
 	return b.Bucket.Put(ctx, key, value, at)
 }
@@ -152,4 +161,83 @@ func TestService_Links(t *testing.T) {
 	w.must(os.Symlink("..v1", filepath.Join(home, "..data")))
 	w.must(os.Symlink("..data/vmq.acl", path))
 	w.until("the mounted file to hold", func() bool { o := w.source(tenancy.SourceACL); return o.Problem == "" && o.Revision == 2 })
+}
+
+// However many large files are being applied, a small one is not behind them.
+func TestService_Large(t *testing.T) {
+	w := newWorld(t)
+	wait, begun := make(chan struct{}), make(chan string, 100)
+	free := sync.OnceFunc(func() { close(wait) })
+	t.Cleanup(free)
+	held := func(key string) {
+		if !strings.HasPrefix(key, "acme.") {
+			begun <- key
+			<-wait
+		}
+	}
+	w.bus.each.Store(&held)
+	for i := range 6 {
+		id := fmt.Sprintf("large-%d", i)
+		_, err := w.store.SignUp(t.Context(), store.SignUp{Organization: id, Email: id + "@acme.example", PasswordHash: "none", Tenant: id, Plan: "dev", Username: "default", CredentialHash: "$sha256$x"})
+		w.must(err)
+		w.must(os.Mkdir(filepath.Join(w.dir, id), 0o700))
+		w.must(os.WriteFile(filepath.Join(w.dir, id, "vmq.passwd"), []byte(strings.Repeat("# a long comment\n", 5000)), 0o600))
+	}
+	w.process()
+	<-begun
+	<-begun
+	w.file("vmq.passwd", line("a", "word-a", "s1"))
+	w.event(events.SourceApplied, 1)
+	if !w.knows("a", "word-a") || len(begun) > 0 {
+		t.Errorf("%d more large files are applied, want 2 at a time", len(begun))
+	}
+	free()
+	w.event(events.SourceApplied, 7)
+}
+
+// What cannot be a tenant's folder is said, once.
+func TestService_Strange(t *testing.T) {
+	w := newWorld(t)
+	w.must(os.Mkdir(filepath.Join(w.dir, "Acme"), 0o700))
+	var log lockedBuffer
+	s, err := sources.New(t.Context(), sources.Config{
+		Dir: w.dir, Store: w.store, Policies: w.policies, Hasher: w.verifier, Audit: w.audit, Log: slog.New(slog.NewTextHandler(&log, nil)), Every: time.Millisecond,
+		Happened: func(_ string, e events.Event) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.told = append(w.told, e)
+		},
+	})
+	w.must(err)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Run(ctx) })
+	w.file("vmq.acl", "topic news\n")
+	w.event(events.SourceApplied, 1)
+	stop()
+	wg.Wait()
+	if n := strings.Count(log.String(), "folder=Acme"); n != 1 || strings.Contains(log.String(), "README") {
+		t.Errorf("said %d times: %s", n, log.String())
+	}
+	w.must(os.Chmod(w.dir, 0o707)) //nolint:gosec // that is what is refused
+	if _, err := sources.New(t.Context(), sources.Config{Dir: w.dir, Store: w.store, Log: telemetry.Discard()}); err == nil || !strings.Contains(err.Error(), "chmod o-w") {
+		t.Errorf("a folder that everybody may write: %v", err)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder // guarded by mu
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
