@@ -81,6 +81,8 @@ type background struct {
 	slots chan struct{}
 	// bodies are those of imports that are being read.
 	bodies chan struct{}
+	// files are the tenants of which a file is applied.
+	files sync.Map
 }
 
 func newBackground() *background {

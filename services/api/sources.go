@@ -78,12 +78,20 @@ func (s *Server) putPasswdSource(ctx context.Context, in *putSourceInput) (*oper
 		now := s.now().UTC()
 		return &operationOutput{Status: http.StatusOK, Body: Operation{Kind: kind, State: store.OperationRunning, Total: users, CreatedAt: now, UpdatedAt: now}}, nil
 	}
+	// A second one would wait for the first, with a slot that other tenants need.
+	if _, busy := s.background.files.LoadOrStore(t.ID, true); busy {
+		return nil, errs.Coded(errs.Unavailable, "imports_busy", "a file of the tenant %q is being applied; try again when that is done", t.ID)
+	}
 	select {
 	case s.background.slots <- struct{}{}:
 	default:
+		s.background.files.Delete(t.ID)
 		return nil, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on; try again when one is done", importsAtOnce)
 	}
-	release := func() { <-s.background.slots }
+	release := func() {
+		s.background.files.Delete(t.ID)
+		<-s.background.slots
+	}
 	if err := change(ctx, t.Organization, t.ID, fmt.Sprintf("vmq_passwd file with %d users", users), nil); err != nil {
 		release()
 		return nil, err

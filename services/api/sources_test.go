@@ -7,8 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/domains/lease"
 )
 
 // A whole file replaces what came from the one before, and nothing else.
@@ -65,5 +68,36 @@ func TestSources(t *testing.T) {
 	w.want(w.do("PUT", path+"/vmq_passwd", w.owner, fmt.Sprintf(`{"text":%q}`, "b:"+second+"\nc:"+second+"\nd:"+second)), 409, "quota_exceeded")
 	if n, err := w.store.CountCredentials(t.Context(), "acme"); n != 3 || err != nil {
 		t.Errorf("%d credentials, %v", n, err)
+	}
+}
+
+// A tenant that sends one file after the other, while none of them gets done, has one slot: the
+// others are for other tenants.
+func TestSources_OneOfTenant(t *testing.T) {
+	w := newWorld(t)
+	bucket, err := w.store.Bus().Bucket(t.Context(), bus.BucketConfig{Name: "source_locks"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	locks := lease.New(lease.Config{Bucket: bucket, Log: telemetry.Discard()})
+	if err := locks.Lock(t.Context(), "acme vmq_passwd"); err != nil {
+		t.Fatal(err)
+	}
+	const path = "/v1/tenants/acme/sources/vmq_passwd"
+	first := w.do("PUT", path, w.owner, `{"text":"# nobody"}`)
+	w.want(first, 202, "")
+	for range 5 {
+		w.want(w.do("PUT", path, w.owner, `{"text":"# nobody"}`), 503, "imports_busy")
+	}
+	r := w.do("POST", "/v1/tenants/acme/credentials:import", w.owner, `{"items":[{"username":"x","password":"hunter2-device"}]}`)
+	w.want(r, 202, "")
+	if v := w.ended(r.header.Get("Location")); v["state"] != "done" {
+		t.Errorf("an import beside it: %v", v)
+	}
+	if err := locks.Unlock(t.Context(), "acme vmq_passwd"); err != nil {
+		t.Fatal(err)
+	}
+	if v := w.ended(first.header.Get("Location")); v["state"] != "done" {
+		t.Errorf("the file: %v", v)
 	}
 }

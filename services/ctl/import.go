@@ -117,7 +117,7 @@ func readHashes(r io.Reader) ([]client.ImportItem, error) {
 	var items []client.ImportItem
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+		line := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\uFEFF")) // some editors begin a file with it
 		if line == "" || line[0] == '#' {
 			continue
 		}

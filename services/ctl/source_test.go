@@ -29,6 +29,7 @@ func TestSources(t *testing.T) {
 	}
 	text("a:" + hash + "\ndefault:" + hash + "\n")
 	shown(t, "done: 1 users, 1 left as the API made them, 0 failed", "credential", "import", "acme", file, "--replace")
+	shown(t, "vmq_passwd", "credential", "list", "acme")
 	text("# nobody\n")
 	shown(t, "done: 0 users", "credential", "import", "acme", file, "--replace")
 	shown(t, "0 users, 0 skipped", "credential", "sources", "acme")

@@ -205,8 +205,8 @@ func credential() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeList(cmd, all, "USERNAME ID SCRAM CREATED", func(x client.Credential) []any {
-				return []any{x.Username, x.ID, x.SCRAM, day(&x.CreatedAt)}
+			return writeList(cmd, all, "USERNAME ID SCRAM SOURCE CREATED", func(x client.Credential) []any {
+				return []any{x.Username, x.ID, x.SCRAM, x.Source, day(&x.CreatedAt)}
 			})
 		},
 	}

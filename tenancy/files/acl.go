@@ -14,6 +14,9 @@ import (
 // ACLName is what the file of vmq_acl is called in errors.
 const ACLName = "vmq.acl"
 
+// byteOrderMark is what some editors begin a file with.
+const byteOrderMark = "\uFEFF"
+
 // problemsMost is how many bad lines an error names.
 const problemsMost = 20
 
@@ -43,7 +46,7 @@ func ParseACL(text string) ([]ACLRule, error) {
 	var rules []ACLRule
 	wrong := &policy.FaultsError{}
 	user, n := "", 0
-	for line := range strings.SplitSeq(text, "\n") {
+	for line := range strings.SplitSeq(strings.TrimPrefix(text, byteOrderMark), "\n") {
 		n++
 		line = strings.Trim(strings.TrimSuffix(line, "\r"), " \t")
 		if line == "" || line[0] == '#' {
@@ -70,7 +73,7 @@ func ParseACL(text string) ([]ACLRule, error) {
 			err = fmt.Errorf("expected a line that begins with topic, pattern, user or #, found %q", word)
 		}
 		if err != nil && len(wrong.Faults) < problemsMost {
-			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: n, Column: 1, Message: err.Error()})
+			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: n, Column: 1, Message: short(err.Error())})
 		}
 	}
 	if len(wrong.Faults) > 0 {

@@ -30,7 +30,7 @@ func ParsePasswd(text string) ([]User, error) {
 	seen := map[string]int{}
 	wrong := &policy.FaultsError{}
 	n := 0
-	for line := range strings.SplitSeq(text, "\n") {
+	for line := range strings.SplitSeq(strings.TrimPrefix(text, byteOrderMark), "\n") {
 		n++
 		line = strings.TrimSuffix(line, "\r")
 		if strings.Trim(line, " \t") == "" || line[0] == '#' {
@@ -42,7 +42,7 @@ func ParsePasswd(text string) ([]User, error) {
 		}
 		if err != nil {
 			if len(wrong.Faults) < problemsMost {
-				wrong.Faults = append(wrong.Faults, policy.Fault{File: PasswdName, Line: n, Column: 1, Message: err.Error()})
+				wrong.Faults = append(wrong.Faults, policy.Fault{File: PasswdName, Line: n, Column: 1, Message: short(err.Error())})
 			}
 			continue
 		}

@@ -12,8 +12,8 @@ import (
 
 func TestParsePasswd(t *testing.T) {
 	hash := "$6$" + base64.StdEncoding.EncodeToString([]byte("salt")) + "$" + base64.StdEncoding.EncodeToString(make([]byte, 64))
-	users, err := files.ParsePasswd("# comment\n\nalice:" + hash + "\r\nbob:by:" + hash + "\n")
-	if err != nil || len(users) != 2 || users[0] != (files.User{Name: "alice", Hash: hash}) || users[1].Name != "bob:by" {
+	users, err := files.ParsePasswd("\ufeffcarol:" + hash + "\n# comment\n\nalice:" + hash + "\r\nbob:by:" + hash + "\n")
+	if err != nil || len(users) != 3 || users[0].Name != "carol" || users[1] != (files.User{Name: "alice", Hash: hash}) || users[2].Name != "bob:by" {
 		t.Errorf("%+v, %v", users, err)
 	}
 	for text, want := range map[string]string{

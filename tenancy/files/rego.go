@@ -24,8 +24,27 @@ func (n Note) String() string { return fmt.Sprintf("line %d: %s", n.Line, n.Mess
 type ACLPolicy struct {
 	// Rego is its text, with a rule for each line that allows something.
 	Rego string
-	// Notes are for whoever reads the answer; none of those lines allows more here.
+	// Notes are for whoever reads the answer; none of those lines allows more here. There
+	// are notesMost at most, and one that says how many more there would be.
 	Notes []Note
+	// Noted is how many there would be.
+	Noted int
+}
+
+// notesMost is how many lines are told of.
+const notesMost = 1000
+
+// note adds a note; of those after notesMost it has the number.
+func (p *ACLPolicy) note(line int, text string) {
+	p.Noted++
+	switch n := p.Noted - notesMost; {
+	case n <= 0:
+		p.Notes = append(p.Notes, Note{line, short(text)})
+	case n == 1:
+		p.Notes = append(p.Notes, Note{line, "this line means something else here, or nothing, as well"})
+	default:
+		p.Notes[notesMost].Message = fmt.Sprintf("this line and %d more mean something else here, or nothing, as well", n-1)
+	}
 }
 
 // PolicyOfACL parses a vmq_acl file and returns the policy for the tenant, whose id is what
@@ -49,13 +68,13 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 		r := &rules[i]
 		e, note := r.entry(tenant)
 		if note != "" {
-			p.Notes = append(p.Notes, Note{r.Line, note})
+			p.note(r.Line, note)
 		}
 		if e == nil {
 			continue
 		}
 		if _, err := tenancy.NewGrantSet(0, "", []tenancy.GrantEntry{*e}); err != nil {
-			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: r.Line, Column: 1, Message: err.Error()})
+			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: r.Line, Column: 1, Message: short(err.Error())})
 			continue
 		}
 		value, err := json.Marshal(e)
@@ -63,7 +82,8 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 			continue
 		}
 		known[string(value)] = true
-		fmt.Fprintf(&b, "grants contains %s # %d\n", value, r.Line)
+		// Rego takes every character in a text but this one.
+		fmt.Fprintf(&b, "grants contains %s # %d\n", strings.ReplaceAll(string(value), byteOrderMark, `\ufeff`), r.Line)
 	}
 	if len(known) == 0 {
 		b.WriteString("grants := []\n")

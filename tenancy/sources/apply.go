@@ -62,12 +62,12 @@ func parse(text string) (map[string]string, error) {
 
 // plan is what a vmq_passwd file changes.
 type plan struct {
-	change, add   []string
-	added, remove int
+	change, add             []string
+	added, changed, removed int
 }
 
 func (p *plan) String() string {
-	return fmt.Sprintf("%d users added, %d changed, %d removed", p.added, len(p.change), p.remove)
+	return fmt.Sprintf("%d users added, %d changed, %d removed", p.added, p.changed, p.removed)
 }
 
 // applyPasswd has the credentials that come from the file be the wanted ones, hashes by user.
@@ -79,6 +79,9 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *c
 	p := &plan{}
 	last, begun := s.applied(c, o.Mark), *o
 	begun.Mark = ""
+	if c.folder {
+		begun.FolderMark = ""
+	}
 	o.Users, o.Skipped = len(want), len(taken)
 	err = s.audited(ctx, t, c, "vmq_passwd file", p, func() error {
 		// If this process dies, what was applied last is not what is there.
@@ -90,24 +93,32 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *c
 			if _, ok := want[name]; ok {
 				continue
 			}
-			if err := s.cfg.Store.DeleteCredential(ctx, t.ID, name, 0); err != nil && !errs.Is(err, errs.NotFound) {
+			ok, err := s.cfg.Store.RemoveSourced(ctx, t.ID, name, tenancy.SourcePasswd)
+			if err != nil {
 				return err
 			}
-			p.remove++
+			if ok {
+				p.removed++
+			}
 		}
 		if err := p.compare(ctx, has, taken, want, last); err != nil {
 			return err
 		}
+		late := make(chan string, len(p.change)+len(p.add)) // made, or deleted, by the API since
 		if err := each(ctx, p.change, func(ctx context.Context, name string) error {
 			hash, err := s.hash(ctx, want[name])
-			if err == nil {
-				_, err = s.cfg.Store.SetPassword(ctx, t.ID, name, hash)
+			if err != nil {
+				return err
+			}
+			ok, err := s.cfg.Store.SetSourcedPassword(ctx, t.ID, name, tenancy.SourcePasswd, hash)
+			if err == nil && !ok {
+				late <- name
 			}
 			return err
 		}); err != nil {
 			return err
 		}
-		late := make(chan string, len(p.add)) // made by the API since
+		p.changed = len(p.change) - len(late)
 		if err := each(ctx, p.add, func(ctx context.Context, name string) error {
 			hash, err := s.hash(ctx, want[name])
 			if err == nil {
@@ -121,7 +132,7 @@ func (s *Service) applyPasswd(ctx context.Context, t *tenancy.TenantRecord, c *c
 		}); err != nil {
 			return err
 		}
-		p.added = len(p.add) - len(late)
+		p.added = len(p.add) + len(p.change) - p.changed - len(late)
 		o.Skipped += len(late)
 		return nil
 	})
@@ -274,7 +285,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 	told := []string{revision{o}.String()}
 	for i, n := range acl.Notes {
 		if i == notesMost {
-			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", len(acl.Notes)-i))
+			told = append(told, fmt.Sprintf("and %d more lines that mean something else here", acl.Noted-i))
 			break
 		}
 		told = append(told, n.String())
@@ -285,7 +296,7 @@ func (s *Service) applyACL(ctx context.Context, t *tenancy.TenantRecord, c *chan
 // audited makes a change, and has it in the audit log of the tenant's organization where that is
 // wanted, with what says what was made.
 func (s *Service) audited(ctx context.Context, t *tenancy.TenantRecord, c *change, target string, what fmt.Stringer, do func() error) error {
-	if t.Organization == "" || !c.audit {
+	if t.Organization == "" || !c.folder {
 		return do()
 	}
 	p, err := s.cfg.Audit.Begin(ctx, audit.Change{

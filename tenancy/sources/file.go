@@ -61,37 +61,6 @@ func same(a, b fs.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
 
-// read returns the text, as it was at the last look. The error is Invalid and says what to
-// do; it has no path, since tenants see it.
-func (f *file) read() (string, error) {
-	switch info := f.seen; {
-	case info == nil && f.missing != "":
-		if _, err := os.Stat(f.path); os.IsPermission(err) {
-			return "", errs.New(errs.Invalid, "%s: tenancyd, which runs as user %d, is not permitted to look at it", f.name, os.Getuid())
-		}
-		return "", errs.New(errs.Invalid, "%s is gone; what came from it stays", f.name)
-	case !info.Mode().IsRegular():
-		return "", errs.New(errs.Invalid, "%s: expected a regular file, found %s", f.name, info.Mode().Type())
-	case info.Mode().Perm()&0o002 != 0:
-		return "", errs.New(errs.Invalid, "%s: expected a file that not everybody may write (chmod o-w), found the mode %04o", f.name, info.Mode().Perm())
-	case info.Size() > f.most:
-		return "", errs.New(errs.Invalid, "%s: expected at most %d bytes, found %d", f.name, f.most, info.Size())
-	case info.Size() == 0:
-		return "", errs.New(errs.Invalid, "%s is empty, which may be a file that is being written; a line with # alone stands for nothing at all", f.name)
-	}
-	b, err := os.ReadFile(f.path)
-	switch {
-	case os.IsPermission(err):
-		return "", errs.New(errs.Invalid, "%s: tenancyd, which runs as user %d, is not permitted to read it", f.name, os.Getuid())
-	case err != nil:
-		return "", errs.New(errs.Unavailable, "%s: %w", f.name, err)
-	}
-	if now, err := os.Stat(f.path); err != nil || !same(f.seen, now) || int64(len(b)) != now.Size() {
-		return "", errs.New(errs.Unavailable, "%s has changed while it was read", f.name)
-	}
-	return string(b), nil
-}
-
 // see reads and applies a file that is due.
 func (s *Service) see(ctx context.Context, f *file) {
 	text, err := f.read()
@@ -115,8 +84,9 @@ func (s *Service) see(ctx context.Context, f *file) {
 // change is a file as it is to be applied.
 type change struct {
 	tenant, kind, text string
-	// audit has it in the audit log, as the operator's.
-	audit bool
+	// folder says that it lies in the operator's folder: so it is the operator's in the
+	// audit log.
+	folder bool
 }
 
 func (c *change) lock() string { return c.tenant + " " + c.kind }
@@ -129,7 +99,7 @@ func (s *Service) unlock(ctx context.Context, c *change) {
 
 // locked applies a file unless another process is at it, or was.
 func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, err error) {
-	c := &change{tenant: f.tenant, kind: f.kind, text: text, audit: true}
+	c := &change{tenant: f.tenant, kind: f.kind, text: text, folder: true}
 	if ok, err = s.leases.TryLock(ctx, c.lock()); err != nil || !ok {
 		return false, err
 	}
@@ -145,22 +115,29 @@ func (s *Service) locked(ctx context.Context, f *file, text string) (ok bool, er
 }
 
 // settle applies a change unless it was applied last, and returns what is kept of it, and what was
-// done in words; "" is nothing. Its caller has the lock.
+// done in words; "" is nothing. A file in the folder that was applied last of those there is not
+// applied again over what the tenant has sent since: else each start would bring back whom that
+// has removed. Its caller has the lock.
 func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told string, err error) {
 	if o, err = s.cfg.Store.Source(ctx, c.tenant, c.kind); err != nil {
 		return nil, "", err
 	}
 	sum := sha256.Sum256([]byte(c.text))
 	digest := hex.EncodeToString(sum[:])
-	done := false
-	if o.Mark != "" {
+	done, mark := false, o.Mark
+	if c.folder {
+		mark = o.FolderMark
+	}
+	if mark != "" {
 		// The name has the hash: the answer is remembered by it.
-		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+o.Mark, 0, o.Mark, []byte(digest)); err != nil {
+		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+mark, 0, mark, []byte(digest)); err != nil {
 			return nil, "", err
 		}
 	}
 	if done {
-		s.remember(c, o.Mark)
+		if mark == o.Mark {
+			s.remember(c, mark)
+		}
 		if o.Problem == "" {
 			return o, "", nil
 		}
@@ -172,6 +149,9 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 		}
 		if now.Mark, err = s.cfg.Hasher.Hash(ctx, digest); err != nil {
 			return nil, "", err
+		}
+		if c.folder {
+			now.FolderMark = now.Mark
 		}
 		now.AppliedAt = time.Now().UTC()
 	}

@@ -10,6 +10,7 @@ package sources
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,6 +47,11 @@ const (
 	soonAfter  = 5 * time.Second
 	// atOnce is how many files are applied at a time.
 	atOnce = 4
+	// largeFrom is from how many bytes on a file is large: its hashes may take minutes. largeMost
+	// are applied at a time, so that what is small, such as one user's removal, is not behind
+	// what takes long.
+	largeFrom = 64 << 10
+	largeMost = atOnce / 2
 	// tenantsMost bounds the folders that are looked into.
 	tenantsMost = 10_000
 )
@@ -99,7 +105,10 @@ type Service struct {
 
 	known map[string]*file // by path; owned by Run
 	slots chan struct{}
-	many  bool // that there are too many tenants was said; owned by Run
+	large chan struct{} // one of it, too, for a large file
+	many  bool          // that there are too many tenants was said; owned by Run
+	// strange are the folders of which it was said that they are no tenant's; owned by Run.
+	strange map[string]bool
 }
 
 // New returns a Service that applies files while Run runs.
@@ -114,7 +123,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Happened = func(string, events.Event) {}
 	}
 	t := Metrics()
-	s := &Service{cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), changes: t[1].CounterVec(cfg.Registerer), known: map[string]*file{}, slots: make(chan struct{}, atOnce)}
+	s := &Service{cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), changes: t[1].CounterVec(cfg.Registerer), known: map[string]*file{}, strange: map[string]bool{}, slots: make(chan struct{}, atOnce), large: make(chan struct{}, largeMost)}
 	var err error
 	if s.lines, err = lru.New[string, lines](linesKept); err != nil {
 		return nil, errs.New(errs.Internal, "sources: %w", err)
@@ -129,6 +138,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Dir != "" {
 		if _, err := os.ReadDir(cfg.Dir); err != nil {
 			return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that tenancyd can read: %w", err)
+		}
+		if info, err := os.Stat(cfg.Dir); err == nil && info.Mode()&worldWrites != 0 {
+			return nil, errs.New(errs.Invalid, "sources_dir: expected a folder that not everybody may write (chmod o-w), found the mode %04o", info.Mode().Perm())
 		}
 	}
 	locks, err := cfg.Store.Bus().Bucket(ctx, bus.BucketConfig{Name: "source_locks"})
@@ -152,14 +164,13 @@ func (s *Service) Run(ctx context.Context) error {
 		due := s.look()
 		next := time.NewTimer(max(s.cfg.Every, restFor*time.Since(begun)))
 		for _, f := range due {
-			select {
-			case s.slots <- struct{}{}:
-			default:
+			release, ok := s.slot(f)
+			if !ok {
 				continue // it is due at the next look too
 			}
 			f.busy.Store(true)
 			wg.Go(func() {
-				defer func() { f.busy.Store(false); <-s.slots }()
+				defer func() { f.busy.Store(false); release() }()
 				s.see(ctx, f)
 			})
 		}
@@ -170,6 +181,39 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// slot takes a slot for a file that is due, if there is one.
+func (s *Service) slot(f *file) (release func(), ok bool) {
+	large := f.seen != nil && f.seen.Size() >= largeFrom
+	if large {
+		select {
+		case s.large <- struct{}{}:
+		default:
+			return nil, false
+		}
+	}
+	giveBack := func() {
+		if large {
+			<-s.large
+		}
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots; giveBack() }, true
+	default:
+		giveBack()
+		return nil, false
+	}
+}
+
+// nobodys says once that a folder cannot be a tenant's.
+func (s *Service) nobodys(d fs.DirEntry, why error) {
+	if s.strange[d.Name()] || !d.IsDir() || d.Name() == "lost+found" || len(s.strange) > tenantsMost {
+		return
+	}
+	s.strange[d.Name()] = true
+	s.cfg.Log.Warn("a folder in sources_dir is not looked into: expected the id of a tenant", "folder", d.Name(), "error", why)
 }
 
 // look returns the files that are due.
@@ -191,7 +235,11 @@ func (s *Service) look() (due []*file) {
 		tenants = tenants[:tenantsMost]
 	}
 	for _, d := range tenants {
-		if strings.HasPrefix(d.Name(), ".") || tenancy.ValidTenantID(d.Name()) != nil {
+		if strings.HasPrefix(d.Name(), ".") {
+			continue
+		}
+		if err := tenancy.ValidTenantID(d.Name()); err != nil {
+			s.nobodys(d, err)
 			continue
 		}
 		for _, k := range kinds {

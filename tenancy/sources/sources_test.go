@@ -31,7 +31,7 @@ import (
 type world struct {
 	*testing.T
 	dir      string
-	bus      *mem.Bus
+	bus      *slowBus
 	store    *store.Store
 	verifier *password.Verifier
 	audit    *audit.Log
@@ -43,7 +43,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{T: t, dir: t.TempDir(), bus: mem.New()}
+	w := &world{T: t, dir: t.TempDir(), bus: &slowBus{Bus: mem.New()}}
 	var err error
 	w.store, err = store.New(t.Context(), store.Config{Bus: w.bus, Log: telemetry.Discard(), Region: "local"})
 	w.must(err)
@@ -188,7 +188,7 @@ func TestService_Passwd(t *testing.T) {
 	_, err = w.store.SetPassword(t.Context(), "acme", "a", other)
 	w.must(err)
 	begun := *w.source(tenancy.SourcePasswd)
-	begun.Mark = ""
+	begun.Mark, begun.FolderMark = "", ""
 	w.must(w.store.PutSource(t.Context(), &begun))
 	w.file("vmq.passwd", "# once more\n"+line("a", "other-a", "s1")+line("c", "word-c", "s4"))
 	if e := w.event(events.SourceApplied, 4); e.Why != "0 users added, 1 changed, 0 removed" || !w.knows("a", "other-a") {

@@ -116,11 +116,15 @@ func (s *Store) Credential(ctx context.Context, tenant, username string) (*tenan
 
 // SetPassword gives a credential another hash. Its connections end.
 func (s *Store) SetPassword(ctx context.Context, tenant, username, hash string) (*tenancy.Credential, error) {
-	_, c, err := s.changeCredential(ctx, tenant, username, 0, func(c *tenancy.Credential) {
+	_, c, err := s.changeCredential(ctx, tenant, username, 0, setHash(hash))
+	return c, err
+}
+
+func setHash(hash string) func(*tenancy.Credential) {
+	return func(c *tenancy.Credential) {
 		c.Hash, c.SCRAM = hash, nil // which was of the old one
 		c.Generation++
-	})
-	return c, err
+	}
 }
 
 // SetSession has a credential say something else of its sessions; nil is nothing.

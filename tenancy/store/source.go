@@ -22,8 +22,12 @@ type Source struct {
 	Kind string `json:"kind"`
 	// Mark tells what was applied last from anything else: a slow hash of its digest,
 	// since from the digest itself the hashes in a short file could be guessed quickly.
-	Mark      string    `json:"mark,omitempty"`
-	AppliedAt time.Time `json:"applied_at,omitzero"`
+	Mark string `json:"mark,omitempty"`
+	// FolderMark is that of what was applied last from the operator's folder. It is another
+	// one than Mark where the tenant has sent a file since, which holds until the one in the
+	// folder changes.
+	FolderMark string    `json:"folder_mark,omitempty"`
+	AppliedAt  time.Time `json:"applied_at,omitzero"`
 	// Users is how many it has, and Skipped how many of them are not its own, since the
 	// API had made them before.
 	Users   int `json:"users,omitempty"`
@@ -92,3 +96,42 @@ func (s *Store) AllCredentials(ctx context.Context, tenant string) (map[string]t
 
 // credentialsMost is more than any plan has.
 const credentialsMost = 10_000_000
+
+// RemoveSourced removes a credential, as RemoveCredential does, if it comes from that kind of file.
+// It reports whether it did: another one may have its name meanwhile.
+func (s *Store) RemoveSourced(ctx context.Context, tenant, username, source string) (ok bool, err error) {
+	err = s.sourced(ctx, tenant, username, source, func(c *tenancy.Credential) error {
+		err := s.DeleteCredential(ctx, tenant, username, c.Revision)
+		ok = err == nil
+		return err
+	})
+	return ok, err
+}
+
+// SetSourcedPassword gives a credential another hash, as SetPassword does, if it comes from that
+// kind of file. It reports whether it did.
+func (s *Store) SetSourcedPassword(ctx context.Context, tenant, username, source, hash string) (ok bool, err error) {
+	err = s.sourced(ctx, tenant, username, source, func(c *tenancy.Credential) error {
+		_, _, err := s.changeCredential(ctx, tenant, username, c.Revision, setHash(hash))
+		ok = err == nil
+		return err
+	})
+	return ok, err
+}
+
+// sourced does something to a credential if it comes from that kind of file, and again where it
+// has changed meanwhile.
+func (s *Store) sourced(ctx context.Context, tenant, username, source string, do func(*tenancy.Credential) error) error {
+	for {
+		c, err := s.Credential(ctx, tenant, username)
+		if err == nil && c.Source == source {
+			err = do(c)
+		}
+		switch {
+		case errs.Is(err, errs.NotFound):
+			return nil
+		case !errs.Is(err, errs.Conflict):
+			return err
+		}
+	}
+}
