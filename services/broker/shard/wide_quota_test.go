@@ -179,8 +179,7 @@ func TestWide_QuotaFanOut(t *testing.T) {
 	}
 }
 
-// Retained messages of two brokers count together; each broker counts how many are set in
-// a second; and who subscribes is paced whoever has them.
+// Retained messages of two brokers count together, and how many are set in a second; and who subscribes is paced whoever has them.
 func TestWide_QuotaRetained(t *testing.T) {
 	t.Parallel()
 	n := pair(t)
@@ -281,4 +280,45 @@ func TestWide_QuotaPaceAndMove(t *testing.T) {
 	}()
 	beforeDeadline(t, "the pause", func() bool { take(); return paused })
 	<-done
+}
+
+// Three brokers keep one rate of retained messages, wherever they are set, and one has it
+// all when the others set none.
+func TestWide_QuotaRetainedRate(t *testing.T) {
+	t.Parallel()
+	const rate = 100
+	w := newWide(t, 1, 3)
+	limits := bounded(func(l *link.TenantLimits) { l.RetainedRate = rate })
+	var all []*wideConn
+	for i := range w.nodes {
+		all = append(all, w.nodes[i].visitor(clientIn(partition.ID(i), "r"), limits))
+	}
+	set := func(past time.Duration, by ...*wideConn) (n int) {
+		t.Helper()
+		for end := time.Now().Add(past); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			for _, c := range by {
+				c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message(topicIn(partition.ID(n%6)), "x", 1, true)})
+				switch r := c.want(t, link.DownAck).Reason; {
+				case !r.Failed():
+					n++
+				case r != mqtt.QuotaExceeded:
+					t.Fatal(r)
+				}
+			}
+		}
+		return n
+	}
+	if n := set(400*time.Millisecond, all...); n > rate*3/2+3 {
+		t.Errorf("%d at once by three brokers", n)
+	}
+	for _, by := range [][]*wideConn{all, all[2:]} {
+		set(2*time.Second, by...)
+		begun := time.Now()
+		n := set(2*time.Second, by...)
+		// In a window of seconds what one exchange is late counts; infra/jointrate holds 5 % in a minute.
+		const late = rate / 4
+		if want := time.Since(begun).Seconds() * rate; float64(n) < 0.95*want-late || float64(n) > 1.05*want+late {
+			t.Errorf("%d set by %d brokers, expected %.0f", n, len(by), want)
+		}
+	}
 }
