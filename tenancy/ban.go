@@ -55,8 +55,11 @@ type Ban struct {
 // Bounds of bans.
 const (
 	// BansMax is how many a tenant may have.
-	BansMax      = 10_000
-	banReasonMax = 256 // bytes
+	BansMax = 10_000
+	// AutomaticBansMax is up to how many bans of a tenant, of either sort, gateways make
+	// further ones: the rest is for people.
+	AutomaticBansMax = BansMax / 2
+	banReasonMax     = 256 // bytes
 )
 
 func digest(parts ...string) [sha256.Size]byte {

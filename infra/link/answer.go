@@ -37,11 +37,14 @@ func (a *Answer) size() int {
 
 // appendAnswer appends
 //
-//	id u64 | usage | error | next | clients | retained
+//	id u64 | usage | error | next | clients | retained | RetainedSet if flagSet
 func appendAnswer(dst []byte, a *Answer) []byte {
 	var flags byte
 	if a.Found {
 		flags = flagYes
+	}
+	if a.Usage.RetainedSet != 0 {
+		flags |= flagSet
 	}
 	dst, body := open(dst, wireAnswer, flags, 0)
 	dst = binary.BigEndian.AppendUint64(dst, a.ID)
@@ -63,6 +66,9 @@ func appendAnswer(dst []byte, a *Answer) []byte {
 		dst = append(dst, MessageFlags(&m.Message))
 		scratch = AppendMessage(scratch[:0], &m.Message)
 		dst = wire.AppendBytes(dst, scratch)
+	}
+	if u.RetainedSet != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(u.RetainedSet))
 	}
 	return wire.ShutFrame(dst, body)
 }
@@ -88,6 +94,9 @@ func (r *reader) answer(flags byte) *Answer {
 		info.Message = info.Message.Clone()
 		r.Bad = r.Bad || body.Bad || flags&^(flagQoS|flagRetain|flagExpiry) != 0
 		a.Retained = append(a.Retained, info)
+	}
+	if flags&flagSet != 0 {
+		a.Usage.RetainedSet = r.I64()
 	}
 	return a
 }

@@ -56,6 +56,7 @@ const (
 	flagIDs    = 0b0010_0000 // a Deliver entry has Subscription Identifiers
 	flagGuest  = 0b0010_0000 // an Open is a guest's
 	flagYes    = 0b0100_0000 // clean start, session present, found, purge
+	flagSet    = 0b1000_0000 // an Answer has Usage.RetainedSet
 	flagWill   = 0b1000_0000 // an Open has a will
 	flagLoose  = 0b1000_0000 // a Note is of no channel
 	flagLevel  = 0b0000_0011 // the Level of a Note

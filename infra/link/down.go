@@ -230,7 +230,7 @@ func (b *Down) decode(f wire.Frame) error {
 		out.Kind, out.Reason, out.Text = DownClose, mqtt.ReasonCode(r.U8()), string(r.Rest())
 	case wireAnswer:
 		out.Kind, out.Answer = DownAnswer, r.answer(f.Flags)
-		allowed, channelless = flagYes, true
+		allowed, channelless = flagYes|flagSet, true
 	case wireGoaway:
 		out.Kind, channelless = DownGoaway, true
 	case wireLoad:

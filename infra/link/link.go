@@ -334,6 +334,10 @@ const (
 	QueryKept
 )
 
+// UsageAndSet is the Limit of a QueryUsage that asks for RetainedSet, too. Brokers that do
+// not know it take no notice.
+const UsageAndSet = 1
+
 // Query is a question of the API to a broker. It needs no channel.
 type Query struct {
 	ID       uint64 // chosen by the asker, repeated in the Answer
@@ -390,6 +394,9 @@ type Usage struct {
 	QueueBytes         int64
 	Retained           int64
 	RetainedBytes      int64
+	// RetainedSet is how many messages with RETAIN the broker has let through for the
+	// quota retained_rate since it knows the tenant; 0 unless UsageAndSet asks for it.
+	RetainedSet int64
 }
 
 // DownKind is what a frame from broker to gateway says.

@@ -21,6 +21,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
@@ -102,6 +103,9 @@ type Config struct {
 	Mailer Mailer
 	// Rates bound what strangers may ask.
 	Rates Rates
+	// Bus is where the processes of the API keep the quota api_rate together, while Run
+	// runs; nil has this one keep it alone.
+	Bus bus.Bus
 	// TrustedProxies are networks, and addresses, of proxies whose
 	// X-Forwarded-For is believed.
 	TrustedProxies []string

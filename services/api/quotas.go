@@ -54,9 +54,9 @@ var enforcement = map[string]string{
 	"shared_group_members":  "broker, SUBSCRIBE: 0x97 (3.x: 0x80) for each further member. Of another broker's members those with a connection count, or those that are stored, whichever are more; who joins at the same moment is not counted yet",
 	"fan_out":               "broker, PUBLISH: the receivers beyond it do not get the message, which is counted, logged and an event (dropped, fan_out); the publisher is acknowledged. A shared subscription is one receiver. A broker that is alone counts exactly. In a cluster each partition of the tenant counts its own, above QoS 0 and at other brokers: at most the quota, and at most 5/4 of its share of the quota and 64 (a tenant of plan free has one partition, and so an exact count)",
 	"storage_bytes":         "broker, what waits and what is retained, together: a new session with an expiry is refused with 0x97, and a queue refuses the new message, which is counted, logged and an event (dropped, storage_bytes). What other brokers store is known a second late",
-	"retained_rate":         "broker, PUBLISH with retain and a payload: refused with 0x97 (QoS 0: counted, logged and an event; 3.x: closed). Wills are not refused. As many as in a second may come at once. Each broker that has clients of the tenant counts its own. API, publish: 429",
+	"retained_rate":         "broker, PUBLISH with retain and a payload: refused with 0x97 (QoS 0: counted, logged and an event; 3.x: closed). Wills are not refused. As many as in a second may come at once. Of all brokers together (below). API, publish: 429",
 	"retained_subscribe":    "broker, SUBSCRIBE: paced. A session is sent as many retained messages at once, and as many in each further second, until it has all; 0 is as 1. What was not sent when its connection ends is not sent later",
-	"api_rate":              "API, each request: 429 with Retry-After; two seconds' worth may come at once. Requests about a tenant count for that tenant, the others for the organization, with the widest limit of its tenants. Each tenancyd counts its own",
+	"api_rate":              "API, each request: 429 with Retry-After; two seconds' worth may come at once. Requests about a tenant count for that tenant, the others for the organization, with the widest limit of its tenants. Of all tenancyds together (below)",
 	"tenants":               "API, making a tenant: 409. Of an organization, the widest of its tenants",
 	"event_days":            "API, events: older ones are not shown; tenancyd, each hour: they are removed. Nothing is kept for longer than 30 days",
 	"domains":               "API, making a domain: 409. Domains that are there stay when it is lowered",
@@ -132,6 +132,15 @@ once the gateways have heard each other nobody else is let in while there are mo
 - A tenant comes beyond a limit by what other brokers grant in about a second. When it was below half of the limit as far as was known, that is from the first question on.
 - When a partition of the tenant goes to another broker, what others have does not count for half a second, so that what has moved is not counted twice; there may be more meanwhile.
 - Each broker asks about 1,000 tenants near a limit in a second, and 1,000 others. With more of them answers are older, and those older than 3 s do not count.
+
+` + "`retained_rate`" + ` is one bucket for all brokers that serve the tenant: while some are set, brokers ask each other four times a second what they let through, and take it off what they may
+([ADR 0055](adr/0055-joint-rates.md)). What may come at once is divided by the number of brokers; whoever goes on alone has the whole rate half a second later. It holds within 5% over a minute. A broker whose question
+nobody has answered for 2 s, and those beyond 1,000 questions in a second, have the part of one of them.
+
+## All processes of the API together
+
+` + "`api_rate`" + ` is one bucket for all tenancyds in the same way: they tell each other on the bus four times a second what they let through. A balancer may send a tenant's requests to one or to all.
+While the bus is away each has the part of one of as many as there were. A process that starts takes a third in its first half second, until it has heard the others.
 
 ## Where a limit comes from
 

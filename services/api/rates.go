@@ -6,12 +6,13 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/jointrate"
 	"github.com/manormq/manor/tenancy"
 )
 
@@ -27,18 +28,25 @@ const (
 )
 
 // apiRates hold the quota api_rate: of each tenant for what is about it, and of each
-// organization for the rest, with the widest limit of its tenants. Each process counts
-// its own. It is safe for concurrent use.
+// organization for the rest, with the widest limit of its tenants. Processes of the API
+// that hear each other keep it together. It is safe for concurrent use.
 type apiRates struct {
 	names *lru.Cache[string, *apiRate]
+	// replicas is how many processes there are.
+	replicas atomic.Int64
+	mu       sync.Mutex
+	// stirred, guarded by mu, are those of which something was taken since the last
+	// exchange, or in the one before, by name.
+	stirred map[string]*apiRate
 }
 
 type apiRate struct {
+	joint   jointrate.Rate
+	limit   atomic.Int64 // of the last that was taken or heard of
+	others  atomic.Int64 // what other processes took, since the last exchange
 	mu      sync.Mutex
-	limiter *rate.Limiter // guarded by mu; nil before the first request
-	limit   int64         // guarded by mu; of limiter
-	widest  int64         // guarded by mu; of an organization, as it was at askedAt
-	askedAt time.Time     // guarded by mu
+	widest  int64     // guarded by mu; of an organization, as it was at askedAt
+	askedAt time.Time // guarded by mu
 }
 
 func newAPIRates() (*apiRates, error) {
@@ -46,7 +54,9 @@ func newAPIRates() (*apiRates, error) {
 	if err != nil {
 		return nil, errs.New(errs.Internal, "api rates: %w", err)
 	}
-	return &apiRates{names}, nil
+	a := &apiRates{names: names, stirred: map[string]*apiRate{}}
+	a.replicas.Store(1)
+	return a, nil
 }
 
 func (a *apiRates) of(name string) *apiRate {
@@ -60,24 +70,26 @@ func (a *apiRates) of(name string) *apiRate {
 	return fresh
 }
 
+func (a *apiRates) stir(name string, r *apiRate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stirred[name] = r
+}
+
 // take counts a request at a limit per second. The error is a
 // *tenancy.ExceededError that says when to come back; then it is not counted.
-func (r *apiRate) take(now time.Time, limit int64) error {
+func (a *apiRates) take(now time.Time, name string, limit int64) error {
 	if limit == tenancy.Unlimited {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.limiter == nil || r.limit != limit {
-		r.limiter, r.limit = rate.NewLimiter(rate.Limit(limit), int(min(limit, math.MaxInt32/apiRateBurst))*apiRateBurst), limit
+	r := a.of(name)
+	wait, ok := r.joint.Take(now, limit, apiRateBurst, int(a.replicas.Load()))
+	if !ok {
+		return &tenancy.ExceededError{Quota: "api_rate", Limit: limit, Usage: limit, RetryAfter: max(int64(math.Ceil(wait.Seconds())), 1)}
 	}
-	x := r.limiter.ReserveN(now, 1)
-	wait := x.DelayFrom(now)
-	if x.OK() && wait == 0 {
-		return nil
-	}
-	x.CancelAt(now)
-	return &tenancy.ExceededError{Quota: "api_rate", Limit: limit, Usage: limit, RetryAfter: max(int64(math.Ceil(wait.Seconds())), 1)}
+	r.limit.Store(limit)
+	a.stir(name, r)
+	return nil
 }
 
 // mayAsk counts a request of c, about the tenant t if it is about one.
@@ -88,9 +100,10 @@ func (s *Server) mayAsk(ctx context.Context, c *caller, t *tenancy.TenantRecord)
 		if err != nil {
 			return err
 		}
-		return s.rates.of("tenant "+t.ID).take(now, limits.APIRate)
+		return s.rates.take(now, "tenant "+t.ID, limits.APIRate)
 	}
-	r := s.rates.of("organization " + c.principal.Organization)
+	name := "organization " + c.principal.Organization
+	r := s.rates.of(name)
 	r.mu.Lock()
 	limit, known := r.widest, !r.askedAt.IsZero() && now.Sub(r.askedAt) < apiRateKnown
 	r.mu.Unlock()
@@ -103,5 +116,5 @@ func (s *Server) mayAsk(ctx context.Context, c *caller, t *tenancy.TenantRecord)
 		r.widest, r.askedAt = limit, now
 		r.mu.Unlock()
 	}
-	return r.take(now, limit)
+	return s.rates.take(now, name, limit)
 }

@@ -3,7 +3,10 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +116,73 @@ func TestQuota_Tenants(t *testing.T) {
 	for _, q := range w.do("GET", "/v1/tenants/acme/quotas", w.owner, "").json(t)["items"].([]any) {
 		if q := q.(map[string]any); q["name"] == "tenants" && q["usage"] != 4.0 {
 			t.Errorf("%v", q)
+		}
+	}
+}
+
+// Three processes of the API keep one rate, wherever they are asked, and one has it all
+// when the others are not asked.
+func TestQuota_APIRateOfThree(t *testing.T) {
+	t.Parallel()
+	const rate = 40
+	w := newWorld(t)
+	w.cfg.Bus = w.bus
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	t.Cleanup(func() { cancel(); running.Wait() })
+	var all []string
+	for range 3 {
+		s, err := api.New(w.cfg)
+		if err == nil {
+			err = s.Start(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		running.Go(func() {
+			if err := s.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		all = append(all, "http://"+s.Addr()+"/v1/tenants/acme")
+	}
+	if _, err := w.store.SetOverrides(t.Context(), "acme", 0, map[string]int64{"api_rate": rate}); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(past time.Duration, at ...string) (n int) {
+		t.Helper()
+		for end := time.Now().Add(past); time.Now().Before(end); time.Sleep(4 * time.Millisecond) {
+			for _, url := range at {
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Authorization", "Bearer "+w.owner)
+				a, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = a.Body.Close()
+				if a.StatusCode == http.StatusOK {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	// What came in since the beginning, and what may come at once: one bucket has no more.
+	// In seconds what one exchange is late counts; infra/jointrate holds 5 % in a minute.
+	const late = rate / 4
+	begun, total := time.Now(), 0
+	for _, at := range [][]string{all, all[1:2]} {
+		from := time.Now()
+		n := ask(3*time.Second, at...)
+		total += n
+		if least := time.Since(from).Seconds()*rate*0.95 - late; float64(n) < least {
+			t.Errorf("%d requests answered by %d processes, expected at least %.0f", n, len(at), least)
+		}
+		if most := time.Since(begun).Seconds()*rate*1.05 + 2*rate + late; float64(total) > most {
+			t.Errorf("%d requests answered in %v, at last by %d processes, expected at most %.0f", total, time.Since(begun), len(at), most)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -59,9 +60,16 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 // Run serves until ctx is done, and then lets requests end for 5 s, and has what
-// goes on behind them stop.
+// goes on behind them stop. Meanwhile it keeps api_rate together with other processes.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.background.end()
+	if s.cfg.Bus != nil {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		joint, cancel := context.WithCancel(ctx)
+		defer cancel()
+		wg.Go(func() { newJointly(s.rates, s.cfg.Bus, s.log, s.now).run(joint) })
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.http.srv.Serve(s.http.ln) }()
 	select {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/policy"
@@ -65,8 +66,9 @@ type Service struct {
 	answers *prometheus.CounterVec
 	checks  *prometheus.CounterVec
 	seconds prometheus.Observer
-	// turns bounds how many policies are compiled and tested at once.
-	turns chan struct{}
+	// turns bounds how many policies are compiled and tested at once, half of them of one
+	// tenant.
+	turns *fair.Turns
 
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
@@ -83,8 +85,9 @@ func New(cfg Config) (*Service, error) {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
 	t := Metrics()
+	atOnce := max(runtime.GOMAXPROCS(0), 2)
 	s := &Service{
-		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2),
 		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(), checks: t[2].CounterVec(cfg.Registerer),
 	}
 	var err error
@@ -133,12 +136,11 @@ func (s *Service) Compile(ctx context.Context, t *tenancy.TenantRecord, files po
 	if err != nil {
 		return nil, nil, err
 	}
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		return nil, nil, errs.New(errs.Unavailable, "too many policies are being compiled: %w", ctx.Err())
+	end, err := s.turns.Take(ctx, t.ID)
+	if err != nil {
+		return nil, nil, errs.New(errs.Unavailable, "too many policies are being compiled: %w", err)
 	}
+	defer end()
 	p, err := policy.Compile(ctx, files, policy.LimitsOf(&limits))
 	if err != nil {
 		return nil, nil, err
@@ -154,14 +156,13 @@ func (s *Service) Compile(ctx context.Context, t *tenancy.TenantRecord, files po
 	return p, sets, nil
 }
 
-// Test runs the tests of a policy, which has been compiled.
-func (s *Service) Test(ctx context.Context, p *policy.Program) (*policy.Report, error) {
-	select {
-	case s.turns <- struct{}{}:
-		defer func() { <-s.turns }()
-	case <-ctx.Done():
-		return nil, errs.New(errs.Unavailable, "too many policies are being tested: %w", ctx.Err())
+// Test runs the tests of a tenant's policy, which has been compiled.
+func (s *Service) Test(ctx context.Context, tenant string, p *policy.Program) (*policy.Report, error) {
+	end, err := s.turns.Take(ctx, tenant)
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "too many policies are being tested: %w", err)
 	}
+	defer end()
 	return p.Test(ctx)
 }
 

@@ -12,10 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -30,8 +29,10 @@ const (
 	// askedEvery is how often an issuer is asked at most because a gateway does not
 	// know a key.
 	askedEvery = 10 * time.Second
-	// fetchesAtOnce bounds how many issuers are asked at once.
+	// fetchesAtOnce bounds how many issuers are asked at once, fetchesOfOne those of one
+	// tenant: its issuers may let one wait until fetchTime.
 	fetchesAtOnce = 16
+	fetchesOfOne  = 4
 )
 
 // Config says what a Fetcher stands on.
@@ -53,7 +54,7 @@ type Fetcher struct {
 	getter *getter
 	// slots are for fetching what is old, asked for what gateways miss: issuers that
 	// let one wait must not keep clients of other tenants out.
-	slots, askSlots *semaphore.Weighted
+	slots, askSlots *fair.Turns
 	wake            chan struct{} // holds a token when wanted has changed
 
 	mu     sync.Mutex
@@ -82,7 +83,7 @@ func New(cfg Config) (*Fetcher, error) {
 		cfg.Now = time.Now
 	}
 	return &Fetcher{
-		cfg: cfg, getter: newGetter(tenancy.ParseNetworks(cfg.Networks)), slots: semaphore.NewWeighted(fetchesAtOnce), askSlots: semaphore.NewWeighted(fetchesAtOnce),
+		cfg: cfg, getter: newGetter(tenancy.ParseNetworks(cfg.Networks)), slots: fair.NewTurns(fetchesAtOnce, fetchesOfOne), askSlots: fair.NewTurns(fetchesAtOnce, fetchesOfOne),
 		wake: make(chan struct{}, 1), wanted: map[string][]string{},
 	}, nil
 }
@@ -154,11 +155,12 @@ func (f *Fetcher) round(ctx context.Context) time.Duration {
 	var mu sync.Mutex
 	next := f.cfg.Every
 	for _, r := range all {
-		if f.slots.Acquire(ctx, 1) != nil {
-			break
-		}
 		wg.Go(func() {
-			defer f.slots.Release(1)
+			end, err := f.slots.Take(ctx, r.Tenant)
+			if err != nil {
+				return // ctx is done
+			}
+			defer end()
 			k, err := f.refresh(ctx, r, f.cfg.Every)
 			left := retryEvery
 			if err == nil && k.Problem == "" {
@@ -187,10 +189,11 @@ func (f *Fetcher) asked(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	for n := range t.Issuers {
 		if t.Issuers[n].JWKSURL == r.URL {
-			if err := f.askSlots.Acquire(ctx, 1); err != nil {
+			end, err := f.askSlots.Take(ctx, r.Tenant)
+			if err != nil {
 				return nil, errs.New(errs.Unavailable, "too many key sets are fetched")
 			}
-			defer f.askSlots.Release(1)
+			defer end()
 			k, err := f.refresh(ctx, r, askedEvery)
 			if err != nil {
 				return nil, err

@@ -23,7 +23,7 @@ func (s *Store) Ban(ctx context.Context, tenant string, like tenancy.Ban) (b *te
 	if err := s.CheckBan(&like); err != nil {
 		return nil, false, err
 	}
-	return s.ban(ctx, tenant, like, func(old *tenancy.Ban) {
+	return s.ban(ctx, tenant, like, tenancy.BansMax, func(old *tenancy.Ban) {
 		old.Reason, old.ExpiresAt, old.Automatic, old.Level = like.Reason, like.ExpiresAt, false, 0
 	})
 }
@@ -40,8 +40,8 @@ func (s *Store) CheckBan(b *tenancy.Ban) error {
 }
 
 // ban writes a ban, which is normal; change has it be what it is to be, from the one
-// that is there or a new one.
-func (s *Store) ban(ctx context.Context, tenant string, like tenancy.Ban, change func(*tenancy.Ban)) (b *tenancy.Ban, made bool, err error) {
+// that is there or a new one, of which there are at most most.
+func (s *Store) ban(ctx context.Context, tenant string, like tenancy.Ban, most int, change func(*tenancy.Ban)) (b *tenancy.Ban, made bool, err error) {
 	id := tenancy.BanID(like.Kind, like.Value)
 	for {
 		b, err = s.BanByID(ctx, tenant, id)
@@ -50,7 +50,7 @@ func (s *Store) ban(ctx context.Context, tenant string, like tenancy.Ban, change
 		case err == nil:
 			at = bus.Revision(b.Revision)
 		case errs.Is(err, errs.NotFound):
-			if err := s.mayBan(ctx, tenant); err != nil {
+			if err := s.mayBan(ctx, tenant, most); err != nil {
 				return nil, false, err
 			}
 			b = &tenancy.Ban{ID: id, Tenant: tenant, Kind: like.Kind, Value: like.Value, CreatedAt: s.now().UTC()}
@@ -66,13 +66,13 @@ func (s *Store) ban(ctx context.Context, tenant string, like tenancy.Ban, change
 	}
 }
 
-func (s *Store) mayBan(ctx context.Context, tenant string) error {
+func (s *Store) mayBan(ctx context.Context, tenant string, most int) error {
 	keys, err := s.bans.Keys(ctx, tenancy.BanPrefix(tenant))
 	if err != nil {
 		return err
 	}
-	if len(keys) >= tenancy.BansMax {
-		return &tenancy.ExceededError{Quota: "bans", Limit: tenancy.BansMax, Usage: int64(len(keys))}
+	if len(keys) >= most {
+		return &tenancy.ExceededError{Quota: "bans", Limit: int64(most), Usage: int64(len(keys))}
 	}
 	return nil
 }
@@ -132,7 +132,8 @@ func (s *Store) Unban(ctx context.Context, tenant, id string, ifRevision uint64)
 
 // Flapped makes an automatic ban of a client id that a gateway has seen to flap. It
 // holds for longer each time. A ban that somebody has made stays as it is. The result
-// is nil if the tenant does not ban for that.
+// is nil if the tenant does not ban for that. The error is a tenancy.ExceededError beyond
+// tenancy.AutomaticBansMax.
 func (s *Store) Flapped(ctx context.Context, f tenancy.Flap) (*tenancy.Ban, error) {
 	t, err := s.Tenant(ctx, f.Tenant)
 	if err != nil || t.Flapping == nil {
@@ -143,7 +144,7 @@ func (s *Store) Flapped(ctx context.Context, f tenancy.Flap) (*tenancy.Ban, erro
 		return nil, err
 	}
 	now := s.now().UTC()
-	b, _, err := s.ban(ctx, f.Tenant, like, func(b *tenancy.Ban) {
+	b, _, err := s.ban(ctx, f.Tenant, like, tenancy.AutomaticBansMax, func(b *tenancy.Ban) {
 		switch {
 		case !b.Automatic && b.Level == 0 && b.Revision != 0 && b.Active(now):
 			return // somebody's own

@@ -96,7 +96,7 @@ func EveryDown() *link.Down {
 					Message:  mqtt.Message{Topic: []byte("r"), Properties: []byte{}, Payload: []byte("kept"), QoS: mqtt.ExactlyOnce, Retain: true},
 					StoredAt: 1_700_000_000_000,
 				}},
-				Usage: link.Usage{Connections: 1, PersistentSessions: 2, Subscriptions: 3, QueueMessages: 4, QueueBytes: 5, Retained: 6, RetainedBytes: 7},
+				Usage: link.Usage{Connections: 1, PersistentSessions: 2, Subscriptions: 3, QueueMessages: 4, QueueBytes: 5, Retained: 6, RetainedBytes: 7, RetainedSet: 8},
 			}},
 			{Kind: link.DownGoaway},
 			{Kind: link.DownLoad, Load: load.Shed},

@@ -3,36 +3,12 @@
 package shard
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/cluster"
 )
-
-// retainRate bounds how many retained messages a tenant sets in a second, at one broker.
-type retainRate struct {
-	mu    sync.Mutex
-	limit *rate.Limiter // guarded by mu; its burst is the rate
-}
-
-// take reports whether one more may be set now, in Unix milliseconds, at a rate; a
-// negative one bounds nothing.
-func (r *retainRate) take(most, now int64) bool {
-	if most < 0 {
-		return true
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	at := time.UnixMilli(now)
-	if r.limit == nil || r.limit.Limit() != rate.Limit(most) {
-		r.limit = rate.NewLimiter(rate.Limit(most), int(most))
-	}
-	return r.limit.AllowN(at, 1)
-}
 
 // receivers are what a message may still have, in all shards of this broker.
 type receivers struct {

@@ -165,10 +165,17 @@ func (st *Set) askOthers(t *Tenant, now int64) {
 
 // mayAsk counts a question of everywhere, and reports whether it may be asked.
 func (st *Set) mayAsk(now int64, near bool) bool {
-	a := &st.asks[0]
 	if near {
-		a = &st.asks[1]
+		return st.asks[1].may(now)
 	}
+	return st.asks[0].may(now)
+}
+
+// asks counts questions in a second.
+type asks struct{ second, n atomic.Int64 }
+
+// may counts one, and reports whether it may be asked.
+func (a *asks) may(now int64) bool {
 	if second := now / 1000; a.second.Swap(second) != second {
 		a.n.Store(0)
 	}

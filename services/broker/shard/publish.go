@@ -14,7 +14,7 @@ import (
 // publish routes a message, unless it is to be retained and the tenant has as
 // much as it may: then it is refused as a whole, and nobody gets it.
 func (s *Shard) publish(se *sess, m *mqtt.Message, p *session.Publication) {
-	if m.Retain && p.Will == nil && len(m.Payload) > 0 && !se.tenant.retaining.take(se.tenant.quota().RetainedRate, s.now) {
+	if m.Retain && p.Will == nil && len(m.Payload) > 0 && !s.mayRetainNow(se.tenant) {
 		s.notRetained(se, p, dropRetainedRate)
 		return
 	}

@@ -50,6 +50,9 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 	switch q.Kind {
 	case link.QueryUsage:
 		a.Found, a.Usage = true, t.Usage()
+		if q.Limit == link.UsageAndSet {
+			a.Usage.RetainedSet = t.retaining.set.Load()
+		}
 	case link.QueryClient, link.QueryKick:
 		if q.Kind == link.QueryKick && t.moves() {
 			a.Error = "the tenant is on its way to other partitions; ask again when it is there"

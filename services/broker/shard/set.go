@@ -77,10 +77,11 @@ type Set struct {
 	guests   guests
 	settling settling
 	// asks are the tenants of which other brokers were asked in a second: those far from a
-	// limit, and those near one.
-	asks     [2]struct{ second, n atomic.Int64 }
-	moved    moved
-	watching watching
+	// limit, and those near one; retainAsks those that set retained messages.
+	asks       [2]asks
+	retainAsks asks
+	moved      moved
+	watching   watching
 	// noteEvery is noteEvery, but in tests.
 	noteEvery time.Duration
 	// lostLinks counts the links to other brokers that were lost.

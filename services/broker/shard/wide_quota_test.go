@@ -179,8 +179,7 @@ func TestWide_QuotaFanOut(t *testing.T) {
 	}
 }
 
-// Retained messages of two brokers count together; each broker counts how many are set in
-// a second; and who subscribes is paced whoever has them.
+// Retained messages of two brokers count together, and how many are set in a second; and who subscribes is paced whoever has them.
 func TestWide_QuotaRetained(t *testing.T) {
 	t.Parallel()
 	n := pair(t)
@@ -281,4 +280,47 @@ func TestWide_QuotaPaceAndMove(t *testing.T) {
 	}()
 	beforeDeadline(t, "the pause", func() bool { take(); return paused })
 	<-done
+}
+
+// Three brokers keep one rate of retained messages, wherever they are set, and one has it
+// all when the others set none.
+func TestWide_QuotaRetainedRate(t *testing.T) {
+	t.Parallel()
+	const rate = 100
+	w := newWide(t, 1, 3)
+	limits := bounded(func(l *link.TenantLimits) { l.RetainedRate = rate })
+	var all []*wideConn
+	for i := range w.nodes {
+		all = append(all, w.nodes[i].visitor(clientIn(partition.ID(i), "r"), limits))
+	}
+	set := func(past time.Duration, by ...*wideConn) (n int) {
+		t.Helper()
+		for end := time.Now().Add(past); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+			for _, c := range by {
+				c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message(topicIn(partition.ID(n%6)), "x", 1, true)})
+				switch r := c.want(t, link.DownAck).Reason; {
+				case !r.Failed():
+					n++
+				case r != mqtt.QuotaExceeded:
+					t.Fatal(r)
+				}
+			}
+		}
+		return n
+	}
+	// What came in since the beginning, and what may come at once: one bucket has no more.
+	// In seconds what one exchange is late counts; infra/jointrate holds 5 % in a minute.
+	const late = rate / 4
+	begun, total := time.Now(), 0
+	for _, by := range [][]*wideConn{all, all[2:]} {
+		from := time.Now()
+		n := set(2500*time.Millisecond, by...)
+		total += n
+		if least := time.Since(from).Seconds()*rate*0.95 - late; float64(n) < least {
+			t.Errorf("%d set by %d brokers, expected at least %.0f", n, len(by), least)
+		}
+		if most := time.Since(begun).Seconds()*rate*1.05 + rate + late; float64(total) > most {
+			t.Errorf("%d set in %v, at last by %d brokers, expected at most %.0f", total, time.Since(begun), len(by), most)
+		}
+	}
 }
