@@ -12,6 +12,10 @@ import (
 // A disk that is lost takes nothing with it that was acknowledged, where another replica in sync
 // is whole. Where there is none the partition is not served until an operator gives it up. What is
 // lost then is what its devices had there: they begin anew, and what they were owed is not.
+//
+// A change of the table may arrive when the disk of all whom it leaves in sync is lost already. The
+// partition has to be given up then too, but nothing is lost: whom it leaves out was needed for each
+// commit until the owner knew of the change, and so has all.
 
 func diskLoss(w *World) func() { return w.lose(w.pick()) }
 
@@ -35,33 +39,63 @@ func (w *World) lose(n *node) func() {
 	return end
 }
 
-// lastCopies are the partitions of which a node is in sync, and no other whole replica is.
+// lastCopies are the partitions of which a node is in sync, and no other whole replica is; and those
+// that have to be given up and of which it has a copy, which may be the one that has all.
 func (w *World) lastCopies(n *node) (out []partition.ID) {
 	for id := range partition.ID(w.partitions) {
 		t := w.bus.table(id)
-		if t.IsInSync(n.name) && !slices.ContainsFunc(t.InSync, func(b partition.Broker) bool { return b != n.name && w.whole(id, b) }) {
+		others := slices.DeleteFunc(slices.Clone(t.InSync), func(b partition.Broker) bool { return b == n.name })
+		if t.IsInSync(n.name) && !w.anyWhole(id, others) || w.left[id] && w.copyOf(id, n.name) >= partition.Suspect {
 			out = append(out, id)
 		}
 	}
 	return out
 }
 
+// anyWhole reports whether one of some replicas in sync is whole.
+func (w *World) anyWhole(id partition.ID, some []partition.Broker) bool {
+	return slices.ContainsFunc(some, func(b partition.Broker) bool { return w.whole(id, b) })
+}
+
 // whole reports whether a replica in sync has all that was committed: it may have lost its disk
 // after it was proposed.
 func (w *World) whole(id partition.ID, b partition.Broker) bool {
-	stored, err := partition.Restore(w.node(b).store, id)
-	return err == nil && stored.State.Copy == partition.Whole && w.History.Intact(id, b)
+	return w.copyOf(id, b) == partition.Whole && w.History.Intact(id, b)
 }
 
-// gaveUp has the devices of a partition that an operator has given up begin anew.
+// copyOf is what the disk of a broker says that its copy is worth.
+func (w *World) copyOf(id partition.ID, b partition.Broker) partition.Copy {
+	stored, err := partition.Restore(w.node(b).store, id)
+	if err != nil {
+		return partition.Empty
+	}
+	return stored.State.Copy
+}
+
+// changes is called when a change of the table is sent, and what it returns when it was carried out.
+// Who proposes what leaves nobody in sync who is whole is no excuse: only a disk that was lost since.
+func (w *World) changes(id partition.ID, inSync []partition.Broker) (carriedOut func()) {
+	if !w.sessions {
+		return func() {}
+	}
+	sent := w.anyWhole(id, inSync)
+	return func() { w.left[id] = (sent || w.left[id]) && !w.anyWhole(id, inSync) }
+}
+
+// gaveUp has the devices of a partition that an operator has given up begin anew, unless nothing
+// that they had there is lost.
 func (w *World) gaveUp(id partition.ID) {
 	if !w.sessions {
 		return
 	}
-	if !w.gone[id] {
+	w.given++
+	switch {
+	case w.gone[id]:
+	case w.left[id]:
+		return
+	default:
 		w.History.Break("partition %d is given up, and a replica in sync was whole", id)
 	}
-	w.given++
 	for _, d := range w.devices {
 		if d.part == id {
 			d.beginAnew()

@@ -59,9 +59,10 @@ type World struct {
 	keys     keys
 	places   places
 	// losses counts the disks that were lost; gone are the partitions of which that was the last
-	// whole copy, and given counts those that were given up because of it.
+	// whole copy, left those of which it was that of all in sync before the change arrived by which
+	// they were all, and given counts those that were given up because of either.
 	losses, given int
-	gone          []bool
+	gone, left    []bool
 	// dark counts the appends acknowledged by owners that began to serve while the bus
 	// was down, as long as it was.
 	dark int
@@ -120,7 +121,7 @@ type Result struct {
 	// was to and stayed where it was.
 	Placed, Stayed int
 	// Losses is how many disks were lost, of worlds with sessions, and Given how many partitions
-	// were given up because no whole copy was left.
+	// were given up because no whole copy was in sync.
 	Losses, Given int
 	Broken        []string
 }
@@ -193,7 +194,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	if sessions {
 		w.commit = true
 		w.keys = keys{w: w, all: map[key]keyValue{}}
-		w.serves, w.gone = make([]int, w.partitions), make([]bool, w.partitions)
+		w.serves, w.gone, w.left = make([]int, w.partitions), make([]bool, w.partitions), make([]bool, w.partitions)
 		return w
 	}
 	for i := range 3 {

@@ -21,7 +21,7 @@ func (s *Session) attach(_ int64, o *Opening, fx *Effects) {
 	s.forgetOwed()
 	s.inMax = o.InboundMaximum
 	s.saveSession(fx)
-	fx.Send = append(fx.Send, Out{Kind: OutOpened, Present: o.Present, Credit: o.Credit, AfterCommit: o.Present})
+	fx.Send = append(fx.Send, Out{Kind: OutOpened, Present: o.Present, Credit: o.Credit, AfterCommit: o.Present || o.Asked})
 }
 
 // takeOver ends the present connection because another one brings the same

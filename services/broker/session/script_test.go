@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 			case "attach":
 				e.Kind = Attach
 				e.Open = &Opening{
-					Present: d.HasArg("present"), Expiry: uint32(arg("expiry", 0)), Credit: 1 << 20,
+					Present: d.HasArg("present"), Asked: d.HasArg("asked"), Expiry: uint32(arg("expiry", 0)), Credit: 1 << 20,
 					ReceiveMaximum: uint16(arg("window", 20)), InboundMaximum: uint16(arg("inbound", 20)),
 					Window: uint16(arg("inflight", 0)), Retry: uint16(arg("retry", 0)),
 				}

@@ -115,8 +115,12 @@ type Event struct {
 // Opening is what a connection brings.
 type Opening struct {
 	Present bool // answer Session Present
-	Expiry  uint32
-	Will    *mqtt.Will
+	// Asked says that the client has asked for the session that it may have had. That there is
+	// none is said after a commit then: an owner that is deposed and does not know it would say
+	// so of a session that began at the next one.
+	Asked  bool
+	Expiry uint32
+	Will   *mqtt.Will
 	// ReceiveMaximum is the client's, InboundMaximum ours; both 1 to 65,535.
 	ReceiveMaximum uint16
 	InboundMaximum uint16

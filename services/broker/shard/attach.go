@@ -80,7 +80,7 @@ func (s *Shard) attach(se *sess, ch *Channel, o *link.Open, present bool) {
 		inMax = 65535
 	}
 	s.opening = session.Opening{
-		Present: present, Expiry: o.SessionExpiry, Will: will,
+		Present: present, Asked: !o.CleanStart, Expiry: o.SessionExpiry, Will: will,
 		ReceiveMaximum: o.ReceiveMaximum, InboundMaximum: inMax, Credit: o.Credit,
 		Window: o.Limits.Settings.Inflight, Retry: o.Limits.Settings.Retry,
 	}
