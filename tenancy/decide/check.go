@@ -25,9 +25,9 @@ func (s *Service) check(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tenancy.CheckTime) // nobody waits longer
 	defer cancel()
-	done, err := s.checking.take(ctx, q.Tenant)
+	done, err := s.checking.Take(ctx, q.Tenant)
 	if err != nil {
-		return nil, err
+		return nil, errs.New(errs.Unavailable, "the policy of tenant %s is being asked %d times already: %w", q.Tenant, evaluationsOfTenant(), err)
 	}
 	defer done()
 	t, err := s.cfg.Store.Tenant(ctx, q.Tenant)

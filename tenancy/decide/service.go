@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -73,11 +74,15 @@ type Service struct {
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
 
-	// checking are the turns of tenants to have mqtt.check evaluated.
-	checking tenantTurns
+	// checking are the turns to have mqtt.check evaluated: half of the processors are one
+	// tenant's at most, so that a policy that works long keeps its own tenant waiting.
+	checking *fair.Turns
 	// checkWarned is when the log had the last line about a tenant's mqtt.check.
 	checkWarned *lru.Cache[string, time.Time]
 }
+
+// evaluationsOfTenant is how many of a tenant go on at once.
+func evaluationsOfTenant() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // New returns a Service that answers gateways while Run runs.
 func New(cfg Config) (*Service, error) {
@@ -87,7 +92,7 @@ func New(cfg Config) (*Service, error) {
 	t := Metrics()
 	atOnce := max(runtime.GOMAXPROCS(0), 2)
 	s := &Service{
-		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2),
+		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2), checking: fair.NewTurns(math.MaxInt32, evaluationsOfTenant()),
 		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(), checks: t[2].CounterVec(cfg.Registerer),
 	}
 	var err error
