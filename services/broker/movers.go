@@ -240,7 +240,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	}
 	from := old.Partitions
 	if len(from) == 0 {
-		from = d.region.layout.Draw(tenant, 0)
+		from = d.region.layout.Draw(tenant, plan)
 	}
 	for _, p := range slices.Concat(from, list) {
 		if s := all[p].State; s != operate.InSync && s != operate.Degraded {
@@ -258,7 +258,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	}
 	write, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	c, err := d.region.layout.Move(write, tenant, list)
+	c, err := d.region.layout.Move(write, tenant, list, plan)
 	if err != nil {
 		return operate.Placement{}, err
 	}
