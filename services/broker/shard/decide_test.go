@@ -71,6 +71,26 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// What a partition was handed says that its tenant goes onward, whatever becomes of the partition that
+// decided it, and its next owner says so too; with the hand-over it is forgotten.
+func TestDecide_FirstPartitionIsLost(t *testing.T) {
+	w := servedWide(t)
+	a := w.handedOver(2)
+	a.eventually(t, "said by who took the hand", func() bool { return a.relocation().Course == Onward })
+	b := w.nodes[slices.IndexFunc(w.nodes, func(n *wideNode) bool { return n != a })]
+	w.give(handedPart, b, false)
+	b.eventually(t, "said by its next owner", func() bool { return b.relocation().Course == Onward })
+	l := &Look{Members: []string{"x", "y"}, Alive: []string{"y"}, Said: map[string]Relocation{"y": b.relocation()}, MayTurn: true}
+	var m Mover
+	if o := m.Next(Cell{List: []partition.ID{1}, To: []partition.ID{handedPart}, Stage: Leaving, Revision: 2}, l); o.Decide != Undecided || o.Return {
+		t.Errorf("a tenant that was handed over in part is to stay: %+v", o)
+	}
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Stage: Arriving, Revision: 3})
+	b.takenUp(t, 2)
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Revision: 4})
+	b.eventually(t, "forgotten", func() bool { return w.stored() == 0 })
+}
+
 // A course that was lost with its owner before it was committed is none: the next owner decides.
 func TestDecide_LostBeforeTheCommit(t *testing.T) {
 	w := servedWide(t)

@@ -152,14 +152,15 @@ func (l *Look) served(c Cell) (stopped, empty []partition.ID, ok bool) {
 	return stopped, empty, ok
 }
 
-// course is the Course of which a broker has said that it is decided.
-func (l *Look) course(c Cell) Course {
+// course is the Course of which a broker has said that it is decided: Onward if two say different
+// ones, as something may have been handed over.
+func (l *Look) course(c Cell) (course Course) {
 	for _, r := range l.Said {
-		if r.Revision == c.Revision && r.Course != Undecided {
-			return r.Course
+		if r.Revision == c.Revision && r.Course != Undecided && course != Onward {
+			course = r.Course
 		}
 	}
-	return Undecided
+	return course
 }
 
 func sameRoutes(said map[string]Relocation) bool {

@@ -85,6 +85,9 @@ func TestMover_TurnsBack(t *testing.T) {
 		{"it is decided, by a broker that is not quiet", func(l *Look) {
 			l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Quiet = Back, false })
 		}, Order{Return: true}},
+		{"it was lost, and decided again behind a hand-over", func(l *Look) {
+			l.Said = onward(saidBut("b", func(r *Relocation) { r.Course = Back }))
+		}, Order{Hand: true}},
 		{"it was decided of an earlier move", func(l *Look) { l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Revision = Back, 2 }) }, Order{}},
 	} {
 		l := look(saidBut("", nil))
