@@ -94,10 +94,16 @@ func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move
 		m.hand = c.Revision
 	}
 	if o.Decide != shard.Undecided {
+		// It is ordered at each look until it is known; it is decided once, and not always this way.
+		var decided func()
 		if o.Decide == shard.Back {
-			d.log.Warn("a tenant that goes to other partitions is to stay where it is", slog.String("tenant", tenant), slog.String("waited_for", waitsFor(&c, l)), slog.Duration("after", time.Since(m.begun)))
+			waited, begun := waitsFor(&c, l), m.begun
+			decided = func() {
+				d.log.Warn("it is decided that a tenant stays in its partitions", slog.String("tenant", tenant), slog.Uint64("revision", c.Revision),
+					slog.String("waited_for", waited), slog.Duration("after", time.Since(begun)))
+			}
 		}
-		d.shards.Decide(tenant, c.Revision, o.Decide)
+		d.shards.DecideThen(tenant, c.Revision, o.Decide, decided)
 	}
 	if o.Advance || o.Return {
 		write, cancel := context.WithTimeout(ctx, askTime)

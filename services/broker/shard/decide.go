@@ -42,6 +42,12 @@ const courseSize = 10
 // partition of the list and nothing is decided yet for that revision of the record. It does not
 // wait; what is decided, by this call or another, Relocate says when it is committed.
 func (st *Set) Decide(tenant string, revision uint64, course Course) {
+	st.DecideThen(tenant, revision, course, nil)
+}
+
+// DecideThen is Decide, and calls decided, once, by any goroutine, when this call's course is
+// committed: not if another call has decided, whatever it is. It must not wait; nil is nothing to do.
+func (st *Set) DecideThen(tenant string, revision uint64, course Course, decided func()) {
 	t := st.Tenant(tenant)
 	c := t.cell.Load()
 	if st.cluster == nil || c.stage != Leaving || c.revision != revision {
@@ -57,18 +63,23 @@ func (st *Set) Decide(tenant string, revision uint64, course Course) {
 			return
 		}
 		s.keepCell(t, p)
-		s.keepCourse(t, p, &courseOf{revision: revision, course: course})
+		s.keepCourse(t, p, &courseOf{revision: revision, course: course}, decided)
 	})
 }
 
-// keepCourse has a partition keep a course, which is said when it is committed there. If the same
-// is kept already nothing is written.
-func (s *Shard) keepCourse(t *Tenant, p *space, d *courseOf) {
+// keepCourse has a partition keep a course, which is said when it is committed there, and
+// calls kept then, if that is not nil. If the same is kept already nothing is written.
+func (s *Shard) keepCourse(t *Tenant, p *space, d *courseOf, kept func()) {
 	if was := p.courses[t]; was == nil || was.revision != d.revision || was.course != d.course {
 		p.course(t, d)
 		course, b := d.course, binary.BigEndian.AppendUint64([]byte{recordVersion}, d.revision)
 		s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindCourse, t.id, ""), append(b, byte(course)))
-		s.wait(p.ledger, waiter{after: func() { d.committed = true }})
+		s.wait(p.ledger, waiter{after: func() {
+			d.committed = true
+			if kept != nil {
+				kept()
+			}
+		}})
 	}
 }
 

@@ -4,6 +4,7 @@ package shard
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
@@ -46,17 +47,22 @@ func TestDecide(t *testing.T) {
 				}
 			}
 			a.set.Decide("acme", 1, Onward+Back-first) // of another move
-			a.set.Decide("acme", 2, first)
-			a.set.Decide("acme", 2, Onward+Back-first)
+			var decided, overruled atomic.Int32
+			a.set.DecideThen("acme", 2, first, func() { decided.Add(1) })
+			a.set.DecideThen("acme", 2, first, func() { overruled.Add(1) }) // as each look orders it
+			a.set.DecideThen("acme", 2, Onward+Back-first, func() { overruled.Add(1) })
 			a.eventually(t, "appended", func() bool { return w.appended(decidedPart) > 0 })
-			if c := a.relocation().Course; c != Undecided {
+			if c := a.relocation().Course; c != Undecided || decided.Load() != 0 {
 				t.Errorf("course %d is said before it is committed", c)
 			}
 			w.still(decidedPart, false)
-			a.eventually(t, "decided", func() bool { return a.relocation().Course == first })
+			a.eventually(t, "decided", func() bool { return a.relocation().Course == first && decided.Load() == 1 })
 			w.give(decidedPart, b, false)
 			b.set.Decide("acme", 2, Onward+Back-first)
 			b.eventually(t, "decided at the next owner", func() bool { return b.relocation().Course == first })
+			if decided.Load() != 1 || overruled.Load() != 0 {
+				t.Errorf("%d calls say that they have decided, and %d of those that have not", decided.Load(), overruled.Load())
+			}
 			if n := w.stored(); n != 1 {
 				t.Errorf("%d courses are stored", n)
 			}
