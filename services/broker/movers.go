@@ -46,7 +46,7 @@ type move struct {
 
 // moveTenants sees to the tenants that move until ctx is done.
 func (d *desk) moveTenants(ctx context.Context) {
-	moves := make(map[string]*move)
+	moves, waiting := make(map[string]*move), make(orphans)
 	tick := time.NewTicker(moverTick)
 	defer tick.Stop()
 	var looked time.Time
@@ -67,11 +67,18 @@ func (d *desk) moveTenants(ctx context.Context) {
 				delete(moves, tenant)
 			}
 		}
+		for tenant := range waiting {
+			if _, ok := going[tenant]; !ok {
+				delete(waiting, tenant)
+			}
+		}
 		for tenant, c := range going {
 			if owner, _ := d.region.Owner(c.Partitions[0]); owner != d.name {
 				delete(moves, tenant)
+				waiting.look(d.log, d.name, d.region.members.Snapshot().Members, tenant, c.Partitions[0], owner, looked)
 				continue
 			}
+			delete(waiting, tenant)
 			m := moves[tenant]
 			if m == nil {
 				m = &move{begun: looked, said: looked}
