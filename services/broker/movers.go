@@ -46,7 +46,7 @@ type move struct {
 
 // moveTenants sees to the tenants that move until ctx is done.
 func (d *desk) moveTenants(ctx context.Context) {
-	moves := make(map[string]*move)
+	moves, waiting := make(map[string]*move), make(orphans)
 	tick := time.NewTicker(moverTick)
 	defer tick.Stop()
 	var looked time.Time
@@ -67,11 +67,18 @@ func (d *desk) moveTenants(ctx context.Context) {
 				delete(moves, tenant)
 			}
 		}
+		for tenant := range waiting {
+			if _, ok := going[tenant]; !ok {
+				delete(waiting, tenant)
+			}
+		}
 		for tenant, c := range going {
 			if owner, _ := d.region.Owner(c.Partitions[0]); owner != d.name {
 				delete(moves, tenant)
+				waiting.look(d.log, d.name, d.region.members.Snapshot().Members, tenant, c.Partitions[0], owner, looked)
 				continue
 			}
+			delete(waiting, tenant)
 			m := moves[tenant]
 			if m == nil {
 				m = &move{begun: looked, said: looked}
@@ -94,10 +101,16 @@ func (d *desk) moveOn(ctx context.Context, tenant string, c layout.Cell, m *move
 		m.hand = c.Revision
 	}
 	if o.Decide != shard.Undecided {
+		// It is ordered at each look until it is known; it is decided once, and not always this way.
+		var decided func()
 		if o.Decide == shard.Back {
-			d.log.Warn("a tenant that goes to other partitions is to stay where it is", slog.String("tenant", tenant), slog.String("waited_for", waitsFor(&c, l)), slog.Duration("after", time.Since(m.begun)))
+			waited, begun := waitsFor(&c, l), m.begun
+			decided = func() {
+				d.log.Warn("it is decided that a tenant stays in its partitions", slog.String("tenant", tenant), slog.Uint64("revision", c.Revision),
+					slog.String("waited_for", waited), slog.Duration("after", time.Since(begun)))
+			}
 		}
-		d.shards.Decide(tenant, c.Revision, o.Decide)
+		d.shards.DecideThen(tenant, c.Revision, o.Decide, decided)
 	}
 	if o.Advance || o.Return {
 		write, cancel := context.WithTimeout(ctx, askTime)
@@ -143,7 +156,11 @@ func (d *desk) relocation(ctx context.Context, tenant string, hand uint64) *shar
 // look asks all members how far they are with a tenant that moves.
 func (d *desk) look(ctx context.Context, tenant string, hand uint64) *shard.Look {
 	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, HandOver: hand})
-	l := &shard.Look{Members: []string{d.name}, Alive: []string{d.name}, Said: map[string]shard.Relocation{}, MayTurn: true}
+	l := &shard.Look{Members: []string{d.name}, Alive: []string{d.name}, Said: map[string]shard.Relocation{}, MayTurn: true,
+		Owner: func(p partition.ID) string {
+			owner, _ := d.region.Owner(p)
+			return owner
+		}}
 	if r := d.relocation(ctx, tenant, hand); r != nil {
 		l.Said[d.name] = *r
 	}
@@ -190,7 +207,7 @@ func waitsFor(c *layout.Cell, l *shard.Look) string {
 			return name + " to have no message of it under way"
 		}
 		for _, p := range r.Stopped {
-			served[int(p)] = true
+			served[int(p)] = served[int(p)] || l.Owner(p) == name
 		}
 	}
 	for _, p := range slices.Concat(c.Partitions, c.To) {
@@ -240,7 +257,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	}
 	from := old.Partitions
 	if len(from) == 0 {
-		from = d.region.layout.Draw(tenant, 0)
+		from = d.region.layout.Draw(tenant, plan)
 	}
 	for _, p := range slices.Concat(from, list) {
 		if s := all[p].State; s != operate.InSync && s != operate.Degraded {
@@ -258,7 +275,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	}
 	write, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	c, err := d.region.layout.Move(write, tenant, list)
+	c, err := d.region.layout.Move(write, tenant, list, plan)
 	if err != nil {
 		return operate.Placement{}, err
 	}

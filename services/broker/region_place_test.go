@@ -73,7 +73,7 @@ func TestRegion_PlacedWhileABrokerIsAway(t *testing.T) {
 		at := slices.IndexFunc(w.brokers, func(h *house) bool { return h.name == owner })
 		victim, other := w.brokers[at], w.brokers[(at+1)%3]
 		victim.stop()
-		if _, err := other.region.layout.Move(t.Context(), "acme", []partition.ID{12, 13}); err != nil {
+		if _, err := other.region.layout.Move(t.Context(), "acme", []partition.ID{12, 13}, 0); err != nil {
 			t.Fatal(err)
 		}
 		begun := time.Now()

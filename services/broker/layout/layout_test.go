@@ -314,18 +314,18 @@ func TestMove(t *testing.T) {
 		}
 	}
 	at(layout.Cell{Partitions: from, Revision: 1})
-	_, err := a.Move(t.Context(), "acme", from)
+	_, err := a.Move(t.Context(), "acme", from, 3)
 	refused("to where it is", err, errs.Conflict)
-	_, err = a.Move(t.Context(), "acme", nil)
+	_, err = a.Move(t.Context(), "acme", nil, 3)
 	refused("to nowhere", err, errs.Invalid)
-	_, err = a.Move(t.Context(), "acme", []partition.ID{parts})
+	_, err = a.Move(t.Context(), "acme", []partition.ID{parts}, 3)
 	refused("to what there is not", err, errs.Invalid)
-	c, err := a.Move(t.Context(), "acme", []partition.ID{13, 1, 1})
+	c, err := a.Move(t.Context(), "acme", []partition.ID{13, 1, 1}, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at(layout.Cell{Partitions: from, To: to, Stage: layout.Leaving, Revision: 2})
-	_, err = b.Move(t.Context(), "acme", from)
+	_, err = b.Move(t.Context(), "acme", from, 3)
 	refused("while it moves", err, errs.Conflict)
 	_, err = b.Place(t.Context(), "acme", from)
 	refused("placed while it moves", err, errs.Conflict)
@@ -344,7 +344,7 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	at(layout.Cell{Partitions: to, Revision: 4})
-	back, err := a.Move(t.Context(), "acme", from)
+	back, err := a.Move(t.Context(), "acme", from, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,4 +359,34 @@ func TestMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	at(layout.Cell{Partitions: to, Revision: 6}) // who comes late changes nothing
+}
+
+// A tenant that was given back to its plan leaves the partitions that its plan gives it, and has
+// those when it stays: its clients are found in no others.
+func TestMove_GivenBack(t *testing.T) {
+	p := &peers{nodes: map[string]*node{}, linked: true}
+	a, _ := p.start(t, "a", mem.New())
+	a.Open("acme", 4)
+	if _, err := a.Place(t.Context(), "acme", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Move(t.Context(), "acme", []partition.ID{13}, -1); !errs.Is(err, errs.Conflict) {
+		t.Errorf("it leaves nobody knows what: %v", err)
+	}
+	lives := link.Cell("acme", 4, shared())
+	c, err := a.Move(t.Context(), "acme", []partition.ID{13}, 4)
+	if err != nil || !slices.Equal(c.Partitions, lives) {
+		t.Fatalf("it leaves %v, %v, and lives in %v", c.Partitions, err, lives)
+	}
+	if err := a.Return(t.Context(), "acme", c); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it stays where its clients are", func() bool {
+		now, _ := a.Cell("acme")
+		return now.Stage == layout.Settled && slices.Equal(now.Partitions, lives) && slices.Equal(a.Open("acme", 4).Partitions, lives)
+	})
+	// A tenant of which there is no record has all, whether its plan is known or not.
+	if c, err := a.Move(t.Context(), "large", []partition.ID{13}, -1); err != nil || !slices.Equal(c.Partitions, shared()) {
+		t.Errorf("it leaves %v, %v", c.Partitions, err)
+	}
 }

@@ -12,11 +12,14 @@ import (
 	"github.com/manormq/manor/services/broker/partition"
 )
 
-// Move says that a tenant leaves for the partitions to, with what it has. From when a broker has
-// the record nobody of the tenant is let in there, until Advance has said twice that
-// the next stage begins. It returns as Place does; the error may be Conflict, if the tenant
-// is on its way already or lives in these.
-func (l *Layout) Move(ctx context.Context, tenant string, to []partition.ID) (Cell, error) {
+// Move says that a tenant leaves for the partitions to, with what it has. plan is how many
+// partitions its plan has, 0 for all that are not reserved: a tenant without a list of its own
+// leaves what that gives it, and Return records the same, as its clients are there. A negative plan
+// is one that is not known. From when a broker has the record nobody of the tenant is let in
+// there, until Advance has said twice that the next stage begins. It returns as Place does; the
+// error may be Conflict, if the tenant is on its way already or lives in these, or if it was given
+// back to a plan that is not known.
+func (l *Layout) Move(ctx context.Context, tenant string, to []partition.ID, plan int) (Cell, error) {
 	to, err := l.listFor(tenant, to)
 	if err != nil {
 		return Cell{}, err
@@ -27,9 +30,12 @@ func (l *Layout) Move(ctx context.Context, tenant string, to []partition.ID) (Ce
 	old, _ := l.Cell(tenant)
 	c := Cell{Partitions: old.Partitions, To: to, Stage: Leaving, Revision: max(old.Revision, drawn) + 1}
 	if len(c.Partitions) == 0 {
-		c.Partitions = l.drawnFrom
+		c.Partitions = l.Draw(tenant, plan)
 	}
 	switch {
+	case len(old.Partitions) == 0 && old.Revision > 0 && plan < 0: // without any record it has all
+		return Cell{}, errs.New(errs.Conflict, "no broker has heard yet how many partitions the plan of %s has, and thus which it leaves: "+
+			"try again when one of its clients has come", tenant)
 	case old.Stage != Settled:
 		return Cell{}, errMoves(tenant)
 	case slices.Equal(c.Partitions, to):

@@ -45,8 +45,8 @@ type cell struct {
 	stage    Stage
 	revision uint64
 	// known says that the list is a record's; else it is what there is to choose from
-	// before somebody of the tenant has come.
-	known bool
+	// before somebody of the tenant has come. renewed: it was another record's before.
+	known, renewed bool
 }
 
 // settle takes a newer record of the cell, and returns the one before it, or nil if it
@@ -57,7 +57,7 @@ func (t *Tenant) settle(r Cell) (was *cell) {
 		if r.Revision < old.revision || r.Revision == old.revision && (old.known || r.List == nil) {
 			return nil
 		}
-		now := &cell{list: r.List, to: r.To, stage: r.Stage, revision: r.Revision, known: r.List != nil}
+		now := &cell{list: r.List, to: r.To, stage: r.Stage, revision: r.Revision, known: r.List != nil, renewed: old.known}
 		if r.List == nil {
 			now.list = old.list
 		}
@@ -89,21 +89,25 @@ func (st *Set) settled(t *Tenant, c Cell) {
 			s.arrive(t)
 			if was.stage != Settled {
 				s.resumeTenant(t)
-			} else if was.known {
-				s.makeSure(t)
 			}
+			s.makeSure(t)
 		})
 	}
 }
 
 // makeSure has nobody of a tenant that is Settled be let in by partitions that have not taken part
 // in its arrival, until they have committed its record: they may be another broker's by now, which
-// this one has not heard, and lack what was handed to that.
+// this one has not heard, and lack what was handed to that. Who is about to let somebody in calls
+// it first: the record is known to all shards at once, in the middle of their turns.
 func (s *Shard) makeSure(t *Tenant) {
 	c := t.cell.Load()
-	if c.stage != Settled || c.revision <= 1 {
+	if c.stage != Settled || c.revision <= 1 || !c.renewed || s.sure[t] == c.revision {
 		return
 	}
+	if s.sure == nil {
+		s.sure = make(map[*Tenant]uint64)
+	}
+	s.sure[t] = c.revision
 	for _, id := range s.both(c) {
 		p := s.spaces[id]
 		if p == nil || p.ceding != nil || p.stopped[t]+1 >= c.revision || p.unsure[t] == c.revision {
@@ -186,6 +190,7 @@ func (s *Shard) mislaid(ch *Channel, o *link.Open) bool {
 	if !api {
 		part = s.set.partOf(t, o)
 	}
+	s.makeSure(t)
 	p := s.spaces[part]
 	if !api && (o.Placement > t.cell.Load().revision || p != nil && p.unsure[t] != 0) || t.isHeld(s.now) {
 		owner, _ := s.set.cluster.Owner(part)

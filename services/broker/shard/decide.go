@@ -11,7 +11,8 @@ import (
 // Whether a tenant that is Leaving goes on or stays where it is must be said once, whoever dies:
 // what is handed over once that it goes on is lost if it stays. The log of the first partition of
 // its list says it (docs/adr/0048): it has one owner who can commit, and each next owner has what
-// was committed.
+// was committed. Each partition that takes what is handed over says it too, in the batch with
+// that: if the first one is lost with all its copies, what was handed is not left behind.
 
 // Course is what is decided of a tenant that is Leaving.
 type Course uint8
@@ -41,6 +42,12 @@ const courseSize = 10
 // partition of the list and nothing is decided yet for that revision of the record. It does not
 // wait; what is decided, by this call or another, Relocate says when it is committed.
 func (st *Set) Decide(tenant string, revision uint64, course Course) {
+	st.DecideThen(tenant, revision, course, nil)
+}
+
+// DecideThen is Decide, and calls decided, once, by any goroutine, when this call's course is
+// committed: not if another call has decided, whatever it is. It must not wait; nil is nothing to do.
+func (st *Set) DecideThen(tenant string, revision uint64, course Course, decided func()) {
 	t := st.Tenant(tenant)
 	c := t.cell.Load()
 	if st.cluster == nil || c.stage != Leaving || c.revision != revision {
@@ -55,13 +62,25 @@ func (st *Set) Decide(tenant string, revision uint64, course Course) {
 		if d := p.courses[t]; d != nil && d.revision == revision {
 			return
 		}
-		d := &courseOf{revision: revision, course: course}
-		p.course(t, d)
 		s.keepCell(t, p)
-		b := binary.BigEndian.AppendUint64([]byte{recordVersion}, revision)
-		s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindCourse, t.id, ""), append(b, byte(course)))
-		s.wait(p.ledger, waiter{after: func() { d.committed = true }})
+		s.keepCourse(t, p, &courseOf{revision: revision, course: course}, decided)
 	})
+}
+
+// keepCourse has a partition keep a course, which is said when it is committed there, and
+// calls kept then, if that is not nil. If the same is kept already nothing is written.
+func (s *Shard) keepCourse(t *Tenant, p *space, d *courseOf, kept func()) {
+	if was := p.courses[t]; was == nil || was.revision != d.revision || was.course != d.course {
+		p.course(t, d)
+		course, b := d.course, binary.BigEndian.AppendUint64([]byte{recordVersion}, d.revision)
+		s.batch(p).Put(partition.KeyNamed(nil, p.id, partition.KindCourse, t.id, ""), append(b, byte(course)))
+		s.wait(p.ledger, waiter{after: func() {
+			d.committed = true
+			if kept != nil {
+				kept()
+			}
+		}})
+	}
 }
 
 func (p *space) course(t *Tenant, d *courseOf) {
@@ -71,10 +90,16 @@ func (p *space) course(t *Tenant, d *courseOf) {
 	p.courses[t] = d
 }
 
-// sayCourse adds what is decided here of a tenant that is Leaving.
+// sayCourse adds what is decided of a tenant that is Leaving, as partitions here know it. Where two
+// know different courses the first partition was lost, and decided again when something
+// was handed over: that is not undone.
 func (s *Shard) sayCourse(t *Tenant, c *cell, r *Relocation) {
-	if p := s.spaces[c.list[0]]; p != nil {
-		if d := p.courses[t]; d != nil && d.committed && d.revision == c.revision {
+	for _, id := range s.both(c) {
+		p := s.spaces[id]
+		if p == nil {
+			continue
+		}
+		if d := p.courses[t]; d != nil && d.committed && d.revision == c.revision && r.Course != Onward {
 			r.Course = d.course
 		}
 	}

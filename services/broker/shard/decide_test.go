@@ -4,6 +4,7 @@ package shard
 
 import (
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/manormq/manor/infra/link"
@@ -46,17 +47,22 @@ func TestDecide(t *testing.T) {
 				}
 			}
 			a.set.Decide("acme", 1, Onward+Back-first) // of another move
-			a.set.Decide("acme", 2, first)
-			a.set.Decide("acme", 2, Onward+Back-first)
+			var decided, overruled atomic.Int32
+			a.set.DecideThen("acme", 2, first, func() { decided.Add(1) })
+			a.set.DecideThen("acme", 2, first, func() { overruled.Add(1) }) // as each look orders it
+			a.set.DecideThen("acme", 2, Onward+Back-first, func() { overruled.Add(1) })
 			a.eventually(t, "appended", func() bool { return w.appended(decidedPart) > 0 })
-			if c := a.relocation().Course; c != Undecided {
+			if c := a.relocation().Course; c != Undecided || decided.Load() != 0 {
 				t.Errorf("course %d is said before it is committed", c)
 			}
 			w.still(decidedPart, false)
-			a.eventually(t, "decided", func() bool { return a.relocation().Course == first })
+			a.eventually(t, "decided", func() bool { return a.relocation().Course == first && decided.Load() == 1 })
 			w.give(decidedPart, b, false)
 			b.set.Decide("acme", 2, Onward+Back-first)
 			b.eventually(t, "decided at the next owner", func() bool { return b.relocation().Course == first })
+			if decided.Load() != 1 || overruled.Load() != 0 {
+				t.Errorf("%d calls say that they have decided, and %d of those that have not", decided.Load(), overruled.Load())
+			}
 			if n := w.stored(); n != 1 {
 				t.Errorf("%d courses are stored", n)
 			}
@@ -69,6 +75,26 @@ func TestDecide(t *testing.T) {
 			b.eventually(t, "forgotten", func() bool { return w.stored() == 0 })
 		})
 	}
+}
+
+// What a partition was handed says that its tenant goes onward, whatever becomes of the partition that
+// decided it, and its next owner says so too; with the hand-over it is forgotten.
+func TestDecide_FirstPartitionIsLost(t *testing.T) {
+	w := servedWide(t)
+	a := w.handedOver(2)
+	a.eventually(t, "said by who took the hand", func() bool { return a.relocation().Course == Onward })
+	b := w.nodes[slices.IndexFunc(w.nodes, func(n *wideNode) bool { return n != a })]
+	w.give(handedPart, b, false)
+	b.eventually(t, "said by its next owner", func() bool { return b.relocation().Course == Onward })
+	l := &Look{Members: []string{"x", "y"}, Alive: []string{"y"}, Said: map[string]Relocation{"y": b.relocation()}, MayTurn: true}
+	var m Mover
+	if o := m.Next(Cell{List: []partition.ID{1}, To: []partition.ID{handedPart}, Stage: Leaving, Revision: 2}, l); o.Decide != Undecided || o.Return {
+		t.Errorf("a tenant that was handed over in part is to stay: %+v", o)
+	}
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Stage: Arriving, Revision: 3})
+	b.takenUp(t, 2)
+	w.say("acme", Cell{List: []partition.ID{handedPart}, Revision: 4})
+	b.eventually(t, "forgotten", func() bool { return w.stored() == 0 })
 }
 
 // A course that was lost with its owner before it was committed is none: the next owner decides.
@@ -120,16 +146,23 @@ func TestCell_UnsureOfItsPartition(t *testing.T) {
 	if _, f := n.celled(t, "acme", "a", 0, 0); f.Kind != link.DownOpened {
 		t.Fatalf("%+v", f.DownFrame)
 	}
-	n.eventually(t, "all committed", func() bool { return w.appended(decidedPart) == 0 })
-	w.still(decidedPart, true)
-	w.say("acme", Cell{List: []partition.ID{decidedPart}, Revision: 7})
-	n.eventually(t, "appended", func() bool { return w.appended(decidedPart) > 0 })
-	if _, f := n.celled(t, "acme", "b", 0, 0); f.Kind != link.DownMoved {
-		t.Errorf("it is let in by a broker that may have lost the partition: %+v", f.DownFrame)
-	}
-	w.still(decidedPart, false)
-	n.eventually(t, "let in", func() bool {
+	letIn := func() bool {
 		_, f := n.celled(t, "acme", "b", 0, 0)
 		return f.Kind == link.DownOpened
-	})
+	}
+	for i, hear := range []func(c Cell){
+		func(c Cell) { w.say("acme", c) },
+		func(c Cell) { n.set.Tenant("acme").settle(c) }, // the shard has not come to it yet
+	} {
+		revision := uint64(7 + 3*i)
+		n.eventually(t, "all committed", func() bool { return w.appended(decidedPart) == 0 })
+		w.still(decidedPart, true)
+		hear(Cell{List: []partition.ID{decidedPart}, Revision: revision})
+		if letIn() {
+			t.Errorf("revision %d: it is let in by a broker that may have lost the partition", revision)
+		}
+		n.eventually(t, "appended", func() bool { return w.appended(decidedPart) > 0 })
+		w.still(decidedPart, false)
+		n.eventually(t, "let in", letIn)
+	}
 }

@@ -49,6 +49,7 @@ func (st *Set) TakeHanded(b []byte, reply func(ok bool)) {
 			return
 		}
 		s.keepCell(t, p)
+		s.keepCourse(t, p, &courseOf{revision: revision, course: Onward}, nil) // else nothing was handed over
 		s.stored = s.stored[:0]
 		for i := range pieces {
 			x := &pieces[i]

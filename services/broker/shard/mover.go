@@ -35,6 +35,9 @@ type Look struct {
 	Waited time.Duration
 	// MayTurn says that all Members, also those that are away, know of courses.
 	MayTurn bool
+	// Owner is who owns a partition by the table: what others say that they have done there counts
+	// for nothing, as they may have lost it. nil has everybody believed.
+	Owner func(p partition.ID) string
 }
 
 // Order is what follows of a Look.
@@ -56,7 +59,7 @@ const (
 	turnMost = 6 * time.Second
 	// unequalMost is for how long is waited, when nothing else is, until all brokers know the
 	// same routes: one may have a route too many. silentMost is that for brokers which are
-	// alive and do not answer, or do not have the record.
+	// alive and do not answer, do not have the record, or serve what is another's by the table.
 	unequalMost = time.Second
 	silentMost  = 3 * time.Second
 )
@@ -75,8 +78,8 @@ func (m *Mover) Next(c Cell, l *Look) (out Order) {
 	case course == Onward:
 		// All were quiet at one time with the record, so that nothing of the tenant has begun
 		// anywhere since, whoever is away now.
-		stopped, empty, ok := l.served(c)
-		out.Hand = ok && covers(stopped, c.List) && covers(stopped, c.To)
+		stopped, empty, fault := l.served(c)
+		out.Hand = fault == whole && covers(stopped, c.List) && covers(stopped, c.To)
 		out.Advance = out.Hand && covers(empty, c.List)
 	case m.stable(c, l):
 		out.Decide = Onward
@@ -92,8 +95,8 @@ func (m *Mover) Next(c Cell, l *Look) (out Order) {
 func (m *Mover) stable(c Cell, l *Look) bool {
 	was := m.flown
 	m.flown = nil
-	stopped, _, ok := l.served(c)
-	if !ok || !covers(stopped, c.List) || !covers(stopped, c.To) {
+	stopped, _, fault := l.served(c)
+	if fault != whole || !covers(stopped, c.List) || !covers(stopped, c.To) {
 		return false
 	}
 	flown := make(map[string]int64)
@@ -112,8 +115,8 @@ func (m *Mover) stable(c Cell, l *Look) bool {
 // come. Who is let in may publish at any broker, to any session: so all brokers are to know
 // the routes. One that is away lets nobody in before it has heard of the record.
 func (m *Mover) arrives(c Cell, l *Look) bool {
-	stopped, _, ok := l.served(c)
-	if !ok && l.Waited < silentMost || !covers(stopped, c.List) {
+	stopped, _, fault := l.served(c)
+	if fault == unquiet || fault == astern && l.Waited < silentMost || !covers(stopped, c.List) {
 		return false
 	}
 	if !m.taken {
@@ -131,35 +134,62 @@ func (m *Mover) arrives(c Cell, l *Look) bool {
 	if !same && l.Waited-m.takenAt < unequalMost {
 		return false
 	}
-	m.gaveUp = !same || !ok
+	m.gaveUp = !same || fault != whole
 	return true
 }
 
 // Unequal reports whether the tenant is to arrive though brokers know different routes to it.
 func (m *Mover) Unequal() bool { return m.gaveUp }
 
-// served are the partitions that are stopped, and those that are empty, at the brokers that have
-// said something; ok is whether all of these have the record and are quiet.
-func (l *Look) served(c Cell) (stopped, empty []partition.ID, ok bool) {
-	ok = true
-	for _, r := range l.Said {
+// fault is the worst of what is not as it is to be at the brokers that have said something.
+type fault uint8
+
+const (
+	// whole: all have the record, are quiet, and serve nothing that is not Stopped.
+	whole fault = iota
+	// astern: one lacks the record, or is Behind. It may be Behind in what is another's by the table
+	// alone: if it is in what is its own, that lacks among what is stopped.
+	astern
+	// unquiet: one has the record, and something of the tenant is under way there.
+	unquiet
+)
+
+// served are the partitions that are stopped, and those that are empty, at their owners, and what is
+// not as it is to be.
+func (l *Look) served(c Cell) (stopped, empty []partition.ID, worst fault) {
+	for name, r := range l.Said {
 		if r.Revision != c.Revision || !r.Quiet || r.Behind {
-			ok = false
+			worst = max(worst, astern)
+			if r.Revision == c.Revision && !r.Quiet {
+				worst = unquiet
+			}
+		}
+		if r.Revision != c.Revision {
 			continue
 		}
-		stopped, empty = append(stopped, r.Stopped...), append(empty, r.Empty...)
-	}
-	return stopped, empty, ok
-}
-
-// course is the Course of which a broker has said that it is decided.
-func (l *Look) course(c Cell) Course {
-	for _, r := range l.Said {
-		if r.Revision == c.Revision && r.Course != Undecided {
-			return r.Course
+		for _, p := range r.Stopped {
+			if l.Owner == nil || l.Owner(p) == name {
+				stopped = append(stopped, p)
+			}
+		}
+		for _, p := range r.Empty {
+			if l.Owner == nil || l.Owner(p) == name {
+				empty = append(empty, p)
+			}
 		}
 	}
-	return Undecided
+	return stopped, empty, worst
+}
+
+// course is the Course of which a broker has said that it is decided: Onward if two say different
+// ones, as something may have been handed over.
+func (l *Look) course(c Cell) (course Course) {
+	for _, r := range l.Said {
+		if r.Revision == c.Revision && r.Course != Undecided && course != Onward {
+			course = r.Course
+		}
+	}
+	return course
 }
 
 func sameRoutes(said map[string]Relocation) bool {

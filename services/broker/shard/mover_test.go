@@ -85,6 +85,9 @@ func TestMover_TurnsBack(t *testing.T) {
 		{"it is decided, by a broker that is not quiet", func(l *Look) {
 			l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Quiet = Back, false })
 		}, Order{Return: true}},
+		{"it was lost, and decided again behind a hand-over", func(l *Look) {
+			l.Said = onward(saidBut("b", func(r *Relocation) { r.Course = Back }))
+		}, Order{Hand: true}},
 		{"it was decided of an earlier move", func(l *Look) { l.Said = saidBut("b", func(r *Relocation) { r.Course, r.Revision = Back, 2 }) }, Order{}},
 	} {
 		l := look(saidBut("", nil))
@@ -137,27 +140,45 @@ func TestMover_Arrives(t *testing.T) {
 		out[name] = r
 		return out
 	}
+	owners, taken := map[partition.ID]string{1: "b", 2: "a"}, map[partition.ID]string{1: "a", 2: "a"}
+	// a says that it has arrived in 1, which it has lost.
+	both := []partition.ID{1, 2}
+	stale := func(edit func(r *Relocation)) map[string]Relocation {
+		out := but("b", edit)
+		r := out["a"]
+		r.Stopped = both
+		out["a"] = r
+		return out
+	}
 	lacks := but("b", func(r *Relocation) { r.Routes = 1 })
 	all := map[string]Relocation{"a": but("a", func(r *Relocation) { r.Stopped = []partition.ID{1, 2} })["a"]}
 	for _, x := range []struct {
 		name    string
+		owners  map[partition.ID]string
 		said    map[string]Relocation
 		alive   []string
 		after   time.Duration // between two looks that are the same
 		advance bool
 		unequal bool
 	}{
-		{"all have it", arrived, []string{"a", "b"}, 0, true, false},
-		{"1 has not taken up what it was handed", but("b", func(r *Relocation) { r.Stopped = nil }), []string{"a", "b"}, time.Hour, false, false},
-		{"b lacks a route", lacks, []string{"a", "b"}, unequalMost - 1, false, false},
-		{"b lacks a route for long", lacks, []string{"a", "b"}, unequalMost, true, true},
-		{"b is away", all, []string{"a"}, 0, true, false},
-		{"b does not answer", all, []string{"a", "b"}, silentMost - 1, false, false},
-		{"b does not answer for long", all, []string{"a", "b"}, silentMost, true, true},
+		{"all have it", owners, arrived, []string{"a", "b"}, 0, true, false},
+		{"1 has not taken up what it was handed", owners, but("b", func(r *Relocation) { r.Stopped = nil }), []string{"a", "b"}, time.Hour, false, false},
+		{"b lacks a route", owners, lacks, []string{"a", "b"}, unequalMost - 1, false, false},
+		{"b lacks a route for long", owners, lacks, []string{"a", "b"}, unequalMost, true, true},
+		{"b is away", taken, all, []string{"a"}, 0, true, false},
+		{"b does not answer", taken, all, []string{"a", "b"}, silentMost - 1, false, false},
+		{"b does not answer for long", taken, all, []string{"a", "b"}, silentMost, true, true},
+		{"b has an older record for long", owners, but("b", func(r *Relocation) { r.Revision, r.Stopped = 5, nil }), []string{"a", "b"}, silentMost, false, false},
+		{"1 is behind at its owner, and a former one has arrived", owners, stale(func(r *Relocation) { r.Behind, r.Stopped = true, nil }), []string{"a", "b"}, time.Hour, false, false},
+		{"the owner of 1 does not answer, and a former one has arrived", owners, map[string]Relocation{"a": stale(func(*Relocation) {})["a"]}, []string{"a"}, time.Hour, false, false},
+		{"b is behind in what it has lost", owners, but("b", func(r *Relocation) { r.Behind = true }), []string{"a", "b"}, silentMost - 1, false, false},
+		{"b is behind in what it has lost for long", owners, but("b", func(r *Relocation) { r.Behind = true }), []string{"a", "b"}, silentMost, true, true},
+		{"b is not quiet for long", owners, but("b", func(r *Relocation) { r.Quiet = false }), []string{"a", "b"}, time.Hour, false, false},
 	} {
 		var m Mover
 		l := look(x.said)
 		l.Alive = x.alive
+		l.Owner = func(p partition.ID) string { return x.owners[p] }
 		m.Next(next, l)
 		l.Waited = x.after
 		if got := m.Next(next, l); got != (Order{Advance: x.advance}) || m.Unequal() != x.unequal {

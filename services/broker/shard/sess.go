@@ -121,7 +121,7 @@ type space struct {
 	// that the tenant has is committed.
 	cells, stops, stopped map[*Tenant]uint64
 	// courses are what is decided of tenants that are Leaving, of whose list this one is the
-	// first; see Set.Decide.
+	// first, or of which it was handed something; see Set.Decide.
 	courses map[*Tenant]*courseOf
 	// unsure are the revisions of records by which tenants have arrived, or were placed, and which
 	// are not committed here yet: nobody of those tenants is let in before.

@@ -128,6 +128,8 @@ type Shard struct {
 	keeps    keeps
 	// handOffSaid is when the log was told last that no more may be handed off.
 	handOffSaid int64
+	// sure are the revisions of the records for which makeSure has looked at the partitions here.
+	sure map[*Tenant]uint64
 	// stops are the tenants that move and stop.
 	stops map[*Tenant]*stopping
 

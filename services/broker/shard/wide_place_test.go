@@ -126,7 +126,11 @@ func (w *wide) look(hand uint64) *Look {
 	w.mu.Lock()
 	nodes := slices.Clone(w.nodes)
 	w.mu.Unlock()
-	l := &Look{Said: map[string]Relocation{}, MayTurn: true}
+	l := &Look{Said: map[string]Relocation{}, MayTurn: true, Owner: func(p partition.ID) string {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.parts[p].owner
+	}}
 	for _, n := range nodes {
 		l.Members = append(l.Members, n.name)
 		r := make(chan Relocation, 1)
