@@ -156,11 +156,11 @@ func (d *desk) relocation(ctx context.Context, tenant string, hand uint64) *shar
 // look asks all members how far they are with a tenant that moves.
 func (d *desk) look(ctx context.Context, tenant string, hand uint64) *shard.Look {
 	all := d.askOthers(ctx, &question{What: askRelocate, Tenant: tenant, HandOver: hand})
-	l := &shard.Look{Members: []string{d.name}, Alive: []string{d.name}, Said: map[string]shard.Relocation{}, MayTurn: true,
-		Owner: func(p partition.ID) string {
-			owner, _ := d.region.Owner(p)
-			return owner
-		}}
+	l := &shard.Look{Members: []string{d.name}, Alive: []string{d.name}, Said: map[string]shard.Relocation{}, MayTurn: true}
+	l.Owner = func(p partition.ID) string {
+		owner, _ := d.region.Owner(p)
+		return owner
+	}
 	if r := d.relocation(ctx, tenant, hand); r != nil {
 		l.Said[d.name] = *r
 	}

@@ -145,7 +145,9 @@ func (s *Shard) lookCede(sp *space) {
 const tokenBits = 48
 
 // token is one for a connection that goes on elsewhere, maybe in another partition: no
-// partition gives it a second time.
+// partition gives it a second time while somebody may still show it. Of a number it keeps
+// tokenBits, numberBits and 8 of the epoch: after 256 epochs whose numbers begin anew, as those of
+// a partition whose copies were all lost may, one could come again. Tokens last for seconds.
 func (s *Shard) token(p *space) uint64 {
 	return (uint64(p.id)+1)<<tokenBits | s.next(p)&(1<<tokenBits-1)
 }
