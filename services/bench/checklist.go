@@ -57,7 +57,7 @@ var checks = map[string][]string{
 		"services/broker/shard.(*Tenant).quota",
 		"services/broker/shard.(*Shard).fanOutOf",
 		"services/broker/shard.(*receivers).take",
-		"services/broker/shard.(*retainRate).take",
+		"services/broker/shard.(*Shard).mayRetainNow",
 		"services/broker/shard.(*Shard).mayRetain",
 		"services/broker/shard.(*Shard).nearRetainLimit",
 	},
