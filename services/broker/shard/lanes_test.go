@@ -132,9 +132,9 @@ func TestWindows_AreShared(t *testing.T) {
 		return n
 	}
 	now := func(epoch int64) { s.now = epoch * windowEpoch }
-	s.mixed = 100 * windowEpoch // frames of two tenants came
-	w.stop()
+	w.stop() // its goroutine reads what is set here
 	w.stop = func() {}
+	s.mixed = 100 * windowEpoch // frames of two tenants came
 	one, hundred := channels("a", 1), channels("a", 100)
 	now(100)
 	if n := grant(one); n != windowsOf {
