@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,20 +174,28 @@ func TestPolicies_Explain(t *testing.T) {
 	}
 }
 
+// answerGateways has gateways answered until stop is called, or the test ends.
+func (f *fixture) answerGateways() (stop func()) {
+	f.t.Helper()
+	ctx, cancel := context.WithCancel(f.t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- f.cfg.Policies.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			f.t.Error(err)
+		}
+	})
+	f.t.Cleanup(stop)
+	return stop
+}
+
 // TestPolicies_Recorded: what a gateway tells is found by its id, and held against
 // other policies.
 func TestPolicies_Recorded(t *testing.T) {
 	f := newFixture(t)
 	key := f.signUp("acme")
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- f.cfg.Policies.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-	}()
+	f.answerGateways()
 	f.want(f.do("PUT", policies, key, policyBody(t, onlyA)), 200, "")
 	f.want(f.do("PUT", policies, key, policyBody(t, "package mqtt\n\ngrants contains {\"action\": \"all\", \"filter\": \"b\"}\n", "shadow", true)), 200, "")
 	decisions := tenancy.Decisions{Tenant: "acme"}
@@ -203,7 +212,7 @@ func TestPolicies_Recorded(t *testing.T) {
 	var v map[string]any
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		// Run may not have subscribed yet.
-		if err := f.bus.Publish(ctx, tenancy.DecisionsSubject, b); err != nil {
+		if err := f.bus.Publish(t.Context(), tenancy.DecisionsSubject, b); err != nil {
 			t.Fatal(err)
 		}
 		if v = f.want(f.do("GET", policies+":shadow", key, ""), 200, ""); v["looked"] != 0.0 {
@@ -236,15 +245,7 @@ func TestPolicies_Recorded(t *testing.T) {
 func TestPolicies_Check(t *testing.T) {
 	f := newFixture(t)
 	key := f.signUp("acme")
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- f.cfg.Policies.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-	}()
+	stop := f.answerGateways()
 	v := f.want(f.do("PUT", policies, key, policyBody(t, "package mqtt\n\ndynamic := true\n\ngrants := [{\"action\": \"publish\", \"filter\": \"#\"}]\n\ncheck := {\"allow\": true, \"ttl\": 5} if input.topic == \"a\"\n")), 200, "")
 	if v["dynamic"] != true {
 		t.Errorf("got %v", v)
@@ -258,7 +259,7 @@ func TestPolicies_Check(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(tenant string, revision uint64) (*tenancy.CheckAnswer, error) {
-		return names.AskCheck(ctx, &tenancy.CheckQuestion{Tenant: tenant, Revision: revision, Items: []tenancy.CheckItem{{Action: "publish", Topic: "a"}, {Action: "publish", Topic: "b"}}})
+		return names.AskCheck(t.Context(), &tenancy.CheckQuestion{Tenant: tenant, Revision: revision, Items: []tenancy.CheckItem{{Action: "publish", Topic: "a"}, {Action: "publish", Topic: "b"}}})
 	}
 	var a *tenancy.CheckAnswer
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -278,11 +279,7 @@ func TestPolicies_Check(t *testing.T) {
 	if a, err := ask("nobody", 1); err == nil {
 		t.Errorf("a tenant that is not there: %+v", a)
 	}
-	cancel()
-	if err := <-ran; err != nil {
-		t.Error(err)
-	}
-	ran <- nil
+	stop()
 	if _, err := names.AskCheck(t.Context(), &tenancy.CheckQuestion{Tenant: "acme", Revision: 1}); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("nobody serves it: %v", err)
 	}
@@ -292,15 +289,7 @@ func TestPolicies_Check(t *testing.T) {
 func TestPolicies_Connect(t *testing.T) {
 	f := newFixture(t)
 	key := f.signUp("acme")
-	ctx, cancel := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- f.cfg.Policies.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-	}()
+	f.answerGateways()
 	f.want(f.do("PUT", policies, key, policyBody(t, `package mqtt
 
 classes := {"x"}
@@ -316,7 +305,7 @@ grants contains {"action": "publish", "filter": input.class}
 			t.Fatal(err)
 		}
 		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			answer, err := f.bus.Request(ctx, tenancy.ConnectSubject, b)
+			answer, err := f.bus.Request(t.Context(), tenancy.ConnectSubject, b)
 			if err == nil {
 				err = json.Unmarshal(answer, &a)
 			}
