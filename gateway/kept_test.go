@@ -290,7 +290,10 @@ func TestFlapping(t *testing.T) {
 		t.Errorf("told: %+v", told)
 	}
 	// The control plane has made a ban, and somebody ends it.
-	w.ban("acme", tenancy.Ban{Kind: "client_id", Value: "c1", Automatic: true})
+	// The gateway's own is left to that once it is applied, which c3 hears of.
+	witness := w.dial("mqtt").mustConnect(hello("c3"))
+	w.ban("acme", tenancy.Ban{Kind: "client_id", Value: "c1", Automatic: true}, tenancy.Ban{Kind: "client_id", Value: "c3", Reason: "applied"})
+	witness.wantDisconnect(mqtt.AdministrativeAction, "banned: applied")
 	if !banned() {
 		t.Error("a ban does not hold")
 	}
