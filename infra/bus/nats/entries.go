@@ -76,9 +76,9 @@ func collect(ctx context.Context, updates <-chan jetstream.KeyValueEntry, due ui
 			default:
 				there[e.Key()] = entry(e)
 			}
-			if last = max(last, e.Revision()); len(there) > limit {
-				delete(there, e.Key())
-				return slices.Collect(maps.Values(there)), true, nil
+			// Before due an entry may be one that was deleted since: none is handed out.
+			if last = max(last, e.Revision()); len(there) > limit && last >= due {
+				return slices.Collect(maps.Values(there))[:limit], true, nil
 			}
 		case <-ctx.Done():
 			return nil, false, ctx.Err()
