@@ -96,6 +96,7 @@ func allRows() map[string]func(x *tenant) {
 	rows := maps.Clone(quotaRows)
 	maps.Copy(rows, regionRows)
 	maps.Copy(rows, apiRows)
+	maps.Copy(rows, onceRows)
 	for _, name := range tenancy.QuotaNames() {
 		if row := settingRows[name]; row != nil {
 			rows[name] = row
