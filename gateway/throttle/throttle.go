@@ -9,8 +9,6 @@ import (
 	"math"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // Rate is what passes in a second. A negative figure is no limit.
@@ -41,63 +39,9 @@ type Throttle struct {
 	slow atomic.Int64
 }
 
-// bucket is one of the two; nil is no limit.
-type bucket struct{ l atomic.Pointer[rate.Limiter] }
-
-// leastBytes is what a bucket of bytes holds at least: spend takes a large packet
-// from it in pieces of that size.
+// leastBytes is what a bucket of bytes holds at least: a batch of small packets passes at
+// a low rate, too.
 const leastBytes = 64 << 10
-
-// set changes the rate; a bucket that had none is full.
-func (b *bucket) set(now time.Time, perSecond int64, share float64, seconds, least int64) {
-	l := b.l.Load()
-	limit := float64(perSecond)
-	if share > 0 {
-		limit *= share
-	}
-	burst := int(min(max(limit*float64(max(seconds, 1)), float64(least)), math.MaxInt32))
-	switch {
-	case perSecond < 0:
-		b.l.Store(nil)
-	case l == nil:
-		b.l.Store(rate.NewLimiter(rate.Limit(limit), burst))
-	case l.Limit() != rate.Limit(limit):
-		l.SetLimitAt(now, rate.Limit(limit))
-		l.SetBurstAt(now, burst)
-	}
-}
-
-// has is how much is in the bucket, negative in debt.
-func (b *bucket) has(now time.Time) (tokens float64, l *rate.Limiter) {
-	if l = b.l.Load(); l == nil {
-		return math.MaxInt64 / 2, nil
-	}
-	return l.TokensAt(now), l
-}
-
-func (b *bucket) spend(now time.Time, n int) {
-	l := b.l.Load()
-	if l == nil {
-		return
-	}
-	// A reservation of more than the bucket holds is refused.
-	for most := l.Burst(); n > 0; n -= most {
-		l.ReserveN(now, min(n, most))
-	}
-}
-
-// wait is how long until the bucket has one.
-func (b *bucket) wait(now time.Time) time.Duration {
-	tokens, l := b.has(now)
-	if l == nil || tokens >= 1 {
-		return 0
-	}
-	seconds := (1 - tokens) / float64(l.Limit())
-	if seconds > longest.Seconds() {
-		return longest
-	}
-	return time.Duration(seconds*float64(time.Second)) + 1 // never 0 for what is not there
-}
 
 // longest bounds Wait: somebody looks again then, after a change of the rate.
 const longest = time.Minute
@@ -110,17 +54,15 @@ func (t *Throttle) Set(now time.Time, r Rate) {
 
 // Budget is what may pass now.
 func (t *Throttle) Budget(now time.Time) Budget {
-	m, lm := t.messages.has(now)
-	b, lb := t.bytes.has(now)
-	if t.slow.Load() != 0 && halfFull(m, lm) && halfFull(b, lb) {
+	m, fm := t.messages.has(now)
+	b, fb := t.bytes.has(now)
+	if t.slow.Load() != 0 && halfFull(m, fm) && halfFull(b, fb) {
 		t.slow.Store(0)
 	}
 	return Budget{int64(math.Floor(m)), int64(math.Floor(b))}
 }
 
-func halfFull(tokens float64, l *rate.Limiter) bool {
-	return l == nil || tokens >= float64(l.Burst())/2
-}
+func halfFull(tokens float64, f *fill) bool { return f == nil || tokens >= f.burst/2 }
 
 // Spend takes what has passed.
 func (t *Throttle) Spend(now time.Time, messages, bytes int) {
