@@ -67,18 +67,8 @@ func (c *Conn) publish(p *packet.Publish, fx *Effects) {
 	if p.HasTopicAlias && !c.resolve(p, fx) {
 		return
 	}
-	grant := c.grant.Load()
-	may := c.mayPublish(grant, m)
-	if !may || !grant.Default() && !grant.Asks() {
-		c.decided(grant, m, may, fx)
-	}
-	if !may {
-		c.refuse(p, DropDenied, mqtt.NotAuthorized, "the grant of this credential does not allow to publish to this topic", fx)
-		return
-	}
-	rules := c.rules.Load()
-	if b := c.beyondLimits(grant, m.Topic, rules); b.quota != NotRefused {
-		c.refuse(p, DropTopic, mqtt.TopicNameInvalid, "the topic has "+b.String(), fx)
+	grant, rules := c.grant.Load(), c.rules.Load()
+	if !c.permitted(grant, rules, m) && !c.permit(grant, rules, p, fx) {
 		return
 	}
 	if int64(m.QoS) > rules.Settings.MaximumQoS || m.Retain && !rules.Settings.RetainAvailable {

@@ -4,6 +4,7 @@ package conn_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,6 +108,23 @@ func TestGrant_CapsQoS(t *testing.T) {
 	}
 }
 
+// Of publishes to one topic that are allowed the first of each 4,096 is noted.
+func TestPublish_Sampled(t *testing.T) {
+	c, _ := accepted(t, 1<<40, granted(t, oneEntry("a/#", 2)), nil)
+	var fx conn.Effects
+	var noted []int
+	for i := range 10_000 {
+		fx.Reset()
+		c.Handle(&packet.Packet{Type: packet.PUBLISH, Publish: packet.Publish{Message: mqtt.Message{Topic: []byte("a/x")}}}, &fx)
+		if len(fx.Decided) > 0 {
+			noted = append(noted, i)
+		}
+	}
+	if !slices.Equal(noted, []int{0, 4096, 8192}) {
+		t.Errorf("expected the publishes 0, 4096 and 8192 to be noted, found %v", noted)
+	}
+}
+
 // TestPublish_Memo: what is remembered of topics is that of the grant that holds.
 func TestPublish_Memo(t *testing.T) {
 	c, _ := accepted(t, 1<<40, granted(t, oneEntry("a/#", 1)), nil)
@@ -129,6 +147,29 @@ func TestPublish_Memo(t *testing.T) {
 			t.Fatalf("after another grant topics %d are what the old one says", i)
 		}
 	}
+	// One after the other to a topic, up to where it has no place: another QoS, another name
+	// of the same length, a longer and a shorter one.
+	for _, length := range []int{1, 44, 45, 46, 47, 255, 256, 257, 300} {
+		name := strings.Repeat("x", length-1)
+		for _, row := range []struct {
+			topic string
+			qos   mqtt.QoS
+			may   bool
+		}{{"b/" + name, 1, true}, {"b/" + name, 2, true}, {"a/" + name, 0, false}, {"b/" + name, 2, true}, {"b/" + name + "y", 0, true}, {"b", 1, true}, {"a/" + name, 0, false}} {
+			for range 2 {
+				if may(row.topic, row.qos) != row.may {
+					t.Fatalf("%q at QoS %d: expected that it may be published to: %v", row.topic, row.qos, row.may)
+				}
+			}
+		}
+	}
+	c.Regrant(granted(t, oneEntry("b/#", 1)))
+	for i := range 3 {
+		if may("b/x", 2) || !may("b/x", 1) || may("b/x", 2) {
+			t.Fatalf("round %d: QoS 2 is allowed, or 1 is not", i)
+		}
+	}
+	c.Regrant(granted(t, oneEntry("b/#", 2)))
 	// The limits on topics are those that hold, of long topics too.
 	limited := func(levels int64) {
 		tn := &tenancy.Tenant{ID: "acme", Limits: tenancy.NoLimits()}

@@ -28,6 +28,8 @@ var checks = map[string][]string{
 		"tenancy/authn/password.(*Verifier).Verify",
 	},
 	authorisation: {
+		"gateway/conn.(*Conn).permitted",
+		"gateway/conn.(*Conn).permit",
 		"gateway/conn.(*Conn).mayPublish",
 		"gateway/conn.(*Conn).decided",
 		"gateway/conn.(*Conn).checkSubscription",
