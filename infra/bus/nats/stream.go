@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/manormq/manor/infra/bus"
@@ -117,9 +118,31 @@ func (s *stream) Read(ctx context.Context, r bus.Read) ([]bus.Record, error) {
 	if there == 0 {
 		return nil, nil
 	}
-	batch, err := reader.Fetch(there, jetstream.FetchContext(ctx))
+	for {
+		found, err := s.fetch(ctx, reader, there)
+		if err == nil {
+			return found, nil
+		}
+		if !errors.Is(err, nats.ErrNoResponders) {
+			return nil, mapError(err, "read "+r.Filter)
+		}
+		// The consumer has just been made, and not all servers of a cluster know of it yet.
+		select {
+		case <-ctx.Done():
+			return nil, mapError(err, "read "+r.Filter)
+		case <-time.After(readAgain):
+		}
+	}
+}
+
+// readAgain is how long a Read waits for servers to know of its consumer before it asks again.
+const readAgain = 10 * time.Millisecond
+
+// fetch returns the next n records of a consumer that has as many.
+func (s *stream) fetch(ctx context.Context, reader jetstream.Consumer, n int) ([]bus.Record, error) {
+	batch, err := reader.Fetch(n, jetstream.FetchContext(ctx))
 	if err != nil {
-		return nil, mapError(err, "read "+r.Filter)
+		return nil, err
 	}
 	var found []bus.Record
 	for m := range batch.Messages() {
@@ -129,10 +152,7 @@ func (s *stream) Read(ctx context.Context, r bus.Read) ([]bus.Record, error) {
 		}
 		found = append(found, rec)
 	}
-	if err := batch.Error(); err != nil {
-		return nil, mapError(err, "read "+r.Filter)
-	}
-	return found, nil
+	return found, batch.Error()
 }
 
 func (s *stream) record(m jetstream.Msg) (bus.Record, error) {
