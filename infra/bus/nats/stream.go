@@ -118,25 +118,31 @@ func (s *stream) Read(ctx context.Context, r bus.Read) ([]bus.Record, error) {
 	if there == 0 {
 		return nil, nil
 	}
+	found, err := s.whenKnown(ctx, reader, there)
+	if err != nil {
+		return nil, mapError(err, "read "+r.Filter)
+	}
+	return found, nil
+}
+
+// readAgain is how long whenKnown waits before it asks again.
+const readAgain = 10 * time.Millisecond
+
+// whenKnown is fetch, once the servers know of the consumer: of one that has just been made
+// in a cluster not all do, and those say that nobody serves it.
+func (s *stream) whenKnown(ctx context.Context, reader jetstream.Consumer, n int) ([]bus.Record, error) {
 	for {
-		found, err := s.fetch(ctx, reader, there)
-		if err == nil {
-			return found, nil
-		}
+		found, err := s.fetch(ctx, reader, n)
 		if !errors.Is(err, nats.ErrNoResponders) {
-			return nil, mapError(err, "read "+r.Filter)
+			return found, err
 		}
-		// The consumer has just been made, and not all servers of a cluster know of it yet.
 		select {
 		case <-ctx.Done():
-			return nil, mapError(err, "read "+r.Filter)
+			return nil, err
 		case <-time.After(readAgain):
 		}
 	}
 }
-
-// readAgain is how long a Read waits for servers to know of its consumer before it asks again.
-const readAgain = 10 * time.Millisecond
 
 // fetch returns the next n records of a consumer that has as many.
 func (s *stream) fetch(ctx context.Context, reader jetstream.Consumer, n int) ([]bus.Record, error) {
