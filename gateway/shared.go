@@ -24,7 +24,7 @@ const (
 // tenantRates are what the connections of one tenant share at this gateway.
 type tenantRates struct {
 	in, out, connects throttle.Throttle
-	used              int64 // guarded by registry.mu; Unix milliseconds
+	used              time.Time // guarded by registry.mu
 }
 
 // set gives s the rates of a tenant, of which these parts may pass here.
@@ -83,20 +83,20 @@ func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time, lent
 		}
 		r.rates[tenant] = s
 	}
-	s.used = now.UnixMilli()
+	s.used = now
 	s.set(now, &limits, lent.shares(tenant))
 	return s
 }
 
 // forgetRates drops what no connection has used for a while, when its debts are
 // paid.
-func (r *registry) forgetRates(now int64) {
+func (r *registry) forgetRates(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for tenant, s := range r.rates {
 		if t := r.tenants[tenant]; t != nil && len(t.connections) > 0 {
 			s.used = now
-		} else if now-s.used > ratesKept.Milliseconds() && s.paid(time.UnixMilli(now)) {
+		} else if now.Sub(s.used) > ratesKept && s.paid(now) {
 			delete(r.rates, tenant)
 		}
 	}

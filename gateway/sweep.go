@@ -24,10 +24,11 @@ func (g *Gateway) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := time.Now().UnixMilli()
+		at := time.Now()
+		now := at.UnixMilli()
 		buf = g.registry.wheel.turn(now, buf, func(t *timed) int64 { return t.c.timeout(now) })
 		g.flush()
-		g.registry.forgetRates(now)
+		g.registry.forgetRates(at)
 	}
 }
 

@@ -28,8 +28,8 @@ type memo struct {
 	asked *memoEntry
 }
 
-// lastTopic is all that is to be known to let the next publish to the same topic pass, in
-// one cache line: most clients stay with a topic for a while.
+// lastTopic is all that is to be known to let the next publish to the same topic pass, side
+// by side in 64 bytes: most clients stay with a topic for a while.
 type lastTopic struct {
 	grant  *tenancy.Grant // that allows what says does; nil for none
 	rules  *Rules         // within whose limits the topic is

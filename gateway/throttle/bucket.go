@@ -17,8 +17,8 @@ type bucket struct{ p atomic.Pointer[fill] }
 
 // fill is a bucket at one rate. All but full is immutable.
 type fill struct {
-	// full is when the bucket is full, in ticks after base; sealed when another fill has
-	// taken over what was in it.
+	// full is when the bucket is full, in ticks after base, in 0..fullMax; sealed when
+	// another fill has taken over what was in it.
 	full atomic.Int64
 	base time.Time
 	rate float64 // tokens in a second
@@ -26,7 +26,7 @@ type fill struct {
 	burst float64
 	// ticks are those of a token.
 	ticks float64
-	// still: no time passes, because the rate is 0.
+	// still: no time passes, because it fills in years only, or never.
 	still bool
 }
 
@@ -36,27 +36,37 @@ const (
 	tick = 16
 	// ticksStill are those of a token where no time passes.
 	ticksStill = 1 << 20
-	// fullMax is about 9 years; a debt beyond is not counted.
-	fullMax = 1 << 62
+	// fullMax is about 9 years; a debt beyond is not counted. The difference of two times
+	// of which each is at most as far from base is still an int64.
+	fullMax = 1<<62 - 1
+	// stillFrom is about half a year: what needs longer to fill a bucket has no room left
+	// below fullMax for its debts.
+	stillFrom = 1 << 58
 	// sealed is no time.
-	sealed = math.MinInt64
+	sealed = -1
 )
+
+// newFill is an empty bucket that fills from now on.
+func newFill(now time.Time, perSecond int64, share float64, seconds, least int64) *fill {
+	rate := float64(perSecond)
+	if share > 0 && rate > 0 {
+		rate = min(rate*share, math.MaxInt64)
+	}
+	f := &fill{
+		base: now, rate: rate, ticks: tick * float64(time.Second) / rate,
+		burst: math.Floor(min(max(rate*float64(max(seconds, 1)), float64(least)), math.MaxInt32)),
+	}
+	if f.ticks > stillFrom || f.burst*f.ticks > stillFrom { // +Inf at the rate 0
+		f.still, f.ticks = true, ticksStill
+	}
+	return f
+}
 
 // set changes the rate; a bucket that had none is full. What was spent before counts on.
 func (b *bucket) set(now time.Time, perSecond int64, share float64, seconds, least int64) {
 	var next *fill
 	if perSecond >= 0 {
-		rate := float64(perSecond)
-		if share > 0 {
-			rate *= share
-		}
-		next = &fill{
-			base: now, rate: rate, ticks: tick * float64(time.Second) / rate, still: rate == 0,
-			burst: math.Floor(min(max(rate*float64(max(seconds, 1)), float64(least)), math.MaxInt32)),
-		}
-		if next.still {
-			next.ticks = ticksStill
-		}
+		next = newFill(now, perSecond, share, seconds, least)
 	}
 	for {
 		f := b.p.Load()
@@ -76,30 +86,36 @@ func (b *bucket) set(now time.Time, perSecond int64, share float64, seconds, lea
 			continue
 		}
 		if next != nil {
-			next.full.Store(next.after(0, next.burst-f.tokens(now, full)))
+			next.full.Store(next.after(0, max(next.burst-f.tokens(now, full), 0)))
 		}
 		b.p.Store(next)
 		return
 	}
 }
 
-// at is a time in ticks.
+// at is a time in ticks, at most fullMax from base.
 func (f *fill) at(now time.Time) int64 {
 	if f.still {
 		return 0
 	}
-	return int64(now.Sub(f.base)) * tick
+	const most = fullMax / tick
+	return min(max(int64(now.Sub(f.base)), -most), most) * tick
 }
 
-// after is when a bucket that is full at that time is full if n are taken.
+// after is when a bucket that is full at that time, in 0..fullMax, is full if n >= 0 are
+// taken.
 func (f *fill) after(full int64, n float64) int64 {
-	return full + int64(min(n*f.ticks+0.5, float64(max(fullMax-full, 0))))
+	more := n*f.ticks + 0.5
+	if more >= float64(fullMax-full) {
+		return fullMax
+	}
+	return full + int64(more)
 }
 
 // tokens is how much is in a bucket that is full at that time.
 func (f *fill) tokens(now time.Time, full int64) float64 {
 	if missing := full - f.at(now); missing > 0 {
-		return f.burst - float64(missing)/f.ticks
+		return max(f.burst-float64(missing)/f.ticks, math.MinInt64/2)
 	}
 	return f.burst
 }
@@ -144,7 +160,7 @@ func (b *bucket) wait(now time.Time) time.Duration {
 		return 0
 	}
 	seconds := (1 - tokens) / f.rate // +Inf at the rate 0
-	if seconds > longest.Seconds() {
+	if f.still || seconds > longest.Seconds() {
 		return longest
 	}
 	return time.Duration(seconds*float64(time.Second)) + 1 // never 0 for what is not there

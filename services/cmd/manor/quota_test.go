@@ -28,19 +28,25 @@ type event struct {
 func (x *tenant) told(kind, reason string) (found []event) {
 	x.Helper()
 	for end := time.Now().Add(soon); found == nil; time.Sleep(20 * time.Millisecond) {
-		var page struct{ Items []event }
-		x.do("GET", "/v1/tenants/"+x.id+"/events?limit=1000&kind="+kind, "", &page)
-		for _, e := range page.Items {
-			if e.Reason == reason {
-				found = append(found, e)
-			}
-		}
-		if found == nil && time.Now().After(end) {
+		if found = x.events(kind, reason); found == nil && time.Now().After(end) {
 			x.Fatalf("no event %s %s", kind, reason)
 		}
 	}
 	if e := found[0]; e.Why == "" || e.Client == "" {
 		x.Errorf("event %+v", e)
+	}
+	return found
+}
+
+// events returns the events of that kind and reason.
+func (x *tenant) events(kind, reason string) (found []event) {
+	x.Helper()
+	var page struct{ Items []event }
+	x.do("GET", "/v1/tenants/"+x.id+"/events?limit=1000&kind="+kind, "", &page)
+	for _, e := range page.Items {
+		if e.Reason == reason {
+			found = append(found, e)
+		}
 	}
 	return found
 }
