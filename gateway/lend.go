@@ -30,15 +30,13 @@ type lending struct {
 
 	mu        sync.Mutex
 	allocator *quota.Allocator // guarded by mu
-	looks     []*look          // guarded by mu
-	before    time.Time        // of the last look; guarded by mu
+	looks     looks            // guarded by mu
 }
 
 func (g *Gateway) newLending() {
 	l := &g.lending
 	l.name = g.cfg.Name + "-" + strings.ToLower(rand.Text())
 	l.lost = rate.Sometimes{First: 1, Interval: time.Minute}
-	l.before = time.Now()
 	if g.alone() {
 		l.allocator = quota.NewSingle(l.name)
 	} else {
@@ -149,33 +147,31 @@ func (g *Gateway) report(ctx context.Context, r *quota.Report) {
 func (g *Gateway) settle(ctx context.Context, now time.Time) {
 	l := &g.lending
 	g.touchSpoken()
-	l.fresh.mu.Lock()
-	began := l.fresh.all
-	l.fresh.all = nil
-	l.fresh.mu.Unlock()
+	began, near := l.fresh.take()
 
 	l.mu.Lock()
 	for _, x := range began {
 		x.state.meters.look = x
-		l.looks = append(l.looks, x)
+		x.before = now.Add(-quota.Interval)
+		l.looks.near = append(l.looks.near, x)
 	}
-	past := now.Sub(l.before)
-	l.before = now
+	for _, s := range near {
+		if x := s.meters.look; x != nil {
+			l.looks.hasten(x)
+		}
+	}
 	needs := map[quota.Resource]quota.Need{}
-	kept := l.looks[:0]
-	for _, x := range l.looks {
-		if x.sample(past, l.allocator, needs) {
+	l.looks.each(func(x *look) finding {
+		found := x.sample(now, l.allocator, needs)
+		if found == foundIdle {
 			x.state.meters.look = nil
 			x.state.meters.looked.Store(false)
 			if x.state.meters.waiting() {
 				g.touch(x.state) // one that has just begun, and seen that it was looked at
 			}
-			continue
 		}
-		kept = append(kept, x)
-	}
-	clear(l.looks[len(kept):])
-	l.looks = kept
+		return found
+	})
 	step := l.allocator.Tick(now, needs)
 	if g.alone() {
 		l.allocator.Hear(now, &step.Report)
@@ -189,21 +185,24 @@ func (g *Gateway) settle(ctx context.Context, now time.Time) {
 	}
 }
 
-// touchSpoken has tenants looked at whose connections the gateways speak of: those may
-// be there without using anything.
+// touchSpoken has tenants looked at of which the gateways speak. Connections may be there
+// without using anything.
 func (g *Gateway) touchSpoken() {
-	var tenants []string
+	spoken := map[string]bool{} // whether of its connections
 	g.lending.mu.Lock()
 	g.lending.allocator.Spoken(func(r quota.Resource) {
-		if r.Kind == quota.Connections {
-			tenants = append(tenants, r.Tenant)
-		}
+		spoken[r.Tenant] = spoken[r.Tenant] || r.Kind == quota.Connections
 	})
 	g.lending.mu.Unlock()
-	for _, tenant := range tenants {
-		if s := g.registry.known(tenant); s != nil && s.meters.open.Load() > 0 {
+	for tenant, connections := range spoken {
+		s := g.registry.known(tenant)
+		if s == nil {
+			continue
+		}
+		if connections && s.meters.open.Load() > 0 {
 			g.touch(s)
 		}
+		g.hasten(s)
 	}
 }
 
@@ -232,7 +231,7 @@ func (g *Gateway) relend(now time.Time, step *quota.Step) {
 func (l *lending) grown() (tenants []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, x := range l.looks {
+	for _, x := range l.looks.near { // who waits is near
 		any := false
 		for k := range quota.Kinds {
 			if x.state.meters.sleeping[k].Load() > 0 && x.meters[k].Grown(l.allocator.Lent(quota.Resource{Tenant: x.state.tenant, Kind: k})) {

@@ -3,7 +3,6 @@
 package gateway
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +24,7 @@ type meters struct {
 	open atomic.Int64
 	// limits are the tenant's; nil before they are known.
 	limits atomic.Pointer[[quota.Kinds]int64]
+	pace   pace
 	// looked: a state with something to count is in lending.fresh or has a look.
 	looked atomic.Bool
 	// look is nil while nothing is used; guarded by lending.mu, as seen.
@@ -36,12 +36,8 @@ type meters struct {
 type look struct {
 	state  *tenantState
 	meters [quota.Kinds]quota.Meter
-}
-
-// fresh are the tenants that have begun to use something. It is safe for concurrent use.
-type fresh struct {
-	mu  sync.Mutex
-	all []*look // guarded by mu
+	before time.Time // of the last
+	calm   int       // at a stretch, as long as they come in each interval
 }
 
 // touch has the tenant looked at, as long as it uses something.
@@ -51,7 +47,7 @@ func (g *Gateway) touch(s *tenantState) {
 	}
 	g.lending.fresh.mu.Lock()
 	defer g.lending.fresh.mu.Unlock()
-	g.lending.fresh.all = append(g.lending.fresh.all, &look{state: s})
+	g.lending.fresh.began = append(g.lending.fresh.began, &look{state: s})
 }
 
 // count counts n of a kind.
@@ -66,6 +62,17 @@ func (g *Gateway) count(s *tenantState, k quota.Kind, n int) {
 func (g *Gateway) waits(s *tenantState, k quota.Kind) {
 	s.meters.waited[k].Store(true)
 	g.touch(s)
+	g.hasten(s)
+}
+
+// hasten has the tenant looked at in each interval from now on, if it is looked at.
+func (g *Gateway) hasten(s *tenantState) {
+	if !s.meters.pace.hasten() {
+		return
+	}
+	g.lending.fresh.mu.Lock()
+	defer g.lending.fresh.mu.Unlock()
+	g.lending.fresh.near = append(g.lending.fresh.near, s)
 }
 
 // sleeps notes that a client of the tenant has to wait for a rate, and returns what counts
@@ -98,10 +105,12 @@ func (c *connection) metered(t *turn, n int, limited bool, messages, bytes int) 
 	c.gw.count(c.state, quota.BytesInRate, bytes)
 }
 
-// sample looks at the meters. needs takes what others are to know of; idle says that
-// there is nothing to look at any more. The caller holds lending.mu.
-func (l *look) sample(past time.Duration, a *quota.Allocator, needs map[quota.Resource]quota.Need) (idle bool) {
+// sample looks at the meters. needs takes what others are to know of. The caller holds
+// lending.mu.
+func (l *look) sample(now time.Time, a *quota.Allocator, needs map[quota.Resource]quota.Need) finding {
 	m := &l.state.meters
+	past := now.Sub(l.before)
+	l.before = now
 	var limits [quota.Kinds]int64
 	for k := range limits {
 		limits[k] = tenancy.Unlimited
@@ -109,7 +118,7 @@ func (l *look) sample(past time.Duration, a *quota.Allocator, needs map[quota.Re
 	if known := m.limits.Load(); known != nil {
 		limits = *known
 	}
-	idle = true
+	idle, calm := true, true
 	for k := range quota.Kinds {
 		waits := m.waited[k].Load() && m.waited[k].Swap(false) || m.sleeping[k].Load() > 0
 		var d quota.Need
@@ -133,9 +142,17 @@ func (l *look) sample(past time.Duration, a *quota.Allocator, needs map[quota.Re
 			}
 			d = l.meters[k].Sample(past, n, waits, limits[k], a.Lent(quota.Resource{Tenant: l.state.tenant, Kind: k}))
 		}
-		if r := (quota.Resource{Tenant: l.state.tenant, Kind: k}); a.Heeds(r, d) {
+		r := quota.Resource{Tenant: l.state.tenant, Kind: k}
+		if a.Heeds(r, d) {
 			needs[r] = d
 		}
+		calm = calm && a.Calm(r, d)
 	}
-	return idle
+	switch {
+	case idle:
+		return foundIdle
+	case calm:
+		return foundCalm
+	}
+	return foundUse
 }

@@ -61,6 +61,9 @@ type overload struct {
 	before   uint64
 	rate     float64
 	least    float64
+	// looking: tenants were looked at the last time, and slowing: one of them is slow. Both
+	// are of the watch of the load.
+	looking, slowing bool
 	// slots has an element for each CONNECT that is under way.
 	slots chan struct{}
 	// shares are of the tenants that have such ones.
@@ -149,8 +152,17 @@ func (g *Gateway) watchLoad(ctx context.Context) {
 }
 
 // regulate slows the heaviest tenants down, or lets them go again. past is how many
-// seconds the last look is ago.
+// seconds the last look is ago. While there is no reason to nobody is looked at: what each
+// sends is known from the second look on.
 func (g *Gateway) regulate(now time.Time, past float64, level load.Level) {
+	first := !g.load.looking
+	if g.load.looking = level >= load.Slow || g.load.slowing; !g.load.looking {
+		return
+	}
+	if first {
+		g.registry.states(func(_ string, s *tenantState) { s.seen = s.bytes.Load() })
+		return
+	}
 	type usage struct {
 		tenant string
 		s      *tenantState
@@ -172,6 +184,7 @@ func (g *Gateway) regulate(now time.Time, past float64, level load.Level) {
 	if !slices.ContainsFunc(all, func(u usage) bool { return u.bytes > bound }) {
 		bound = 0.99 * mean // all send about the same
 	}
+	g.load.slowing = false
 	for _, u := range all {
 		slow := u.s.slow.Load()
 		heavy := u.bytes > max(slowLeast, bound)
@@ -183,7 +196,10 @@ func (g *Gateway) regulate(now time.Time, past float64, level load.Level) {
 					slog.String("tenant", u.tenant), slog.Float64("bytes_per_second", u.bytes), slog.Float64("of_all", u.bytes/total))
 			}
 			u.s.rate = max(slowLeast, slowDown*min(u.s.rate, u.bytes))
-		case slow == nil || level >= load.Slow:
+		case slow == nil:
+			continue
+		case level >= load.Slow:
+			g.load.slowing = true
 			continue
 		default:
 			u.s.rate *= speedUp
@@ -196,6 +212,7 @@ func (g *Gateway) regulate(now time.Time, past float64, level load.Level) {
 		}
 		slow.Set(now, throttle.Rate{Messages: tenancy.Unlimited, Bytes: int64(u.s.rate)})
 		u.s.slow.Store(slow)
+		g.load.slowing = true
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/throttle"
@@ -19,8 +20,9 @@ type registry struct {
 
 	mu      sync.Mutex
 	tenants map[string]*tenantState // stays, as its counters do
-	// rates are what tenants share; they stay a while without a connection.
-	rates map[string]*tenantRates
+	// rates are what tenants share; they stay a while without a connection. unused are those
+	// of tenants that may have none.
+	rates, unused map[string]*tenantRates
 }
 
 // tenantState is what this gateway knows of a tenant that has had a connection.
@@ -100,7 +102,13 @@ func (r *registry) leave(s *tenantState, c *connection) (last bool) {
 	defer r.mu.Unlock()
 	delete(s.connections, c)
 	s.meters.open.Store(int64(len(s.connections)))
-	return len(s.connections) == 0
+	if len(s.connections) > 0 {
+		return false
+	}
+	if rates := r.rates[s.tenant]; rates != nil {
+		r.unusedLocked(time.Now(), s.tenant, rates)
+	}
+	return true
 }
 
 // of returns the connections of a tenant.

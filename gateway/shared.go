@@ -83,7 +83,9 @@ func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time, lent
 		}
 		r.rates[tenant] = s
 	}
-	s.used = now
+	if t := r.tenants[tenant]; t == nil || len(t.connections) == 0 {
+		r.unusedLocked(now, tenant, s)
+	}
 	s.set(now, &limits, lent.shares(tenant))
 	return s
 }
@@ -93,13 +95,22 @@ func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time, lent
 func (r *registry) forgetRates(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for tenant, s := range r.rates {
+	for tenant, s := range r.unused {
 		if t := r.tenants[tenant]; t != nil && len(t.connections) > 0 {
-			s.used = now
+			delete(r.unused, tenant)
 		} else if now.Sub(s.used) > ratesKept && s.paid(now) {
+			delete(r.unused, tenant)
 			delete(r.rates, tenant)
 		}
 	}
+}
+
+// unusedLocked notes that no connection uses s now. The caller holds r.mu.
+func (r *registry) unusedLocked(now time.Time, tenant string, s *tenantRates) {
+	if r.unused == nil {
+		r.unused = map[string]*tenantRates{}
+	}
+	s.used, r.unused[tenant] = now, s
 }
 
 // paid reports whether nobody would have to wait.

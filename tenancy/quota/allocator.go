@@ -346,6 +346,12 @@ func (a *Allocator) leads() bool {
 // Heeds reports whether a need is one that Tick must have: nobody speaks of the others.
 func (a *Allocator) Heeds(r Resource, d Need) bool { return a.loans[r] != nil || a.much(&d) }
 
+// Calm reports whether a need may double before Tick must have it.
+func (a *Allocator) Calm(r Resource, d Need) bool {
+	d.Want *= 2
+	return !a.Heeds(r, d)
+}
+
 // Spoken calls f for every resource that is spoken of.
 func (a *Allocator) Spoken(f func(Resource)) {
 	for r := range a.loans {
