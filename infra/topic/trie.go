@@ -46,6 +46,9 @@ func (t *Trie[T]) Get(filter string) *T {
 	}
 }
 
+// Begins reports whether there is a filter whose first level is that one, which is no #.
+func (t *Trie[T]) Begins(level string) bool { return t.root.kid([]byte(level)) != nil }
+
 // Update replaces the value of filter, nil if there is none, by what change
 // makes of it; nil removes the filter. The value that change is given must not
 // be changed: others may be reading it. The Trie keeps parts of the string

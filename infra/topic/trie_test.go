@@ -218,3 +218,25 @@ func BenchmarkTrieFill(b *testing.B) {
 		}
 	}
 }
+
+func TestTrie_Begins(t *testing.T) {
+	var trie topic.Trie[int]
+	one := func(*int) *int { n := 1; return &n }
+	gone := func(*int) *int { return nil }
+	for _, f := range []string{"#", "+/a", "a/$SYS", "$SYSTEM/a"} {
+		trie.Update(f, one)
+	}
+	if trie.Begins("$SYS") || !trie.Begins("a") || !trie.Begins("+") {
+		t.Error("expected filters to begin with a and +, and none with $SYS")
+	}
+	for _, f := range []string{"$SYS", "$SYS/#", "$SYS/a/+"} {
+		trie.Update(f, one)
+		if !trie.Begins("$SYS") {
+			t.Errorf("%s does not begin with $SYS", f)
+		}
+		trie.Update(f, gone)
+		if trie.Begins("$SYS") {
+			t.Errorf("%s is gone, but begins with $SYS", f)
+		}
+	}
+}

@@ -279,9 +279,12 @@ func (b *Broker) systree() *systree.Tree {
 		Interval: b.config.Systree, Node: b.name, Operator: b.config.Operator, Metrics: b.metrics, Log: b.log,
 		Tenants: func(yield func(string, systree.Figures)) {
 			b.shards.Tenants(func(id string, t *shard.Tenant) {
+				if !t.Listens() {
+					return
+				}
 				u := t.Usage()
 				if u.Subscriptions == 0 {
-					return // nobody listens
+					return // they are of other brokers, which speak for themselves
 				}
 				in, out := t.Flow()
 				yield(id, systree.Figures{
@@ -291,6 +294,7 @@ func (b *Broker) systree() *systree.Tree {
 				})
 			})
 		},
+		Listens: func(tenant string) bool { return b.shards.Tenant(tenant).Listens() },
 		Publish: b.shards.Announce,
 	})
 }

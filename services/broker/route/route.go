@@ -159,6 +159,10 @@ func (t *Tenant[S]) Far(filter string, p partition.ID, present bool) {
 	}
 }
 
+// Begins reports whether there is a filter, here or elsewhere, whose first level is that one,
+// which is no #. Any goroutine may call it; it takes no lock.
+func (t *Tenant[S]) Begins(level string) bool { return t.trie.Begins(level) }
+
 // Has reports whether partition p has subscriptions to filter here. Any goroutine
 // may call it; it takes no lock.
 func (t *Tenant[S]) Has(filter string, p partition.ID) bool {

@@ -21,6 +21,9 @@ func TestAnnounce(t *testing.T) {
 		wild, other := w.connect("wild"), w.connect("other", inTenant("other"))
 		wild.subscribe("#", 1)
 		wild.subscribe("+/tenant/connections", 1)
+		if !w.set.Tenant("acme").Listens() || w.set.Tenant("other").Listens() {
+			t.Error("expected acme to listen, and the other tenant not to")
+		}
 		other.subscribe("$SYS/#", 1)
 		w.set.Announce("acme", []mqtt.Message{message("$SYS/tenant/connections", "5", 0, false), message("$SYS/tenant/sessions", "1", 0, false)})
 		for _, c := range listeners {

@@ -20,7 +20,6 @@ import (
 	"github.com/manormq/manor/infra/load"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/services/broker/partition"
-	"github.com/manormq/manor/services/broker/route"
 	"github.com/manormq/manor/services/broker/session"
 )
 
@@ -289,15 +288,16 @@ func (st *Set) Tenant(id string) *Tenant {
 	return t
 }
 
-// Announce gives messages of the server to a tenant's subscribers, at QoS 0, and
-// keeps them. It does not wait for that.
+// Listens reports whether the tenant has a subscription, at any broker, to messages of the
+// server, which no wildcard at the first level matches [MQTT-4.7.2-1]. Any goroutine may
+// call it.
+func (t *Tenant) Listens() bool { return t.routes.Begins("$SYS") }
+
+// Announce gives messages of the server, on $SYS, to a tenant's subscribers, at QoS 0. It
+// does not wait for that.
 func (st *Set) Announce(tenant string, messages []mqtt.Message) {
 	t := st.Tenant(tenant)
-	var last route.Last[*sess]
-	listens := slices.ContainsFunc(messages, func(m mqtt.Message) bool {
-		return len(t.routes.AppendLast(nil, m.Topic, &last)) > 0
-	})
-	if !listens {
+	if !t.Listens() {
 		return
 	}
 	s := st.shards[st.announced.Add(1)%uint32(len(st.shards))]

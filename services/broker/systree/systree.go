@@ -35,8 +35,10 @@ type Config struct {
 	Operator string
 	Metrics  prometheus.Gatherer // nil is none
 	Log      *slog.Logger
-	// Tenants calls yield for each tenant that may listen.
+	// Tenants calls yield for each tenant that listens.
 	Tenants func(yield func(tenant string, f Figures))
+	// Listens reports whether a tenant does: nothing is gathered for nobody.
+	Listens func(tenant string) bool
 	// Publish sends messages to a tenant, and keeps them.
 	Publish func(tenant string, messages []mqtt.Message)
 }
@@ -85,7 +87,7 @@ func (t *Tree) tell(now time.Time) {
 	for tenant, messages := range all {
 		t.Publish(tenant, messages)
 	}
-	if t.Operator == "" || t.Metrics == nil {
+	if t.Operator == "" || t.Metrics == nil || !t.Listens(t.Operator) {
 		return
 	}
 	families, err := t.Metrics.Gather()

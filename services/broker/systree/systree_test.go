@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,8 @@ func TestTree(t *testing.T) {
 		reg.MustRegister(c, h)
 		c.WithLabelValues("a/b + c").Add(3)
 		h.Observe(1)
+		var gathered, listens atomic.Bool
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "up"}, func() float64 { gathered.Store(true); return 1 }))
 		received := uint64(0)
 		got := heard{}
 		e := &ear{got: got}
@@ -60,6 +63,7 @@ func TestTree(t *testing.T) {
 				received += 50
 				yield("acme", Figures{Connections: 2, QueueBytes: 1 << 40, Received: received})
 			},
+			Listens: func(tenant string) bool { return tenant == "ops" && listens.Load() },
 			Publish: e.publish,
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -68,6 +72,10 @@ func TestTree(t *testing.T) {
 		time.Sleep(21 * time.Second)
 		synctest.Wait()
 		e.mu.Lock()
+		if got["ops"] != nil || gathered.Load() {
+			t.Error("the node's metrics are gathered though nobody listens")
+		}
+		listens.Store(true)
 		if got["acme"]["$SYS/tenant/messages/received/rate"] != "" {
 			t.Error("there is a rate at the first time")
 		}
