@@ -98,6 +98,7 @@ func (l *looks) each(sample func(*look) finding) {
 		case foundUse:
 			x.calm = 0
 			return false
+		case foundCalm:
 		}
 		// So long no entry of it is left in l.rare from before.
 		if x.calm++; x.calm < rareEvery {
