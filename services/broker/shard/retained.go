@@ -93,21 +93,17 @@ func (s *Shard) retain(t *Tenant, part partition.ID, m *mqtt.Message, expireAt i
 		}
 		return
 	}
-	size := int64(m.Size())
-	old := p.retain.Get(t.id, m.Topic)
-	count, grow := int64(1), size
-	if old != nil {
-		count, grow = 0, size-int64(old.Message.Size())
-	}
 	s.keepCell(t, p)
 	r := &retain.Retained{Message: m.Clone(), ExpireAt: expireAt, StoredAt: s.now, Mark: mark}
 	r.Message.HasExpiry = false
-	p.retain.Put(t.id, r, s.batch(p))
-	t.retained.Add(count)
-	t.retainedBytes.Add(grow)
-	if count > 0 {
-		s.tellRetained(t, p)
+	old := p.retain.Put(t.id, r, s.batch(p))
+	t.retainedBytes.Add(int64(m.Size()))
+	if old != nil {
+		t.retainedBytes.Add(-int64(old.Message.Size()))
+		return
 	}
+	t.retained.Add(1)
+	s.tellRetained(t, p)
 }
 
 // forgetExpired deletes an expired retained message.
