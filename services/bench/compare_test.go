@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
 	"net/http/pprof"
 	"os"
@@ -66,15 +68,22 @@ func TestRows(t *testing.T) {
 			t.Errorf("%s is there twice, or its base %q is not above it", r.name, r.base)
 		}
 		seen[r.name] = true
-		for figure := range asked[r.name] {
-			if !slices.Contains(r.figures, figure) {
-				t.Errorf("%s has a target for %s, which it does not show", r.name, figure)
+		for _, targets := range []map[string]float64{asked[r.name], askedItself[r.name]} {
+			for figure := range targets {
+				if !slices.Contains(r.figures, figure) {
+					t.Errorf("%s has a target for %s, which it does not show", r.name, figure)
+				}
 			}
 		}
+		if askedMultiple[r.name] != 0 && r.base == "" {
+			t.Errorf("%s has a target for a multiple and no base", r.name)
+		}
 	}
-	for name := range asked {
-		if !seen[name] {
-			t.Errorf("%s has a target and is no row", name)
+	for _, names := range []iter.Seq[string]{maps.Keys(asked), maps.Keys(askedItself), maps.Keys(askedMultiple)} {
+		for name := range names {
+			if !seen[name] {
+				t.Errorf("%s has a target and is no row", name)
+			}
 		}
 	}
 }
@@ -94,9 +103,11 @@ func TestTable(t *testing.T) {
 	failing[2] = []*Result{{Error: "refused"}}
 	tab.row(row{name: "two", figures: []string{"cpu_us"}, base: "one"}, failing)
 	tab.row(row{name: "q1-64", figures: []string{"cpu_us"}}, results(3, 30, 2))
+	tab.row(row{name: "tenants100", figures: []string{"cpu_us"}, base: "one"}, results(6.3, 30, 2))
+	tab.row(row{name: "storm-tls-resumed", figures: []string{"connect_cpu_us"}}, [][]*Result{{{Extra: map[string]float64{"connect_cpu_us": 300}}}, {}, {}})
 	for _, want := range []string{
 		"scenario figure manor mosquitto floor ratio asked to floor", "one cpu_us 6.00 12.0 2.00 0.50 - 3.00", "rate - - - - - -",
-		"two cpu_us 9.00 12.0 - 0.75 - -", "x one 1.50 1.00 -", "floor, run 1: 0 lost refused", "q1-64 cpu_us 3.00 30.0 2.00 0.10 0.07 1.50",
+		"two cpu_us 9.00 12.0 - 0.75 - -", "x one 1.50 1.00 - - -", "x one 1.05 2.50 1.00 - 1.10", "connect_cpu_us 300 - - - (400) -", "floor, run 1: 0 lost refused", "q1-64 cpu_us 3.00 30.0 2.00 0.10 0.07 1.50",
 	} {
 		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, &out)

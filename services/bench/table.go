@@ -67,22 +67,26 @@ func newTable(w io.Writer, peers []peer) *table {
 }
 
 func (t *table) head() {
-	fmt.Fprintf(t.w, "ratio: manor / %s", t.brokers[1])
-	columns := append(slices.Clone(t.brokers), "ratio")
-	if t.asks() {
-		fmt.Fprintf(t.w, ", asked: its target")
-		columns = append(columns, "asked")
-	}
+	fmt.Fprintf(t.w, "ratio: manor / %s, asked: its target, or (in brackets) that of manor's figure", t.brokers[1])
+	columns := append(slices.Clone(t.brokers), "ratio", "asked")
 	if t.floor > 0 {
 		fmt.Fprintf(t.w, ", to floor: manor / floor")
 		columns = append(columns, "to floor")
 	}
-	fmt.Fprintf(t.w, "; below 1 is better, except for rates (…/s)\nx ROW: the figure above as a multiple of that row's, for each broker\n\n")
+	fmt.Fprintf(t.w, "; below 1 is better, except for rates (…/s)\nx ROW: the figure above as a multiple of that row's, for each broker; asked: that of manor's\n\n")
 	t.line("scenario", "figure", columns)
 }
 
-// asks reports whether the ratio is one that has targets.
-func (t *table) asks() bool { return t.brokers[1] == "mosquitto" }
+// asked is the target of a figure; ratios have one if they are to mosquitto.
+func (t *table) asked(row, figure string) string {
+	if itself := askedItself[row][figure]; itself != 0 {
+		return "(" + number(itself) + ")"
+	}
+	if t.brokers[1] != "mosquitto" {
+		return "-"
+	}
+	return ratio(asked[row][figure], 1)
+}
 
 func (t *table) line(name, figure string, columns []string) {
 	fmt.Fprintf(t.w, "%-17s %-19s", name, figure)
@@ -102,10 +106,7 @@ func (t *table) row(r row, results [][]*Result) {
 			medians[b] = median(results[b], figure)
 			columns = append(columns, number(medians[b]))
 		}
-		columns = append(columns, ratio(medians[0], medians[1]))
-		if t.asks() {
-			columns = append(columns, ratio(asked[r.name][figure], 1))
-		}
+		columns = append(columns, ratio(medians[0], medians[1]), t.asked(r.name, figure))
 		if t.floor > 0 {
 			columns = append(columns, ratio(medians[0], medians[t.floor]))
 		}
@@ -135,6 +136,7 @@ func (t *table) multiples(r row, medians []float64) {
 	for b := range medians {
 		columns = append(columns, ratio(medians[b], base[b]))
 	}
+	columns = append(columns, "-", ratio(askedMultiple[r.name], 1))
 	t.line("", "x "+r.base, columns)
 }
 

@@ -15,7 +15,7 @@ var asked = map[string]map[string]float64{
 	"fanin50":         {"cpu_us": 1.0 / 19},
 	"fanout500":       {"cpu_us": 1.1 / 14},
 	"shared50x10":     {"cpu_us": 1.5 / 21},
-	"q0-20k/s":        {"cpu_us": 21.0 / 23},
+	"q0-20k/s":        {"cpu_us": 21.0 / 23, "p99_us": 1}, // of the best peer
 	"q1-5k/s":         {"cpu_us": 45.0 / 48},
 	"q1-5k/s-kept":    {"cpu_us": 70.0 / 48},
 	"fanout500-40/s":  {"cpu_us": 11.0 / 16},
@@ -28,4 +28,21 @@ var asked = map[string]map[string]float64{
 	"retained100k":    {"store_cpu_us": 15.0 / 27, "replay_cpu_us": 1.1 / 8.5},
 	"wild100k":        {"cpu_us": (0.9 + 1.5) / 20, "subscribe_cpu_us": 9.0 / 8.9},
 	"wild500k":        {"rss_bytes_per_sub": 500.0 / 1016},
+}
+
+// askedMultiple are targets of what CPU µs for each message are of those of the row's base.
+var askedMultiple = map[string]float64{
+	"q0-64-2cpu":  1.15,
+	"q1-64-2cpu":  1.15,
+	"conns10k":    1.10,
+	"conns19k":    1.10,
+	"tenants100":  1.10,
+	"tenants9500": 1.10,
+}
+
+// askedItself are targets that are no ratios, in the unit of the figure.
+var askedItself = map[string]map[string]float64{
+	"idle19k":           {"gc_pause_p99_us": 1000},
+	"idle5k-tls":        {"rss_bytes_per_conn": 14 << 10},
+	"storm-tls-resumed": {"connect_cpu_us": 400},
 }
