@@ -29,11 +29,18 @@ func (dry) Temporary() bool { return true }
 // deadlines, because nothing waits.
 type polled struct{ s *Socket }
 
+// Read spares the system call that would find nothing: less than there was room for is all
+// there is. Should more have come since, epoll says so once more.
 func (p polled) Read(b []byte) (int, error) {
+	if p.s.dry {
+		p.s.dry = false
+		return 0, dry{}
+	}
 	n, err := p.s.ReadNow(b)
 	if n == 0 && err == nil {
 		err = dry{}
 	}
+	p.s.dry = n > 0 && n < len(b)
 	return n, err
 }
 

@@ -51,6 +51,7 @@ type Socket struct {
 	source *Source // nil before Move
 	calls  *Calls  // after Move, of the loop
 	fd     int     // after Move, or if own; -1 when closed, which is done on the loop
+	dry    bool    // after Move, of the layers above: the last read took all there was
 }
 
 // DefaultBound is the largest backlog of a Socket that was told no other, in
