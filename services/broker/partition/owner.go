@@ -159,11 +159,12 @@ func (r *Replica) stays(b Broker) bool {
 	return p != nil && p.mode != apart && p.mode != fetching && r.peers.Silence(b) < peerOut && !r.stuck(p)
 }
 
-// joins reports whether a follower can be in the ISR: it has all that may have
-// been acknowledged, and it is whole.
+// joins reports whether a follower can be in the ISR: it says that it has all that may have
+// been acknowledged, and that it is whole. What it said before it was silent may be of a
+// process that is gone, with its disk.
 func (r *Replica) joins(b Broker) bool {
 	p := r.peer(b)
-	return p != nil && p.mode == sending && p.copy == Whole && p.match >= r.need() && r.peers.Silence(b) < peerOut/2 && !r.stuck(p)
+	return p != nil && p.mode == sending && p.copy == Whole && p.match >= r.need() && r.heard(p) && r.peers.Silence(b) < peerOut/2 && !r.stuck(p)
 }
 
 // MayHand reports whether the owner would hand over to a broker now, if the plan were so,

@@ -283,8 +283,10 @@ func (r *Replica) pieceWritten(p *peer, m *Message, fx *Effects) {
 
 // remind repeats what p has not answered.
 func (r *Replica) remind(p *peer, fx *Effects) {
-	owes := p.mode == asking && !p.answered || p.mode == sending && (p.match+1 < p.next || p.copy != Whole && p.match >= r.need()) ||
-		p.mode == fetching && !p.loading
+	late := p.mode == sending && (p.match+1 < p.next || p.copy != Whole && p.match >= r.need())
+	// Who is to join the ISR says anew what it has: it may have been away, and lost it.
+	unheard := p.mode == sending && !r.table.IsInSync(p.broker) && !r.heard(p)
+	owes := late || unheard || p.mode == asking && !p.answered || p.mode == fetching && !p.loading
 	if !owes {
 		return
 	}
@@ -292,18 +294,20 @@ func (r *Replica) remind(p *peer, fx *Effects) {
 		fx.wakeIn(wait)
 		return
 	}
-	switch p.mode {
-	case asking:
-		r.send(p, &Message{Kind: Probe}, fx)
-	case sending:
+	switch {
+	case late:
 		r.open(p, fx)
-	case fetching:
+	case p.mode == fetching:
 		m := p.piece
 		r.send(p, &m, fx)
-	case apart:
+	default:
+		r.send(p, &Message{Kind: Probe}, fx)
 	}
 	fx.wakeIn(resend)
 }
+
+// heard reports whether p has answered lately.
+func (r *Replica) heard(p *peer) bool { return r.clock-p.heardAt < peerOut/2 }
 
 // stuck reports whether p has left records unanswered for too long.
 func (r *Replica) stuck(p *peer) bool {

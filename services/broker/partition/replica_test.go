@@ -196,6 +196,45 @@ func TestReplica_CommitNeedsISR(t *testing.T) {
 	}
 }
 
+// What a follower said before it was silent does not bring it back into the ISR: it may have
+// been started anew, without its disk, and nothing but its next answer says so.
+func TestReplica_JoinsByWhatItSaysNow(t *testing.T) {
+	b := claimed(t)
+	b.peers.silence = peerOut
+	b.now += peerOut
+	fx := b.step(Event{Kind: Tick})
+	if fx.Propose == nil || fx.Propose.Entry.IsInSync("b") || fx.Propose.Entry.IsInSync("c") {
+		t.Fatalf("expected a proposal without the silent ones: %+v", fx)
+	}
+	b.step(Event{Kind: Proposed, At: fx.Propose.At, Outcome: Won, Table: Table{Entry: fx.Propose.Entry, Revision: fx.Propose.At + 1}})
+	b.written()
+	b.peers.silence = 0
+	probed := map[Broker]bool{}
+	for range 10 {
+		b.now += tendEvery
+		fx := b.step(Event{Kind: Tick})
+		if fx.Propose != nil {
+			t.Fatalf("in the ISR by what they said before: %+v", fx.Propose)
+		}
+		for _, e := range fx.Send {
+			probed[e.To] = probed[e.To] || e.Message.Kind == Probe
+		}
+	}
+	if !probed["b"] || !probed["c"] {
+		t.Fatalf("asked %v, expected b and c", probed)
+	}
+	fx = b.step(Event{Kind: Received, Peer: "c", Message: Message{
+		Kind: Answer, Partition: 1, Epoch: 5, Session: b.peer("c").session, Run: 4, Copy: Empty,
+	}})
+	if len(fx.Send) != 1 || fx.Send[0].To != "c" || fx.Send[0].Message.Kind != Probe || fx.Propose != nil {
+		t.Fatalf("another run: %+v, expected another session", fx)
+	}
+	fx = b.answer("b", Last{4, 10}, 5)
+	if fx.Propose == nil || !fx.Propose.Entry.IsInSync("b") || fx.Propose.Entry.IsInSync("c") {
+		t.Fatalf("expected a proposal with b and without c: %+v", fx)
+	}
+}
+
 // A higher epoch in an answer stops commits at once.
 func TestReplica_HigherEpochDeposes(t *testing.T) {
 	b := claimed(t)
