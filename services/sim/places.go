@@ -143,7 +143,11 @@ func (p *places) wave() {
 	}
 	p.asking = true
 	run := n.run
-	l := &shard.Look{Said: map[string]shard.Relocation{}, MayTurn: true}
+	l := &shard.Look{
+		Said: map[string]shard.Relocation{}, MayTurn: true,
+		// What the driver knows of the table may be old, as its cluster's may.
+		Owner: func(id partition.ID) string { return string(n.replicas[id].Table().Owner) },
+	}
 	over := false
 	end := func() {
 		if over {
