@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +84,7 @@ func parsePair(fqdn string, chain, key []byte, now time.Time) (*pair, error) {
 		return invalid("key: expected RSA, ECDSA or Ed25519")
 	}
 	switch {
-	case p.leaf.VerifyHostname(fqdn) != nil:
+	case !covers(p.leaf, fqdn):
 		return invalid("expected a certificate for %s, found one for %s", fqdn, namesOf(p.leaf))
 	case !now.Before(p.leaf.NotAfter):
 		return invalid("the certificate has ended at %s", p.leaf.NotAfter.UTC().Format(time.RFC3339))
@@ -109,6 +110,15 @@ func namesOf(c *x509.Certificate) string {
 		return "no host name"
 	}
 	return strings.Join(names, ", ")
+}
+
+// covers reports whether a certificate is good for a name, which for a wildcard is one for
+// every name that it stands for.
+func covers(c *x509.Certificate, fqdn string) bool {
+	if _, wildcard := tenancy.Wildcard(fqdn); wildcard {
+		return slices.ContainsFunc(c.DNSNames, func(name string) bool { return strings.EqualFold(name, fqdn) })
+	}
+	return c.VerifyHostname(fqdn) == nil
 }
 
 func forServers(c *x509.Certificate) bool {
