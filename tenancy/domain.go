@@ -5,7 +5,6 @@ package tenancy
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -39,12 +38,9 @@ const (
 // Domain is what a tenant claims as its own host name beside <tenant>.<domain>. A claim
 // that is not verified keeps nobody from anything. It is a plain value.
 type Domain struct {
-	Tenant string `json:"tenant"`
-	// FQDN is in A-labels (RFC 5890), lower case, without a dot at the end. With "*." in front
-	// it stands for every name with one more label (RFC 6125 §6.4.3) that has no domain of its
-	// own.
-	FQDN  string      `json:"fqdn"`
-	State DomainState `json:"state"`
+	Tenant string      `json:"tenant"`
+	FQDN   string      `json:"fqdn"` // in A-labels (RFC 5890), lower case, without a dot at the end
+	State  DomainState `json:"state"`
 	// Token is what only this tenant is told to publish for this name.
 	Token string `json:"token"`
 	// Source is CertificateACME or CertificateUploaded.
@@ -77,19 +73,13 @@ type Domain struct {
 }
 
 // DomainKey is the key of a tenant's domain in its bucket.
-func DomainKey(tenant, fqdn string) string { return tenant + "." + HostKey(fqdn) }
-
-// Wildcard takes the "*." off a name that has it.
-func Wildcard(fqdn string) (base string, is bool) { return strings.CutPrefix(fqdn, "*.") }
+func DomainKey(tenant, fqdn string) string { return tenant + "." + fqdn }
 
 // Key is the domain's own.
 func (d *Domain) Key() string { return DomainKey(d.Tenant, d.FQDN) }
 
 // ChallengeName is the name of the TXT record by which the domain is verified.
-func (d *Domain) ChallengeName() string {
-	base, _ := Wildcard(d.FQDN)
-	return "_manor-challenge." + base
-}
+func (d *Domain) ChallengeName() string { return "_manor-challenge." + d.FQDN }
 
 // ChallengeValue is what that record has.
 func (d *Domain) ChallengeValue() string { return "manor-verify=" + d.Token }

@@ -12,21 +12,13 @@ import (
 	"github.com/manormq/manor/infra/errs"
 )
 
-// HostsBucket has a Host in JSON at HostKey: who a verified name belongs to, and what
+// HostsBucket has a Host in JSON at its FQDN: who a verified name belongs to, and what
 // gateways show to who asks for it. Of a name there is one, whoever else claims it.
 const HostsBucket = "hosts"
 
-// HostKey is the key of a name in HostsBucket. Keys have no *, and host names no _.
-func HostKey(fqdn string) string {
-	if base, is := Wildcard(fqdn); is {
-		return "_wildcard." + base
-	}
-	return fqdn
-}
-
 // Host is a host name that one tenant has verified. It is a plain value.
 type Host struct {
-	FQDN   string `json:"fqdn"` // as that of Domain
+	FQDN   string `json:"fqdn"`
 	Tenant string `json:"tenant"`
 	// ClaimedAt is when the tenant got the name.
 	ClaimedAt time.Time `json:"claimed_at,omitzero"`

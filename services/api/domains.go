@@ -12,7 +12,7 @@ import (
 
 // DomainRequest is the body of POST …/domains.
 type DomainRequest struct {
-	FQDN        string `json:"fqdn" minLength:"3" maxLength:"1024" doc:"A host name, in A-labels or U-labels (RFC 5890). With *. in front it stands for all names with one more label that are no domain of their own; its certificate is uploaded." example:"mqtt.example.com"`
+	FQDN        string `json:"fqdn" minLength:"3" maxLength:"1024" doc:"A host name, not a wildcard; in A-labels or U-labels (RFC 5890)." example:"mqtt.example.com"`
 	Certificate string `json:"certificate,omitempty" enum:"acme,uploaded" default:"acme" doc:"Where its certificate comes from: acme has it issued and renewed here, uploaded waits for PUT …/certificate."`
 }
 

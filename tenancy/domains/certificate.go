@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +83,7 @@ func parsePair(fqdn string, chain, key []byte, now time.Time) (*pair, error) {
 		return invalid("key: expected RSA, ECDSA or Ed25519")
 	}
 	switch {
-	case !covers(p.leaf, fqdn):
+	case p.leaf.VerifyHostname(fqdn) != nil:
 		return invalid("expected a certificate for %s, found one for %s", fqdn, namesOf(p.leaf))
 	case !now.Before(p.leaf.NotAfter):
 		return invalid("the certificate has ended at %s", p.leaf.NotAfter.UTC().Format(time.RFC3339))
@@ -110,15 +109,6 @@ func namesOf(c *x509.Certificate) string {
 		return "no host name"
 	}
 	return strings.Join(names, ", ")
-}
-
-// covers reports whether a certificate is good for a name, which for a wildcard is one for
-// every name that it stands for.
-func covers(c *x509.Certificate, fqdn string) bool {
-	if _, wildcard := tenancy.Wildcard(fqdn); wildcard {
-		return slices.ContainsFunc(c.DNSNames, func(name string) bool { return strings.EqualFold(name, fqdn) })
-	}
-	return c.VerifyHostname(fqdn) == nil
 }
 
 func forServers(c *x509.Certificate) bool {

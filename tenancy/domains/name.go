@@ -7,10 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
-	"golang.org/x/net/publicsuffix"
 
 	"github.com/manormq/manor/infra/errs"
-	"github.com/manormq/manor/tenancy"
 )
 
 // Lengths of a name (RFC 1035 §2.3.4). What is put before it for the challenge has to fit
@@ -31,11 +29,10 @@ func Normalize(name, own string) (string, error) {
 	if len(name) > 4*nameMax {
 		return invalid("a domain has at most %d characters", nameMax)
 	}
-	base, wildcard := tenancy.Wildcard(strings.TrimSuffix(strings.TrimSpace(name), "."))
-	if strings.Contains(base, "*") {
-		return invalid("expected a * as the whole first part only, as in *.devices.example.com, found %q", name)
+	if strings.Contains(name, "*") {
+		return invalid("expected one host name such as mqtt.example.com, found the wildcard %q", name)
 	}
-	fqdn, err := idna.Lookup.ToASCII(base)
+	fqdn, err := idna.Lookup.ToASCII(strings.TrimSuffix(strings.TrimSpace(name), "."))
 	if err != nil {
 		return invalid("expected a host name such as mqtt.example.com, found %q: %w", name, err)
 	}
@@ -62,25 +59,7 @@ func Normalize(name, own string) (string, error) {
 	if top == "localhost" || fqdn == own || strings.HasSuffix(fqdn, "."+own) {
 		return "", errs.Coded(errs.Invalid, "domain_reserved", "%s belongs to this installation: expected a domain of your own", fqdn)
 	}
-	if wildcard {
-		return wildcardOf(fqdn, own)
-	}
 	return fqdn, nil
-}
-
-// wildcardOf is the wildcard over a name. It stands for names of other people if they can
-// register names there, and for the installation's own if that is one label below.
-func wildcardOf(base, own string) (string, error) {
-	if suffix, _ := publicsuffix.PublicSuffix(base); suffix == base {
-		return "", errs.Coded(errs.Invalid, "domain_invalid", "names below %s are not of one owner (publicsuffix.org): expected a wildcard over a domain of your own", base)
-	}
-	if _, above, ok := strings.Cut(own, "."); ok && above == base {
-		return "", errs.Coded(errs.Invalid, "domain_reserved", "*.%s has %s in it, which belongs to this installation: expected a wildcard over a domain of your own", base, own)
-	}
-	if name := "*." + base; len(name) <= nameMax {
-		return name, nil
-	}
-	return "", errs.Coded(errs.Invalid, "domain_invalid", "a domain has at most %d characters", nameMax)
 }
 
 func validLabel(l string) bool {

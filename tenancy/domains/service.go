@@ -139,12 +139,7 @@ func (s *Service) mayCreate(name, source string) (fqdn string, err error) {
 		return "", errs.Coded(errs.Conflict, "acme_unavailable",
 			"this installation gets no certificates; expected \"certificate\": \"uploaded\", or the operator to set domains.acme.enabled")
 	}
-	fqdn, err = Normalize(name, s.cfg.Domain)
-	if _, wildcard := tenancy.Wildcard(fqdn); err == nil && wildcard && source == tenancy.CertificateACME {
-		return "", errs.Coded(errs.Invalid, "domain_invalid",
-			"certificate authorities issue certificates of wildcards to who changes the zone for each order (DNS-01), which this installation cannot: expected \"certificate\": \"uploaded\" for %s, or single names", fqdn)
-	}
-	return fqdn, err
+	return Normalize(name, s.cfg.Domain)
 }
 
 // Create makes a claim of a tenant to a name; see store.AddDomain for its errors, and

@@ -16,20 +16,13 @@ import (
 // zero book is empty.
 type hostBook struct {
 	mu    sync.RWMutex
-	hosts map[string]*tenancy.CustomHost // guarded by mu; by tenancy.HostKey
+	hosts map[string]*tenancy.CustomHost // guarded by mu; by name
 }
 
-// get returns who has a name: who has verified itself, else who has the wildcard above it.
-func (b *hostBook) get(name string) *tenancy.CustomHost {
+func (b *hostBook) get(fqdn string) *tenancy.CustomHost {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if h := b.hosts[name]; h != nil {
-		return h
-	}
-	if label, base, ok := strings.Cut(name, "."); ok && label != "" {
-		return b.hosts[tenancy.HostKey("*."+base)]
-	}
-	return nil
+	return b.hosts[fqdn]
 }
 
 func (b *hostBook) set(h *tenancy.CustomHost) {
@@ -38,13 +31,13 @@ func (b *hostBook) set(h *tenancy.CustomHost) {
 	if b.hosts == nil {
 		b.hosts = map[string]*tenancy.CustomHost{}
 	}
-	b.hosts[tenancy.HostKey(h.Host().FQDN)] = h
+	b.hosts[h.Host().FQDN] = h
 }
 
-func (b *hostBook) drop(key string) {
+func (b *hostBook) drop(fqdn string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.hosts, key)
+	delete(b.hosts, fqdn)
 }
 
 func (b *hostBook) every() (all []*tenancy.Host) {
@@ -56,8 +49,8 @@ func (b *hostBook) every() (all []*tenancy.Host) {
 	return all
 }
 
-// CustomHost is what is known of a host name that a tenant has verified, or the wildcard that
-// it is one label below, in any case and with or without a dot at its end; nil if nobody has. It may be called concurrently.
+// CustomHost is what is known of a host name that a tenant has verified, in any case and
+// with or without a dot at its end; nil if nobody has. It may be called concurrently.
 func (d *Directory) CustomHost(name string) *tenancy.CustomHost {
 	if d.cfg.OpenKey == nil {
 		return nil
@@ -79,8 +72,8 @@ func (d *Directory) watchHosts(ctx context.Context, b bus.Bucket) {
 		switch {
 		case u.Synced:
 			for _, h := range d.hosts.every() { // what the snapshot had
-				if key := tenancy.HostKey(h.FQDN); !told[key] {
-					d.hosts.drop(key)
+				if !told[h.FQDN] {
+					d.hosts.drop(h.FQDN)
 				}
 			}
 			told = nil
@@ -93,7 +86,7 @@ func (d *Directory) watchHosts(ctx context.Context, b bus.Bucket) {
 				told[u.Entry.Key] = true
 			}
 			h, err := tenancy.DecodeHost(u.Entry.Value, uint64(u.Entry.Revision))
-			if err != nil || tenancy.HostKey(h.FQDN) != u.Entry.Key {
+			if err != nil || h.FQDN != u.Entry.Key {
 				d.log.Error("a stored host cannot be read; what was known of it stays", "host", u.Entry.Key, "error", err)
 				return
 			}

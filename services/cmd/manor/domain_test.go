@@ -3,9 +3,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -52,8 +54,23 @@ func (x *tenant) until(name string, ok func(d customDomain) bool) (d customDomai
 // refused asks for something that the API is to refuse, and returns what it says.
 func (x *tenant) refused(method, path, body string) (status int, code string) {
 	x.Helper()
-	status, p := x.asks(method, path, body)
-	return status, p.Code
+	req, err := http.NewRequestWithContext(x.Context(), method, x.p.api+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		x.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+x.key)
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		x.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	b, _ := io.ReadAll(r.Body)
+	var p struct{ Code string }
+	if err := json.Unmarshal(b, &p); err != nil {
+		x.Fatalf("%d %s", r.StatusCode, b)
+	}
+	return r.StatusCode, p.Code
 }
 
 // handshake is a TLS client's at that address.
@@ -242,93 +259,4 @@ func TestDomain_Uploaded(t *testing.T) {
 			return ""
 		})
 	}
-}
-
-// A wildcard is served for all names one label below it but those that somebody has verified
-// themselves, whoever has it.
-func TestDomain_Wildcard(t *testing.T) {
-	names := domainstest.NewDNS(t)
-	p := startProduct(t, func(o *options, _ *process) { o.resolver = names.Address })
-	wide, other := p.signUp(t, "wide"), p.signUp(t, "other")
-	ca := tenancytest.NewCA(t, "own")
-	upload := func(x *tenant, name string, serial int64, of ...string) string {
-		chain, key := ca.Server(serial, time.Now().Add(time.Hour), of...)
-		body, err := json.Marshal(map[string]string{"chain": chain, "key": key})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, code := x.refused("PUT", "/v1/tenants/"+x.id+"/domains/"+name+"/certificate", string(body))
-		return code
-	}
-	claim := func(x *tenant, name string) {
-		d := x.domain("POST", "", `{"fqdn":"`+name+`","certificate":"uploaded"}`)
-		names.Text(d.Challenge.Name, d.Challenge.Value)
-		x.domain("POST", "/"+name+":verify", "")
-	}
-	serves := func(name string, serial int64) {
-		t.Helper()
-		wide.within(func() string {
-			c, err := handshake(p.mqtts, &tls.Config{ServerName: name, RootCAs: tenancytest.Pool(ca)})
-			if err != nil {
-				return err.Error()
-			}
-			defer func() { _ = c.Close() }()
-			if got := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != serial {
-				return fmt.Sprintf("%s has serial %d, expected %d", name, got, serial)
-			}
-			return ""
-		})
-	}
-	const wildcard, own = "*.devices.example", "press.devices.example"
-	if status, code := wide.refused("POST", "/v1/tenants/wide/domains", `{"fqdn":"`+wildcard+`"}`); status != http.StatusBadRequest && status != http.StatusConflict || code == "" {
-		t.Errorf("a wildcard whose certificate is issued: %d %s", status, code)
-	}
-	claim(wide, wildcard)
-	if code := upload(wide, wildcard, 1, own); code != "certificate_invalid" {
-		t.Errorf("a certificate of one name for a wildcard: %q", code)
-	}
-	if code := upload(wide, wildcard, 7, wildcard); code != "" {
-		t.Fatalf("a certificate for the wildcard: %q", code)
-	}
-	serves("a.devices.example", 7)
-	serves(own, 7)
-	c, err := handshake(p.mqtts, &tls.Config{ServerName: "a.devices.example", RootCAs: tenancytest.Pool(ca)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wide.over(c)
-	for _, name := range []string{"devices.example", "a.b.devices.example"} {
-		if _, err := handshake(p.mqtts, &tls.Config{ServerName: name, RootCAs: tenancytest.Pool(ca)}); !unrecognized(err) {
-			t.Errorf("%s, which the wildcard does not stand for: %v", name, err)
-		}
-	}
-	// Who shows that one of the names is its own has it, at once without a certificate.
-	claim(other, own)
-	wide.within(func() string {
-		if _, err := handshake(p.mqtts, &tls.Config{ServerName: own, RootCAs: tenancytest.Pool(ca)}); !unrecognized(err) {
-			return fmt.Sprintf("%s without a certificate of its own: %v", own, err)
-		}
-		return ""
-	})
-	if code := upload(other, own, 8, own); code != "" {
-		t.Fatalf("a certificate for the name: %q", code)
-	}
-	serves(own, 8)
-	serves("a.devices.example", 7)
-	if _, code := other.refused("POST", "/v1/tenants/other/domains", `{"fqdn":"`+wildcard+`","certificate":"uploaded"}`); code != "" {
-		t.Errorf("a claim of another: %q", code)
-	}
-	names.Text("_manor-challenge.devices.example", "manor-verify=of-nobody")
-	if status, code := other.refused("POST", "/v1/tenants/other/domains/"+wildcard+":verify", ""); status != http.StatusConflict {
-		t.Errorf("another tenant verifies the wildcard: %d %s", status, code)
-	}
-	other.do("DELETE", "/v1/tenants/other/domains/"+own, "", nil)
-	serves(own, 7)
-	wide.do("DELETE", "/v1/tenants/wide/domains/"+wildcard, "", nil)
-	wide.within(func() string {
-		if _, err := handshake(p.mqtts, &tls.Config{ServerName: own, RootCAs: tenancytest.Pool(ca)}); !unrecognized(err) {
-			return fmt.Sprintf("%s after all: %v", own, err)
-		}
-		return ""
-	})
 }
