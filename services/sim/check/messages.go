@@ -104,12 +104,16 @@ func (m *Messages) Forgo(id string) {
 	r.filters = nil
 }
 
-// Retained is the newest message of a device that is to be retained, nil without one.
+// Retained is the newest message of a device that is to be retained, nil without one. It is nil,
+// too, if the device's session was lost since: how far what was under way there came is not known.
 func (m *Messages) Retained(from string) (newest *Publish) {
 	for _, p := range m.all {
 		if p.From == from && p.Retain {
 			newest = p
 		}
+	}
+	if newest != nil && newest.at < m.forgone[from] {
+		return nil
 	}
 	return newest
 }
