@@ -115,8 +115,8 @@ func (f *fleet) Lost(l *uplink.Link[member], _ error) {
 	})
 }
 
-// each calls do with 0 to n-1, some at once, until the first error.
-func (f *fleet) each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+// each calls do with the n numbers from first on, some at once, until the first error.
+func (f *fleet) each(ctx context.Context, first, n int, do func(ctx context.Context, i int) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range fleetWide {
@@ -126,7 +126,7 @@ func (f *fleet) each(ctx context.Context, n int, do func(ctx context.Context, i 
 				if i >= n {
 					return nil
 				}
-				if err := do(ctx, i); err != nil {
+				if err := do(ctx, first+i); err != nil {
 					return err
 				}
 			}

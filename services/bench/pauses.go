@@ -68,6 +68,7 @@ type memory struct {
 	collections uint64
 	pauses      []int64 // the latest, in a ring
 	heap        int64   // bytes that are allocated
+	tables      int64   // of those, what goleveldb's memory tables have
 }
 
 // since are the pauses of the collections after the first n, of which only the
@@ -83,7 +84,12 @@ func (m memory) since(n uint64) (ns []int64) {
 	return ns
 }
 
-// readMemory reads the end of a heap profile as text.
+// memoryTables is a part of the names of goleveldb's functions that allocate memory
+// tables: arrays of tens of MiB that hold what was written last, whatever that was. None
+// is too small to be in the samples of a heap profile, so their sum is exact.
+const memoryTables = "/goleveldb/leveldb/memdb."
+
+// readMemory reads a heap profile as text: the samples, and the statistics behind them.
 func readMemory(operator, more string) (m memory, err error) {
 	client := http.Client{Timeout: 20 * time.Second}
 	resp, err := client.Get(operator + "/debug/pprof/heap?debug=1" + more)
@@ -93,7 +99,16 @@ func readMemory(operator, more string) (m memory, err error) {
 	defer func() { _ = resp.Body.Close() }()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
+	sample := int64(0) // what the allocations of the present stack have
 	for lines.Scan() {
+		if stack := lines.Text(); strings.Contains(stack, " @ 0x") {
+			if sample, err = inUse(stack); err != nil {
+				return m, err
+			}
+		} else if strings.Contains(stack, memoryTables) {
+			m.tables += sample
+			sample = 0 // the functions of a stack stand below each other
+		}
 		name, value, _ := strings.Cut(strings.TrimPrefix(lines.Text(), "# "), " = ")
 		switch name {
 		case "HeapAlloc":
@@ -113,4 +128,16 @@ func readMemory(operator, more string) (m memory, err error) {
 		err = fmt.Errorf("%s: no pauses in the heap profile: %s", operator, resp.Status)
 	}
 	return m, err
+}
+
+// inUse reads the bytes in use from the first line of a sample of a heap profile:
+// objects: bytes [objects: bytes] @ addresses, the second pair being all that ever was.
+func inUse(line string) (int64, error) {
+	_, value, ok := strings.Cut(line, ": ")
+	value, _, closed := strings.Cut(value, " [")
+	n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+	if !ok || !closed || err != nil {
+		return 0, fmt.Errorf("a heap profile: expected \"objects: bytes [objects: bytes] @ addresses\", found %.60q", line)
+	}
+	return n, nil
 }
