@@ -5,6 +5,7 @@ package tenancy
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -39,7 +40,7 @@ const (
 // that is not verified keeps nobody from anything. It is a plain value.
 type Domain struct {
 	Tenant string      `json:"tenant"`
-	FQDN   string      `json:"fqdn"` // in A-labels (RFC 5890), lower case, without a dot at the end
+	FQDN   string      `json:"fqdn"` // in A-labels (RFC 5890), lower case, without a dot at the end; it may be a wildcard, see WildcardOf
 	State  DomainState `json:"state"`
 	// Token is what only this tenant is told to publish for this name.
 	Token string `json:"token"`
@@ -73,13 +74,16 @@ type Domain struct {
 }
 
 // DomainKey is the key of a tenant's domain in its bucket.
-func DomainKey(tenant, fqdn string) string { return tenant + "." + fqdn }
+func DomainKey(tenant, fqdn string) string { return tenant + "." + HostKey(fqdn) }
 
 // Key is the domain's own.
 func (d *Domain) Key() string { return DomainKey(d.Tenant, d.FQDN) }
 
-// ChallengeName is the name of the TXT record by which the domain is verified.
-func (d *Domain) ChallengeName() string { return "_manor-challenge." + d.FQDN }
+// ChallengeName is the name of the TXT record by which the domain is verified; that of a
+// wildcard is at the name that it is below.
+func (d *Domain) ChallengeName() string {
+	return "_manor-challenge." + strings.TrimPrefix(d.FQDN, wildcard)
+}
 
 // ChallengeValue is what that record has.
 func (d *Domain) ChallengeValue() string { return "manor-verify=" + d.Token }

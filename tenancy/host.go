@@ -6,19 +6,20 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"encoding/pem"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
 )
 
-// HostsBucket has a Host in JSON at its FQDN: who a verified name belongs to, and what
+// HostsBucket has a Host in JSON at the HostKey of its FQDN: who a verified name belongs to, and what
 // gateways show to who asks for it. Of a name there is one, whoever else claims it.
 const HostsBucket = "hosts"
 
 // Host is a host name that one tenant has verified. It is a plain value.
 type Host struct {
-	FQDN   string `json:"fqdn"`
+	FQDN   string `json:"fqdn"` // or a wildcard, see WildcardOf
 	Tenant string `json:"tenant"`
 	// ClaimedAt is when the tenant got the name.
 	ClaimedAt time.Time `json:"claimed_at,omitzero"`
@@ -32,6 +33,43 @@ type Host struct {
 	Challenge []byte `json:"challenge,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
+}
+
+// wildcard begins names that stand for each name one label below another one.
+const wildcard = "*."
+
+// keyWildcard stands for it in keys of buckets, which have no asterisks. No host name
+// begins with it.
+const keyWildcard = "_."
+
+// WildcardOf returns the name below which each name of one label more is meant, if a name
+// is a wildcard such as *.devices.example.com.
+func WildcardOf(fqdn string) (base string, ok bool) { return strings.CutPrefix(fqdn, wildcard) }
+
+// WildcardFor returns the wildcard that stands for a name, whose first part it leaves
+// away. ok is false for names that no wildcard stands for.
+func WildcardFor(name string) (fqdn string, ok bool) {
+	label, base, ok := strings.Cut(name, ".")
+	if !ok || label == "" || base == "" || strings.Contains(name, "*") {
+		return "", false
+	}
+	return wildcard + base, true
+}
+
+// HostKey is the key of a name in HostsBucket.
+func HostKey(fqdn string) string {
+	if base, ok := WildcardOf(fqdn); ok {
+		return keyWildcard + base
+	}
+	return fqdn
+}
+
+// HostOfKey is the name at a key of HostsBucket.
+func HostOfKey(key string) string {
+	if base, ok := strings.CutPrefix(key, keyWildcard); ok {
+		return wildcard + base
+	}
+	return key
 }
 
 // HostPurpose is what the key of a host's certificate is sealed for: it opens for no
@@ -83,3 +121,11 @@ func (h *CustomHost) Active() bool { return h.host.Certificates != "" }
 // Certificate is what is shown to clients. The error is Internal: the key cannot be
 // opened, or is no key of the certificate.
 func (h *CustomHost) Certificate() (*tls.Certificate, error) { return h.pair() }
+
+// Below is a name of the same tenant that has no certificate of its own yet, such as one
+// that is being ordered: it is served with the wildcard's, and its own challenge answered.
+func (h *CustomHost) Below(wildcard *CustomHost) *CustomHost {
+	host := *h.host
+	host.Certificates = wildcard.host.Certificates
+	return &CustomHost{&host, wildcard.pair}
+}

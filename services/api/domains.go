@@ -12,8 +12,8 @@ import (
 
 // DomainRequest is the body of POST …/domains.
 type DomainRequest struct {
-	FQDN        string `json:"fqdn" minLength:"3" maxLength:"1024" doc:"A host name, not a wildcard; in A-labels or U-labels (RFC 5890)." example:"mqtt.example.com"`
-	Certificate string `json:"certificate,omitempty" enum:"acme,uploaded" default:"acme" doc:"Where its certificate comes from: acme has it issued and renewed here, uploaded waits for PUT …/certificate."`
+	FQDN        string `json:"fqdn" minLength:"3" maxLength:"1024" doc:"A host name, or a wildcard such as *.devices.example.com, which stands for names one part below; in A-labels or U-labels (RFC 5890)." example:"mqtt.example.com"`
+	Certificate string `json:"certificate,omitempty" enum:"acme,uploaded" default:"acme" doc:"Where its certificate comes from: acme has it issued and renewed here, uploaded, which wildcards need, waits for PUT …/certificate."`
 }
 
 // DNSRecord is a record that the tenant is to make.

@@ -5,6 +5,7 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,11 @@ func TestDomains(t *testing.T) {
 		{`{"fqdn":"localhost"}`, "domain_invalid"},
 		{`{"fqdn":"evil.localhost"}`, "domain_reserved"},
 		{`{"fqdn":"beta.localhost."}`, "domain_reserved"},
-		{`{"fqdn":"*.example.com"}`, "domain_invalid"},
+		{`{"fqdn":"*.example.com"}`, "wildcard_not_issued"},
+		{`{"fqdn":"*.com","certificate":"uploaded"}`, "domain_invalid"},
+		{`{"fqdn":"*.co.uk","certificate":"uploaded"}`, "domain_invalid"},
+		{`{"fqdn":"a.*.example.com","certificate":"uploaded"}`, "domain_invalid"},
+		{`{"fqdn":"*.acme.localhost","certificate":"uploaded"}`, "domain_reserved"},
 		{`{"fqdn":"192.0.2.1"}`, "domain_invalid"},
 		{`{"fqdn":"a_b.example.com"}`, "domain_invalid"},
 		{`{"fqdn":"a..example.com"}`, "domain_invalid"},
@@ -176,6 +181,54 @@ func TestDomains_Uploaded(t *testing.T) {
 	if n := len(f.bucket("hosts")); n != 0 {
 		t.Errorf("%d hosts are published of a domain that was deleted", n)
 	}
+}
+
+// A wildcard is claimed, verified and served like another name; names below it and at its
+// base are others' to verify all the same, and it takes no name from who has.
+func TestDomains_Wildcard(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	acme, beta := f.signUp("acme"), f.signUp("beta")
+	const base, others, wild = "/v1/tenants/acme/domains", "/v1/tenants/beta/domains", "*.devices.acme.example"
+	ca := tenancytest.NewCA(t, "own")
+	mine, mineKey := ca.Server(2, time.Now().Add(time.Hour), wild)
+	below, belowKey := ca.Server(3, time.Now().Add(time.Hour), "press-1.devices.acme.example")
+
+	d := f.want(f.do("POST", base, acme, `{"fqdn":"*.Devices.ACME.example.","certificate":"uploaded"}`), 201, "")
+	if c := d["challenge"].(map[string]any); d["fqdn"] != wild || c["name"] != "_manor-challenge.devices.acme.example" || d["cname"].(map[string]any)["name"] != wild {
+		t.Errorf("claimed: %v", d)
+	}
+	f.publish(d)
+	f.want(f.do("POST", base+"/"+wild+":verify", acme, ""), 200, "")
+	if r := f.want(f.do("PUT", base+"/"+wild+"/certificate", acme, upload(below, belowKey)), 400, "certificate_invalid"); !strings.Contains(fmt.Sprint(r["detail"]), wild) {
+		t.Errorf("a certificate of one name: %v", r)
+	}
+	if v := f.want(f.do("PUT", base+"/"+url.PathEscape(wild)+"/certificate", acme, upload(mine, mineKey)), 200, ""); v["state"] != "active" {
+		t.Errorf("uploaded: %v", v)
+	}
+	f.want(f.do("POST", base+"/"+wild+":renew", acme, ""), 409, "certificate_uploaded")
+
+	// Another tenant: the same wildcard, the name that it is below, and one name below it.
+	values := []string{d["challenge"].(map[string]any)["value"].(string)}
+	for _, c := range []struct {
+		name, code string
+		status     int
+	}{{wild, "domain_taken", 409}, {"devices.acme.example", "", 200}, {"press-1.devices.acme.example", "", 200}} {
+		o := f.want(f.do("POST", others, beta, `{"fqdn":"`+c.name+`","certificate":"uploaded"}`), 201, "")
+		if c.name == wild { // the record of the tenant that has it shows nothing of another one
+			f.want(f.do("POST", others+"/"+c.name+":verify", beta, ""), 409, "domain_unverified")
+		}
+		challenge := o["challenge"].(map[string]any)
+		values = append(values, challenge["value"].(string))
+		f.names.Text(challenge["name"].(string), values...)
+		f.want(f.soon("POST", others+"/"+c.name+":verify", beta), c.status, c.code)
+	}
+	f.want(f.do("PUT", others+"/press-1.devices.acme.example/certificate", beta, upload(below, belowKey)), 200, "")
+	if v := f.want(f.do("GET", base+"/"+wild, acme, ""), 200, ""); v["state"] != "active" {
+		t.Errorf("the wildcard, afterwards: %v", v)
+	}
+	f.want(f.do("DELETE", base+"/"+wild, acme, ""), 204, "")
+	f.want(f.soon("POST", others+"/"+wild+":verify", beta), 200, "")
 }
 
 func clients(ca *tenancytest.CA) string {

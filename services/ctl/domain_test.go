@@ -43,4 +43,8 @@ func TestDomainCommands(t *testing.T) {
 	bad(t, 1, "upload another one", "domain", "renew", "acme", fqdn)
 	shown(t, "is deleted", "domain", "delete", "acme", fqdn)
 	bad(t, 1, "has no domain", "domain", "show", "acme", fqdn)
+	bad(t, 2, "--uploaded", "domain", "create", "acme", "*.devices.acme.example")
+	shown(t, "_manor-challenge.devices.acme.example. IN TXT", "domain", "create", "acme", "*.devices.acme.example", "--uploaded")
+	shown(t, "*.devices.acme.example. IN CNAME", "domain", "show", "acme", "*.devices.acme.example")
+	shown(t, "is deleted", "domain", "delete", "acme", "*.devices.acme.example")
 }

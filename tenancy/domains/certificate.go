@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +84,7 @@ func parsePair(fqdn string, chain, key []byte, now time.Time) (*pair, error) {
 		return invalid("key: expected RSA, ECDSA or Ed25519")
 	}
 	switch {
-	case p.leaf.VerifyHostname(fqdn) != nil:
+	case !isFor(p.leaf, fqdn):
 		return invalid("expected a certificate for %s, found one for %s", fqdn, namesOf(p.leaf))
 	case !now.Before(p.leaf.NotAfter):
 		return invalid("the certificate has ended at %s", p.leaf.NotAfter.UTC().Format(time.RFC3339))
@@ -101,6 +102,15 @@ func parsePair(fqdn string, chain, key []byte, now time.Time) (*pair, error) {
 // withoutPrefix is an error of crypto/tls as a person reads it. It never has a key in it.
 func withoutPrefix(err error) error {
 	return errs.New(errs.Invalid, "%s", strings.TrimPrefix(err.Error(), "tls: "))
+}
+
+// isFor reports whether a certificate is for a name; for a wildcard it has to name that
+// itself.
+func isFor(c *x509.Certificate, fqdn string) bool {
+	if _, ok := tenancy.WildcardOf(fqdn); ok {
+		return slices.ContainsFunc(c.DNSNames, func(n string) bool { return strings.EqualFold(n, fqdn) })
+	}
+	return c.VerifyHostname(fqdn) == nil
 }
 
 func namesOf(c *x509.Certificate) string {

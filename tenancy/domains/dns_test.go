@@ -37,6 +37,16 @@ func TestResolver(t *testing.T) {
 			t.Errorf("with %.40q: %v, want %v with %q", c.values, err, c.kind, c.says)
 		}
 	}
+	// Of a wildcard it is looked for at the name that the wildcard is below, where that of
+	// another claim to that name may be, too.
+	wild := &tenancy.Domain{Tenant: "beta", FQDN: "*.mqtt.acme.example", Token: "other"}
+	names.Down(false)
+	for values, ok := range map[string]bool{d.ChallengeValue(): false, wild.ChallengeValue(): true} {
+		names.Text("_manor-challenge.mqtt.acme.example", values, "v=spf1 -all")
+		if err := r.verify(t.Context(), r.asked, wild.Tenant, wild); (err == nil) != ok {
+			t.Errorf("the wildcard, with %s: %v", values, err)
+		}
+	}
 	// Nobody there.
 	r = newResolver("127.0.0.1:1", telemetry.Discard())
 	if err := r.verify(t.Context(), r.due, d.Tenant, d); !errs.Is(err, errs.Unavailable) || strings.Contains(err.Error(), "127.0.0.1") {

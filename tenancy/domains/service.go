@@ -139,7 +139,15 @@ func (s *Service) mayCreate(name, source string) (fqdn string, err error) {
 		return "", errs.Coded(errs.Conflict, "acme_unavailable",
 			"this installation gets no certificates; expected \"certificate\": \"uploaded\", or the operator to set domains.acme.enabled")
 	}
-	return Normalize(name, s.cfg.Domain)
+	if fqdn, err = Normalize(name, s.cfg.Domain); err != nil {
+		return "", err
+	}
+	if base, wild := tenancy.WildcardOf(fqdn); wild && source == tenancy.CertificateACME {
+		return "", errs.Coded(errs.Invalid, "wildcard_not_issued",
+			"no certificate is issued here for the wildcard %s: authorities ask for DNS-01, and the zone is yours. Get one there with an ACME client of your own, claim the domain with \"certificate\": \"uploaded\" (manor domain create --uploaded), and upload it; or claim each name below %s",
+			fqdn, base)
+	}
+	return fqdn, nil
 }
 
 // Create makes a claim of a tenant to a name; see store.AddDomain for its errors, and

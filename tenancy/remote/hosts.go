@@ -16,13 +16,27 @@ import (
 // zero book is empty.
 type hostBook struct {
 	mu    sync.RWMutex
-	hosts map[string]*tenancy.CustomHost // guarded by mu; by name
+	hosts map[string]*tenancy.CustomHost // guarded by mu; by name, or wildcard
 }
 
-func (b *hostBook) get(fqdn string) *tenancy.CustomHost {
+// get is who a name leads to. The name itself comes before a wildcard, whoever has it and
+// whether it is served or not: a wildcard takes nothing from those who have shown that a
+// name below it is theirs.
+func (b *hostBook) get(name string) *tenancy.CustomHost {
+	above, ok := tenancy.WildcardFor(name)
+	if !ok {
+		return nil
+	}
 	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return b.hosts[fqdn]
+	exact, wildcard := b.hosts[name], b.hosts[above]
+	b.mu.RUnlock()
+	switch {
+	case exact == nil:
+		return wildcard
+	case wildcard != nil && !exact.Active() && wildcard.Active() && exact.Host().Tenant == wildcard.Host().Tenant:
+		return exact.Below(wildcard)
+	}
+	return exact
 }
 
 func (b *hostBook) set(h *tenancy.CustomHost) {
@@ -50,12 +64,18 @@ func (b *hostBook) every() (all []*tenancy.Host) {
 }
 
 // CustomHost is what is known of a host name that a tenant has verified, in any case and
-// with or without a dot at its end; nil if nobody has. It may be called concurrently.
+// with or without a dot at its end; nil if nobody has. Of a name that a wildcard stands for
+// it is the wildcard's, unless somebody has verified the name itself. The installation's own
+// names are nobody's. It may be called concurrently.
 func (d *Directory) CustomHost(name string) *tenancy.CustomHost {
 	if d.cfg.OpenKey == nil {
 		return nil
 	}
-	return d.hosts.get(strings.ToLower(strings.TrimSuffix(name, ".")))
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if strings.HasSuffix("."+name, d.domain) {
+		return nil
+	}
+	return d.hosts.get(name)
 }
 
 // openKey is OpenKey of the configuration, if there is one.
@@ -79,14 +99,14 @@ func (d *Directory) watchHosts(ctx context.Context, b bus.Bucket) {
 			told = nil
 			d.markDirty()
 		case u.Deleted:
-			d.hosts.drop(u.Entry.Key)
+			d.hosts.drop(tenancy.HostOfKey(u.Entry.Key))
 			d.markDirty()
 		default:
 			if told != nil {
-				told[u.Entry.Key] = true
+				told[tenancy.HostOfKey(u.Entry.Key)] = true
 			}
 			h, err := tenancy.DecodeHost(u.Entry.Value, uint64(u.Entry.Revision))
-			if err != nil || h.FQDN != u.Entry.Key {
+			if err != nil || tenancy.HostKey(h.FQDN) != u.Entry.Key {
 				d.log.Error("a stored host cannot be read; what was known of it stays", "host", u.Entry.Key, "error", err)
 				return
 			}

@@ -104,3 +104,110 @@ func TestCustomHosts(t *testing.T) {
 	})
 	stop()
 }
+
+// A wildcard serves names one label below it, and none of those that somebody has verified.
+func TestWildcardHosts(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	srv := server(t, t.TempDir(), "127.0.0.1:0")
+	s := newStore(t, connect(t, srv.URL()))
+	directorytest.SignUp(t, s, "acme")
+	directorytest.SignUp(t, s, "beta")
+	sealer, err := managedca.NewSealer(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := t.TempDir()
+	nodeKey, err := remote.LoadKey(filepath.Join(own, "node.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := remote.Config{Bus: connect(t, srv.URL()), Snapshot: filepath.Join(own, "directory.snapshot"), Key: nodeKey, OpenKey: sealer.Open}
+	d, stop := start(t, cfg)
+	ready(t, d)
+	ca := tenancytest.NewCA(t, "ca")
+	has := func(tenant, name string, serial int64) {
+		t.Helper()
+		if err := s.ClaimHost(ctx, tenant, name); err != nil {
+			t.Fatal(err)
+		}
+		if serial == 0 {
+			return
+		}
+		chain, key := ca.Server(serial, time.Now().Add(time.Hour), name)
+		block, _ := pem.Decode([]byte(key))
+		if err := s.ChangeHost(ctx, tenant, name, func(h *tenancy.Host) {
+			h.Certificates, h.Sealed = chain, sealer.Seal(tenancy.HostPurpose(tenant, name), block.Bytes)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const base = "devices.acme.example"
+	has("acme", "*."+base, 2)
+	has("acme", "*.test", 3) // claimed before this installation had its name, which is test
+	has("beta", "taken."+base, 4)
+	has("beta", "unready."+base, 0)
+	has("acme", "own."+base, 0)
+	if err := s.ChangeHost(ctx, "acme", "own."+base, func(h *tenancy.Host) { h.Challenge = []byte("digest") }); err != nil {
+		t.Fatal(err)
+	}
+	check := func(d *remote.Directory, names map[string]string) (wrong string) {
+		for name, want := range names {
+			got := "nobody"
+			if tn, err := d.TenantByHost(ctx, name); err == nil {
+				got = tn.ID
+				if h := d.CustomHost(name); h != nil {
+					c, err := h.Certificate()
+					if err != nil {
+						return name + ": " + err.Error()
+					}
+					got += " " + c.Leaf.SerialNumber.String() + " " + string(h.Host().Challenge)
+				}
+			}
+			if got != want {
+				wrong += name + ": " + got + ", want " + want + "; "
+			}
+		}
+		return wrong
+	}
+	eventually := func(d *remote.Directory, names map[string]string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			wrong := check(d, names)
+			if wrong == "" {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatal(wrong)
+			}
+		}
+	}
+	names := map[string]string{
+		"a." + base: "acme 2 ", "A." + strings.ToUpper(base) + ".": "acme 2 ",
+		"a.b." + base: "nobody", base: "nobody", "." + base: "nobody", "*." + base: "nobody", "x" + base: "nobody",
+		"taken." + base: "beta 4 ", "unready." + base: "nobody", "own." + base: "acme 2 digest",
+		"test": "nobody", "acme.test": "acme", "beta.test": "beta", "x.test": "nobody",
+	}
+	eventually(d, names)
+	// What another tenant gives up is the wildcard's, and the other way round.
+	if err := s.ReleaseHost(ctx, "beta", "taken."+base); err != nil {
+		t.Fatal(err)
+	}
+	names["taken."+base] = "acme 2 "
+	eventually(d, names)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if b, err := os.ReadFile(cfg.Snapshot); err == nil && strings.Contains(string(b), `"*.`+base) && !strings.Contains(string(b), "taken."+base) {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("the snapshot has not the wildcard: %v", err)
+		}
+	}
+	stop()
+	again, stop := start(t, cfg) // from the snapshot
+	eventually(again, names)
+	if err := s.ReleaseHost(ctx, "acme", "*."+base); err != nil {
+		t.Fatal(err)
+	}
+	eventually(again, map[string]string{"a." + base: "nobody", "own." + base: "nobody"})
+	stop()
+}

@@ -20,7 +20,7 @@ func domainTaken(fqdn string) error {
 
 // Host returns who has verified a name, or an error NotFound.
 func (s *Store) Host(ctx context.Context, fqdn string) (*tenancy.Host, error) {
-	e, err := s.hosts.Get(ctx, fqdn)
+	e, err := s.hosts.Get(ctx, tenancy.HostKey(fqdn))
 	if err != nil {
 		return nil, named(err, "host_not_found", "nobody has verified %q", fqdn)
 	}
@@ -32,7 +32,7 @@ func (s *Store) Host(ctx context.Context, fqdn string) (*tenancy.Host, error) {
 // has no domain of that name, or one that is pending, is taken over after a minute.
 func (s *Store) ClaimHost(ctx context.Context, tenant, fqdn string) error {
 	for {
-		_, err := put(ctx, s.hosts, fqdn, &tenancy.Host{FQDN: fqdn, Tenant: tenant, ClaimedAt: s.now().UTC()}, bus.Absent)
+		_, err := put(ctx, s.hosts, tenancy.HostKey(fqdn), &tenancy.Host{FQDN: fqdn, Tenant: tenant, ClaimedAt: s.now().UTC()}, bus.Absent)
 		if !errs.Is(err, errs.Conflict) {
 			return err
 		}
@@ -74,7 +74,7 @@ func (s *Store) holds(ctx context.Context, h *tenancy.Host) (bool, error) {
 // TakeHost gives a name from one tenant to another, without what is served under it. The
 // error is Conflict if the host has changed since it was read.
 func (s *Store) TakeHost(ctx context.Context, from *tenancy.Host, tenant string) error {
-	_, err := put(ctx, s.hosts, from.FQDN, &tenancy.Host{FQDN: from.FQDN, Tenant: tenant, ClaimedAt: s.now().UTC()}, bus.Revision(from.Revision))
+	_, err := put(ctx, s.hosts, tenancy.HostKey(from.FQDN), &tenancy.Host{FQDN: from.FQDN, Tenant: tenant, ClaimedAt: s.now().UTC()}, bus.Revision(from.Revision))
 	return err
 }
 
@@ -90,7 +90,7 @@ func (s *Store) ChangeHost(ctx context.Context, tenant, fqdn string, change func
 			return err
 		}
 		change(h)
-		if _, err = put(ctx, s.hosts, fqdn, h, bus.Revision(h.Revision)); !errs.Is(err, errs.Conflict) {
+		if _, err = put(ctx, s.hosts, tenancy.HostKey(fqdn), h, bus.Revision(h.Revision)); !errs.Is(err, errs.Conflict) {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func (s *Store) ReleaseHost(ctx context.Context, tenant, fqdn string) error {
 		case err != nil:
 			return err
 		}
-		err = s.hosts.Delete(ctx, fqdn, bus.Revision(h.Revision))
+		err = s.hosts.Delete(ctx, tenancy.HostKey(fqdn), bus.Revision(h.Revision))
 		if !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.NotFound) {
 			return err
 		}

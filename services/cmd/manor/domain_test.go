@@ -230,33 +230,41 @@ func TestDomain_Uploaded(t *testing.T) {
 	names := domainstest.NewDNS(t)
 	p := startProduct(t, func(o *options, _ *process) { o.resolver = names.Address })
 	x := p.signUp(t, "acme")
-	const name = "mqtt.acme.example"
 	ca := tenancytest.NewCA(t, "own")
-	d := x.domain("POST", "", `{"fqdn":"`+name+`","certificate":"uploaded"}`)
-	names.Text(d.Challenge.Name, d.Challenge.Value)
-	x.domain("POST", "/"+name+":verify", "")
-	config := &tls.Config{ServerName: name, RootCAs: tenancytest.Pool(ca)}
-	if _, err := handshake(p.mqtts, config); !unrecognized(err) {
-		t.Errorf("verified, without a certificate: %v", err)
-	}
-	for serial := range int64(2) {
-		chain, key := ca.Server(serial+7, time.Now().Add(time.Hour), name)
-		body, err := json.Marshal(map[string]string{"chain": chain, "key": key})
-		if err != nil {
-			t.Fatal(err)
+	for _, c := range []struct{ name, asked string }{
+		{"mqtt.acme.example", "mqtt.acme.example"}, {"*.devices.acme.example", "press-7.devices.acme.example"},
+	} {
+		d := x.domain("POST", "", `{"fqdn":"`+c.name+`","certificate":"uploaded"}`)
+		names.Text(d.Challenge.Name, d.Challenge.Value)
+		x.domain("POST", "/"+c.name+":verify", "")
+		config := &tls.Config{ServerName: c.asked, RootCAs: tenancytest.Pool(ca)}
+		if _, err := handshake(p.mqtts, config); !unrecognized(err) {
+			t.Errorf("verified, without a certificate: %v", err)
 		}
-		x.domain("PUT", "/"+name+"/certificate", string(body))
-		x.within(func() string {
-			c, err := handshake(p.mqtts, config)
+		for serial := range int64(2) {
+			chain, key := ca.Server(serial+7, time.Now().Add(time.Hour), c.name)
+			body, err := json.Marshal(map[string]string{"chain": chain, "key": key})
 			if err != nil {
-				return err.Error()
+				t.Fatal(err)
 			}
-			if got := c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != serial+7 {
-				_ = c.Close()
-				return fmt.Sprintf("serial %d, want %d", got, serial+7)
-			}
-			x.over(c)
-			return ""
-		})
+			x.domain("PUT", "/"+c.name+"/certificate", string(body))
+			x.within(func() string {
+				conn, err := handshake(p.mqtts, config)
+				if err != nil {
+					return err.Error()
+				}
+				if got := conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64(); got != serial+7 {
+					_ = conn.Close()
+					return fmt.Sprintf("serial %d, want %d", got, serial+7)
+				}
+				x.over(conn)
+				return ""
+			})
+		}
+	}
+	for _, asked := range []string{"devices.acme.example", "a.b.devices.acme.example", "b.acme.example"} {
+		if _, err := handshake(p.mqtts, &tls.Config{ServerName: asked, RootCAs: tenancytest.Pool(ca)}); !unrecognized(err) {
+			t.Errorf("%s: %v", asked, err)
+		}
 	}
 }
