@@ -69,8 +69,23 @@ type Domain struct {
 	// NextRenewal is when something is to be done: a certificate to be issued or
 	// renewed, or to end, or the domain to be verified again. Zero is never.
 	NextRenewal time.Time `json:"next_renewal,omitzero"`
+	// Renewal is what the certificate authority suggests for the certificate that is
+	// served.
+	Renewal Renewal `json:"renewal,omitzero"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
+}
+
+// Renewal is when a certificate authority would have a certificate renewed (ARI, RFC
+// 9773). The zero Renewal is that it suggests nothing.
+type Renewal struct {
+	// From and Until are the window, and At the moment in it that was chosen: it stays
+	// while the window does.
+	From  time.Time `json:"from,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+	At    time.Time `json:"at,omitzero"`
+	// Check is when the authority is asked again.
+	Check time.Time `json:"check,omitzero"`
 }
 
 // DomainKey is the key of a tenant's domain in its bucket.

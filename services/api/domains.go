@@ -32,12 +32,13 @@ type Domain struct {
 	CNAME       DNSRecord `json:"cname" doc:"By this one, or another that leads to the same place, clients find the tenant."`
 	CreatedAt   time.Time `json:"created_at"`
 
-	VerifiedAt  *time.Time `json:"verified_at" doc:"When the DNS last said that the domain is the tenant's; null: never."`
-	NotAfter    *time.Time `json:"not_after" doc:"When the certificate ends; null without one."`
-	Issuer      string     `json:"issuer,omitempty" doc:"Who has signed it." example:"CN=R11,O=Let's Encrypt,C=US"`
-	LastError   string     `json:"last_error,omitempty" doc:"What went wrong last, in the words of the certificate authority where it refused."`
-	Failures    int        `json:"failures,omitempty" doc:"How often in a row."`
-	NextRenewal *time.Time `json:"next_renewal" doc:"When a certificate will be asked for next, or the domain verified again, or an uploaded certificate ends; null: never."`
+	VerifiedAt       *time.Time `json:"verified_at" doc:"When the DNS last said that the domain is the tenant's; null: never."`
+	NotAfter         *time.Time `json:"not_after" doc:"When the certificate ends; null without one."`
+	Issuer           string     `json:"issuer,omitempty" doc:"Who has signed it." example:"CN=R11,O=Let's Encrypt,C=US"`
+	LastError        string     `json:"last_error,omitempty" doc:"What went wrong last, in the words of the certificate authority where it refused."`
+	Failures         int        `json:"failures,omitempty" doc:"How often in a row."`
+	NextRenewal      *time.Time `json:"next_renewal" doc:"When a certificate will be asked for next, or the authority be asked when that is to be, or the domain verified again, or an uploaded certificate ends; null: never."`
+	SuggestedRenewal *time.Time `json:"suggested_renewal,omitempty" doc:"When the certificate will be asked for anew by what the authority suggests (RFC 9773); absent if it suggests nothing."`
 }
 
 // DomainList is a page of domains.
@@ -127,7 +128,7 @@ func (s *Server) domainBody(d *tenancy.Domain) Domain {
 		Challenge:  DNSRecord{"TXT", d.ChallengeName(), d.ChallengeValue()},
 		CNAME:      DNSRecord{"CNAME", d.FQDN, d.Tenant + "." + s.cfg.Domain},
 		VerifiedAt: some(d.VerifiedAt), NotAfter: some(d.NotAfter), Issuer: d.Issuer,
-		LastError: d.LastError, Failures: d.Failures, NextRenewal: some(d.NextRenewal),
+		LastError: d.LastError, Failures: d.Failures, NextRenewal: some(d.NextRenewal), SuggestedRenewal: some(d.Renewal.At),
 	}
 }
 

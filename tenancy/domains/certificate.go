@@ -152,11 +152,12 @@ func (s *Service) served(d *tenancy.Domain, leaf *x509.Certificate) {
 	d.NotAfter, d.Issuer = leaf.NotAfter.UTC(), issuerName(leaf)
 	d.NextRenewal = s.lookAgain(d)
 	if d.Source == tenancy.CertificateACME {
-		d.NextRenewal = renewAt(leaf)
+		d.NextRenewal = nextLook(d, leaf)
 	}
 }
 
-// renewAt is when two thirds of a certificate's life are over.
+// renewAt is when two thirds of a certificate's life are over: it is renewed then if its
+// CA suggests nothing else.
 func renewAt(c *x509.Certificate) time.Time {
 	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3).UTC()
 }

@@ -8,6 +8,7 @@ package domains
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/domains/acme"
 	"github.com/manormq/manor/tenancy/domains/lease"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/store"
@@ -29,6 +31,9 @@ type Authority interface {
 	Obtain(ctx context.Context, fqdn string) (chain, key []byte, err error)
 	// Stored returns what Obtain got last, or an error NotFound.
 	Stored(ctx context.Context, fqdn string) (chain, key []byte, err error)
+	// Suggested returns when a certificate that Obtain got is to be renewed, or an error NotFound if
+	// the authority suggests nothing.
+	Suggested(ctx context.Context, leaf *x509.Certificate) (acme.Suggestion, error)
 	// Forget removes what is kept for a name.
 	Forget(ctx context.Context, fqdn string) error
 	// Names returns the names that something is kept for.

@@ -26,6 +26,12 @@ func (s *Service) work(ctx context.Context, d *tenancy.Domain) error {
 	case h.Tenant != d.Tenant:
 		return s.lost(ctx, d, taken(d.FQDN))
 	}
+	if leaf := leafOf(h); s.onlySuggestion(d, leaf) {
+		renewal := s.suggested(ctx, d.Renewal, leaf)
+		return s.change(ctx, d, func(d *tenancy.Domain) {
+			d.Renewal, d.NextRenewal = renewal, nextLook(&tenancy.Domain{Renewal: renewal}, leaf)
+		})
+	}
 	if h == nil || !d.AbsentSince.IsZero() || s.now().Sub(d.VerifiedAt) >= freshFor {
 		if done, err := s.verifyAgain(ctx, d, h == nil); done || err != nil {
 			return err
@@ -89,7 +95,7 @@ func (s *Service) follow(ctx context.Context, d *tenancy.Domain) error {
 
 // renew gets a certificate from the CA, if it is time for that.
 func (s *Service) renew(ctx context.Context, d *tenancy.Domain, shown *x509.Certificate) error {
-	if !d.Asked && shown != nil && s.now().Before(renewAt(shown)) {
+	if !d.Asked && shown != nil && s.now().Before(renewalDue(d, shown)) {
 		// The domain was looked at for another reason.
 		return s.change(ctx, d, func(d *tenancy.Domain) { s.served(d, shown) })
 	}
@@ -125,7 +131,12 @@ func (s *Service) renew(ctx context.Context, d *tenancy.Domain, shown *x509.Cert
 		}
 		return err
 	}
-	if err := s.change(ctx, d, func(d *tenancy.Domain) { s.served(d, p.leaf) }); err != nil {
+	renewal := s.suggested(ctx, tenancy.Renewal{}, p.leaf)
+	err = s.change(ctx, d, func(d *tenancy.Domain) {
+		d.Renewal = renewal
+		s.served(d, p.leaf)
+	})
+	if err != nil {
 		return err
 	}
 	s.metrics.certificates.WithLabelValues(tenancy.CertificateACME, "issued").Inc()

@@ -4,6 +4,7 @@ package domains
 
 import (
 	"context"
+	"crypto/x509"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/domains/acme"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/store"
 	"github.com/manormq/manor/tenancy/tenancytest"
@@ -40,6 +42,31 @@ type authority struct {
 	most    int                  // guarded by mu; of busy
 	kept    map[string][2]string // guarded by mu
 	keeps   error                // guarded by mu; of Forget
+	// suggests is what is said of a certificate; nil suggests nothing.
+	suggests  func(leaf *x509.Certificate) (acme.Suggestion, error) // guarded by mu
+	suggested int                                                   // guarded by mu; how often
+}
+
+func (a *authority) Suggested(_ context.Context, leaf *x509.Certificate) (acme.Suggestion, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.suggests == nil {
+		return acme.Suggestion{}, errs.New(errs.NotFound, "nothing is suggested")
+	}
+	a.suggested++
+	return a.suggests(leaf)
+}
+
+func (a *authority) suggest(f func(leaf *x509.Certificate) (acme.Suggestion, error)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.suggests, a.suggested = f, 0
+}
+
+func (a *authority) questions() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.suggested
 }
 
 func (a *authority) Obtain(_ context.Context, name string) (chain, key []byte, err error) {

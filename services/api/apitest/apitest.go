@@ -6,6 +6,7 @@ package apitest
 
 import (
 	"context"
+	"crypto/x509"
 	"sync"
 	"testing"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/domains"
+	"github.com/manormq/manor/tenancy/domains/acme"
 	"github.com/manormq/manor/tenancy/domains/domainstest"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/managedca"
@@ -116,3 +118,7 @@ func (closed) Stored(context.Context, string) (chain, key []byte, err error) {
 func (closed) Forget(context.Context, string) error { return nil }
 
 func (closed) Names(context.Context) ([]string, error) { return nil, nil }
+
+func (closed) Suggested(context.Context, *x509.Certificate) (acme.Suggestion, error) {
+	return acme.Suggestion{}, errs.New(errs.NotFound, "the authority of this test suggests nothing")
+}

@@ -22,18 +22,19 @@ type DNSRecord struct {
 
 // Domain is a custom domain; its state is pending, verified, active or failed.
 type Domain struct {
-	FQDN        string     `json:"fqdn"`
-	State       string     `json:"state"`
-	Certificate string     `json:"certificate"`
-	Challenge   DNSRecord  `json:"challenge"`
-	CNAME       DNSRecord  `json:"cname"`
-	CreatedAt   time.Time  `json:"created_at"`
-	VerifiedAt  *time.Time `json:"verified_at"`
-	NotAfter    *time.Time `json:"not_after"`
-	Issuer      string     `json:"issuer,omitempty"`
-	LastError   string     `json:"last_error,omitempty"`
-	Failures    int        `json:"failures,omitempty"`
-	NextRenewal *time.Time `json:"next_renewal"`
+	FQDN             string     `json:"fqdn"`
+	State            string     `json:"state"`
+	Certificate      string     `json:"certificate"`
+	Challenge        DNSRecord  `json:"challenge"`
+	CNAME            DNSRecord  `json:"cname"`
+	CreatedAt        time.Time  `json:"created_at"`
+	VerifiedAt       *time.Time `json:"verified_at"`
+	NotAfter         *time.Time `json:"not_after"`
+	Issuer           string     `json:"issuer,omitempty"`
+	LastError        string     `json:"last_error,omitempty"`
+	Failures         int        `json:"failures,omitempty"`
+	NextRenewal      *time.Time `json:"next_renewal"`
+	SuggestedRenewal *time.Time `json:"suggested_renewal,omitempty"`
 }
 
 // Certificate is a chain and its private key, in PEM.

@@ -29,6 +29,7 @@ type customDomain struct {
 	Failures            int
 	NotAfter            *time.Time `json:"not_after"`
 	NextRenewal         *time.Time `json:"next_renewal"`
+	SuggestedRenewal    *time.Time `json:"suggested_renewal"`
 	Challenge           struct{ Name, Value string }
 }
 
@@ -123,6 +124,9 @@ func TestDomain_ACME(t *testing.T) {
 	d = x.until(name, func(d customDomain) bool { return d.State == "active" })
 	if !strings.Contains(d.Issuer, "Pebble") || d.NotAfter == nil || d.NextRenewal == nil || !d.NextRenewal.Before(*d.NotAfter) {
 		t.Errorf("active: %+v", d)
+	}
+	if r := d.SuggestedRenewal; r == nil || !r.After(time.Now()) || !r.Before(*d.NotAfter) {
+		t.Errorf("the authority's suggestion: %v of %+v", r, d)
 	}
 	var c *tls.Conn
 	x.within(func() string {

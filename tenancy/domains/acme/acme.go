@@ -142,7 +142,8 @@ func New(ctx context.Context, cfg Config) (*Authority, error) {
 	})
 	a.magic = certmagic.New(a.cache, certmagic.Config{
 		Storage: a.storage, Issuers: []certmagic.Issuer{a.issuer}, Logger: zap.NewNop(),
-		DisableARI: true, OCSP: certmagic.OCSPConfig{DisableStapling: true},
+		DisableARI: true, // who asks for a certificate says when, see Suggested
+		OCSP:       certmagic.OCSPConfig{DisableStapling: true},
 	})
 	return a, nil
 }

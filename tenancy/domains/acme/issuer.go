@@ -48,12 +48,7 @@ func (i *issuer) IssuerKey() string { return i.key }
 
 // Issue implements certmagic.Issuer.
 func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
-	client := &acmez.Client{
-		Client: &acme.Client{
-			Directory: i.a.cfg.Directory, HTTPClient: i.a.http, UserAgent: "manor", PollInterval: pollEvery, PollTimeout: orderTime, Logger: i.a.quiet,
-		},
-		ChallengeSolvers: map[string]acmez.Solver{acme.ChallengeTypeTLSALPN01: &solver{i.a}},
-	}
+	client := i.a.client()
 	ctx, late := listen(ctx)
 	chains, err := i.order(ctx, client, csr)
 	if problem, ok := errors.AsType[acme.Problem](err); ok && strings.HasSuffix(problem.Type, ":accountDoesNotExist") {
@@ -82,7 +77,15 @@ func (i *issuer) order(ctx context.Context, client *acmez.Client, csr *x509.Cert
 	if err != nil {
 		return nil, err
 	}
-	return client.ObtainCertificate(ctx, params)
+	if len(csr.DNSNames) == 1 {
+		params.Replaces = i.a.replaced(ctx, client, csr.DNSNames[0])
+	}
+	chains, err := client.ObtainCertificate(ctx, params)
+	if params.Replaces != nil && unknown(err) {
+		params.Replaces = nil
+		chains, err = client.ObtainCertificate(ctx, params)
+	}
+	return chains, err
 }
 
 // kept is an account as it is stored.
