@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
@@ -19,7 +18,8 @@ const (
 	// included; then it is denied.
 	checkTime = tenancy.CheckTime
 	// checksAtOnce is how many questions a gateway has open, checksOfTenant how many of
-	// one tenant: a policy that is slow keeps its own tenant waiting.
+	// one tenant: a policy that is slow keeps its own tenant waiting. Tenants that wait are
+	// asked about in turn.
 	checksAtOnce   = 1024
 	checksOfTenant = 64
 	// heldOfTenant is how many more of a tenant may be about what sessions hold: all are
@@ -48,24 +48,6 @@ type checking struct {
 	cancel   context.CancelFunc // when the connection has ended
 	answered bool
 	verdicts []tenancy.CheckVerdict
-}
-
-// turns are so many questions at once; the zero turns has as many as its first caller
-// says.
-type turns struct {
-	once sync.Once
-	c    chan struct{}
-}
-
-// take waits for a turn, and reports whether it has one.
-func (t *turns) take(ctx context.Context, most int) (done func(), ok bool) {
-	t.once.Do(func() { t.c = make(chan struct{}, most) })
-	select {
-	case t.c <- struct{}{}:
-		return func() { <-t.c }, true
-	case <-ctx.Done():
-		return nil, false
-	}
 }
 
 // check has mqtt.check asked, and the connection wait. The inbound half calls it, and
@@ -146,22 +128,17 @@ func (c *connection) askCheck(ctx context.Context, grant *tenancy.Grant, items [
 	if g.cfg.Check == nil || a == nil {
 		return nil, errs.New(errs.Internal, "there is nobody to ask what mqtt.check says")
 	}
-	turns, most, wait := &c.state.checks, checksOfTenant, checkTime
-	if held {
-		turns, most, wait = &c.state.heldChecks, heldOfTenant, heldTime
+	key, most, wait := c.tenant, checksOfTenant, checkTime
+	if held { // a name that no tenant has
+		key, most, wait = "held by "+c.tenant, heldOfTenant, heldTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	own, ok := turns.take(ctx, most)
-	if !ok {
-		return nil, tooManyChecks(most, wait)
+	end, err := g.checks.TakeOf(ctx, key, most)
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "expected one of the open questions to be answered within %s: at most %d of a tenant and %d of all are asked at once", wait, most, checksAtOnce)
 	}
-	defer own()
-	all, ok := g.checks.take(ctx, checksAtOnce)
-	if !ok {
-		return nil, tooManyChecks(checksAtOnce, wait)
-	}
-	defer all()
+	defer end()
 	ctx, done := context.WithTimeout(ctx, checkTime)
 	defer done()
 	answer, err := g.cfg.Check(ctx, &tenancy.CheckQuestion{
@@ -180,10 +157,6 @@ func (c *connection) askCheck(ctx context.Context, grant *tenancy.Grant, items [
 		}
 	}
 	return answer.Verdicts, nil
-}
-
-func tooManyChecks(most int, wait time.Duration) error {
-	return errs.New(errs.Unavailable, "%d questions are open: expected one of them to be answered within %s", most, wait)
 }
 
 // checkWill asks about the will of a client that is let in.

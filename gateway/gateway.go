@@ -37,7 +37,7 @@ type Gateway struct {
 	waiting   waiting
 	guests    guests
 	questions questions
-	checks    turns
+	checks    *fair.Turns
 	registry  registry
 	rules     rules
 	turns     sync.Pool // *turn
@@ -100,6 +100,7 @@ func New(cfg Config) (*Gateway, error) {
 		waiters: rate.Sometimes{First: 1, Interval: 10 * time.Second}, timedOut: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 		olderBrokers: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 	}
+	g.checks = fair.NewTurns(checksAtOnce, checksOfTenant)
 	g.registry.wheel.tick = time.Now().UnixMilli() / wheelTick
 	g.dirty.fair.Quantum = flushQuantum
 	g.load.slots = make(chan struct{}, connectSlots*runtime.GOMAXPROCS(0))

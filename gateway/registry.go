@@ -41,9 +41,6 @@ type tenantState struct {
 	publishes, bytes, refused atomic.Uint64
 	drops                     [conn.DropOverload + 1]atomic.Uint64
 	meters                    meters
-	// checks are the tenant's turns to ask mqtt.check, heldChecks those to ask about what
-	// sessions hold.
-	checks, heldChecks turns
 	// checkLogged is when the log had the last line about mqtt.check, in Unix milliseconds.
 	checkLogged atomic.Int64
 	// Of the watch of the load: bytes at the last look, and the rate of slow.

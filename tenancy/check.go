@@ -15,6 +15,9 @@ const CheckSubject = "policy.check"
 // CheckTime is how long a gateway waits for what mqtt.check says; then it is denied.
 const CheckTime = 2 * time.Second
 
+// ConnectTime is how long a gateway waits for what mqtt.connect says of a client.
+const ConnectTime = 2 * time.Second
+
 // CheckTTLMost is for how long a verdict of mqtt.check is remembered at most.
 const CheckTTLMost = time.Hour
 

@@ -5,7 +5,8 @@
 // using Deficit Round-Robin", 1995) in the form of RFC 8290, section 4.2. A flow
 // that was idle comes before those that always have something, for one quantum,
 // so that who uses little waits for no more than the piece of work that is under
-// way. Turns bound what is done at once where there are several workers. It knows nothing
+// way. Turns bound what is done at once where there are several workers, and give flows their
+// turns there. It knows nothing
 // of what the work is.
 package fair
 

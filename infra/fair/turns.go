@@ -3,63 +3,129 @@
 package fair
 
 import (
+	lists "container/list"
 	"context"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
 )
 
-// Turns are a number of things that may be done at once, of which those for one key are
-// fewer, so that one whose take long does not hold up the others. It is safe for concurrent
-// use. Make it with NewTurns.
+// Turns are a number of things that may be done at once, of which those for one key, such as
+// a tenant, are fewer, so that one whose take long does not hold up the others. Keys that
+// wait are served in turn, one thing each, however many of their own wait; the order within
+// a key is kept. It is safe for concurrent use. Make it with NewTurns.
 type Turns struct {
-	all  *semaphore.Weighted
-	most int64
+	most int
 
-	mu  sync.Mutex
-	own map[string]*turnsOf // guarded by mu; of keys that have a turn, or wait for one
+	mu   sync.Mutex
+	free int                 // guarded by mu
+	own  map[string]*turnsOf // guarded by mu; of keys that have a turn, or wait for one
+	// next are the keys that wait for nothing but one of free, in their order: while
+	// there are any, free is 0. Guarded by mu.
+	next lists.List // of waiter
 }
 
+// turnsOf is a key. Guarded by the mu of its Turns.
 type turnsOf struct {
-	turns *semaphore.Weighted
-	users int
+	key     string
+	used    int
+	waiting lists.List     // of chan struct{}, closed when its turn has come
+	place   *lists.Element // in next; nil if it is not there
 }
 
 // NewTurns returns n turns, at least 1, of which a key has at most most, at least 1.
 func NewTurns(n, most int) *Turns {
-	return &Turns{all: semaphore.NewWeighted(int64(max(n, 1))), most: int64(max(most, 1)), own: map[string]*turnsOf{}}
+	return &Turns{free: max(n, 1), most: max(most, 1), own: map[string]*turnsOf{}}
 }
 
-// Take waits for a turn of the key, and returns what ends it, or ctx's error. Of those
-// that wait no more than a key may have are before others.
+// Take waits for a turn of the key, and returns what ends it, which may be called more than
+// once, or ctx's error.
 func (t *Turns) Take(ctx context.Context, key string) (end func(), err error) {
+	return t.TakeOf(ctx, key, t.most)
+}
+
+// TakeOf is Take for a key that has at most most turns, at least 1, instead: the same at
+// each call for that key.
+func (t *Turns) TakeOf(ctx context.Context, key string, most int) (end func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	most = max(most, 1)
 	t.mu.Lock()
 	o := t.own[key]
 	if o == nil {
-		o = &turnsOf{turns: semaphore.NewWeighted(t.most)}
+		o = &turnsOf{key: key}
 		t.own[key] = o
 	}
-	o.users++
+	turn := make(chan struct{})
+	place := o.waiting.PushBack(turn)
+	t.lineUp(o, most)
+	t.serve()
 	t.mu.Unlock()
-	leave := func() {
+	end = sync.OnceFunc(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if o.users--; o.users == 0 {
-			delete(t.own, key)
-		}
+		o.used--
+		t.free++
+		t.left(o, most)
+	})
+	select {
+	case <-turn:
+		return end, nil
+	default:
 	}
-	if err := o.turns.Acquire(ctx, 1); err != nil {
-		leave()
-		return nil, err
+	select {
+	case <-turn:
+		return end, nil
+	case <-ctx.Done():
 	}
-	if err := t.all.Acquire(ctx, 1); err != nil {
-		o.turns.Release(1)
-		leave()
-		return nil, err
+	t.mu.Lock()
+	select {
+	case <-turn: // it has come meanwhile
+		t.mu.Unlock()
+		end()
+	default:
+		o.waiting.Remove(place)
+		t.left(o, most)
+		t.mu.Unlock()
 	}
-	return sync.OnceFunc(func() {
-		t.all.Release(1)
-		o.turns.Release(1)
-		leave()
-	}), nil
+	return nil, ctx.Err()
+}
+
+// lineUp puts a key behind the others if it may have a turn more. The caller holds mu.
+func (t *Turns) lineUp(o *turnsOf, most int) {
+	if o.place == nil && o.waiting.Len() > 0 && o.used < most {
+		o.place = t.next.PushBack(waiter{o, most})
+	}
+}
+
+// waiter is a key in Turns.next.
+type waiter struct {
+	of   *turnsOf
+	most int
+}
+
+// serve gives out what is free. The caller holds mu.
+func (t *Turns) serve() {
+	for t.free > 0 && t.next.Len() > 0 {
+		w, _ := t.next.Remove(t.next.Front()).(waiter)
+		o := w.of
+		o.place = nil
+		turn, _ := o.waiting.Remove(o.waiting.Front()).(chan struct{})
+		o.used++
+		t.free--
+		close(turn)
+		t.lineUp(o, w.most)
+	}
+}
+
+// left sees to a key that has a turn, or one that waits, less. The caller holds mu.
+func (t *Turns) left(o *turnsOf, most int) {
+	if o.waiting.Len() == 0 && o.place != nil {
+		t.next.Remove(o.place)
+		o.place = nil
+	}
+	t.lineUp(o, most)
+	t.serve()
+	if o.used == 0 && o.waiting.Len() == 0 {
+		delete(t.own, o.key)
+	}
 }

@@ -5,7 +5,13 @@ package fair
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -42,5 +48,90 @@ func TestTurns(t *testing.T) {
 		if _, err := take("d"); (err != nil) != (n == 2) {
 			t.Errorf("the %d. afterwards: %v", n+1, err)
 		}
+	}
+}
+
+// Keys that wait have one turn each before any has a second, and each its own in order.
+func TestTurns_InTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turns := NewTurns(1, 1)
+		first, err := turns.Take(t.Context(), "other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		var got []string
+		var wg sync.WaitGroup
+		wait := func(key, name string) {
+			wg.Go(func() {
+				end, err := turns.Take(t.Context(), key)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				got = append(got, name)
+				mu.Unlock()
+				end()
+			})
+			synctest.Wait() // it is in the queue
+		}
+		for n := range 4 {
+			wait("loud", fmt.Sprint("loud ", n))
+		}
+		wait("quiet", "quiet 0")
+		wait("third", "third 0")
+		wait("quiet", "quiet 1")
+		first()
+		wg.Wait()
+		if want := "loud 0,quiet 0,third 0,loud 1,quiet 1,loud 2,loud 3"; strings.Join(got, ",") != want {
+			t.Errorf("served %v, want %s", got, want)
+		}
+		if turns.free != 1 || len(turns.own) != 0 || turns.next.Len() != 0 {
+			t.Errorf("%d turns are free, %d keys are kept, %d of them in the queue", turns.free, len(turns.own), turns.next.Len())
+		}
+	})
+}
+
+// Those who give up take nobody's turn, and leave none.
+func TestTurns_GivenUp(t *testing.T) {
+	t.Parallel()
+	turns := NewTurns(8, 3)
+	var busy, most, total, totalMost atomic.Int64
+	over := func(n *atomic.Int64, most *atomic.Int64) {
+		for v := n.Add(1); ; {
+			if m := most.Load(); v <= m || most.CompareAndSwap(m, v) {
+				return
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for n := range 40 {
+		wg.Go(func() {
+			key := fmt.Sprint("tenant ", n%4)
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.N(300))*time.Microsecond)
+				end, err := turns.TakeOf(ctx, key, 3)
+				if err == nil {
+					over(&total, &totalMost)
+					if n%4 == 0 {
+						over(&busy, &most)
+						time.Sleep(10 * time.Microsecond)
+						busy.Add(-1)
+					}
+					total.Add(-1)
+					end()
+				}
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 3 || totalMost.Load() > 8 {
+		t.Errorf("%d at once of one key, %d of all; want at most 3 and 8", most.Load(), totalMost.Load())
+	}
+	if turns.free != 8 || len(turns.own) != 0 || turns.next.Len() != 0 {
+		t.Errorf("%d turns are free, %d keys are kept, %d of them in the queue", turns.free, len(turns.own), turns.next.Len())
 	}
 }

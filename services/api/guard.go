@@ -25,7 +25,12 @@ func isAPI(r *http.Request) bool { return r.URL.Path == "/v1" || strings.HasPref
 // must be called when the request is over.
 func (s *Server) bodyMaxOf(r *http.Request) (most int64, done func(), busy error) {
 	none := func() {}
-	if !strings.HasSuffix(r.URL.Path, importPath) {
+	most = importBodyMax
+	switch {
+	case strings.HasSuffix(r.URL.Path, importPath):
+	case r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, passwdPath):
+		most = publishBodyMax
+	default:
 		return publishBodyMax, none, nil
 	}
 	if secret, ok := bearerToken(r.Header.Get("Authorization")); !ok || !s.validKey(r.Context(), secret) {
@@ -33,7 +38,7 @@ func (s *Server) bodyMaxOf(r *http.Request) (most int64, done func(), busy error
 	}
 	select {
 	case s.background.bodies <- struct{}{}:
-		return importBodyMax, func() { <-s.background.bodies }, nil
+		return most, func() { <-s.background.bodies }, nil
 	default:
 		return 0, none, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read; try again when one is done", importsAtOnce)
 	}

@@ -4,7 +4,11 @@ package api_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/manormq/manor/infra/bus"
@@ -100,4 +104,38 @@ func TestSources_OneOfTenant(t *testing.T) {
 	if v := w.ended(first.header.Get("Location")); v["state"] != "done" {
 		t.Errorf("the file: %v", v)
 	}
+}
+
+// A file takes its turn before it is read: who sends it slowly holds no memory beyond that
+// of those few. Strangers have no turn.
+func TestSources_BodiesAtATime(t *testing.T) {
+	w := newWorld(t)
+	const path = "/v1/tenants/acme/sources/vmq_passwd"
+	var wg sync.WaitGroup
+	var sending []*io.PipeWriter
+	send := func(key string) {
+		body, in := io.Pipe()
+		sending = append(sending, in)
+		req := httptest.NewRequest(http.MethodPut, path, body)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+key)
+		wg.Go(func() { w.s.Handler().ServeHTTP(httptest.NewRecorder(), req) })
+	}
+	for range 4 {
+		send("mk_wrong")
+	}
+	for range 4 {
+		send(w.owner)
+	}
+	for _, in := range sending[4:] {
+		if _, err := in.Write([]byte("{")); err != nil { // it is read
+			t.Fatal(err)
+		}
+	}
+	w.want(w.do("PUT", path, w.owner, "not read"), 503, "imports_busy")
+	for _, in := range sending {
+		_ = in.CloseWithError(io.ErrUnexpectedEOF)
+	}
+	wg.Wait()
+	w.want(w.do("PUT", path+"?dry_run=true", w.owner, `{"text":"# nobody"}`), 200, "")
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"math"
 	"runtime"
 	"sync"
 	"time"
@@ -74,9 +73,10 @@ type Service struct {
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
 
-	// checking are the turns to have mqtt.check evaluated: half of the processors are one
-	// tenant's at most, so that a policy that works long keeps its own tenant waiting.
-	checking *fair.Turns
+	// checking are the turns to have mqtt.check evaluated, connecting those of mqtt.connect: as
+	// many as there are processors, half of them one tenant's at most, so that a policy that
+	// works long keeps its own tenant waiting.
+	checking, connecting *fair.Turns
 	// checkWarned is when the log had the last line about a tenant's mqtt.check.
 	checkWarned *lru.Cache[string, time.Time]
 }
@@ -92,7 +92,7 @@ func New(cfg Config) (*Service, error) {
 	t := Metrics()
 	atOnce := max(runtime.GOMAXPROCS(0), 2)
 	s := &Service{
-		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2), checking: fair.NewTurns(math.MaxInt32, evaluationsOfTenant()),
+		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2), checking: fair.NewTurns(atOnce, evaluationsOfTenant()), connecting: fair.NewTurns(atOnce, evaluationsOfTenant()),
 		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(), checks: t[2].CounterVec(cfg.Registerer),
 	}
 	var err error
@@ -208,6 +208,13 @@ func (s *Service) connect(ctx context.Context, body []byte) ([]byte, error) {
 }
 
 func (s *Service) admit(ctx context.Context, q *tenancy.ConnectQuestion) (tenancy.ConnectAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, tenancy.ConnectTime) // no gateway waits longer
+	defer cancel()
+	end, err := s.connecting.Take(ctx, q.Tenant)
+	if err != nil {
+		return tenancy.ConnectAnswer{}, errs.New(errs.Unavailable, "the policy of tenant %s is being asked %d times already: %w", q.Tenant, evaluationsOfTenant(), err)
+	}
+	defer end()
 	t, err := s.cfg.Store.Tenant(ctx, q.Tenant)
 	if err != nil {
 		return tenancy.ConnectAnswer{}, err

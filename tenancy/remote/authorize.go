@@ -143,7 +143,7 @@ func (d *Directory) admit(ctx context.Context, t *tenancy.Tenant, a *tenancy.Arr
 	if err != nil {
 		return "", errs.New(errs.Internal, "ask mqtt.connect: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, tenancy.ConnectTime)
 	defer cancel()
 	var answer tenancy.ConnectAnswer
 	b, err := d.cfg.Bus.Request(ctx, tenancy.ConnectSubject, body)
