@@ -44,9 +44,7 @@ const (
 	// againAfter is when a file is tried again that could not be applied, soonAfter where
 	// the bus was away.
 	againAfter = time.Minute
-	// deletedAfter is the same for a tenant that is deleted: somebody has left its files there.
-	deletedAfter = time.Hour
-	soonAfter    = 5 * time.Second
+	soonAfter  = 5 * time.Second
 	// atOnce is how many files are applied at a time.
 	atOnce = 4
 	// largeFrom is from how many bytes on a file is large: its hashes may take minutes. largeMost
@@ -90,7 +88,7 @@ func Metrics() []telemetry.Metric {
 		{Name: "manor_sources", Kind: telemetry.Gauge, Labels: []string{"state"}, Help: "Files of tenants (sources_dir) as this process sees them: good, or failed, of which an older state holds."},
 		{
 			Name: "manor_source_changes_total", Kind: telemetry.Counter, Labels: []string{"kind", "result"},
-			Help: "Files of tenants that were applied, or failed to be, by kind: vmq_passwd or vmq_acl. A file that goes on failing is tried again each minute, one of a deleted tenant each hour, and counted each time.",
+			Help: "Files of tenants that were applied, or failed to be, by kind: vmq_passwd or vmq_acl. A file that goes on failing is tried again each minute, and counted each time.",
 		},
 	}
 }
