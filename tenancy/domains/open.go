@@ -54,16 +54,11 @@ func (c *Section) Validate(secrets bool) error {
 	}
 	p.Expect((c.ACME.EABKeyID == "") == (c.ACME.EABFile == ""), "acme: expected both eab_key_id and eab_hmac_file, or neither")
 	p.Expect(!c.ACME.Enabled || c.KeyFile != "" && secrets, "acme.enabled: expected key_file and secrets_key_file with it")
-	return p.Err()
-}
-
-// CheckFiles says what is wrong with the files that a valid section names. The error is
-// Invalid.
-func (c *Section) CheckFiles() error {
-	var p node.Problems
 	p.Add("key_file: ", managedca.CheckKeyFile(c.KeyFile))
-	_, err := acme.LoadEAB(c.ACME.EABKeyID, c.ACME.EABFile)
-	p.Add("acme.eab_hmac_file: ", err)
+	if c.ACME.EABKeyID != "" && c.ACME.EABFile != "" {
+		_, err := acme.LoadEAB(c.ACME.EABKeyID, c.ACME.EABFile)
+		p.Add("acme.eab_hmac_file: ", err)
+	}
 	return p.Err()
 }
 

@@ -82,7 +82,6 @@ func (c *config) Validate() error {
 	}
 	p.Add("secrets_key_file: ", managedca.CheckKeyFile(c.SecretsKeyFile))
 	p.Add("domains.", c.Domains.Validate(c.SecretsKeyFile != ""))
-	p.Add("domains.", c.Domains.CheckFiles())
 	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())
 	return p.Err()
