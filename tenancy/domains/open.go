@@ -54,11 +54,6 @@ func (c *Section) Validate(secrets bool) error {
 	}
 	p.Expect((c.ACME.EABKeyID == "") == (c.ACME.EABFile == ""), "acme: expected both eab_key_id and eab_hmac_file, or neither")
 	p.Expect(!c.ACME.Enabled || c.KeyFile != "" && secrets, "acme.enabled: expected key_file and secrets_key_file with it")
-	p.Add("key_file: ", managedca.CheckKeyFile(c.KeyFile))
-	if c.ACME.EABKeyID != "" && c.ACME.EABFile != "" {
-		_, err := acme.LoadEAB(c.ACME.EABKeyID, c.ACME.EABFile)
-		p.Add("acme.eab_hmac_file: ", err)
-	}
 	return p.Err()
 }
 

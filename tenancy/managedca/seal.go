@@ -49,15 +49,6 @@ func LoadSealer(file string) (*Sealer, error) {
 	return s, nil
 }
 
-// CheckKeyFile returns the error that LoadSealer would; nil if there is to be no file.
-func CheckKeyFile(file string) error {
-	if file == "" {
-		return nil
-	}
-	_, err := LoadSealer(file)
-	return err
-}
-
 // MakeKeyFile makes the file of a key unless it is there.
 func MakeKeyFile(file string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

@@ -75,7 +75,6 @@ func (c *config) Validate() error {
 	p.Add("", c.Config.Validate())
 	p.Expect(c.Data != "", "data: expected a folder")
 	p.Expect(c.Domain != "", "domain: expected a domain such as eu.mqtt.example")
-	p.Add("domain_key_file: ", managedca.CheckKeyFile(c.DomainKeyFile))
 	p.Expect(c.ConnectTimeout > 0, "connect_timeout: expected a duration above 0 such as 10s, found %v", c.ConnectTimeout)
 	p.Expect(c.Loops >= 0 && c.Loops <= 256, "loops: expected 0 to 256, found %d", c.Loops)
 	for i, address := range c.Broker.seeds() {

@@ -15,7 +15,6 @@ import (
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/jwks"
-	"github.com/manormq/manor/tenancy/managedca"
 )
 
 // config is tenancyd's configuration.
@@ -80,7 +79,6 @@ func (c *config) Validate() error {
 		_, err := decide.OpenInstallation(context.Background(), decide.InstallationConfig{Dir: c.PolicyDir})
 		p.Add("policy_dir: ", err)
 	}
-	p.Add("secrets_key_file: ", managedca.CheckKeyFile(c.SecretsKeyFile))
 	p.Add("domains.", c.Domains.Validate(c.SecretsKeyFile != ""))
 	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())
