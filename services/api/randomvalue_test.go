@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -16,7 +17,7 @@ import (
 // seeds are bodies that make operations succeed which accessTable does not have.
 var seeds = map[string]string{
 	"sign-up":           `{"organization":"New","email":"ops@new.example","password":"choose-a-good-one","tenant":"TENANT"}`,
-	"verify-sign-up":    `{"code":"mv_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa","password":"choose-a-good-one"}`,
+	"verify-sign-up":    `{"code":"mv_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}`,
 	"sign-in":           `{"organization":"ORGANIZATION","email":"ops@acme.example","password":"choose-a-good-one"}`,
 	"accept-invitation": `{"invitation":"INVITATION","password":"choose-a-good-one"}`,
 	"redeem-claim":      `{"claim":"CLAIM","csr":"` + csr + `"}`,
@@ -95,6 +96,11 @@ func (x *randomizer) body(op *randomOperation) (v any) {
 	}
 	seed = strings.NewReplacer("ORGANIZATION", x.w.org, "TENANT", fmt.Sprint("t-", x.n)).Replace(seed)
 	switch op.id { // of which each is good once
+	case "verify-sign-up":
+		if x.mails != nil {
+			x.w.do("POST", "/v1/signup", "", fmt.Sprintf(`{"organization":"New","email":"u%d@new.example","password":"choose-a-good-one","tenant":"v-%d"}`, x.n, x.n))
+			seed = strings.Replace(seed, "mv_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", x.mailed(codePattern), 1)
+		}
 	case "accept-invitation":
 		seed = strings.Replace(seed, "INVITATION", x.made("/v1/organizations/"+x.w.org+"/members", fmt.Sprintf(`{"email":"u%d@acme.example","role":"viewer"}`, x.n), "invitation"), 1)
 	case "redeem-claim":
@@ -105,6 +111,15 @@ func (x *randomizer) body(op *randomOperation) (v any) {
 		x.t.Fatal(err)
 	}
 	return v
+}
+
+// mailed is what the pattern finds in the newest mail; empty for none.
+func (x *randomizer) mailed(pattern string) string {
+	all := x.mails.Mails()
+	if len(all) == 0 {
+		return ""
+	}
+	return regexp.MustCompile(pattern).FindString(strings.ReplaceAll(all[len(all)-1].Message, "=\r\n", ""))
 }
 
 // made has an owner make something, and returns a field of the answer, which is empty if

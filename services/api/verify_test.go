@@ -20,12 +20,19 @@ import (
 // mailed is a world that sends its mails to a server of the test.
 func mailed(t *testing.T, with ...func(*api.Config)) (*fixture, *mailtest.Server) {
 	t.Helper()
+	m, server := mailer(t)
+	return newFixture(t, append(with, func(c *api.Config) { c.Mailer = m })...), server
+}
+
+// mailer is one that sends to a server of the test.
+func mailer(t *testing.T) (api.Mailer, *mailtest.Server) {
+	t.Helper()
 	server := mailtest.Start(t, mailtest.Options{})
 	m, err := mail.New(mail.Config{Address: server.Addr, From: "noreply@manor.example", TLS: mail.None})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newFixture(t, append(with, func(c *api.Config) { c.Mailer = m })...), server
+	return m, server
 }
 
 // found returns what the pattern is in the newest mail to that address.

@@ -57,6 +57,25 @@ func (c *Section) Validate(secrets bool) error {
 	return p.Err()
 }
 
+// CheckFiles reads the files of a section as Open does. The error is Invalid.
+func (c *Section) CheckFiles() error {
+	var p node.Problems
+	if c.KeyFile != "" {
+		_, err := managedca.LoadSealer(c.KeyFile)
+		p.Add("key_file: ", err)
+	}
+	if !c.ACME.Enabled {
+		return p.Err()
+	}
+	_, err := acme.LoadEAB(c.ACME.EABKeyID, c.ACME.EABFile)
+	p.Add("acme.eab_hmac_file: ", err)
+	if c.ACME.CAFile != "" {
+		_, err = acme.LoadRoots(c.ACME.CAFile)
+		p.Add("acme.ca_file: ", err)
+	}
+	return p.Err()
+}
+
 // Open returns the Service that a section describes; cfg says what else it stands on.
 // secrets seals the account at the CA. The second result is to be called at the end.
 func Open(ctx context.Context, section Section, secrets *managedca.Sealer, cfg Config) (*Service, func(), error) {

@@ -80,6 +80,9 @@ func TestOpen(t *testing.T) {
 			section.ACME.EABKeyID, section.ACME.EABFile = "kid", c.eab
 		}
 		section.KeyFile, section.ACME.CAFile, section.ACME.Enabled = c.key, c.ca, c.key != ""
+		if looked := section.CheckFiles(); (looked == nil) != (c.want == "") || looked != nil && !strings.Contains(looked.Error(), strings.TrimPrefix(strings.TrimPrefix(c.want, "domains."), "acme: ")) {
+			t.Errorf("%+v: looked at, %v, want %q", c, looked, c.want)
+		}
 		_, end, err := Open(t.Context(), section, sealer, Config{Store: records, Log: telemetry.Discard()})
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !errs.Is(err, errs.Invalid)) {
 			t.Errorf("%+v: %v, want %q", c, err, c.want)

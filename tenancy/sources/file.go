@@ -174,6 +174,9 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	if k := errs.KindOf(err); k == errs.Unavailable || k == errs.Internal {
 		f.again = time.Now().Add(soonAfter)
 	}
+	if errs.CodeOf(err) == "tenant_not_found" {
+		f.again = time.Now().Add(absentAgain)
+	}
 	s.changes.WithLabelValues(f.kind, "failed").Inc()
 	if f.problem == err.Error() {
 		return

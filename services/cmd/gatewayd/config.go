@@ -73,6 +73,8 @@ func (c *config) keys() (func(purpose string, sealed []byte) ([]byte, error), er
 func (c *config) Validate() error {
 	var p node.Problems
 	p.Add("", c.Config.Validate())
+	_, err := c.keys()
+	p.Add("", err)
 	p.Expect(c.Data != "", "data: expected a folder")
 	p.Expect(c.Domain != "", "domain: expected a domain such as eu.mqtt.example")
 	p.Expect(c.ConnectTimeout > 0, "connect_timeout: expected a duration above 0 such as 10s, found %v", c.ConnectTimeout)

@@ -48,6 +48,9 @@ func TestConfig_Keys(t *testing.T) {
 	if _, err := c.keys(); err == nil || !strings.Contains(err.Error(), "domain_key_file: expected a file with 32 random bytes") {
 		t.Errorf("with a file that is missing: %v", err)
 	}
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "domain_key_file: expected a file with 32 random bytes") {
+		t.Errorf("the check of the configuration, with a file that is missing: %v", err)
+	}
 	if err := os.WriteFile(c.DomainKeyFile, make([]byte, 32), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/jwks"
+	"github.com/manormq/manor/tenancy/managedca"
 )
 
 // config is tenancyd's configuration.
@@ -79,7 +80,12 @@ func (c *config) Validate() error {
 		_, err := decide.OpenInstallation(context.Background(), decide.InstallationConfig{Dir: c.PolicyDir})
 		p.Add("policy_dir: ", err)
 	}
+	if c.SecretsKeyFile != "" {
+		_, err := managedca.LoadSealer(c.SecretsKeyFile)
+		p.Add("secrets_key_file: ", err)
+	}
 	p.Add("domains.", c.Domains.Validate(c.SecretsKeyFile != ""))
+	p.Add("domains.", c.Domains.CheckFiles())
 	p.Add("smtp.", c.SMTP.Validate())
 	p.Add("nats.", c.NATS.Validate())
 	return p.Err()

@@ -37,3 +37,35 @@ func TestConfig_PolicyDir(t *testing.T) {
 		}
 	}
 }
+
+// TestConfig_KeyFiles: files of keys are read by the check, so that what is wrong with
+// them is not found by the start after it.
+func TestConfig_KeyFiles(t *testing.T) {
+	dir := t.TempDir()
+	good, short, mac := filepath.Join(dir, "good"), filepath.Join(dir, "short"), filepath.Join(dir, "mac")
+	for file, text := range map[string]string{good: strings.Repeat("k", 32), short: "nonsense", mac: "MDEyMzQ1Njc4OTAxMjM0NTY3ODk_-w==\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	missing := filepath.Join(dir, "missing")
+	const acme = "secrets_key_file: %q\ndomains: {key_file: %q, acme: {enabled: true, directory: 'https://ca.example/dir', eab_key_id: k, eab_hmac_file: %q, ca_file: %q}}\n"
+	for _, c := range []struct{ text, want string }{
+		{fmt.Sprintf("secrets_key_file: %q\n", good), ""},
+		{fmt.Sprintf("secrets_key_file: %q\n", missing), "secrets_key_file: expected a file with 32 random bytes"},
+		{fmt.Sprintf("domains: {key_file: %q}\n", short), "domains.key_file: "},
+		{fmt.Sprintf(acme, good, good, short, ""), "domains.acme.eab_hmac_file: expected an HMAC key"},
+		{fmt.Sprintf(acme, good, good, missing, ""), "domains.acme.eab_hmac_file: expected a file"},
+		{fmt.Sprintf(acme, good, good, mac, short), "domains.acme.ca_file: expected certificates in PEM"},
+		{fmt.Sprintf(acme, good, good, mac, ""), ""},
+	} {
+		file := filepath.Join(dir, "tenancyd.yaml")
+		if err := os.WriteFile(file, []byte("broker: {cert: a, key: b, ca: c}\n"+c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := node.CheckConfig(file, defaults())
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q gives %v, expected %q", c.text, err, c.want)
+		}
+	}
+}

@@ -73,6 +73,19 @@ func LoadEAB(keyID, file string) (EAB, error) {
 	return EAB{keyID, key}, nil
 }
 
+// LoadRoots reads the roots by which a CA's own server is known. The error is Invalid.
+func LoadRoots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "expected a PEM file with the roots of the ACME server: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errs.New(errs.Invalid, "expected certificates in PEM in %s, found none", file)
+	}
+	return roots, nil
+}
+
 // Config says what an Authority stands on.
 type Config struct {
 	Bus bus.Bus
@@ -117,13 +130,9 @@ func New(ctx context.Context, cfg Config) (*Authority, error) {
 	transport, _ := http.DefaultTransport.(*http.Transport)
 	transport = transport.Clone()
 	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
+		roots, err := LoadRoots(cfg.CAFile)
 		if err != nil {
-			return nil, errs.New(errs.Invalid, "expected a PEM file with the roots of the ACME server: %w", err)
-		}
-		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, errs.New(errs.Invalid, "expected certificates in PEM in %s, found none", cfg.CAFile)
+			return nil, err
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	}
