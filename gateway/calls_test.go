@@ -106,9 +106,15 @@ func testCalls(t *testing.T, budget callBudget) {
 		// is written to.
 		times float64
 	}{
-		{0, 1, 1}, {0, 10, 1}, {0, 400, 1},
-		{1, 1, 2}, {1, 10, 2}, {1, 400, 2},
-		{2, 1, 3}, {2, 10, 3}, {2, 400, 3},
+		{0, 1, 1},
+		{0, 10, 1},
+		{0, 400, 1},
+		{1, 1, 2},
+		{1, 10, 2},
+		{1, 400, 2},
+		{2, 1, 3},
+		{2, 10, 3},
+		{2, 400, 3},
 	} {
 		t.Run(fmt.Sprintf("qos=%d/together=%d", c.qos, c.together), func(t *testing.T) {
 			const rounds = 50
