@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/store"
 )
@@ -174,8 +175,9 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	if k := errs.KindOf(err); k == errs.Unavailable || k == errs.Internal {
 		f.again = time.Now().Add(soonAfter)
 	}
-	if errs.CodeOf(err) == "tenant_not_found" {
-		f.again = time.Now().Add(absentAgain)
+	t, gone := s.cfg.Store.Tenant(ctx, f.tenant)
+	if gone == nil && t.State == tenancy.StateDeleted {
+		f.again = time.Now().Add(deletedAgain)
 	}
 	s.changes.WithLabelValues(f.kind, "failed").Inc()
 	if f.problem == err.Error() {
@@ -183,7 +185,7 @@ func (s *Service) fail(ctx context.Context, f *file, err error) {
 	}
 	f.problem = err.Error()
 	s.cfg.Log.Warn("a file of a tenant cannot be applied: what the last good one has made holds", "tenant", f.tenant, "file", f.path, "error", err)
-	if _, err := s.cfg.Store.Tenant(ctx, f.tenant); errs.Is(err, errs.NotFound) {
+	if errs.Is(gone, errs.NotFound) {
 		return // what is not there has no history
 	}
 	var o *store.Source

@@ -45,9 +45,9 @@ const (
 	// the bus was away.
 	againAfter = time.Minute
 	soonAfter  = 5 * time.Second
-	// absentAgain is when a file is tried again whose tenant is deleted, or not there: not before
-	// it changes, nearly, and yet before long if the tenant is made after its folder.
-	absentAgain = 6 * time.Hour
+	// deletedAgain is when a file is tried again whose tenant is deleted: nearly not before it
+	// changes.
+	deletedAgain = 6 * time.Hour
 	// atOnce is how many files are applied at a time.
 	atOnce = 4
 	// largeFrom is from how many bytes on a file is large: its hashes may take minutes. largeMost

@@ -14,8 +14,9 @@ import (
 	"github.com/manormq/manor/tenancy/store"
 )
 
-// A file whose tenant is deleted, or not there, is not tried each minute; others are.
-func TestFail_Absent(t *testing.T) {
+// A file whose tenant is deleted is not tried each minute; others are, also those whose tenant
+// may be made after its folder.
+func TestFail_Deleted(t *testing.T) {
 	t.Parallel()
 	records, err := store.New(t.Context(), store.Config{Bus: mem.New(), Log: telemetry.Discard(), Region: "local"})
 	if err != nil {
@@ -39,15 +40,16 @@ func TestFail_Absent(t *testing.T) {
 		return err
 	}
 	for _, c := range []struct {
-		why  error
-		want time.Duration
+		tenant string
+		why    error
+		want   time.Duration
 	}{
-		{apply("gone"), absentAgain},
-		{apply("never-made"), absentAgain},
-		{errs.New(errs.Invalid, "line 1: expected user:hash"), againAfter},
-		{errs.New(errs.Unavailable, "away"), soonAfter},
+		{"gone", apply("gone"), deletedAgain},
+		{"never-made", apply("never-made"), againAfter},
+		{"never-made", errs.New(errs.Invalid, "line 1: expected user:hash"), againAfter},
+		{"never-made", errs.New(errs.Unavailable, "away"), soonAfter},
 	} {
-		f := &file{tenant: "never-made", kind: tenancy.SourcePasswd}
+		f := &file{tenant: c.tenant, kind: tenancy.SourcePasswd}
 		s.fail(t.Context(), f, c.why)
 		if in := time.Until(f.again); in > c.want || in < c.want-5*time.Second {
 			t.Errorf("%v: tried again in %s, want %s", c.why, in, c.want)
