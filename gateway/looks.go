@@ -105,6 +105,11 @@ func (l *looks) each(sample func(*look) finding) {
 			return false
 		}
 		x.state.meters.pace.at.Store(paceRare)
+		// Who has begun to wait since the sample has found the pace near.
+		if m := &x.state.meters; m.waiting() && m.pace.at.Swap(paceNear) == paceRare {
+			x.calm = 0
+			return false
+		}
 		rare = append(rare, x)
 		return true
 	})

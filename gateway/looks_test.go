@@ -93,3 +93,24 @@ func TestLooks(t *testing.T) {
 		t.Errorf("looked at %d times in %d intervals, expected once", seen[all[11].state.tenant], rareEvery)
 	}
 }
+
+// A wait that begins while the tenant is looked at, and found calm, is not left to its next turn.
+func TestLooks_WaitsMeanwhile(t *testing.T) {
+	var l looks
+	x := &look{state: &tenantState{tenant: "a"}}
+	m := &x.state.meters
+	l.near = append(l.near, x)
+	looked := 0
+	for range 2 * rareEvery {
+		l.each(func(*look) finding {
+			if looked++; looked == rareEvery {
+				m.waited[0].Store(true)
+				m.pace.hasten()
+			}
+			return foundCalm
+		})
+		if m.waited[0].Load() && len(l.near) == 0 {
+			t.Fatalf("after %d looks somebody waits, and it is looked at rarely", looked)
+		}
+	}
+}

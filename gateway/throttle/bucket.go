@@ -26,7 +26,7 @@ type fill struct {
 	burst float64
 	// ticks are those of a token.
 	ticks float64
-	// still: no time passes, because it fills in years only, or never.
+	// still: no time passes, because a burst takes half a year or longer to fill, or for ever.
 	still bool
 }
 

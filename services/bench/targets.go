@@ -15,7 +15,7 @@ var asked = map[string]map[string]float64{
 	"fanin50":         {"cpu_us": 1.0 / 19},
 	"fanout500":       {"cpu_us": 1.1 / 14},
 	"shared50x10":     {"cpu_us": 1.5 / 21},
-	"q0-20k/s":        {"cpu_us": 21.0 / 23, "p99_us": 1}, // of the best peer
+	"q0-20k/s":        {"cpu_us": 21.0 / 23, "p99_us": 1}, // asked of the best peer, which may be another one
 	"q1-5k/s":         {"cpu_us": 45.0 / 48},
 	"q1-5k/s-kept":    {"cpu_us": 70.0 / 48},
 	"fanout500-40/s":  {"cpu_us": 11.0 / 16},

@@ -39,7 +39,7 @@ type Config struct {
 	Tenants func(yield func(tenant string, f Figures))
 	// Listens reports whether a tenant does: nothing is gathered for nobody.
 	Listens func(tenant string) bool
-	// Publish sends messages to a tenant, and keeps them.
+	// Publish sends messages to a tenant.
 	Publish func(tenant string, messages []mqtt.Message)
 }
 
