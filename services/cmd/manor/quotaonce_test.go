@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
@@ -124,31 +123,6 @@ var onceRows = map[string]func(x *tenant){
 			x.Fatal(err)
 		}
 		conflicts("client_cas", 1, 2, http.MethodPut, "/v1/tenants/TENANT/client-cas", string(body))(x)
-	},
-	"publish_rate_client": func(x *tenant) {
-		const rate = 20
-		d := x.device()
-		x.quota(fmt.Sprintf(`{"publish_rate_client":%d}`, rate))
-		x.within(func() string { // live
-			begun := time.Now()
-			for range rate + rate/2 {
-				d.publishAll("t", "x")
-			}
-			if took := time.Since(begun); took < 300*time.Millisecond {
-				return fmt.Sprintf("%d messages in %v", rate+rate/2, took)
-			}
-			return ""
-		})
-		x.withinTime(soon, func() string { // on a slow machine the round above may have been slow without a quota
-			for range rate + rate/2 {
-				d.publishAll("t", "x")
-			}
-			if x.events("throttled", "publish_rate_client") == nil {
-				return "no event throttled publish_rate_client"
-			}
-			return ""
-		})
-		x.told("throttled", "publish_rate_client")
 	},
 	"connect_rate":        connectRate("connect_rate"),
 	"connect_rate_client": connectRate("connect_rate_client", clientID("same")),

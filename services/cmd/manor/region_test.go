@@ -94,6 +94,7 @@ var regionRows = map[string]func(x *tenant){
 // allRows are those of TestQuotas_Region.
 func allRows() map[string]func(x *tenant) {
 	rows := maps.Clone(quotaRows)
+	maps.Copy(rows, rateRows)
 	maps.Copy(rows, regionRows)
 	maps.Copy(rows, apiRows)
 	maps.Copy(rows, onceRows)

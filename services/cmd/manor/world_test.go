@@ -159,6 +159,8 @@ type device struct {
 	dec packet.Decoder
 	buf []byte
 	pid uint16
+	// listens: it has subscribed to what gets has others send.
+	listens bool
 }
 
 func (x *tenant) dial() *device {
