@@ -24,8 +24,26 @@ import (
 // what its shell owes to the socket.
 const CreditWindow = 512 << 10
 
-// smallestCredit is the least that a slow rate leaves of it.
-const smallestCredit = 16 << 10
+const (
+	// smallestCredit is the least that a slow rate leaves of it.
+	smallestCredit = 16 << 10
+	// smallDeliver is about what a small message is, with link.DeliverOverhead, in bytes.
+	smallDeliver = 64
+)
+
+// windowOf is the credit window of a client who may get that many bytes and, with all of its
+// tenant, that many messages in a second, of which a negative figure is no limit: no more at
+// once than in a second, of small messages.
+func windowOf(bytes, messages int64) uint64 {
+	w := int64(CreditWindow)
+	if bytes >= 0 {
+		w = min(w, bytes)
+	}
+	if messages >= 0 {
+		w = min(w, min(messages, CreditWindow)*smallDeliver)
+	}
+	return uint64(max(w, smallestCredit))
+}
 
 const (
 	// aliasesOut bounds the outgoing aliases of a connection, however many the
