@@ -31,7 +31,14 @@ type file struct {
 	applied fs.FileInfo // what seen was when nothing was left to do
 	again   time.Time   // when a failure is tried again
 	problem string      // that was told last
+	moves   int         // how often at a stretch it has changed while it was read
 }
+
+// A file that changes while it is read is told of after movesMost times at a stretch.
+const (
+	codeMoving = "source_moving"
+	movesMost  = 20
+)
 
 // due notes how the file looks, and reports whether something is to be done.
 func (f *file) due(info fs.FileInfo, err error) bool {
@@ -74,6 +81,11 @@ func (s *Service) see(ctx context.Context, f *file) {
 	if ctx.Err() != nil {
 		return
 	}
+	if errs.CodeOf(err) == codeMoving && f.moves < movesMost {
+		f.moves++
+		return // it is read at a later look: to write a file is no failure
+	}
+	f.moves = 0
 	if err != nil {
 		s.fail(ctx, f, err)
 		return

@@ -68,7 +68,7 @@ func (f *file) read() (string, error) {
 }
 
 func (f *file) moving() error {
-	return errs.New(errs.Unavailable, "%s has changed while it was read", f.name)
+	return errs.Coded(errs.Unavailable, codeMoving, "%s has changed while it was read", f.name)
 }
 
 // unread is why a file could not be read, without its path.
