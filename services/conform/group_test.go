@@ -131,7 +131,9 @@ func (w *works) run(p *Product) {
 	w.work(1)
 	w.all()
 
-	if end := stuck.ended(w.t); end != mqtt.AdministrativeAction {
+	if stuck.jobs.Load() == 0 { // one time in a thousand all that it may hold is of QoS 2, which waits for it
+		w.t.Log("who was stuck got nothing that others may have")
+	} else if end := stuck.ended(w.t); end != mqtt.AdministrativeAction {
 		w.t.Errorf("who was stuck was told %v", end)
 	}
 	for _, m := range []*worker{quick, stored, slow} {

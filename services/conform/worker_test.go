@@ -5,6 +5,7 @@ package conform
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type worker struct {
 	done chan struct{}
 	// received are QoS 2 ids whose PUBREL has not come; the reader's.
 	received map[uint16]bool
+
+	jobs atomic.Int64 // messages of QoS 1 that came
 
 	mu  sync.Mutex
 	end mqtt.ReasonCode // of the DISCONNECT that came; guarded by mu
@@ -110,6 +113,9 @@ func (m *worker) read(r *stream, done chan struct{}) {
 func (m *worker) take(p *packet.Publish) {
 	answer := packet.PUBACK
 	first := true
+	if p.Message.QoS == mqtt.AtLeastOnce {
+		m.jobs.Add(1)
+	}
 	if p.Message.QoS == mqtt.ExactlyOnce {
 		answer = packet.PUBREC
 		first = !m.received[p.PacketID] // [MQTT-4.3.3-10]
