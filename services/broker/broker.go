@@ -128,6 +128,7 @@ func checkStore(store kv.Store, c *Config) error {
 		if c.Cluster.On() {
 			b.Put(clusterKey, reservedValue(c))
 			b.Put(newKey, nil)
+			b.Put(uninformedKey, nil)
 		}
 		return store.Apply(&b, true)
 	}

@@ -52,6 +52,8 @@ type region struct {
 	gaining []atomic.Bool
 
 	members *member.Members
+	// informing is asked by the host.
+	informing *informing
 	// table is the bucket of the partition table.
 	table *lateBucket
 	// beats is the bucket of heartbeats and tombstones.
@@ -104,6 +106,9 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	if r.meta, err = metadata.Open(metadata.Config{Name: name}, store, cluster.Voice{Mesh: r.mesh, Stream: cluster.Metadata}, log); err != nil {
 		return nil, fmt.Errorf("metadata of the cluster: %w", err)
 	}
+	if r.informing, err = newInforming(r.meta, store, log); err != nil {
+		return nil, err
+	}
 	r.routes = routes.New(routes.Config{Store: r.meta, Sink: r, Log: log})
 	if r.layout, err = layout.New(layout.Config{
 		Store: r.meta, Partitions: c.Partitions, Reserved: c.Cluster.Reserved, Replicas: c.Cluster.Replicas, Changed: r.cellChanged, Log: log,
@@ -126,7 +131,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 	if r.members, err = member.Open(member.Config{
 		Self: name, Beats: func(context.Context) (bus.Bucket, error) { return beats, nil },
 		File: filepath.Join(c.Data, "members"), Log: log,
-		Events: member.Events{Peers: r.mesh.SetPeers, Changed: r.joined, Left: r.left, Retired: r.retired},
+		Events: member.Events{Peers: r.mesh.SetPeers, Changed: r.joined, Told: r.told, Left: r.left, Retired: r.retired},
 	}); err != nil {
 		r.close()
 		return nil, fmt.Errorf("members of the cluster: %w", err)
@@ -139,7 +144,7 @@ func newRegion(c *Config, name string, store kv.Store, sync partition.Sync, powe
 		},
 		Table: host.NewBucketTable(r.table, log), Beats: beats,
 		Zone: c.Cluster.Zone, Labels: c.Cluster.accepted(), Cluster: cmp.Or(c.Cluster.Advertise, r.listener.Addr().String()), Links: cmp.Or(c.Cluster.AdvertiseLinks, links), Version: node.Version(),
-		Replicas: r.layout.Replicas, Label: r.layout.Label, Moves: r.layout.Moves, CatchUp: r.layout.CatchUp,
+		Replicas: r.layout.Replicas, Label: r.layout.Label, Moves: r.layout.Moves, CatchUp: r.layout.CatchUp, Informed: r.informing.done,
 		Cede:    func(p partition.ID, done func()) { r.shards.Cede(p, done) },
 		Changed: r.changed, Seen: r.seen, Log: log,
 		PowerLost: powerLost, Started: func() {
@@ -203,6 +208,9 @@ func (r *region) Run(ctx context.Context) error {
 				if r.meta.Stats().Retired {
 					return errRetired
 				}
+				if err := r.informing.note(); err != nil {
+					r.log.Warn("it cannot be noted that this broker knows what the others do", slog.Any("error", err))
+				}
 			case <-r.out:
 				return errRetired
 			case <-r.tell:
@@ -264,6 +272,13 @@ func (r *region) joined(m member.Member) {
 	r.splits.look(r.members.Snapshot().Members)
 	r.judge()
 	r.signal()
+}
+
+// told takes that all members have been told.
+func (r *region) told() {
+	if err := r.meta.Told(); err != nil {
+		r.log.Error("the metadata cannot be told who the members are", slog.Any("error", err))
+	}
 }
 
 // left takes a broker that has left for good.

@@ -37,8 +37,9 @@ func (h *Host) beat(ctx context.Context) {
 	for {
 		count++
 		beat := placement.Beat{
-			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(), Stopping: h.stopping.Load(),
-			Cluster: h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
+			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(),
+			Stopping: h.stopping.Load() || !h.informed.Load(), // others own what it cannot serve
+			Cluster:  h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		_, err := h.config.Beats.Put(call, beatKey(h.config.Self), beat.Append(nil), bus.Any)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/kv/faulty"
+	"github.com/manormq/manor/infra/kv/mem"
 	"github.com/manormq/manor/services/broker/host"
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -61,6 +62,49 @@ func TestHost_LinksCut(t *testing.T) {
 			if !b.has(name, 0, 1) {
 				t.Errorf("%s lacks what was appended meanwhile", name)
 			}
+		}
+	})
+}
+
+// A broker that comes back without its disk owns nothing before it is informed, though it is
+// in sync long before; nor does one that is owner by the table and was away for a moment.
+func TestHost_Informed(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(b *bubble) {
+		time.Sleep(time.Minute)
+		share, _ := b.hosts["b"].Holds("a")
+		for _, lost := range []bool{true, false} {
+			var informed atomic.Bool
+			b.tweak = func(c *host.Config) { c.Informed = informed.Load }
+			b.stops["a"]()
+			if lost {
+				b.stores["a"] = mem.New()
+			}
+			b.start("a")
+			b.eventually("a is in sync, b owns all or a claims", func() bool {
+				for p := range partition.ID(few) {
+					e := b.hosts["b"].Entry(p).Table
+					if !e.IsInSync("a") || lost && e.Owner != "b" {
+						return false
+					}
+				}
+				return true
+			})
+			for range 600 {
+				time.Sleep(100 * time.Millisecond)
+				for p := range partition.ID(few) {
+					if b.hosts["a"].Entry(p).Serving {
+						t.Fatalf("disk lost %v: it serves partition %d without being informed", lost, p)
+					}
+					if lost && !b.hosts["b"].Entry(p).Serving {
+						t.Fatalf("partition %d is not served by who could", p)
+					}
+				}
+			}
+			informed.Store(true)
+			b.eventually("a owns its share", func() bool {
+				owned, _ := b.hosts["b"].Holds("a")
+				return owned == share && b.settled()
+			})
 		}
 	})
 }

@@ -100,6 +100,10 @@ type Config struct {
 	// second: 64 MiB by default. It is asked again and again.
 	CatchUp func() int
 
+	// Informed is as in partition.Config. It is asked again and again until it says yes, and
+	// must not wait; until then the heartbeat says that this broker is to own nothing.
+	Informed func() bool
+
 	// Cede is called before a partition is handed over as planned: the caller stops
 	// serving it and calls done, at most some seconds later. Until then appends are
 	// taken, and none is expected afterwards. If the hand-over comes to nothing, Changed
@@ -119,9 +123,10 @@ type Host struct {
 	log     *slog.Logger
 	began   time.Time
 	counted counters
-	// draining and stopping are told in the heartbeat; beatNow is sent to when they
-	// change.
+	// draining, stopping and informed are told in the heartbeat; beatNow is sent to when
+	// they change.
 	draining, stopping atomic.Bool
+	informed           atomic.Bool
 	beatNow            chan struct{}
 
 	mu struct {
@@ -167,6 +172,9 @@ func New(c Config) (*Host, error) {
 	if c.CatchUp == nil {
 		c.CatchUp = func() int { return 64 << 20 }
 	}
+	if c.Informed == nil {
+		c.Informed = func() bool { return true }
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -190,7 +198,7 @@ func New(c Config) (*Host, error) {
 		}
 		stored.PowerLost = c.PowerLost
 		h.replicas = append(h.replicas, &replica{stored: stored, id: p, lost: true, Replica: partition.New(partition.Config{
-			ID: p, Self: c.Self, Run: c.Run, Peers: &h.watch, LogKept: c.LogKept,
+			ID: p, Self: c.Self, Run: c.Run, Peers: &h.watch, LogKept: c.LogKept, Informed: h.informed.Load,
 		})})
 		h.mu.rows, h.mu.roles = append(h.mu.rows, placement.Row{ID: p}), append(h.mu.roles, partition.Following)
 	}

@@ -52,6 +52,7 @@ func (h *Host) now() int64 { return time.Since(h.began).Milliseconds() + 1 }
 // loop runs turns until ctx is done.
 func (h *Host) loop(ctx context.Context) {
 	h.watch.At(h.now())
+	h.inform()
 	for _, r := range h.replicas {
 		h.step(r, &partition.Event{Kind: partition.Start, Stored: r.stored})
 		r.stored = nil
@@ -184,11 +185,20 @@ func (h *Host) received(from partition.Broker, b []byte) {
 	h.step(h.replicas[m.Partition], &partition.Event{Kind: partition.Received, Peer: from, Message: m})
 }
 
+// inform looks whether this broker is informed, until it is.
+func (h *Host) inform() {
+	if !h.informed.Load() && h.config.Informed() {
+		h.informed.Store(true)
+		signal(h.beatNow)
+	}
+}
+
 // ticked does what it is time for.
 func (h *Host) ticked() {
 	now := h.now()
 	h.watch.At(now)
 	h.busTicked(now)
+	h.inform()
 	for _, r := range h.replicas {
 		if r.wakeAt != 0 && r.wakeAt <= now {
 			r.wakeAt = 0

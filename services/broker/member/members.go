@@ -23,6 +23,8 @@ type Events struct {
 	// Changed tells a new member, or one of which State, an address or anything else
 	// has changed since the start: those of the file are in the first Snapshot.
 	Changed func(Member)
+	// Told tells, once, that all members were told that the bucket had at the start.
+	Told func()
 	// Left tells a broker that is no member any more.
 	Left func(name string)
 	// Retired tells that this broker is none any more: it must stop, reset its store and
@@ -53,6 +55,7 @@ type Members struct {
 
 	mu      sync.Mutex
 	machine *Machine                         // guarded by mu
+	told    bool                             // guarded by mu: Events.Told was called
 	queue   []func(m *Machine, out *Effects) // guarded by mu: what happened and Run has not seen
 	unknown map[string]bool                  // guarded by mu: keys whose values were not readable
 }
@@ -170,6 +173,8 @@ func (m *Members) act(out Effects) {
 		}
 	}
 	m.mu.Lock()
+	told := m.machine.synced && !m.told
+	m.told = m.told || told
 	peers := m.machine.Peers()
 	changed := make(map[string]Member)
 	for _, k := range m.machine.Members() {
@@ -196,6 +201,9 @@ func (m *Members) act(out Effects) {
 		if e.Changed != nil {
 			e.Changed(k)
 		}
+	}
+	if told && e.Told != nil {
+		e.Told()
 	}
 }
 

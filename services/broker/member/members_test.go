@@ -30,6 +30,7 @@ type observed struct {
 	states  map[string]State
 	left    []string
 	retired int
+	told    int
 }
 
 func (o *observed) events() Events {
@@ -43,6 +44,7 @@ func (o *observed) events() Events {
 		Peers:   func(p map[string]string) { locked(func() { o.peers = p }) },
 		Changed: func(m Member) { locked(func() { o.states[m.Name] = m.State }) },
 		Left:    func(name string) { locked(func() { o.left = append(o.left, name) }) },
+		Told:    func() { locked(func() { o.told++ }) },
 		Retired: func() { locked(func() { o.retired++ }) },
 	}
 }
@@ -135,12 +137,18 @@ func TestMembers(t *testing.T) {
 		m, stop := start(t, Config{Self: "a", File: file, Events: o.events(), Beats: open})
 		both := map[string]string{"b": "b:1", "c": "c:1"}
 		o.want(t, "before", map[string]string{}, map[string]string{})
+		if o.told != 0 {
+			t.Error("told who the members are before the bus was there")
+		}
 		time.Sleep(4 * time.Second)
 		o.want(t, "all there", both, map[string]string{"a": "alive", "b": "alive", "c": "alive"})
 		if s := m.Snapshot(); !s.BusUp || len(s.Members) != 3 || s.Members[1].Links != "b:2" || s.Members[1].Zone != "z" || s.Members[1].Version != "v" {
 			t.Errorf("%+v", s)
 		}
 
+		if o.told != 1 {
+			t.Errorf("told %d times that all members are told", o.told)
+		}
 		m.Linked("b", true)
 		die["b"]()
 		die["c"]()

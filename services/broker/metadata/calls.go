@@ -109,11 +109,18 @@ func (s *Store) Receive(from string, message []byte) {
 // Join makes a broker a member, now and after a restart. A member twice is one.
 func (s *Store) Join(name string) error { return s.put(item{event: Join{Name: name}}, nil) }
 
+// Told says that all members were told by Join; see the event.
+func (s *Store) Told() error { return s.put(item{event: Told{}}, nil) }
+
 // Leave ends the membership of a broker for good; see the event.
 func (s *Store) Leave(name string) error { return s.put(item{event: Leave{Name: name}}, nil) }
 
 // Reset gives up all that is stored here; see the event.
 func (s *Store) Reset() error { return s.put(item{event: Reset{}}, nil) }
+
+// Synced is Stats.Synced of a turn of which the watchers have heard: they know all that
+// it says.
+func (s *Store) Synced() bool { return s.synced.Load() }
 
 // Stats are those after the last turn.
 func (s *Store) Stats() Stats { return *s.stats.Load() }

@@ -43,6 +43,10 @@ type Tick struct {
 // Join makes a broker a member. From now on what it may not have seen is kept.
 type Join struct{ Name string }
 
+// Told says that every member of now was told by Join: if there was none, this broker is
+// alone.
+type Told struct{}
+
 // Leave ends a membership for good: nothing is kept for it any more, and its
 // present store cannot come back. It may Join again after a Reset.
 type Leave struct{ Name string }
@@ -54,6 +58,7 @@ type Reset struct{}
 func (Write) event()    {}
 func (Received) event() {}
 func (Tick) event()     {}
+func (Told) event()     {}
 func (Join) event()     {}
 func (Leave) event()    {}
 func (Reset) event()    {}

@@ -45,22 +45,36 @@ func (g *group) tick(now time.Time, back []string, fx *Effects) {
 		// The groups begin one after the other.
 		g.due = now.Add(g.m.cfg.Exchange * time.Duration(g.n) / time.Duration(g.m.cfg.Groups))
 	}
-	peers := g.m.reachable
-	if len(peers) == 0 {
-		g.synced = g.synced || g.m.roster.alone()
-	} else if !g.exchange.busy() && (len(back) > 0 || !now.Before(g.due)) {
+	peers, urgent := g.m.reachable, len(back) > 0
+	if unmet := g.meet(); len(unmet) > 0 {
+		peers, urgent = unmet, true
+	} else if urgent {
+		peers = back
+	}
+	if len(peers) > 0 && !g.exchange.busy() && (urgent || !now.Before(g.due)) {
 		to := peers[(g.turn+int(g.n))%len(peers)]
-		if len(back) > 0 {
-			to = back[int(g.n)%len(back)]
-		} else {
-			g.turn++
-		}
+		g.turn++
 		g.due = now.Add(g.m.cfg.Exchange)
 		g.compare(now, to, fx)
 	}
 	g.strip(fx)
 	g.clear()
 	g.closeGaps()
+}
+
+// meet notes whether all have been met that can be reached, and returns those that have
+// not, until all have once.
+func (g *group) meet() (unmet []string) {
+	if g.synced {
+		return nil
+	}
+	for _, name := range g.m.reachable {
+		if !g.met[name] {
+			unmet = append(unmet, name)
+		}
+	}
+	g.synced = len(g.m.reachable) > 0 && len(unmet) == 0
+	return unmet
 }
 
 // compare begins or continues an exchange.
@@ -217,6 +231,9 @@ func (g *group) onAnswer(now time.Time, from string, a *answer, fx *Effects) {
 		g.compare(now, from, fx)
 	default:
 		g.exchange = exchange{}
-		g.synced = g.synced || !a.more
+		if !a.more {
+			g.met[from] = true
+			g.meet()
+		}
 	}
 }

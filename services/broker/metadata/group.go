@@ -30,8 +30,9 @@ type group struct {
 	exchange exchange
 	doubt    doubt
 	due      time.Time
-	turn     int // counts exchanges, to take the peers in turn
-	synced   bool
+	turn     int             // counts exchanges, to take the peers in turn
+	met      map[string]bool // members that it missed nothing of, at one time since the start
+	synced   bool            // those are all that could be reached
 
 	cleared map[swc.Actor]uint64  // up to which dot the key map is empty
 	reports map[string]*swc.Clock // of members with the same roster as this one
@@ -48,6 +49,7 @@ func (g *group) key(kind byte, rest string) []byte { return storeKey(g.n, kind, 
 // load reads the group and counts what it holds.
 func (g *group) load() error {
 	v := &g.m.view
+	g.met = map[string]bool{}
 	g.cleared, g.reports, g.seen, g.wrote = map[swc.Actor]uint64{}, map[string]*swc.Clock{}, map[string]uint64{}, map[string][]swc.Dot{}
 	var err error
 	if b := v.get(g.key(kindClock, "")); b != nil {

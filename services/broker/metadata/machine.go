@@ -83,6 +83,7 @@ type Machine struct {
 	reachable  []string // members, without self, in order
 	waits      []*wait  // in the order of their deadlines
 	exchanges  uint64   // the number of the latest
+	told       bool     // who the members are
 	retired    bool
 	reveals    bool // this turn says outside what is in the store
 	unsynced   bool // the store has writes that a power cut may take
@@ -165,6 +166,8 @@ func (m *Machine) Step(now time.Time, e Event, fx *Effects) {
 		m.tick(now, e, fx)
 	case Join:
 		m.join(e.Name)
+	case Told:
+		m.told = true
 	case Leave:
 		m.leave(e.Name)
 	case Reset:

@@ -125,7 +125,7 @@ func (m *Machine) reset(fx *Effects) {
 	for i, g := range m.groups {
 		g.wipe(fx)
 		m.groups[i] = &group{
-			m: m, n: g.n, cleared: map[swc.Actor]uint64{}, reports: map[string]*swc.Clock{},
+			m: m, n: g.n, met: map[string]bool{}, cleared: map[swc.Actor]uint64{}, reports: map[string]*swc.Clock{},
 			seen: map[string]uint64{}, wrote: map[string][]swc.Dot{},
 		}
 	}

@@ -37,6 +37,43 @@ func TestJoin_EmptyBrokerFetchesAll(t *testing.T) {
 	}
 }
 
+// A broker is synced when it has compared itself with all that it can reach, or was told
+// that there is no other member: that it has heard of none says nothing.
+func TestSynced(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.nodes[0].put("v", names("k", 50)...)
+	w.settle()
+	n := w.nodes[2]
+	n.loseDisk()
+	w.split[[2]string{"b0", "b2"}] = true
+	for range 10 {
+		w.now = w.now.Add(time.Second)
+		for _, x := range w.nodes {
+			w.tick(x)
+		}
+		for len(w.wire) > 0 {
+			w.deliver()
+		}
+	}
+	if s := n.m.Stats(); s.Synced || s.Objects != 50 {
+		t.Errorf("%d objects of 50, synced %v, with one of two members that it reaches", s.Objects, s.Synced)
+	}
+	w.settle()
+	if !n.m.Stats().Synced {
+		t.Error("not synced, with all members")
+	}
+
+	lone := newWorld(t, 1, 0).add("lone")
+	lone.w.tick(lone)
+	if lone.m.Stats().Synced {
+		t.Error("alone before it was told who the members are")
+	}
+	lone.step(metadata.Told{})
+	if !lone.m.Stats().Synced {
+		t.Error("not synced, and there is nobody else")
+	}
+}
+
 // While an empty broker fetches, the others write on and messages get lost.
 func TestJoin_FetchAmongWrites(t *testing.T) {
 	w := newWorld(t, 1, 2)

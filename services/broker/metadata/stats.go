@@ -4,6 +4,7 @@ package metadata
 
 import (
 	"crypto/sha256"
+	"slices"
 
 	"github.com/manormq/manor/services/broker/swc"
 )
@@ -17,8 +18,9 @@ type Stats struct {
 	Objects, Tombstones, Dots, Contexts int
 	// Actors is how many have a place in the clocks, counted once for each group.
 	Actors int
-	// Synced reports whether each group has compared itself with a member since the
-	// start, and missed nothing more; or there is no other member.
+	// Synced reports whether each group has compared itself with every member that could be
+	// reached since the start, and missed nothing more; or there is no other member. So
+	// this broker knows what the others had been told before it came.
 	Synced bool
 
 	Sent       uint64 // messages
@@ -43,9 +45,8 @@ type Stats struct {
 // Stats may be called between turns.
 func (m *Machine) Stats() Stats {
 	s := m.stats
-	s.Synced, s.Retired = true, m.retired
+	s.Synced, s.Retired = m.told && m.roster.alone() || !slices.ContainsFunc(m.groups, func(g *group) bool { return !g.synced }), m.retired
 	for _, g := range m.groups {
-		s.Synced = s.Synced && g.synced
 		s.Actors += len(g.clock.Actors())
 	}
 	return s

@@ -59,6 +59,7 @@ type Store struct {
 	watchers []*watcher      // owned by Run
 	ids      uint64          // owned by Run
 	stats    atomic.Pointer[Stats]
+	synced   atomic.Bool
 	members  atomic.Pointer[[]string]
 
 	mu struct {
@@ -175,6 +176,7 @@ func (s *Store) turn(ctx context.Context) error {
 	// The watchers come first: a message may say that this broker has a write, and
 	// who waits for that relies on the watchers here.
 	s.notify(fx.Changes)
+	s.synced.Store(s.stats.Load().Synced)
 	for _, m := range fx.Send {
 		s.transport.Send(m.To, m.Bytes)
 	}

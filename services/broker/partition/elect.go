@@ -21,7 +21,7 @@ func (r *Replica) elect(fx *Effects) {
 		return
 	}
 	fx.wakeIn(rankStep)
-	if !r.mayPropose(fx) {
+	if !r.isInformed(fx) || !r.mayPropose(fx) {
 		return
 	}
 	// The owner has all that was committed, and so has the rest of the ISR: it is
@@ -65,7 +65,18 @@ func (r *Replica) claim(fx *Effects) {
 			return
 		}
 	}
-	r.serve(fx)
+	if r.isInformed(fx) {
+		r.serve(fx)
+	}
+}
+
+// isInformed reports whether the broker is, and is asked again if not.
+func (r *Replica) isInformed(fx *Effects) bool {
+	if r.informed() {
+		return true
+	}
+	fx.wakeIn(informedRead)
+	return false
 }
 
 // serve has an owner that is ready begin.

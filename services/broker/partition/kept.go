@@ -48,8 +48,10 @@ func (r *Replica) claimAsFound(fx *Effects) {
 		r.setCopy(Whole, fx) // no replica has more
 		return
 	}
-	t.asFound = true
-	r.serve(fx)
+	if r.isInformed(fx) {
+		t.asFound = true
+		r.serve(fx)
+	}
 }
 
 // confirmed reports whether all other replicas have said a moment ago that the epoch is

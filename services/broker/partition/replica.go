@@ -33,6 +33,9 @@ const (
 	// that failed the next waits handPause.
 	handOver  = 2000
 	handPause = 10000
+	// informedRead is how often a replica that could go on looks whether its broker is
+	// informed.
+	informedRead = 100
 )
 
 // Sizes, in bytes.
@@ -133,11 +136,13 @@ type Stored struct {
 // Replica is one replica of a partition: owner or follower. It is owned by its
 // shard and not safe for concurrent use.
 type Replica struct {
-	id      ID
-	self    Broker
-	run     uint64
-	peers   Peers
-	logKept int
+	id    ID
+	self  Broker
+	run   uint64
+	peers Peers
+	// informed is Config.Informed.
+	informed func() bool
+	logKept  int
 
 	// clock is the sum of the steps that now made forwards.
 	clock, now int64
@@ -176,6 +181,11 @@ type Config struct {
 	// LogKept is how much of the log is kept for catching up, in bytes; 0 is the
 	// package's LogKept.
 	LogKept int
+	// Informed reports whether this broker knows what the others do of all that is not in a
+	// partition: where messages are wanted, and where tenants live. Until it does it
+	// becomes no owner, and serves nothing: what is published to who does not know a
+	// subscription would be acknowledged and lost. nil is always.
+	Informed func() bool
 }
 
 // New makes a replica, to be given Start.
@@ -183,8 +193,11 @@ func New(c Config) *Replica {
 	if c.LogKept == 0 {
 		c.LogKept = LogKept
 	}
+	if c.Informed == nil {
+		c.Informed = func() bool { return true }
+	}
 	return &Replica{
-		id: c.ID, self: c.Self, run: c.Run, peers: c.Peers, logKept: c.LogKept,
+		id: c.ID, self: c.Self, run: c.Run, peers: c.Peers, informed: c.Informed, logKept: c.LogKept,
 		log: NewLog(Last{}), owner: owning{sessions: c.Run << 20},
 	}
 }

@@ -16,16 +16,18 @@ func (p *peers) BusUp() int64         { return p.up }
 // bench steps one replica and keeps what it wants.
 type bench struct {
 	*Replica
-	t     testing.TB
-	now   int64
-	e     Event
-	fx    Effects
-	peers *peers
+	// uninformed is what Config.Informed says not to be.
+	uninformed bool
+	t          testing.TB
+	now        int64
+	e          Event
+	fx         Effects
+	peers      *peers
 }
 
 func newBench(t testing.TB, s *Stored) *bench {
 	b := &bench{t: t, now: 1, peers: &peers{up: 1 << 30}}
-	b.Replica = New(Config{ID: 1, Self: "a", Run: 7, Peers: b.peers})
+	b.Replica = New(Config{ID: 1, Self: "a", Run: 7, Peers: b.peers, Informed: func() bool { return !b.uninformed }})
 	b.step(Event{Kind: Start, Stored: s})
 	return b
 }
@@ -193,6 +195,36 @@ func TestReplica_CommitNeedsISR(t *testing.T) {
 	}
 	if fx := b.step(Event{Kind: TableSeen, Table: Table{Entry: e, Revision: at + 1}}); fx.Committed != 11 {
 		t.Fatalf("expected 11 committed: %+v", fx)
+	}
+}
+
+// A broker that does not know where messages are wanted serves nothing, also what is its own
+// by the table, and takes nothing from an owner that is dead.
+func TestReplica_ServesWhenInformed(t *testing.T) {
+	b := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
+	b.uninformed = true
+	b.read(alone, 20)
+	if fx := b.written(); fx.WakeIn == 0 || fx.WakeIn > informedRead {
+		t.Fatalf("it does not look again: %+v", fx)
+	}
+	b.wantRole(Claiming)
+	b.uninformed = false
+	if fx := b.step(Event{Kind: Tick}); !fx.RoleChanged {
+		t.Fatalf("informed: %+v", fx)
+	}
+	b.wantRole(Serving)
+
+	f := newBench(t, &Stored{State: State{Epoch: 4, Copy: Whole}, Log: NewLog(Last{4, 10})})
+	f.uninformed = true
+	f.peers.silence, f.peers.beat = 1<<20, 1<<20
+	f.read(Entry{Epoch: 4, Owner: "b", InSync: []Broker{"b", "a"}}, 20)
+	f.written()
+	if fx := f.step(Event{Kind: Tick}); fx.Propose != nil || fx.WakeIn == 0 || fx.WakeIn > informedRead {
+		t.Fatalf("in the place of an owner that is dead: %+v", fx)
+	}
+	f.uninformed = false
+	if fx := f.step(Event{Kind: Tick}); fx.Propose == nil || fx.Propose.Entry.Owner != "a" {
+		t.Fatalf("informed: %+v", fx)
 	}
 }
 

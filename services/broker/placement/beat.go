@@ -25,8 +25,8 @@ type Beat struct {
 	Weight uint8
 	// Draining says that it gives up its partitions, owned or followed.
 	Draining bool
-	// Stopping says that it ends and is expected back: it owns nothing any more, and
-	// keeps the replicas that it has.
+	// Stopping says that it ends and is expected back, or has begun and does not know yet
+	// what the others do: it owns nothing, and keeps the replicas that it has.
 	Stopping bool
 	// Busy says that it wants no more partitions for now.
 	Busy bool
