@@ -93,10 +93,10 @@ func (r *Replica) setPeers(fx *Effects) {
 // open begins another session with p: nothing that it said before counts.
 func (r *Replica) open(p *peer, fx *Effects) {
 	r.owner.sessions++
-	*p = peer{broker: p.broker, session: r.owner.sessions, movedAt: p.movedAt, flight: p.flight[:0]}
-	if p.movedAt == 0 {
-		p.movedAt = r.clock
+	if p.movedAt == 0 || p.mode == sending && p.match >= r.log.last.N {
+		p.movedAt = r.clock // until now it had nothing to do
 	}
+	*p = peer{broker: p.broker, session: r.owner.sessions, movedAt: p.movedAt, flight: p.flight[:0]}
 	r.send(p, &Message{Kind: Probe}, fx)
 }
 

@@ -267,6 +267,24 @@ func TestReplica_JoinsByWhatItSaysNow(t *testing.T) {
 	}
 }
 
+// A new link to a follower that had nothing to do leaves it in the ISR, for as long as
+// one that leaves records unanswered stays.
+func TestReplica_NewLinkToIdlePeer(t *testing.T) {
+	b := claimed(t)
+	b.now += peerStuck
+	fx := b.step(Event{Kind: Linked, Peer: "b"})
+	if fx.Propose != nil {
+		t.Fatalf("it is asked what it has, and out at once: %+v", fx.Propose)
+	}
+	if len(fx.Send) != 1 || fx.Send[0].To != "b" || fx.Send[0].Message.Kind != Probe {
+		t.Fatalf("expected that b is asked: %+v", fx.Send)
+	}
+	b.now += peerStuck
+	if fx := b.step(Event{Kind: Tick}); fx.Propose == nil || fx.Propose.Entry.IsInSync("b") || !fx.Propose.Entry.IsInSync("c") {
+		t.Fatalf("expected a proposal without b, which does not answer: %+v", fx)
+	}
+}
+
 // A higher epoch in an answer stops commits at once.
 func TestReplica_HigherEpochDeposes(t *testing.T) {
 	b := claimed(t)
