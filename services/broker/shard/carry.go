@@ -73,11 +73,9 @@ func (s *Shard) wrap(se *sess, token uint64, c session.Carried, since int64) (b 
 // carryOn has connections go on to the next owner that have not come here from the last
 // one. Of those of stored sessions there is a record still.
 func (s *Shard) carryOn(p *space) {
-	for _, of := range s.sessions {
-		for _, se := range of {
-			if a := se.awaited; se.space == p && a != nil && !se.Durable() {
-				s.carry(se, a.token, a.carried, a.since)
-			}
+	for _, se := range p.heads {
+		if a := se.awaited; a != nil && !se.Durable() {
+			s.carry(se, a.token, a.carried, a.since)
 		}
 	}
 }

@@ -89,19 +89,14 @@ func (s *Shard) cede(sp *space, done func()) {
 	c := &ceding{done: []func(){done}, began: s.now}
 	sp.ceding = c
 	var guests []*sess
-	for _, of := range s.sessions {
-		for _, head := range of {
-			if head.space != sp {
-				continue
-			}
-			if head.guest {
-				guests = append(guests, head)
-				continue
-			}
-			for _, se := range head.all() {
-				if se.ch != nil {
-					c.channels = append(c.channels, se.ch)
-				}
+	for _, head := range sp.heads {
+		if head.guest {
+			guests = append(guests, head)
+			continue
+		}
+		for _, se := range head.all() {
+			if se.ch != nil {
+				c.channels = append(c.channels, se.ch)
 			}
 		}
 	}

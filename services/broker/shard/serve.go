@@ -173,12 +173,8 @@ func (s *Shard) lose(p *space) {
 	l := p.ledger
 	l.lost = true
 	var gone []*sess
-	for _, of := range s.sessions {
-		for _, se := range of {
-			if se.space == p {
-				gone = append(gone, se.all()...)
-			}
-		}
+	for _, se := range p.heads {
+		gone = append(gone, se.all()...)
 	}
 	s.orderSessions(gone)
 	left := make(map[groupOf]int) // stored members

@@ -70,6 +70,8 @@ type sess struct {
 	ending, gone bool
 	// guest: it is in another partition than its client id's.
 	guest bool
+	// at is where the session stands in its partition's heads, from 1 on; 0 is nowhere.
+	at int32
 }
 
 // session is the tenant's session of that client id, or nil.
@@ -81,7 +83,11 @@ func (s *Shard) put(se *sess) {
 		of = make(map[mqtt.ClientID]*sess)
 		s.sessions[se.tenant] = of
 	}
+	if was := of[se.ClientID]; was != nil {
+		was.space.drop(was)
+	}
 	of[se.ClientID] = se
+	se.space.add(se)
 }
 
 // remove forgets the session, unless another one has its client id by now.
@@ -93,6 +99,7 @@ func (s *Shard) remove(se *sess) {
 	if of[se.ClientID] != se {
 		return
 	}
+	se.space.drop(se)
 	if delete(of, se.ClientID); len(of) == 0 {
 		delete(s.sessions, se.tenant)
 	}
@@ -129,6 +136,26 @@ type space struct {
 	// handing are the tenants of which something is on its way to another partition, arriving
 	// those of which something that was handed is being taken up.
 	handing, arriving map[*Tenant]bool
+	// heads are the partition's sessions that are in Shard.sessions, in no order: what is
+	// done for a partition takes as long as it is large, not the shard.
+	heads []*sess
+}
+
+func (p *space) add(se *sess) {
+	p.heads = append(p.heads, se)
+	se.at = int32(len(p.heads))
+}
+
+// drop takes a session out of heads; the last one takes its place.
+func (p *space) drop(se *sess) {
+	if se.at == 0 {
+		return
+	}
+	end := len(p.heads) - 1
+	last := p.heads[end]
+	p.heads[se.at-1], last.at = last, se.at
+	p.heads[end], p.heads = nil, p.heads[:end]
+	se.at = 0
 }
 
 // sealed reports whether nothing more may be written here before it moves.

@@ -474,6 +474,7 @@ func (w *wide) leftovers() (out []string) {
 				for _, p := range s.spaces {
 					add("waiters", len(p.ledger.waiters)-p.ledger.first)
 				}
+				add("sessions amiss among their partition's heads", s.headsAmiss())
 			})
 		}
 	}
