@@ -5,6 +5,7 @@ package queue
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/mqtt"
@@ -21,7 +22,9 @@ type Space struct {
 	part  partition.ID
 	// counts says how many stored entries refer to a body.
 	counts map[uint64]uint32
-	buf    []byte
+	// held are the bodies that were put and not settled: their counts are not stored yet.
+	held []uint64
+	buf  []byte
 }
 
 // NewSpace makes the Space of a partition.
@@ -50,13 +53,24 @@ func (s *Space) PutBody(b *kv.Batch, id uint64, m *mqtt.Message) {
 	s.buf = AppendMessage(s.buf[:0], m)
 	b.Put(partition.KeyU64(nil, s.part, partition.KindBody, id), s.buf)
 	s.counts[id] = 1
+	s.held = append(s.held, id)
 }
 
-// Settle ends the hold of PutBody: a body that no entry refers to goes.
-func (s *Space) Settle(b *kv.Batch, id uint64) { s.refer(b, id, -1) }
+// Settle ends the hold of PutBody, in the batch of which the entries are: a body that no
+// entry refers to goes.
+func (s *Space) Settle(b *kv.Batch, id uint64) {
+	if i := slices.Index(s.held, id); i >= 0 {
+		s.held = slices.Delete(s.held, i, i+1)
+	}
+	s.refer(b, id, -1)
+}
 
 func (s *Space) refer(b *kv.Batch, id uint64, by int32) {
 	n := uint32(int64(s.counts[id]) + int64(by))
+	if slices.Contains(s.held, id) {
+		s.counts[id] = n // Settle stores it, once
+		return
+	}
 	key := partition.KeyU64(make([]byte, 0, 11), s.part, partition.KindBodyCount, id)
 	if n == 0 {
 		delete(s.counts, id)
