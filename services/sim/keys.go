@@ -107,13 +107,13 @@ func (w *World) astray() (what string) {
 			}
 			return what == ""
 		})
-		switch s := m.machine.Stats(); {
+		switch {
 		case what != "":
 		case err != nil:
 			what = fmt.Sprintf("the routes of %s cannot be read: %v", n.name, err)
 		case found != len(want):
 			what = fmt.Sprintf("%s has %d routes, expected %d", n.name, found, len(want))
-		case !s.Synced || !n.knows:
+		case !m.synced:
 			what = fmt.Sprintf("%s has not compared its metadata with others", n.name)
 		}
 		if what != "" {
