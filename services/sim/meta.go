@@ -29,7 +29,7 @@ type meta struct {
 	joined           map[*node]bool
 	// told: all members are. synced is what the machine says, once the routes have heard of the rest.
 	told, synced bool
-	links            []metaLink // by node
+	links        []metaLink // by node
 	// stepped: a step of the routes is planned; next is when the one after it is due.
 	stepped bool
 	next    int64

@@ -60,7 +60,7 @@ type World struct {
 	// what others take, and actors counts those that were made.
 	metaLag int64
 	actors  uint64
-	places          places
+	places  places
 	// losses counts the disks that were lost; gone are the partitions of which that was the last
 	// whole copy, left those of which it was that of all in sync before the change arrived by which
 	// they were all, and given counts those that were given up because of either.
