@@ -4,6 +4,7 @@ package shard
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -109,5 +110,35 @@ func TestWide_NoSuchPartition(t *testing.T) {
 	c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message("t", "x", 1, false)})
 	if r := c.want(t, link.DownAck); r.Reason != mqtt.NoMatchingSubscribers {
 		t.Errorf("answered %s", r.Reason)
+	}
+}
+
+// A route that a former owner left in the partition of the publisher brings a message to its receivers
+// there once.
+func TestWide_LeftoverOfOwnPartition(t *testing.T) {
+	_, n := lonely(t, 0, 1)
+	n.set.FarRoute("acme", "t/#", 0, true) // nobody has subscribed to it any more
+	sub := n.visitor(clientIn(0, "s"), unlimited)
+	for _, filter := range []string{"t/+", "end"} {
+		sub.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: filter, QoS: mqtt.ExactlyOnce}}})
+		sub.want(t, link.DownSuback)
+	}
+	pub := n.visitor(clientIn(0, "p"), unlimited)
+	for qos := range mqtt.QoS(3) {
+		pub.send(link.UpFrame{Kind: link.UpPublish, PacketID: uint16(qos), Message: message("t/x", fmt.Sprint(qos), qos, false)})
+		if qos > 0 {
+			pub.want(t, link.DownAck) // by then all have it
+		}
+	}
+	pub.send(link.UpFrame{Kind: link.UpPublish, PacketID: 9, Message: message("end", "", 1, false)})
+	var got []string
+	for end := time.Now().Add(5 * time.Second); len(got) < 4 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		items, _ := sub.frames.take()
+		for _, r := range items {
+			got = append(got, string(r.msg.Topic)+string(r.msg.Payload))
+		}
+	}
+	if want := []string{"t/xQoS 0", "t/xQoS 1", "t/xQoS 2", "end"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, expected %v", got, want)
 	}
 }
