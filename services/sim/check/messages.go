@@ -125,6 +125,7 @@ func (m *Messages) Acked(p *Publish) { p.Acked = true }
 func (m *Messages) Subscribed(id, filter string) {
 	r := m.device(id)
 	r.filters = append(r.filters, filter)
+	m.Wills.Subscribed(id)
 }
 
 // Delivered is called when a device gets a message, on its connection of that number

@@ -24,6 +24,8 @@ type will struct {
 	// forgone are receivers that may lack it; again: it may come twice.
 	forgone []string
 	again   bool
+	// late are receivers that subscribed when its connection was there: it may have ended before.
+	late []string
 }
 
 // WillOf is the payload of the will of a device's connection.
@@ -57,6 +59,13 @@ func (w *Wills) Forgo(id string) {
 		if strings.HasPrefix(x.payload, "will of "+id+" ") {
 			x.unneeded, x.again = true, true
 		}
+	}
+}
+
+// Subscribed is called when a device has its SUBACK: wills may have been sent before.
+func (w *Wills) Subscribed(id string) {
+	for _, x := range w.all {
+		x.late = append(x.late, id)
 	}
 }
 
@@ -98,7 +107,7 @@ func (w *Wills) Missing(receivers []string) string {
 			continue
 		}
 		for _, to := range receivers {
-			if x.got[to] == 0 && !slices.Contains(x.forgone, to) {
+			if x.got[to] == 0 && !slices.Contains(x.forgone, to) && !slices.Contains(x.late, to) {
 				return fmt.Sprintf("the %s has not come to %s", x.payload, to)
 			}
 		}
