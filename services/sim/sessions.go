@@ -16,8 +16,9 @@ import (
 // RunSessions runs the world of a seed in which brokers have sessions: devices
 // subscribe, publish at QoS 1 and 2 and come back, while brokers are killed, lose
 // power, are cut off and drained; in a third of the worlds the devices' tenant has
-// a cell, and partitions move to brokers that accept a label. Disks write at once and are not lost, so that
-// nothing that was acknowledged may be. Planned moves take connections along. trace is written to unless it is nil.
+// a cell, and partitions move to brokers that accept a label. Disks write at once, so that nothing that was
+// acknowledged may be lost but with the last whole copy of a partition (losses.go). Planned moves take
+// connections along. trace is written to unless it is nil.
 func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false) }
 
 // RunPlaced runs the world of RunSessions in which the devices' tenant goes to other
