@@ -81,7 +81,7 @@ func (x *heldMessage) cost() int { return link.DeliverCost(x.message.Size(), len
 
 // awaitRateLocked has c go on when it may. first says that it begins to wait.
 func (c *connection) awaitRateLocked(r *rates, now time.Time, first bool) {
-	own, _ := r.out.Wait(now)
+	own := c.ownWaitLocked(r, now)
 	all, byBytes := r.shared.out.Wait(now)
 	q, kind := deliveryRate, quota.DeliveryRate
 	switch {
@@ -106,6 +106,15 @@ func (c *connection) awaitRateLocked(r *rates, now time.Time, first bool) {
 		c.held.queued = true
 		r.shared.line.join(c.gw, r.shared, c, max(all, shortestWait))
 	}
+}
+
+// ownWaitLocked is how long c has to wait for its own rate out.
+func (c *connection) ownWaitLocked(r *rates, now time.Time) time.Duration {
+	if c.ownLeft > 0 {
+		return 0
+	}
+	wait, _ := r.out.Wait(now)
+	return wait
 }
 
 // awaitOwnLocked has c go on after a time that its own rate needs.

@@ -83,7 +83,7 @@ func (g *Gateway) lineTurn(of *tenantRates) {
 	p := passing{turn: true}
 	each := max(of.out.Budget(time.Now()).Messages/max(l.waits.Load(), 1), 1)
 	for c := l.pop(); c != nil; c = l.pop() {
-		stays, spent := c.lineTurnOf(of, &p, each)
+		stays, spent := c.lineTurnOf(&p, each)
 		if stays {
 			l.back(c, spent)
 		} else {
@@ -105,7 +105,7 @@ func (g *Gateway) lineTurn(of *tenantRates) {
 
 // lineTurnOf passes up to most of what waits for c. stays: it waits in the line on. spent:
 // the tenant may pass no more, and c has passed nothing.
-func (c *connection) lineTurnOf(of *tenantRates, p *passing, most int64) (stays, spent bool) {
+func (c *connection) lineTurnOf(p *passing, most int64) (stays, spent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.held
@@ -122,7 +122,7 @@ func (c *connection) lineTurnOf(of *tenantRates, p *passing, most int64) (stays,
 		return true, false
 	}
 	r, now := c.rates.Load(), time.Now()
-	if own, _ := r.out.Wait(now); own > 0 {
+	if own := c.ownWaitLocked(r, now); own > 0 {
 		h.queued = false
 		c.awaitOwnLocked(now, own)
 		return false, false

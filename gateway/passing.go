@@ -24,6 +24,8 @@ type passing struct {
 	of              *tenantRates
 	now             time.Time // of the last look
 	messages, bytes int64     // taken and not used; bytes may be below 0
+	// again: of has had a message already; most batches have one.
+	again bool
 	// turn: it is the turn of those that wait, behind whom others come.
 	turn bool
 }
@@ -40,7 +42,7 @@ func (p *passing) clock() time.Time {
 func (p *passing) take(of *tenantRates, size int64) bool {
 	if p.of != of {
 		p.end()
-		p.of = of
+		p.of, p.again = of, false
 	}
 	if !p.turn && of.line.waits.Load() > 0 {
 		return false
@@ -58,11 +60,16 @@ func (p *passing) take(of *tenantRates, size int64) bool {
 				return false
 			}
 		}
+		most, mostBytes := int64(1), size
+		if p.again {
+			most, mostBytes = takenMost, max(takenBytes, size)
+		}
+		p.again = true
 		if messages < 1 {
-			messages = min(max(budget.Messages/takenPart, 1), takenMost)
+			messages = min(max(budget.Messages/takenPart, 1), most)
 		}
 		if bytes < 1 {
-			bytes = min(max(budget.Bytes/takenPart, size), max(takenBytes, size))
+			bytes = min(max(budget.Bytes/takenPart, size), mostBytes)
 		}
 		of.out.Spend(p.now, int(messages-p.messages), int(bytes-p.bytes))
 		p.messages, p.bytes = messages, bytes
@@ -91,14 +98,20 @@ func (p *passing) end() {
 // mayPassLocked takes a message of that many bytes from the rates out of c, if it may pass.
 func (c *connection) mayPassLocked(r *rates, p *passing, size int64) bool {
 	own := r.out.Limited()
-	if own && r.out.Budget(p.clock()).Spent() {
-		return false
+	if own && c.ownLeft < 1 {
+		budget := r.out.Budget(p.clock())
+		if budget.Spent() {
+			return false
+		}
+		more := min(max(budget.Bytes/takenPart, 1), takenBytes)
+		r.out.Spend(p.now, 0, int(more-c.ownLeft))
+		c.ownLeft = more
 	}
 	if !p.take(r.shared, size) {
 		return false
 	}
 	if own {
-		r.out.Spend(p.now, 0, int(size))
+		c.ownLeft -= size
 	}
 	c.prepaid += int(size)
 	return true
