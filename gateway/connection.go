@@ -140,8 +140,7 @@ type connection struct {
 	// delivered counts the messages that were appended since the last write. prepaid is how
 	// many bytes the rates out were charged with beyond what was written; it may be below 0.
 	delivered, prepaid int
-	// ownLeft is how many bytes were taken from its own rate out and not used; it may be
-	// below 0.
+	// ownLeft is how many bytes were taken from its own rate out and not used.
 	ownLeft int64
 	// held is nil before a message had to wait for a rate.
 	held *held

@@ -23,7 +23,7 @@ const (
 type passing struct {
 	of              *tenantRates
 	now             time.Time // of the last look
-	messages, bytes int64     // taken and not used; bytes may be below 0
+	messages, bytes int64     // taken and not used
 	// again: of has had a message already; most batches have one.
 	again bool
 	// turn: it is the turn of those that wait, behind whom others come.
@@ -47,11 +47,11 @@ func (p *passing) take(of *tenantRates, size int64) bool {
 	if !p.turn && of.line.waits.Load() > 0 {
 		return false
 	}
-	if p.messages < 1 || p.bytes <= 0 {
+	if p.messages < 1 || p.bytes < 1 {
 		if !of.out.Limited() {
 			return true
 		}
-		messages, bytes := p.messages, max(p.bytes, 0)
+		messages, bytes := p.messages, p.bytes
 		spent := func(b throttle.Budget) bool { return messages < 1 && b.Messages < 1 || bytes < 1 && b.Bytes < 1 }
 		budget := of.out.Budget(p.clock())
 		if spent(budget) {
@@ -75,7 +75,10 @@ func (p *passing) take(of *tenantRates, size int64) bool {
 		p.messages, p.bytes = messages, bytes
 	}
 	p.messages--
-	p.bytes -= size
+	if p.bytes -= size; p.bytes < 0 {
+		of.out.Spend(p.now, 0, int(-p.bytes))
+		p.bytes = 0
+	}
 	return true
 }
 
@@ -84,34 +87,30 @@ func (p *passing) end() {
 	if p.of == nil {
 		return
 	}
-	switch {
-	case p.messages <= 0 && p.bytes == 0:
-	case p.bytes < 0:
-		p.of.out.Spend(p.now, 0, int(-p.bytes))
-		p.of.out.Give(p.now, int(p.messages), 0)
-	default:
-		p.of.out.Give(p.now, int(p.messages), int(p.bytes))
-	}
+	p.of.out.Give(p.now, int(p.messages), int(p.bytes))
 	p.of, p.messages, p.bytes = nil, 0, 0
 }
 
 // mayPassLocked takes a message of that many bytes from the rates out of c, if it may pass.
 func (c *connection) mayPassLocked(r *rates, p *passing, size int64) bool {
 	own := r.out.Limited()
-	if own && c.ownLeft < 1 {
+	if own && c.ownLeft == 0 {
 		budget := r.out.Budget(p.clock())
 		if budget.Spent() {
 			return false
 		}
 		more := min(max(budget.Bytes/takenPart, 1), takenBytes)
-		r.out.Spend(p.now, 0, int(more-c.ownLeft))
+		r.out.Spend(p.now, 0, int(more))
 		c.ownLeft = more
 	}
 	if !p.take(r.shared, size) {
 		return false
 	}
 	if own {
-		c.ownLeft -= size
+		if c.ownLeft -= size; c.ownLeft < 0 {
+			r.out.Spend(p.clock(), 0, int(-c.ownLeft)) // a debt, to be seen by the next
+			c.ownLeft = 0
+		}
 	}
 	c.prepaid += int(size)
 	return true
