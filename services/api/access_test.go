@@ -148,7 +148,7 @@ func (w *world) prepare(operation string) {
 		} else if errs.Is(err, errs.NotFound) {
 			err = nil
 		}
-	case "get-managed-ca", "delete-managed-ca", "sign-certificate", "create-claim":
+	case "get-managed-ca", "get-managed-ca-crl", "delete-managed-ca", "sign-certificate", "create-claim":
 		if errs.Is(err, errs.NotFound) {
 			certificate, key, failed := managedca.New("test", time.Now())
 			if failed != nil {
@@ -270,6 +270,7 @@ var accessTable = map[string]accessRow{
 	"get-flapping":               {"oadbv", ""},
 	"replace-flapping":           {"oad", `{"rule":{"connects":5,"window":10,"ban":60}}`},
 	"get-managed-ca":             {"oadbv", ""},
+	"get-managed-ca-crl":         {"oadbv", ""},
 	"create-managed-ca":          {"oad", ""},
 	"delete-managed-ca":          {"oad", ""},
 	"sign-certificate":           {"oad", `{"username":"press-7","csr":"` + csr + `"}`},

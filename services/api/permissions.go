@@ -75,6 +75,7 @@ var permissions = map[string]string{
 	"get-flapping":               tenancy.MayReadTenants,
 	"replace-flapping":           tenancy.MayWriteTenants,
 	"get-managed-ca":             tenancy.MayReadTenants,
+	"get-managed-ca-crl":         tenancy.MayReadTenants,
 	"create-managed-ca":          tenancy.MayWriteTenants,
 	"delete-managed-ca":          tenancy.MayWriteTenants,
 	"sign-certificate":           tenancy.MayWriteCredentials,

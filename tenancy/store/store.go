@@ -88,12 +88,14 @@ type Store struct {
 	tokenKeys     bus.Bucket
 	managedCAs    bus.Bucket
 	devices       bus.Bucket
+	deviceGroups  bus.Bucket
 	claims        bus.Bucket
 	domains       bus.Bucket
 	hosts         bus.Bucket
 	sources       bus.Bucket
 	counts        counts
 	deviceCounts  counts
+	lists         lists
 	uses          uses
 }
 
@@ -125,6 +127,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.BansBucket, 0, &s.bans},
 		{tenancy.KeysBucket, 0, &s.tokenKeys},
 		{tenancy.DevicesBucket, 0, &s.devices},
+		{deviceGroupsBucket, 0, &s.deviceGroups},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
 		{sourcesBucket, 0, &s.sources},

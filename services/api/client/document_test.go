@@ -73,6 +73,7 @@ var bodies = map[string][2]any{
 	"get-flapping":               {nil, Flapping{}},
 	"replace-flapping":           {Flapping{}, Flapping{}},
 	"get-managed-ca":             {nil, ManagedCA{}},
+	"get-managed-ca-crl":         {},
 	"create-managed-ca":          {nil, ManagedCA{}},
 	"delete-managed-ca":          {},
 	"sign-certificate":           {Sign{}, SignedCertificate{}},

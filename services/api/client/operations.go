@@ -72,6 +72,7 @@ var operations = map[string]operation{
 	"get-flapping":            {http.MethodGet, inTenant + "/flapping"},
 	"replace-flapping":        {http.MethodPut, inTenant + "/flapping"},
 	"get-managed-ca":          {http.MethodGet, inTenant + "/managed-ca"},
+	"get-managed-ca-crl":      {http.MethodGet, inTenant + "/managed-ca/crl"},
 	"create-managed-ca":       {http.MethodPost, inTenant + "/managed-ca"},
 	"delete-managed-ca":       {http.MethodDelete, inTenant + "/managed-ca"},
 	"sign-certificate":        {http.MethodPost, inTenant + "/certificates:sign"},
