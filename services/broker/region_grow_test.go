@@ -134,6 +134,7 @@ func TestRegion_GrowsWithThePlan(t *testing.T) {
 func TestWave(t *testing.T) {
 	t.Parallel()
 	w := newTown(t, 1)
+	w.spread, w.tenant = 1, "acme"
 	d := w.brokers[0].desk
 	draw := func(n int) []partition.ID { return d.region.layout.Draw("acme", n) }
 	for _, c := range []struct {
@@ -146,7 +147,7 @@ func TestWave(t *testing.T) {
 		{1, 4, moveSessions, 0, 4},
 		{1, 4, 2 * moveSessions, 0, 2},       // half of them
 		{2, 4, 2 * moveSessions, 0, 4},       // half again
-		{1, 4, 3*moveSessions/2 - 10, 0, 3}, // two thirds
+		{1, 4, 3*moveSessions/2 - 10, 0, 3},  // two thirds
 		{4, 16, 10 * moveSessions, 0, 0},     // a fifth by the smallest step is too many
 		{1, 4, 0, 2 * moveBytes, 2},          // bytes count as sessions do
 		{4, 16, 4 * moveSessions, 0, 5},      // a fifth
@@ -180,17 +181,12 @@ func TestWave(t *testing.T) {
 			t.Errorf("from %v to %v %.3f leave, expected %.3f", lists[0], lists[1], got, want)
 		}
 	}
-}
-
-// A command has a cell grow to the end, in one wave or several, and says of what is too much
-// that it is.
-func TestRegion_GrowsByCommand(t *testing.T) {
-	t.Parallel()
-	w := newTown(t, 1)
-	w.spread, w.tenant = 1, "acme"
+	// A command has it grow to the end.
 	w.connect("c", 3600)
 	w.placed(0, "grow=6")
-	w.livesIn(link.Cell("acme", 6, w.brokers[0].region.layout.Draw("x", 0)))
+	if c, _ := d.region.layout.Cell("acme"); !slices.Equal(c.Partitions, draw(6)) {
+		t.Errorf("it is in %+v, expected %v", c, draw(6))
+	}
 	code, all := w.brokers[0].command(http.MethodPost, "tenant/place?tenant=acme&grow=6")
 	if err := operate.Err(code, all); !errs.Is(err, errs.Conflict) {
 		t.Errorf("it is there: %v", err)
