@@ -225,7 +225,7 @@ const (
 	// moveSessions, moveMessages and moveBytes are the most sessions that outlive their
 	// connections, and the most messages that wait or are retained, and their bytes, that
 	// leave their partition at once: all clients of the tenant wait meanwhile (docs/adr/0057 has what that takes).
-	moveSessions = 5000
+	moveSessions = 10_000
 	moveMessages = 100_000
 	moveBytes    = 32 << 20
 	// moveWait is for how long the command waits until the tenant has arrived.

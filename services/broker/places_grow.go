@@ -20,6 +20,9 @@ import (
 // handed over while clients wait (docs/adr/0057).
 
 const (
+	// waveSessions is how many sessions leave their partition in one wave, if not more do in
+	// the smallest that there is. It is below moveSessions: more pauses, and shorter ones.
+	waveSessions = 5000
 	// waveRest is the pause between two waves of a command, in which clients send and get
 	// what has waited.
 	waveRest = time.Second
@@ -51,15 +54,16 @@ func (d *desk) placeWaves(ctx context.Context, tenant string, to operate.Place) 
 }
 
 // wave is the list of up to want partitions to which a tenant grows at once that has u in
-// those of from: the longest that is bearable. If none is it is the shortest, which bearable
-// refuses.
+// those of from: the longest that is bearable and has waveSessions leave at most, or else
+// the shortest, which bearable may refuse.
 func (d *desk) wave(tenant string, from []partition.ID, want int, u *link.Usage) []partition.ID {
 	list := d.region.layout.Draw(tenant, want)
 	if !slices.Equal(from, d.region.layout.Draw(tenant, len(from))) {
 		return list // it does not grow by one after the other
 	}
 	for n := len(list); n > len(from); n-- {
-		if list = d.region.layout.Draw(tenant, n); bearable(tenant, from, list, u) == nil {
+		list = d.region.layout.Draw(tenant, n)
+		if leaving(from, list)*float64(u.PersistentSessions) <= waveSessions && bearable(tenant, from, list, u) == nil {
 			return list
 		}
 	}

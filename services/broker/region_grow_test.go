@@ -144,18 +144,19 @@ func TestWave(t *testing.T) {
 		grows      int
 	}{
 		{1, 4, 0, 0, 4},
-		{1, 4, moveSessions, 0, 4},
-		{1, 4, 2 * moveSessions, 0, 2},       // half of them
-		{2, 4, 2 * moveSessions, 0, 4},       // half again
-		{1, 4, 3*moveSessions/2 - 10, 0, 3},  // two thirds
-		{4, 16, 10 * moveSessions, 0, 0},     // a fifth by the smallest step is too many
+		{1, 4, waveSessions, 0, 4},
+		{1, 4, 2 * waveSessions, 0, 2},       // half of them
+		{2, 4, 2 * waveSessions, 0, 4},       // half again
+		{1, 4, 3*waveSessions/2 - 10, 0, 3},  // two thirds
+		{4, 16, 4 * waveSessions, 0, 5},      // a fifth
+		{1, 4, 2 * moveSessions, 0, 2},       // half of them, more than a wave has, but the least
+		{1, 4, 2*moveSessions + 20, 0, 0},    // and more than is handed over
+		{15, 16, 16 * moveSessions, 0, 16},   // a sixteenth
+		{15, 16, 16*moveSessions + 99, 0, 0}, // and more than that
 		{1, 4, 0, 2 * moveBytes, 2},          // bytes count as sessions do
-		{4, 16, 4 * moveSessions, 0, 5},      // a fifth
-		{1, 99, moveSessions / 2, 0, 16},     // as many as there are
+		{1, 99, waveSessions / 2, 0, 16},     // as many as there are
 		{1, 4, math.MaxInt32, moveBytes, 0},  // whatever else
 		{12, 4, 0, 0, 4},                     // an operator's command has it shrink
-		{15, 16, 16 * moveSessions, 0, 16},   // a sixteenth
-		{15, 16, 17*moveSessions + 20, 0, 0}, // and more than that
 	} {
 		u := &link.Usage{PersistentSessions: c.sessions, QueueBytes: c.bytes}
 		list := d.wave("acme", draw(c.from), c.want, u)
