@@ -81,7 +81,8 @@ type world struct {
 	*region
 	t     *testing.T
 	store *store.Store
-	log   bytes.Buffer
+	text  bytes.Buffer // of log
+	log   *slog.Logger // of all processes
 	reg   *prometheus.Registry
 	stops []context.CancelFunc
 	wg    sync.WaitGroup
@@ -90,6 +91,7 @@ type world struct {
 func newWorld(t *testing.T, processes int) *world {
 	t.Helper()
 	w := &world{t: t, region: &region{cells: map[string]link.CellState{}, wave: 99, takes: time.Second}}
+	w.log = slog.New(slog.NewTextHandler(&w.text, nil))
 	var err error
 	if w.store, err = store.New(t.Context(), store.Config{Bus: mem.New(), Log: telemetry.Discard(), Region: "test"}); err != nil {
 		t.Fatal(err)
@@ -110,7 +112,7 @@ func newWorld(t *testing.T, processes int) *world {
 func (w *world) start() {
 	w.t.Helper()
 	w.reg = prometheus.NewRegistry()
-	s, err := New(w.t.Context(), Config{Store: w.store, Brokers: w.region, Log: slog.New(slog.NewTextHandler(&w.log, nil)), Registerer: w.reg})
+	s, err := New(w.t.Context(), Config{Store: w.store, Brokers: w.region, Log: w.log, Registerer: w.reg})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -253,8 +255,8 @@ func TestRun_Again(t *testing.T) {
 				t.Errorf("after failure %d it is tried again in %v, expected %v", n+1, got, backoff[n])
 			}
 		}
-		if n := strings.Count(w.log.String(), "does not grow yet"); n != 1 {
-			t.Errorf("the log says %d times why: %s", n, w.log.String())
+		if n := strings.Count(w.text.String(), "does not grow yet"); n != 1 {
+			t.Errorf("the log says %d times why: %s", n, w.text.String())
 		}
 		w.set(func() { w.why = errs.New(errs.Conflict, "about 6000 sessions would go") })
 		w.after(10*time.Minute, "acme")
@@ -262,8 +264,8 @@ func TestRun_Again(t *testing.T) {
 		if got := w.after(10*time.Minute, "acme"); !strings.Contains(got.Waits, "5999") {
 			t.Errorf("%+v", got)
 		}
-		if n := strings.Count(w.log.String(), "does not grow yet"); n != 2 {
-			t.Errorf("the log says %d times why: %s", n, w.log.String())
+		if n := strings.Count(w.text.String(), "does not grow yet"); n != 2 {
+			t.Errorf("the log says %d times why: %s", n, w.text.String())
 		}
 		w.set(func() { w.why = nil })
 		if got := w.after(6*time.Minute, "acme"); got.Has != 4 || got.Waits != "" || w.metric("manor_cell_growths_total", "grown") != 1 {
