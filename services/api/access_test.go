@@ -235,6 +235,7 @@ var accessTable = map[string]accessRow{
 	"verify-audit":              {"oad", ""},
 
 	"get-tenant":                 {"oadbv", ""},
+	"replace-plan":               {"oa", `{"plan":"starter"}`},
 	"list-settings":              {"oadbv", ""},
 	"replace-settings":           {"oad", `{}`},
 	"list-client-cas":            {"oadbv", ""},
@@ -356,6 +357,8 @@ func TestAccess(t *testing.T) {
 				want, code = 404, "tenant_not_found"
 			case !strings.Contains(row.roles, c.letter):
 				want, code = 403, "permission_missing"
+			case id == "replace-plan" && c.tenants != nil: // it has quotas of the organization
+				want, code = 403, "scope_insufficient"
 			case r.method == "DELETE":
 				want = 204
 			}

@@ -38,6 +38,7 @@ var permissions = map[string]string{
 	"verify-audit": tenancy.MayReadAudit,
 
 	"get-tenant":              tenancy.MayReadTenants,
+	"replace-plan":            tenancy.MayWriteOrganization, // which pays
 	"list-settings":           tenancy.MayReadTenants,
 	"replace-settings":        tenancy.MayWriteTenants,
 	"list-client-cas":         tenancy.MayReadTenants,

@@ -34,6 +34,7 @@ const (
 	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
 	claimsBucket        = "claims"        // tenant.id -> Claim
 	sourcesBucket       = "file_sources"  // tenant.kind -> Source
+	cellsBucket         = "cells"         // tenant -> Cell
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -93,6 +94,7 @@ type Store struct {
 	domains       bus.Bucket
 	hosts         bus.Bucket
 	sources       bus.Bucket
+	cells         bus.Bucket
 	counts        counts
 	deviceCounts  counts
 	lists         lists
@@ -131,6 +133,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
 		{sourcesBucket, 0, &s.sources},
+		{cellsBucket, 0, &s.cells},
 		{tenancy.DomainsBucket, 0, &s.domains},
 		{tenancy.HostsBucket, 0, &s.hosts},
 	} {

@@ -46,6 +46,7 @@ var operations = map[string]operation{
 
 	"get-tenant":              {http.MethodGet, inTenant},
 	"list-quotas":             {http.MethodGet, inTenant + "/quotas"},
+	"replace-plan":            {http.MethodPut, inTenant + "/plan"},
 	"replace-quota-overrides": {http.MethodPut, inTenant + "/quotas/overrides"},
 	"list-policies":           {http.MethodGet, inTenant + "/policies"},
 	"get-policy":              {http.MethodGet, inTenant + "/policies/{revision}"},
