@@ -169,7 +169,13 @@ func (b *bucket) tell(n *node) {
 				b.w.History.Break("heartbeat: %v", err)
 			}
 			n.watch.Beat(b.w.nodes[i].name, beat)
+			if n.station != nil {
+				n.station.meta.join(b.w.nodes[i])
+			}
 		}
+	}
+	if n.station != nil {
+		n.station.meta.knowsMembers()
 	}
 	for i := range b.entries {
 		if b.entries[i].revision > seen {

@@ -29,12 +29,16 @@ func (d *disk) add(n *node, op diskOp) {
 	d.queue = append(d.queue, op)
 	if !d.busy {
 		d.busy = true
-		took := n.w.between(200, n.latency)
-		if n.slow {
-			took = n.w.between(50*ms, 800*ms)
-		}
-		n.w.after(took, n.during(func() { d.group(n) }))
+		n.w.after(n.diskTime(), n.during(func() { d.group(n) }))
 	}
+}
+
+// diskTime is what a write takes now.
+func (n *node) diskTime() int64 {
+	if n.slow {
+		return n.w.between(50*ms, 800*ms)
+	}
+	return n.w.between(200, n.latency)
 }
 
 // group carries out what is queued, then tells who asked.

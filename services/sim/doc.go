@@ -12,13 +12,15 @@
 // as it takes: go test ./services/sim -run TestSeeds -runs 1 -seed N -print,
 // or TestSessions, or TestPlaced.
 //
-// The routes of the session worlds are a stand-in (keys.go): routes.Routes and
-// metadata.Store run goroutines by the real clock, so no seed would replay with them.
-// To have them here Routes needs a clock, a Step as shard.Set has, and an interface
-// where it has *metadata.Store; the world would drive a metadata.Machine for each node
-// over its network. So what these worlds do not show is: routes that are refused or
-// retried, leftovers of former owners that heal, and a store of metadata that is lost.
-// The world of package metadata and the tests of package routes have those.
+// The routes of the worlds with sessions are the real routes.Routes over the real metadata.Machine
+// of each node (meta.go), on the node's disk and over its links (voice.go). What these worlds do not show:
+// spaces of the metadata other than the routes, members that leave for good, an actor that is lower
+// than an earlier one because a clock went back while the disk was lost, a link on which metadata wait
+// behind other things, and a batch of the metadata that cannot be written. The world of package metadata
+// has some of these.
+//
+// When a node is informed (partition.Config.Informed) is said in informed.go, which is to say what
+// package broker does.
 //
 // The package must not decide anything that a broker decides.
 package sim

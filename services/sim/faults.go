@@ -16,7 +16,7 @@ func (w *World) schedule(length int64) {
 		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege, dark, dark,
 	}
 	if w.sessions {
-		kinds = append(kinds, gatewayCrash, gatewayCrash)
+		kinds = append(kinds, gatewayCrash, gatewayCrash, breakLink, breakLink, anew, anew)
 	}
 	if w.spread > 0 {
 		kinds = append(kinds, relabel, relabel, relabel)

@@ -110,15 +110,19 @@ func (l *line) answered(x *crossing, a cluster.Answer) {
 // lose tells those who wait that there will be no answer: soon where the other end
 // has ended, else when nothing has come for long.
 func (l *line) lose() {
-	if l.broken {
-		return
-	}
-	l.broken = true
 	w, after := l.from.n.w, int64(silence)
 	if !l.to.up || l.to.run != l.run {
 		after = w.between(ms, 50*ms)
 	}
-	w.after(after, l.from.during(func() {
+	l.loseIn(after)
+}
+
+func (l *line) loseIn(after int64) {
+	if l.broken {
+		return
+	}
+	l.broken = true
+	l.from.n.w.after(after, l.from.during(func() {
 		l.gen++
 		waiting := l.waiting
 		l.waiting = nil
@@ -147,4 +151,20 @@ func (l *line) watch() {
 	if len(l.waiting) > 0 && !l.broken && (!l.open() || l.to.run != l.run) {
 		l.lose()
 	}
+}
+
+// breakLink ends the link of two nodes, which are told, and can make another one at once: nothing is cut.
+func breakLink(w *World) func() {
+	a, b := w.pick(), w.pick()
+	if a == b || !w.links(a, b) {
+		return func() {}
+	}
+	w.note("break link", a.name, uint64(b.at))
+	for _, ends := range [][2]*node{{a, b}, {b, a}} {
+		s, to := ends[0].station, ends[1]
+		s.lines[to.at].loseIn(w.between(100, 20*ms))
+		s.meta.links[to.at] = metaLink{}
+		w.net.linked(ends[0], to)
+	}
+	return func() {}
 }

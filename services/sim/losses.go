@@ -32,7 +32,7 @@ func (w *World) lose(n *node) func() {
 		}
 	}
 	end := w.stop(n, "disk loss")
-	n.store, n.powerCut = mem.New(), false
+	n.store, n.powerCut, n.fresh = mem.New(), false, true
 	w.History.Damaged(n.name)
 	w.losses++
 	w.places.forget(n)

@@ -34,6 +34,10 @@ type node struct {
 	// slow now.
 	latency int64
 	slow    bool
+	// fresh: its disk has never had what the others know. knows: it has been informed since startedAt,
+	// when this run began; see informed.go.
+	fresh, knows bool
+	startedAt    int64
 
 	store    *mem.Store
 	disk     disk
@@ -72,7 +76,7 @@ func newNode(w *World, i int) *node {
 	return &node{
 		w: w, at: i, name: partition.Broker(fmt.Sprintf("b%d", i+1)), store: mem.New(),
 		latency: []int64{ms, 4 * ms, 40 * ms}[w.rand.IntN(3)],
-		labels:  map[partition.ID]string{},
+		labels:  map[partition.ID]string{}, fresh: true,
 	}
 }
 
@@ -97,6 +101,7 @@ func (n *node) start() {
 	n.up, n.run = true, n.run+1
 	w.note("start", n.name, n.run)
 	n.watch, n.disk, n.tableSeen = placement.Watch{}, disk{}, 0
+	n.knows, n.startedAt = false, w.now
 	n.control = placement.Controller{Config: placement.Config{
 		Self: n.name, Settle: 2000, Moves: 2,
 		Replicas: func(p partition.ID) int { return w.replicas[p] },
@@ -116,7 +121,7 @@ func (n *node) start() {
 		}
 		stored.PowerLost = n.powerCut && !w.commit
 		r := &replica{Replica: partition.New(partition.Config{
-			ID: p, Self: n.name, Run: n.run, Peers: &n.watch, LogKept: w.logKept,
+			ID: p, Self: n.name, Run: n.run, Peers: &n.watch, LogKept: w.logKept, Informed: n.informed,
 		}), id: p}
 		n.replicas = append(n.replicas, r)
 		n.step(r, &partition.Event{Kind: partition.Start, Stored: stored})
@@ -235,7 +240,8 @@ func (n *node) committed(r *replica, upTo uint64) {
 // beat rewrites the node's heartbeat each second.
 func (n *node) beat() {
 	n.beats++
-	n.w.bus.beat(n, placement.Beat{Count: n.beats, Zone: n.zone, Labels: n.accepts, Draining: n.draining})
+	n.noteInformed()
+	n.w.bus.beat(n, placement.Beat{Count: n.beats, Zone: n.zone, Labels: n.accepts, Draining: n.draining, Stopping: !n.informed()})
 	n.w.after(second, n.during(n.beat))
 }
 

@@ -134,3 +134,21 @@ func ambush(w *World) func() {
 	})
 	return func() {}
 }
+
+// anew has an owner lose its disk and come back soon: it is to have its partitions again before long, with
+// whatever it knows by then of what others want. Perhaps the owner meanwhile dies as soon as it may.
+func anew(w *World) func() {
+	owner, member := w.victims()
+	if owner == nil {
+		return func() {}
+	}
+	w.note("anew", owner.name)
+	end := w.lose(owner)
+	w.after(w.between(20*ms, second), end)
+	at := w.between(second, 5*second)
+	if w.chance(50) {
+		w.crash(member, at, w.between(4*second, 8*second))
+	}
+	w.after(at, func() { w.busy = w.now + 2*second })
+	return func() {}
+}

@@ -69,6 +69,7 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 		}
 		return w.Messages.Missing() + w.Messages.Wills.Missing(w.willing())
 	})
+	w.await("have the right routes", w.astray)
 	w.retained()
 	w.Messages.Wills.Judge(w.History.Break)
 	w.Messages.Judge(w.History.Break)

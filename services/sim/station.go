@@ -26,8 +26,7 @@ type station struct {
 	owned   []ownership // by partition
 	lines   []*line     // by node
 	stepped bool        // a step is planned
-	// told is until when keys are on their way to it: each arrives behind the one before.
-	told int64
+	meta    *meta
 
 	devices map[link.Channel]*device
 	// left are channels whose devices have opened another one, until they are closed.
@@ -74,8 +73,8 @@ func newStation(n *node) *station {
 		w.History.Break("%s: %v", n.name, err)
 	}
 	s.set.SetInside(true)
+	s.open()
 	s.link = s.set.Attach((*gateway)(s))
-	w.keys.begin(s)
 	w.after(50*ms, s.during(s.tick))
 	return s
 }

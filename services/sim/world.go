@@ -56,8 +56,11 @@ type World struct {
 	// the clients append in other worlds.
 	sessions bool
 	devices  []*device
-	keys     keys
-	places   places
+	// metaLag is the longest that messages of the metadata take to a node with a new disk, beyond
+	// what others take, and actors counts those that were made.
+	metaLag int64
+	actors  uint64
+	places  places
 	// losses counts the disks that were lost; gone are the partitions of which that was the last
 	// whole copy, left those of which it was that of all in sync before the change arrived by which
 	// they were all, and given counts those that were given up because of either.
@@ -193,7 +196,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	}
 	if sessions {
 		w.commit = true
-		w.keys = keys{w: w, all: map[key]keyValue{}}
+		w.metaLag = []int64{0, 400 * ms, 1500 * ms}[w.rand.IntN(3)]
 		w.serves, w.gone, w.left = make([]int, w.partitions), make([]bool, w.partitions), make([]bool, w.partitions)
 		return w
 	}

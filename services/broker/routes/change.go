@@ -5,7 +5,6 @@ package routes
 import (
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/manormq/manor/services/broker/partition"
 )
@@ -43,7 +42,7 @@ func (r *Routes) Add(tenant, filter string, p partition.ID, epoch uint64, reache
 		r.note(k, c)
 		return
 	}
-	w := &waiter{deadline: time.Now().Add(reachMost), f: reached}
+	w := &waiter{deadline: r.Now().Add(reachMost), f: reached}
 	c.waiters = []*waiter{w}
 	if !r.note(k, c, w) {
 		w.call()
@@ -73,7 +72,7 @@ func (r *Routes) await(k Key, reached func()) bool {
 	if c == nil {
 		return false
 	}
-	w := &waiter{deadline: time.Now().Add(reachMost), f: reached}
+	w := &waiter{deadline: r.Now().Add(reachMost), f: reached}
 	c.waiters = append(c.waiters, w)
 	r.mu.waiting = append(r.mu.waiting, w)
 	r.poke()
@@ -168,5 +167,5 @@ func (r *Routes) noteGroup(name string, c *change) (delay bool) {
 		r.mu.groups[name] = g
 	}
 	g.state = c.state
-	return !g.state.urgent(g.sent) && time.Since(g.at) < groupPause
+	return !g.state.urgent(g.sent) && r.Now().Sub(g.at) < groupPause
 }

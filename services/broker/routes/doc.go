@@ -14,6 +14,6 @@
 // again, one that it has not is deleted. So leftovers of a former owner go, and so
 // do its late writes, which the space has no tombstones to refuse.
 //
-// Routes owns one goroutine, its Run. What waits to be written is one state for
+// Routes owns one goroutine, its Run; a simulation calls Step instead. What waits to be written is one state for
 // each key. The package must not know sessions, shards or who owns what.
 package routes

@@ -4,6 +4,8 @@ package routes
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/services/broker/metadata"
@@ -38,13 +40,13 @@ func (r *Routes) Gained(p partition.ID, epoch uint64, has func(tenant, filter st
 	}
 	deleted := r.mu.owned[p].deleted
 	r.mu.owned[p] = owner{epoch: epoch, has: has}
-	for name := range deleted {
+	for _, name := range slices.Sorted(maps.Keys(deleted)) {
 		if k, err := ParseKey(name); err == nil {
 			r.mend(name, k, nil)
 		}
 	}
 	if len(r.mu.gained) == 0 {
-		r.mu.gainAt = time.Now().Add(gainPause)
+		r.mu.gainAt = r.Now().Add(gainPause)
 	}
 	r.mu.gained[p] = true
 	r.poke()
@@ -84,7 +86,7 @@ func (r *Routes) retell() {
 		r.mu.ceded = map[partition.ID]bool{}
 	}
 	r.mu.Unlock()
-	for p := range ceded {
+	for _, p := range slices.Sorted(maps.Keys(ceded)) {
 		var names []string
 		err := r.Store.RangePrefix(Space, string(appendPrefix(nil, p)), func(key metadata.Key, _ metadata.Value) bool {
 			if k, err := ParseKey(key.Name); err == nil && k.Group() {
@@ -240,7 +242,7 @@ func (r *Routes) search(now time.Time) {
 	if int64(len(gained))*prefixCost >= r.keys.Load() {
 		err = r.Store.Range(Space, look)
 	} else {
-		for p := range gained {
+		for _, p := range slices.Sorted(maps.Keys(gained)) {
 			if err = r.Store.RangePrefix(Space, string(appendPrefix(nil, p)), look); err != nil {
 				break
 			}

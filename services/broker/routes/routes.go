@@ -41,11 +41,23 @@ type Sink interface {
 	FarGroup(tenant, key string, p partition.ID, g GroupState)
 }
 
-// Config is what Routes is made of. All are needed.
+// Store is where the key space is: a *metadata.Store, and its methods are described there.
+type Store interface {
+	Get(metadata.Key) (metadata.Value, bool, error)
+	Range(space string, f func(metadata.Key, metadata.Value) bool) error
+	RangePrefix(space, prefix string, f func(metadata.Key, metadata.Value) bool) error
+	Watch(space string, f func([]metadata.Change), failed func(error)) (stop func())
+	Write(mutations []metadata.Mutation, done func(error), reached func())
+}
+
+// Config is what Routes is made of. All but Now are needed.
 type Config struct {
-	Store *metadata.Store
+	Store Store
 	Sink  Sink
 	Log   *slog.Logger
+	// Now is the time, which never goes back: time.Now by default. It may be another clock
+	// only where Step is called and not Run.
+	Now func() time.Time
 }
 
 // Routes is the key space of routes. Its methods may be called concurrently and do
@@ -73,7 +85,8 @@ type Routes struct {
 		retryAt time.Time             // nothing is written before
 		stopped bool
 	}
-	wake chan struct{}
+	wake    chan struct{}
+	watched bool // by Step
 
 	keys                     atomic.Int64
 	writes, coalesced, stale atomic.Uint64
@@ -110,6 +123,9 @@ func (w *waiter) call() {
 
 // New makes Routes; Run makes them work.
 func New(c Config) *Routes {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	r := &Routes{Config: c, wake: make(chan struct{}, 1)}
 	r.mu.pending = map[string]*change{}
 	r.mu.flying = map[string]*change{}
@@ -123,12 +139,7 @@ func New(c Config) *Routes {
 // Run writes and tells until ctx is done. It is called once, and ends before the
 // Store's Run does.
 func (r *Routes) Run(ctx context.Context) {
-	stop := r.Store.Watch(Space, r.changed, func(err error) {
-		if ctx.Err() == nil {
-			r.Log.Error("the routes of other brokers cannot be read", slog.Any("err", err))
-		}
-	})
-	defer stop()
+	defer r.watch(func() bool { return ctx.Err() == nil })()
 	defer r.stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -139,13 +150,40 @@ func (r *Routes) Run(ctx context.Context) {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		now := time.Now()
-		r.expire(now)
-		r.search(now)
-		r.retell()
-		r.flush(now)
-		timer.Reset(time.Until(r.next(now)))
+		timer.Reset(time.Until(r.turn()))
 	}
+}
+
+// watch has the sink told of the space from now on, until stop is called. A failure is told while running
+// says so.
+func (r *Routes) watch(running func() bool) (stop func()) {
+	return r.Store.Watch(Space, r.changed, func(err error) {
+		if running() {
+			r.Log.Error("the routes of other brokers cannot be read", slog.Any("err", err))
+		}
+	})
+}
+
+// Step does what there is to do, and returns when there is more if nothing else happens. It stands in
+// for Run where one goroutine does everything in an order of its own, as a simulation does: it is then
+// called, by the clock of Config.Now, at that time and after each call of another method and of what was
+// passed to the Store. Equal calls have equal effects. What waits is not told that there are no more.
+func (r *Routes) Step() (next time.Time) {
+	if !r.watched {
+		r.watched = true
+		r.watch(func() bool { return true })
+	}
+	return r.turn()
+}
+
+// turn does what there is to do, and returns when there is more if nothing else happens.
+func (r *Routes) turn() (next time.Time) {
+	now := r.Now()
+	r.expire(now)
+	r.search(now)
+	r.retell()
+	r.flush(now)
+	return r.next(now)
 }
 
 // next is when there is something to do, if nothing else happens.

@@ -138,7 +138,7 @@ func (r *Routes) written(b *batch, err error) {
 	r.mu.Lock()
 	r.mu.writing = false
 	if retry {
-		r.mu.retryAt = time.Now().Add(retryPause)
+		r.mu.retryAt = r.Now().Add(retryPause)
 		r.again(b)
 	}
 	r.mu.Unlock()
