@@ -5,7 +5,6 @@ package sim
 import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
-	"github.com/manormq/manor/services/broker/partition"
 )
 
 // moving is a connection whose partition moves to another broker as planned. A gateway
@@ -69,7 +68,6 @@ func (d *device) reopen() {
 func (d *device) resumed() {
 	m := d.moving
 	d.moving = nil
-	d.part = partition.Choose(d.w.cell(), d.id) // nobody says so to whom it has come along
 	d.w.moved++
 	for _, f := range m.said {
 		d.send(f)

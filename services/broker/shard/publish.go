@@ -97,7 +97,10 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	s.entries = t.routes.AppendLast(s.entries[:0], m.Topic, se.last)
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {
-			if part.Far() || s.flies(se, part.ID, m, p) {
+			switch {
+			case part.Far() && s.leftover(part.ID):
+				continue
+			case part.Far(), s.flies(se, part.ID, m, p):
 				s.aimAt(part.ID).plain = true
 				continue
 			}

@@ -111,3 +111,39 @@ func TestWide_NoSuchPartition(t *testing.T) {
 		t.Errorf("answered %s", r.Reason)
 	}
 }
+
+// What the last owner of a partition has said of filters leads nowhere once it is served here:
+// who has subscribed anew gets a message once.
+func TestWide_LeftoverOfOwnPartition(t *testing.T) {
+	_, n := lonely(t, 0, 1)
+	sub := n.visitor(clientIn(0, "s"), unlimited)
+	sub.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "a/b"}, {Filter: "end"}}})
+	sub.want(t, link.DownSuback)
+	n.set.FarRoute("acme", "a/+", 0, true)
+	for _, p := range []partition.ID{0, 1} { // of both shards
+		c := n.visitor(clientIn(p, fmt.Sprint("p", p)), unlimited)
+		for qos := range mqtt.QoS(3) {
+			packet := uint16(0)
+			if qos > 0 {
+				packet = 2*uint16(qos) + 1
+			}
+			c.send(link.UpFrame{Kind: link.UpPublish, PacketID: packet, Message: message("a/b", "x", qos, false)})
+			if qos > 0 {
+				c.wants(t, link.DownAck)
+			}
+			c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 2*uint16(qos) + 2, Message: message("end", "x", mqtt.AtLeastOnce, false)})
+			c.wants(t, link.DownAck)
+			came := 0
+			for {
+				r := sub.wants(t, link.DownDeliver)
+				if string(r.msg.Topic) == "end" {
+					break
+				}
+				came++
+			}
+			if came != 1 {
+				t.Errorf("from partition %d at QoS %d it came %d times", p, qos, came)
+			}
+		}
+	}
+}
