@@ -26,7 +26,7 @@ PEBBLE         = v2.10.1
 RACE           = ./infra/bus/... ./infra/kv/... ./infra/link/... ./infra/loop/... ./infra/node/... ./infra/wire/... ./gateway/... ./services/broker/... ./tenancy/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-logins bench-checks bench-routes sim sim-bugs crash storm chaos chaos-loss drain place chaos-netsplit chaos-tenancy chaos-away quotas-region api-random nightly generate deps fmt clean
+.PHONY: help build dev test conform mutate race fuzz lint arch check bench bench-peers bench-memory bench-overload bench-revocation bench-directory bench-logins bench-checks bench-routes sim sim-bugs crash storm chaos chaos-loss drain place grow chaos-netsplit chaos-tenancy chaos-away quotas-region api-random nightly generate deps fmt clean
 
 help: ## print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -113,6 +113,10 @@ drain: ## drain a broker of a region with CONNECTED (10000) clients and OFFLINE 
 place: ## have a tenant go to other partitions PLACES (20) times while CONNECTED (80) clients are there, and print what they notice
 	$(GO) test -count=1 -timeout 30m -run '^TestPlace$$' -v ./services/conform/chaos -places $(or $(PLACES),20) -connected $(if $(filter command% environment%,$(origin CONNECTED)),$(CONNECTED),80) $(ARGS)
 
+grow: ## change a plan in a region of processes and kill the tenancyd that was asked; and, with MANY=10000, what clients notice of moves of as many sessions
+	$(GO) test -count=1 -timeout 10m -run '^TestGrow$$' -v ./services/cmd/tenancyd -grow
+	$(if $(MANY),$(GO) test -count=1 -timeout 10m -run '^TestRegion_PlacedMany$$' -v ./services/broker -many $(MANY) $(ARGS))
+
 chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant that goes on in a netsplit and one that waits
 	$(GO) test -count=1 -timeout 10m -run '^TestNetsplit$$' -v ./services/conform/chaos -netsplit $(ARGS)
 
@@ -139,6 +143,7 @@ nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a st
 	$(MAKE) chaos-loss
 	$(MAKE) chaos-netsplit
 	$(MAKE) chaos-tenancy ROUNDS=50
+	$(MAKE) grow
 	$(MAKE) chaos-away ROUNDS=10
 	$(MAKE) quotas-region
 	$(MAKE) mutate

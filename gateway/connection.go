@@ -137,8 +137,13 @@ type connection struct {
 	// seen; the loop's.
 	stranger bool
 
-	// delivered counts the messages that were appended since the last write.
-	delivered int
+	// delivered counts the messages that were appended since the last write. prepaid is how
+	// many bytes the rates out were charged with beyond what was written; it may be below 0.
+	delivered, prepaid int
+	// ownLeft is how many bytes were taken from its own rate out and not used.
+	ownLeft int64
+	// held is nil before a message had to wait for a rate.
+	held *held
 	// sleeps are its waits for rates; nil before the first.
 	sleeps *sleeps
 
@@ -258,6 +263,7 @@ func (c *connection) endLocked(cl conn.Close) {
 	if c.sleeps != nil {
 		c.sleeps.out.end()
 	}
+	c.dropHeldLocked()
 	c.markLocked()
 	c.count(cl)
 	if known {

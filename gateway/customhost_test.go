@@ -32,8 +32,13 @@ type customHosts struct {
 	hosts sync.Map // *tenancy.CustomHost by name
 }
 
+// get is a host of that name, or else that of the wildcard above it.
 func (h *customHosts) get(name string) *tenancy.CustomHost {
-	x, _ := h.hosts.Load(strings.ToLower(name))
+	name = strings.ToLower(name)
+	x, ok := h.hosts.Load(name)
+	if _, rest, cut := strings.Cut(name, "."); !ok && cut {
+		x, _ = h.hosts.Load("*." + rest)
+	}
 	host, _ := x.(*tenancy.CustomHost)
 	return host
 }

@@ -281,7 +281,7 @@ func (c *connection) flushQuietly(fl *flusher) (n int, warn bool) {
 		if c.moving != nil && c.moving.told {
 			return n, warn // the new owner hears of it
 		}
-		if total, ok := c.creditLocked(backlog); ok {
+		if total, ok := c.m.Credit(backlog); ok {
 			up := fl.frames(c.link)
 			up.Frames = append(up.Frames, link.UpFrame{Kind: link.UpCredit, Channel: c.channel, Bytes: total})
 		}

@@ -251,15 +251,13 @@ func (l *lending) grown() (tenants []string) {
 func (g *Gateway) wakeLent(tenant string) {
 	for _, c := range g.registry.of(tenant) {
 		c.mu.Lock()
-		if c.sleeps != nil && !c.ending {
-			if c.sleeps.in.lent() {
-				c.wakeLocked()
-			}
-			if c.sleeps.out.lent() {
-				c.creditAgainLocked()
-			}
+		if c.sleeps != nil && !c.ending && c.sleeps.in.lent() {
+			c.wakeLocked()
 		}
 		c.mu.Unlock()
+	}
+	if r := g.registry.sharedRates(tenant); r != nil {
+		r.line.kick()
 	}
 }
 

@@ -3,6 +3,7 @@
 package gateway_test
 
 import (
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
+	"github.com/manormq/manor/tenancy"
 )
 
 // pause has broker number from pause its channels, of which there are n, and waits until
@@ -230,4 +232,56 @@ func TestMoving_KeepsWhatIsToBeTold(t *testing.T) {
 	})
 	c.send(&packet.Packet{Type: packet.PINGREQ})
 	c.want(packet.PINGRESP)
+}
+
+// What waits for a rate when the partition of its client moves comes before what the new
+// owner sends, once, and counts against the credit of the new channel.
+func TestMoving_HeldGoesOn(t *testing.T) {
+	t.Parallel()
+	r := startRegion(t, 2, true, nil)
+	r.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.DeliveryRate = 30 })
+	c := r.any("mqtt", "acme.localhost")
+	c.mustConnect(hello(idIn(0, 0)))
+	sent := 0
+	deliver := func(broker, n int) {
+		t.Helper()
+		b := r.brokers[broker]
+		b.mu.Lock()
+		if len(b.channels) != 1 {
+			t.Errorf("broker %d has %d channels", broker, len(b.channels))
+		}
+		var ch link.Channel
+		for ch = range b.channels {
+		}
+		gw := b.gw
+		b.mu.Unlock()
+		for range n {
+			gw.Receive(&link.Down{
+				Messages: []mqtt.Message{{Topic: []byte("news"), Payload: []byte(strconv.Itoa(sent))}},
+				Frames:   []link.DownFrame{{Kind: link.DownDeliver, Channel: ch}},
+			})
+			sent++
+		}
+		gw.Flush()
+	}
+	deliver(0, 60) // of which a second's worth comes at once
+	r.pause(0, 1)
+	r.leave(0)
+	r.waiting(1)
+	r.own(0, 1, 2, 0)
+	r.waiting(0)
+	r.eventually("the new owner has it", func() bool {
+		r.brokers[1].mu.Lock()
+		defer r.brokers[1].mu.Unlock()
+		return len(r.brokers[1].channels) == 1
+	})
+	if o := r.brokers[1].lastOpen(); o.Credit > 16<<10 || o.Resume == 0 {
+		t.Errorf("the new owner was asked for %+v", o)
+	}
+	deliver(1, 20)
+	for n := range sent {
+		if got := string(c.want(packet.PUBLISH).Publish.Message.Payload); got != strconv.Itoa(n) {
+			t.Fatalf("message %d is %s", n, got)
+		}
+	}
 }

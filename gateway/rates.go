@@ -103,7 +103,13 @@ func (g *Gateway) rerateOne(c *connection, t *tenancy.Tenant) {
 	}
 	c.setRates(t, c.session())
 	c.wakeLocked()
-	c.creditAgainLocked()
+	c.goOnLocked()
+	if !c.told {
+		c.markLocked() // it may be granted more
+	}
+	if r := c.rates.Load(); r != nil {
+		r.shared.line.kick()
+	}
 }
 
 // allowance is what one turn may pass, by the connection's own rates and those of
@@ -183,12 +189,6 @@ func charge(r *rates, slow *throttle.Throttle, messages, bytes int) {
 	}
 }
 
-func (r *rates) chargeOut(messages, bytes int) {
-	now := time.Now()
-	r.out.Spend(now, messages, bytes)
-	r.shared.out.Spend(now, messages, bytes)
-}
-
 // throttledLocked reports whether the packet that begins with head must wait for
 // a rate. c is then woken in time.
 func (c *connection) throttledLocked(head byte) bool {
@@ -231,35 +231,6 @@ func (c *connection) waitOf(r *rates, slow *throttle.Throttle, now time.Time) (w
 		}
 	}
 	return wait, q, of
-}
-
-// creditLocked is conn.Credit within the rates out: who is over one is written
-// to later, and waits with its messages at the broker.
-func (c *connection) creditLocked(backlog int) (total uint64, ok bool) {
-	r := c.rates.Load()
-	if r == nil {
-		return c.m.Credit(backlog)
-	}
-	if c.sleeps != nil && c.sleeps.out.asleep() {
-		return 0, false
-	}
-	now := time.Now()
-	wait, _ := r.out.Wait(now)
-	q := bytesOutRateClient
-	var of *atomic.Int64
-	if all, allBytes := r.shared.out.Wait(now); all > wait {
-		wait, q = all, deliveryRate
-		of = c.gw.sleeps(c.state, kindOf(quota.DeliveryRate, quota.BytesOutRate, allBytes))
-		if allBytes {
-			q = bytesOutRate
-		}
-	}
-	if wait == 0 {
-		return c.m.Credit(backlog)
-	}
-	c.slowed(q)
-	c.throttleOutLocked(now, max(wait, shortestWait), of)
-	return 0, false
 }
 
 // kindOf is messages, or bytes if it is for those.

@@ -25,6 +25,8 @@ const (
 type tenantRates struct {
 	in, out, connects throttle.Throttle
 	used              time.Time // guarded by registry.mu
+	// line are the clients that wait for out.
+	line line
 }
 
 // set gives s the rates of a tenant, of which these parts may pass here.
@@ -88,6 +90,13 @@ func (r *registry) ratesOf(tenant string, l *tenancy.Limits, now time.Time, lent
 	}
 	s.set(now, &limits, lent.shares(tenant))
 	return s
+}
+
+// sharedRates returns what a tenant shares, nil if it has no rates.
+func (r *registry) sharedRates(tenant string) *tenantRates {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rates[tenant]
 }
 
 // forgetRates drops what no connection has used for a while, when its debts are

@@ -79,29 +79,18 @@ func (c *connection) throttleInLocked(now time.Time, d time.Duration, of *atomic
 	})
 }
 
-// throttleOutLocked has the broker be granted nothing for a time.
-func (c *connection) throttleOutLocked(now time.Time, d time.Duration, of *atomic.Int64) {
+// throttleOutLocked has what waits for the client wait for a time.
+func (c *connection) throttleOutLocked(now time.Time, d time.Duration) {
 	s := &c.sleepsLocked().out
-	s.begin(now, d, of, func() {
+	s.begin(now, d, nil, func() {
 		c.mu.Lock()
 		over := s.over(time.Now())
 		if over {
-			c.creditAgainLocked()
+			c.goOnLocked()
 		}
 		c.mu.Unlock()
 		if over {
 			c.gw.flush()
 		}
 	})
-}
-
-// creditAgainLocked has c looked at again whether the broker may be granted something.
-// The caller flushes.
-func (c *connection) creditAgainLocked() {
-	if c.sleeps != nil {
-		c.sleeps.out.end()
-	}
-	if !c.told {
-		c.markLocked()
-	}
 }

@@ -41,7 +41,7 @@ func TestSleepersHaveOneTimer(t *testing.T) {
 	rate := int64(100_000)
 	change := func() {
 		rate += 3000
-		w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.BytesOutRate, t.Limits.BytesInRate = rate, rate })
+		w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.BytesOutRate, t.Limits.BytesInRate = rate/2, rate })
 		w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
 	}
 	change()

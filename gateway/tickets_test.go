@@ -176,3 +176,46 @@ func TestTickets_ClientCert(t *testing.T) {
 		_ = c.c.Close()
 	}
 }
+
+// A ticket that came under a wildcard domain is for the names of its tenant: the certificate
+// is good for that of another tenant too, and what the client shows there opens nothing.
+func TestTickets_Wildcard(t *testing.T) {
+	t.Parallel()
+	w, h := startCustom(t)
+	h.set("acme", "*.devices.example", 5, nil)
+	h.set("beta", "b.devices.example", 6, nil)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, c := range []struct {
+			host, other, tenant string
+			resumed             bool
+		}{
+			{"a.devices.example", "a.devices.example", "acme", true},
+			{"a.devices.example", "c.devices.example", "acme", true},
+			{"a.devices.example", "b.devices.example", "beta", false},
+			{"b.devices.example", "a.devices.example", "acme", false},
+		} {
+			k := &ticket{}
+			var state tls.ConnectionState
+			for _, name := range []string{c.host, c.other} {
+				conn, err := tls.Dial("tcp", w.addr("mqtts"), &tls.Config{
+					ServerName: name, InsecureSkipVerify: true, MaxVersion: version, ClientSessionCache: k, // shown whatever certificate it came with
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p := hello("x")
+				p.Username = "dev"
+				w.client(conn).mustConnect(p)
+				state = conn.ConnectionState()
+				_ = conn.Close()
+				if k.kept.Load() == nil {
+					t.Fatal("the server gave no ticket")
+				}
+				k.held.Store(true)
+			}
+			if got := w.broker.lastOpen().Tenant; state.DidResume != c.resumed || got != c.tenant {
+				t.Errorf("%s: of %s at %s: resumed %v, of the tenant %s", tls.VersionName(version), c.host, c.other, state.DidResume, got)
+			}
+		}
+	}
+}

@@ -50,6 +50,8 @@ type fromBroker Gateway
 func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 	g := (*Gateway)(h)
 	deliveries := 0
+	p := passing{}
+	defer p.end()
 	for i := range b.Frames {
 		f := &b.Frames[i]
 		if f.Kind == link.DownLoad {
@@ -80,7 +82,7 @@ func (h *fromBroker) Receive(l *uplink.Link[connection], b *link.Down) {
 			deliveries++
 		default:
 		}
-		c.receive(l, b, f)
+		c.receive(l, b, f, &p)
 	}
 	if deliveries > 0 {
 		g.metrics.deliveries.Add(float64(deliveries))
@@ -125,7 +127,7 @@ func (h *fromBroker) Lost(l *uplink.Link[connection], _ error) {
 }
 
 // receive takes one frame of its channel at l.
-func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.DownFrame) {
+func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.DownFrame, p *passing) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link != l || c.channel != f.Channel {
@@ -138,6 +140,10 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 		return
 	}
 	switch f.Kind {
+	case link.DownDeliver:
+		if r := c.rates.Load(); r != nil && !c.passedLocked(r, p, b, f) {
+			return
+		}
 	case link.DownPause:
 		c.pauseLocked(f.Bytes)
 		return
@@ -157,6 +163,11 @@ func (c *connection) receive(l *uplink.Link[connection], b *link.Down, f *link.D
 			return
 		}
 	}
+	c.takeLocked(b, f)
+}
+
+// takeLocked appends what a frame means to the client.
+func (c *connection) takeLocked(b *link.Down, f *link.DownFrame) {
 	c.borrowOut()
 	before := len(c.out.b)
 	out, r := c.m.Receive(c.out.b, b, f)
@@ -248,7 +259,7 @@ func (c *connection) bare() bool { return c.source != nil && c.in.Conn == net.Co
 func (c *connection) writeLocked(payload []byte) {
 	c.gw.metrics.bytesOut.Add(float64(len(c.out.b) + len(payload)))
 	if r := c.rates.Load(); r != nil {
-		r.chargeOut(c.delivered, len(c.out.b)+len(payload))
+		c.chargeOutLocked(r, len(c.out.b)+len(payload))
 	}
 	if c.state != nil {
 		c.gw.count(c.state, quota.DeliveryRate, c.delivered)

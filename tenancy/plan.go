@@ -13,9 +13,13 @@ type Plan struct {
 	Name   string
 	Limits Limits
 	// Partitions is among how many partitions of a region a tenant's sessions are spread
-	// that is made with the plan; 0 is all. It stays what it was when the plan changes.
+	// that is made with the plan; 0 is all. A tenant that changes to a plan of more grows to as
+	// many (docs/adr/0057); one that changes to a plan of fewer keeps what it has.
 	Partitions int
 }
+
+// MaxPartitions is as many partitions as a region may have.
+const MaxPartitions = 65535
 
 const (
 	kib = int64(1) << 10

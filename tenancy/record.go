@@ -119,6 +119,22 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 	}, nil
 }
 
+// Grows is to how many partitions the cell of the tenant grows, as its plan has more than it
+// was made with: all are MaxPartitions, and 0 is that it grows no more by its plan. A cell
+// never shrinks, so a plan with fewer says nothing.
+func (r *TenantRecord) Grows() int {
+	plan, err := PlanByName(r.Plan)
+	switch {
+	case err != nil, r.Partitions == 0, r.State != StateActive && r.State != StateSuspended: // the plan of a newer version
+		return 0
+	case plan.Partitions == 0:
+		return MaxPartitions
+	case plan.Partitions > r.Partitions:
+		return plan.Partitions
+	}
+	return 0
+}
+
 // Clone returns a record that shares nothing with r.
 func (r *TenantRecord) Clone() *TenantRecord {
 	c := *r

@@ -17,7 +17,8 @@ import (
 //
 // Memory bound of a connection: a frame may be sent while the counter is below
 // what is granted, so at most CreditWindow and one packet wait for a socket
-// that takes nothing, whatever is published to it. Beyond that a connection
+// that takes nothing, or for a rate, whatever is published to it. (What waits for
+// a rate takes about 150 bytes more for each message than the 16 that count.) Beyond that a connection
 // holds at most one packet, of at most the tenant's packet_size, that has not
 // come whole; maxHeld of answers that wait for the broker's; aliasBytes of the
 // topics of its aliases, each way; checksKept verdicts under a dynamic policy; and
@@ -115,7 +116,7 @@ type Conn struct {
 	outBytes     int               // of those topics
 	outMax       uint16
 	delivered    uint64 // Deliver bytes that came
-	creditWindow uint64 // CreditWindow, or less for a slow rate
+	creditWindow uint64 // CreditWindow, or less for a slow rate; see Change
 	granted      uint64 // the last UpCredit
 	held         []answer
 	subacks      map[uint16]partSuback
@@ -196,11 +197,12 @@ const (
 	DropRate          // the tenant has sent too much for too long
 	DropQoS           // above the tenant's maximum_qos
 	DropRetain        // retained, without retain_available
+	DropHeld          // waited for a rate, and its connection ended at QoS 0, or it expired
 	DropOverload      // at QoS 0, of a tenant that is slowed down, to an overloaded node
 )
 
 func (d Drop) String() string {
-	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate", "maximum_qos", "retain_available", "overload"}[d]
+	return [...]string{"none", "denied", "topic_limit", "packet_too_large", "payload_format", "tenant_rate", "maximum_qos", "retain_available", "held", "overload"}[d]
 }
 
 // Effects is what the packets of one read lead to. Up is sent after Apply.

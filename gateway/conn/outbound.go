@@ -354,6 +354,12 @@ func refusing(r mqtt.ReasonCode) mqtt.ReasonCode {
 	return r
 }
 
+// Skip counts a Deliver of that message, with so many Subscription Identifiers, which the
+// shell does not give to Receive.
+func (c *Conn) Skip(m *mqtt.Message, ids int) {
+	c.delivered += uint64(link.DeliverCost(m.Size(), ids))
+}
+
 // Credit returns how many Deliver bytes the broker may have sent in all, while
 // backlog bytes wait for the socket; ok is false if that is not worth a frame.
 func (c *Conn) Credit(backlog int) (total uint64, ok bool) {

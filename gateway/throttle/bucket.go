@@ -112,6 +112,15 @@ func (f *fill) after(full int64, n float64) int64 {
 	return full + int64(more)
 }
 
+// before is the reverse of after.
+func (f *fill) before(full int64, n float64) int64 {
+	less := n*f.ticks + 0.5
+	if less >= float64(full) {
+		return 0
+	}
+	return full - int64(less)
+}
+
 // tokens is how much is in a bucket that is full at that time.
 func (f *fill) tokens(now time.Time, full int64) float64 {
 	if missing := full - f.at(now); missing > 0 {
@@ -134,9 +143,20 @@ func (b *bucket) has(now time.Time) (tokens float64, f *fill) {
 }
 
 func (b *bucket) spend(now time.Time, n int) {
-	if n <= 0 {
-		return
+	if n > 0 {
+		b.move(func(f *fill, full int64) int64 { return f.after(max(full, f.at(now)), float64(n)) })
 	}
+}
+
+// give is the reverse of spend; a bucket that is full stays as it is.
+func (b *bucket) give(now time.Time, n int) {
+	if n > 0 {
+		b.move(func(f *fill, full int64) int64 { return f.before(max(full, f.at(now)), float64(n)) })
+	}
+}
+
+// move changes when the bucket is full; to may be called several times.
+func (b *bucket) move(to func(f *fill, full int64) int64) {
 	for {
 		f := b.p.Load()
 		if f == nil {
@@ -147,7 +167,7 @@ func (b *bucket) spend(now time.Time, n int) {
 			runtime.Gosched()
 			continue
 		}
-		if f.full.CompareAndSwap(full, f.after(max(full, f.at(now)), float64(n))) {
+		if f.full.CompareAndSwap(full, to(f, full)) {
 			return
 		}
 	}

@@ -70,6 +70,15 @@ func (t *Throttle) Spend(now time.Time, messages, bytes int) {
 	t.bytes.spend(now, bytes)
 }
 
+// Give takes back what was spent and has not passed.
+func (t *Throttle) Give(now time.Time, messages, bytes int) {
+	t.messages.give(now, messages)
+	t.bytes.give(now, bytes)
+}
+
+// Limited reports whether there is a rate.
+func (t *Throttle) Limited() bool { return t.messages.p.Load() != nil || t.bytes.p.Load() != nil }
+
 // Wait is how long until the budget is not spent, a minute at the most; 0 if it
 // is not. byBytes says that it is for the bytes.
 func (t *Throttle) Wait(now time.Time) (d time.Duration, byBytes bool) {

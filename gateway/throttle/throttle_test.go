@@ -129,3 +129,27 @@ func TestShare(t *testing.T) {
 		t.Errorf("budget %+v of a small part, expected 1 message", b)
 	}
 }
+
+// What is given back is there again, and no more than fits.
+func TestThrottle_Give(t *testing.T) {
+	now := time.Now()
+	var x throttle.Throttle
+	x.Give(now, 5, 5) // without a rate it does nothing
+	if x.Limited() {
+		t.Error("there is a rate")
+	}
+	x.Set(now, throttle.Rate{Messages: 10, Bytes: 100_000})
+	if !x.Limited() {
+		t.Error("there is no rate")
+	}
+	for _, c := range []struct{ spend, give, want int64 }{{4, 3, 9}, {4, 0, 5}, {30, 20, -5}, {0, 5, 0}, {0, 100, 10}} {
+		x.Spend(now, int(c.spend), int(c.spend))
+		x.Give(now, int(c.give), int(c.give))
+		if b := x.Budget(now); b.Messages != c.want {
+			t.Errorf("%+v: %d messages may pass", c, b.Messages)
+		}
+	}
+	if b := x.Budget(now); b.Bytes != 100_000 {
+		t.Errorf("%d bytes may pass", b.Bytes)
+	}
+}

@@ -60,13 +60,7 @@ func (t *Turns) TakeOf(ctx context.Context, key string, most int) (end func(), e
 	t.lineUp(o, most)
 	t.serve()
 	t.mu.Unlock()
-	end = sync.OnceFunc(func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		o.used--
-		t.free++
-		t.left(o, most)
-	})
+	end = t.ends(o, most)
 	select {
 	case <-turn:
 		return end, nil
@@ -88,6 +82,34 @@ func (t *Turns) TakeOf(ctx context.Context, key string, most int) (end func(), e
 		t.mu.Unlock()
 	}
 	return nil, ctx.Err()
+}
+
+// Try is Take of who does not wait: ok says whether the key has a turn, which end ends.
+func (t *Turns) Try(key string) (end func(), ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.own[key]
+	if t.free == 0 || o != nil && o.used >= t.most {
+		return nil, false
+	}
+	if o == nil {
+		o = &turnsOf{key: key}
+		t.own[key] = o
+	}
+	o.used++
+	t.free--
+	return t.ends(o, t.most), true
+}
+
+// ends is what ends a turn.
+func (t *Turns) ends(o *turnsOf, most int) func() {
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		o.used--
+		t.free++
+		t.left(o, most)
+	})
 }
 
 // lineUp puts a key behind the others if it may have a turn more. The caller holds mu.

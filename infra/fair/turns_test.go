@@ -51,6 +51,42 @@ func TestTurns(t *testing.T) {
 	}
 }
 
+// Who tries has a turn that is free now, and none before those that wait.
+func TestTurns_Try(t *testing.T) {
+	t.Parallel()
+	turns := NewTurns(3, 2)
+	var ends []func()
+	for _, step := range []struct {
+		key string
+		ok  bool
+	}{{"a", true}, {"a", true}, {"a", false}, {"b", true}, {"c", false}} {
+		end, ok := turns.Try(step.key)
+		if ok != step.ok {
+			t.Fatalf("%s, while %d are taken: %v", step.key, len(ends), ok)
+		}
+		if ok {
+			ends = append(ends, end)
+		}
+	}
+	got := make(chan error, 1)
+	go func() {
+		end, err := turns.Take(t.Context(), "c")
+		if err == nil {
+			end()
+		}
+		got <- err
+	}()
+	for _, end := range ends {
+		end()
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	if len(turns.own) != 0 {
+		t.Errorf("%d keys are kept", len(turns.own))
+	}
+}
+
 // Keys that wait have one turn each before any has a second, and each its own in order.
 func TestTurns_InTurn(t *testing.T) {
 	t.Parallel()

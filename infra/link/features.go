@@ -32,8 +32,12 @@ const (
 	// FeatureLevels is of a gateway that takes DownNotes with a Level.
 	FeatureLevels
 
+	// FeatureGrowth is of the API, and of a broker that answers QueryCell: an older one loses
+	// the link over it.
+	FeatureGrowth
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels | FeatureGrowth
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those

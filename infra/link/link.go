@@ -332,7 +332,26 @@ const (
 	// is to be retained, is; or after 250 ms. Next has the partitions that it answers for,
 	// two bytes each, big endian. Brokers ask it.
 	QueryKept
+	// QueryCell asks where the tenant lives, and has its cell grow by what its plan draws
+	// until it has Limit partitions, or by as many of them as its clients can wait for; with a
+	// Limit of 0 it only looks. Next has a CellState as JSON. It is for brokers with
+	// FeatureGrowth, and is answered when the tenant is there, up to 20 s later.
+	QueryCell
 )
+
+// CellState is where a tenant lives, by the records of the broker that says it.
+type CellState struct {
+	// Has is in how many partitions it lives; 0 is as many as the tenant's own record
+	// says, and that is what the brokers draw when one of its clients comes.
+	Has int `json:"has"`
+	// Drawn says that its partitions are those that a plan of so many gives it. Others are
+	// an operator's, and QueryCell leaves them.
+	Drawn bool `json:"drawn"`
+	// Moves says that the tenant is on its way to other partitions.
+	Moves bool `json:"moves,omitempty"`
+	// Shared is from how many partitions of the region plans draw.
+	Shared int `json:"shared"`
+}
 
 // UsageAndSet is the Limit of a QueryUsage that asks for RetainedSet, too. Brokers that do
 // not know it take no notice.

@@ -148,7 +148,7 @@ func (w *world) prepare(operation string) {
 		} else if errs.Is(err, errs.NotFound) {
 			err = nil
 		}
-	case "get-managed-ca", "delete-managed-ca", "sign-certificate", "create-claim":
+	case "get-managed-ca", "get-managed-ca-crl", "delete-managed-ca", "sign-certificate", "create-claim":
 		if errs.Is(err, errs.NotFound) {
 			certificate, key, failed := managedca.New("test", time.Now())
 			if failed != nil {
@@ -235,6 +235,7 @@ var accessTable = map[string]accessRow{
 	"verify-audit":              {"oad", ""},
 
 	"get-tenant":                 {"oadbv", ""},
+	"replace-plan":               {"oa", `{"plan":"starter"}`},
 	"list-settings":              {"oadbv", ""},
 	"replace-settings":           {"oad", `{}`},
 	"list-client-cas":            {"oadbv", ""},
@@ -270,6 +271,7 @@ var accessTable = map[string]accessRow{
 	"get-flapping":               {"oadbv", ""},
 	"replace-flapping":           {"oad", `{"rule":{"connects":5,"window":10,"ban":60}}`},
 	"get-managed-ca":             {"oadbv", ""},
+	"get-managed-ca-crl":         {"oadbv", ""},
 	"create-managed-ca":          {"oad", ""},
 	"delete-managed-ca":          {"oad", ""},
 	"sign-certificate":           {"oad", `{"username":"press-7","csr":"` + csr + `"}`},
@@ -355,6 +357,8 @@ func TestAccess(t *testing.T) {
 				want, code = 404, "tenant_not_found"
 			case !strings.Contains(row.roles, c.letter):
 				want, code = 403, "permission_missing"
+			case id == "replace-plan" && c.tenants != nil: // it has quotas of the organization
+				want, code = 403, "scope_insufficient"
 			case r.method == "DELETE":
 				want = 204
 			}

@@ -50,6 +50,7 @@ var auditTable = map[string]auditRow{
 	"rotate-api-key":      {`{}`, "API key {key}", `"id":"key_`, `"previous_until":`},
 	"delete-api-key":      {"", "API key {key}", `"id":"key_`, "-"},
 
+	"replace-plan":               {`{"plan":"starter"}`, "plan", `{"plan":"dev"}`, `{"plan":"starter"}`},
 	"replace-settings":           {`{"queue_type":"lifo"}`, "settings", "-", `"lifo"`},
 	"replace-client-cas":         {`{}`, "client CAs", "-", "-"},
 	"put-policy":                 {`{"files":{"p.rego":"package mqtt\n\ngrants := []"}}`, "policy", `"revision":1`, `"revision":3`},

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/managedca"
@@ -56,11 +58,18 @@ type (
 		Post
 		Body SignRequest
 	}
+	crlOutput struct {
+		ContentType string `header:"Content-Type"`
+		Body        []byte
+	}
 	signOutput struct {
 		Status int
 		Body   SignedCertificate
 	}
 )
+
+// crlType is the media type of a revocation list (RFC 2585 §4.2).
+const crlType = "application/pkix-crl"
 
 func (s *Server) certificateRoutes() {
 	const base, tag = "/v1/tenants/{tenant}", "Identities"
@@ -70,6 +79,10 @@ func (s *Server) certificateRoutes() {
 	register(s, op, s.createManagedCA)
 	register(s, operation("delete-managed-ca", http.MethodDelete, base+"/managed-ca", tag,
 		"Forget the key of a tenant's CA; what it has signed is good until it is taken out of client-cas"), s.deleteManagedCA)
+	op = operation("get-managed-ca-crl", http.MethodGet, base+"/managed-ca/crl", tag,
+		"Get the revocation list of a tenant's CA (RFC 5280), of the certificates whose serial numbers are banned")
+	op.Responses = map[string]*huma.Response{"200": {Description: "The list, in DER.", Content: map[string]*huma.MediaType{crlType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}}}
+	register(s, op, s.managedCRL)
 	op = operation("sign-certificate", http.MethodPost, base+"/certificates:sign", tag, "Sign a client's certificate with the tenant's managed CA")
 	describeDryRun(s, &op, SignedCertificate{})
 	register(s, op, s.signCertificate)
@@ -157,6 +170,42 @@ func (s *Server) deleteManagedCA(ctx context.Context, in *deleteManagedCAInput) 
 	}
 	s.log.Info("managed CA deleted", "tenant", t.ID)
 	return nil, changed(ctx, managedCABody(was, 0).Body, nil)
+}
+
+// managedCRL makes the revocation list anew each time: what it says is what bans say now.
+func (s *Server) managedCRL(ctx context.Context, _ *tenantInput) (*crlOutput, error) {
+	t := tenantOf(ctx)
+	sealer, err := s.sealer()
+	if err != nil {
+		return nil, err
+	}
+	ca, err := s.store.ManagedCA(ctx, t.ID)
+	if err != nil {
+		return nil, err
+	}
+	bans, _, err := s.store.Bans(ctx, t.ID, "", tenancy.BansMax)
+	if err != nil {
+		return nil, err
+	}
+	var revoked []managedca.Revoked
+	for _, b := range bans {
+		text, ok := strings.CutPrefix(b.Value, "serial:")
+		if b.Kind != tenancy.BanCertificate || !ok {
+			continue
+		}
+		if serial, ok := managedca.ParseSerial(text); ok {
+			revoked = append(revoked, managedca.Revoked{Serial: serial, At: b.CreatedAt, Hold: !b.ExpiresAt.IsZero()})
+		}
+	}
+	key, err := sealer.Open("managed CA of "+t.ID, ca.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	list, err := managedca.CRL(ca.Certificate, key, revoked, s.now())
+	if err != nil {
+		return nil, err
+	}
+	return &crlOutput{ContentType: crlType, Body: list}, nil
 }
 
 // sign signs with a tenant's managed CA, which the tenant must trust.

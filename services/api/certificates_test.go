@@ -194,3 +194,56 @@ func TestClaims(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The revocation list of a managed CA has what is banned by its serial number, as long as
+// that is, and is what a TLS server takes.
+func TestManagedCA_CRL(t *testing.T) {
+	f := newFixture(t)
+	key := f.signUp("acme")
+	const base = "/v1/tenants/acme"
+	f.want(f.do("GET", base+"/managed-ca/crl", key, ""), 404, "managed_ca_not_found")
+	made := f.want(f.do("POST", base+"/managed-ca", key, ""), 201, "")
+	block, _ := pem.Decode([]byte(made["certificate"].(string)))
+	ca, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := func() *x509.RevocationList {
+		t.Helper()
+		r := f.do("GET", base+"/managed-ca/crl", key, "")
+		if r.status != 200 || r.header.Get("Content-Type") != "application/pkix-crl" {
+			t.Fatalf("%d %s", r.status, r.header.Get("Content-Type"))
+		}
+		l, err := x509.ParseRevocationList([]byte(r.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.CheckSignatureFrom(ca); err != nil {
+			t.Error(err)
+		}
+		return l
+	}
+	if l := list(); len(l.RevokedCertificateEntries) != 0 {
+		t.Errorf("%d are revoked", len(l.RevokedCertificateEntries))
+	}
+	v := f.want(f.do("POST", base+"/certificates:sign", key, `{"username":"press-7","csr":"`+csr+`"}`), 201, "")
+	for _, ban := range []string{
+		`{"kind":"certificate","value":"serial:` + v["serial"].(string) + `"}`,
+		`{"kind":"certificate","value":"serial:4d","expires_at":"` + time.Now().Add(time.Hour).UTC().Format(time.RFC3339) + `"}`,
+		`{"kind":"certificate","value":"sha256:` + v["sha256"].(string) + `"}`,
+		`{"kind":"username","value":"serial:5"}`,
+	} {
+		f.want(f.do("POST", base+"/bans", key, ban), 201, "")
+	}
+	l := list()
+	if len(l.RevokedCertificateEntries) != 2 {
+		t.Fatalf("%d are revoked", len(l.RevokedCertificateEntries))
+	}
+	for _, e := range l.RevokedCertificateEntries {
+		if held := e.ReasonCode == 6; held != (e.SerialNumber.Text(16) == "4d") || !held && e.SerialNumber.Text(16) != v["serial"] {
+			t.Errorf("%s: reason %d", e.SerialNumber.Text(16), e.ReasonCode)
+		}
+	}
+	f.want(f.do("DELETE", base+"/managed-ca", key, ""), 204, "")
+	f.want(f.do("GET", base+"/managed-ca/crl", key, ""), 404, "managed_ca_not_found")
+}

@@ -21,9 +21,10 @@ import (
 func isAPI(r *http.Request) bool { return r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") }
 
 // bodyMaxOf bounds the body of a request before anybody looks at it. Strangers have no
-// large ones, and only a few are read at a time: busy is Unavailable if there are. done
-// must be called when the request is over.
-func (s *Server) bodyMaxOf(r *http.Request) (most int64, done func(), busy error) {
+// large ones, and only a few are read at a time, of one organization fewer, and each only for
+// a time, so that who sends slowly holds up nobody else: busy is Unavailable if that many
+// still are after a while. done must be called when the request is over.
+func (s *Server) bodyMaxOf(w http.ResponseWriter, r *http.Request) (most int64, done func(), busy error) {
 	none := func() {}
 	most = importBodyMax
 	switch {
@@ -33,15 +34,18 @@ func (s *Server) bodyMaxOf(r *http.Request) (most int64, done func(), busy error
 	default:
 		return publishBodyMax, none, nil
 	}
-	if secret, ok := bearerToken(r.Header.Get("Authorization")); !ok || !s.validKey(r.Context(), secret) {
+	c := &caller{}
+	if secret, ok := bearerToken(r.Header.Get("Authorization")); !ok || s.identify(r.Context(), c, secret) != nil {
 		return publishBodyMax, none, nil
 	}
-	select {
-	case s.background.bodies <- struct{}{}:
-		return most, func() { <-s.background.bodies }, nil
-	default:
-		return 0, none, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read; try again when one is done", importsAtOnce)
+	ctx, cancel := context.WithTimeout(r.Context(), bodiesWait)
+	defer cancel()
+	done, err := s.background.bodies.Take(ctx, c.principal.Organization)
+	if err != nil {
+		return 0, none, errImportsRead
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(handleTimeout)) // not everywhere
+	return most, done, nil
 }
 
 // guard bounds every request and survives its panics.
@@ -58,7 +62,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}
 		sw := &statusWriter{ResponseWriter: w}
-		most, done, busy := s.bodyMaxOf(r)
+		most, done, busy := s.bodyMaxOf(sw, r)
 		defer done()
 		if busy != nil {
 			writeProblem(sw, problemOf(busy))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/fair"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/store"
@@ -21,6 +22,10 @@ const (
 	importBodyMax = 64 << 20 // bytes of JSON
 	// importsAtOnce is how many imports a process works on; more are refused.
 	importsAtOnce = 4
+	// importsOfOne is how many of them are one organization's.
+	importsOfOne = importsAtOnce / 2
+	// bodiesWait is how long the body of an import waits until it is read, for others to be.
+	bodiesWait = 2 * time.Second
 	// importWriters is how many credentials of one import are written at once.
 	importWriters = 32
 	// importSaves is how much time is between two notes of how far it is.
@@ -75,18 +80,24 @@ type (
 
 // background is what goes on behind the requests of a Server.
 type background struct {
-	ctx   context.Context //nolint:containedctx // of the work, which outlives its request
-	stop  context.CancelFunc
-	all   sync.WaitGroup
-	slots chan struct{}
-	// bodies are those of imports that are being read.
-	bodies chan struct{}
+	ctx  context.Context //nolint:containedctx // of the work, which outlives its request
+	stop context.CancelFunc
+	all  sync.WaitGroup
+	// slots and bodies are imports that are worked on, and those of which the body is being
+	// read, by organization.
+	slots, bodies *fair.Turns
 	// files are the tenants of which a file is applied.
 	files sync.Map
 }
 
+// errImportsWorked and errImportsRead are of imports that come while there are enough.
+var (
+	errImportsWorked = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on, or %d of the organization; try again when one is done", importsAtOnce, importsOfOne)
+	errImportsRead   = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read, or %d of the organization; try again when one is done", importsAtOnce, importsOfOne)
+)
+
 func newBackground() *background {
-	b := &background{slots: make(chan struct{}, importsAtOnce), bodies: make(chan struct{}, importsAtOnce)}
+	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, importsOfOne)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -153,12 +164,10 @@ func (s *Server) importCredentials(ctx context.Context, in *importInput) (*opera
 		now := s.now().UTC()
 		return &operationOutput{Status: http.StatusOK, Body: Operation{Kind: "import-credentials", State: store.OperationRunning, Total: len(items), CreatedAt: now, UpdatedAt: now}}, nil
 	}
-	select {
-	case s.background.slots <- struct{}{}:
-	default:
-		return nil, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on; try again when one is done", importsAtOnce)
+	release, ok := s.background.slots.Try(t.Organization)
+	if !ok {
+		return nil, errImportsWorked
 	}
-	release := func() { <-s.background.slots }
 	if err := change(ctx, t.Organization, t.ID, fmt.Sprintf("import of %d credentials", len(items)), nil); err != nil {
 		release()
 		return nil, err

@@ -38,6 +38,7 @@ var permissions = map[string]string{
 	"verify-audit": tenancy.MayReadAudit,
 
 	"get-tenant":              tenancy.MayReadTenants,
+	"replace-plan":            tenancy.MayWriteOrganization, // which pays
 	"list-settings":           tenancy.MayReadTenants,
 	"replace-settings":        tenancy.MayWriteTenants,
 	"list-client-cas":         tenancy.MayReadTenants,
@@ -75,6 +76,7 @@ var permissions = map[string]string{
 	"get-flapping":               tenancy.MayReadTenants,
 	"replace-flapping":           tenancy.MayWriteTenants,
 	"get-managed-ca":             tenancy.MayReadTenants,
+	"get-managed-ca-crl":         tenancy.MayReadTenants,
 	"create-managed-ca":          tenancy.MayWriteTenants,
 	"delete-managed-ca":          tenancy.MayWriteTenants,
 	"sign-certificate":           tenancy.MayWriteCredentials,

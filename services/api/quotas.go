@@ -17,7 +17,7 @@ var enforcement = map[string]string{
 	"connect_rate_client":   "gateway, CONNECT with the same client identifier: as connect_rate",
 	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Of all gateways together",
 	"publish_rate_client":   "gateway: the client is read more slowly",
-	"delivery_rate":         "gateway: clients are written to more slowly, each once it has got what its broker may send at any time, 64 bytes for each message of the limit and 16 KiB at least, or 512 KiB if there was no limit when it connected; at the broker QoS 1 and 2 wait in their queues, QoS 0 is dropped and counted. Of all gateways together",
+	"delivery_rate":         "gateway: clients are written to more slowly, each message when it may be, and the clients of a tenant take turns; as many as in a second may come at once. Answers are not held back. What the broker may send at any time waits at the gateway, the rest at the broker: QoS 1 and 2 in their queues, QoS 0 is dropped and counted. Of all gateways together",
 	"bytes_in_rate":         "gateway: as publish_rate",
 	"bytes_out_rate":        "gateway: as delivery_rate",
 	"bytes_in_rate_client":  "gateway: the client is read more slowly",

@@ -27,7 +27,7 @@ var quotaTests = map[string]struct{ one, many string }{
 	"connect_rate_client":   {one: "gateway TestConnectRates connect_rate_client"},
 	"publish_rate":          {one: "gateway TestRateOfAClient publish_rate"},
 	"publish_rate_client":   {one: "gateway TestRateOfAClient publish_rate_client"},
-	"delivery_rate":         {one: "gateway TestRateOutChangesLive delivery_rate"},
+	"delivery_rate":         {one: "gateway TestDeliveryRate", many: "services/cmd/manor TestQuotas_Region delivery_rate"},
 	"bytes_in_rate":         {one: "gateway TestRateOfAClient bytes_in_rate"},
 	"bytes_out_rate":        {one: "gateway TestRateOut bytes_out_rate"},
 	"bytes_in_rate_client":  {one: "gateway TestRateOfAClient bytes_in_rate_client"},

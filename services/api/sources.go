@@ -85,15 +85,14 @@ func (s *Server) putPasswdSource(ctx context.Context, in *putSourceInput) (*oper
 	if _, busy := s.background.files.LoadOrStore(t.ID, true); busy {
 		return nil, errs.Coded(errs.Unavailable, "imports_busy", "a file of the tenant %q is being applied; try again when that is done", t.ID)
 	}
-	select {
-	case s.background.slots <- struct{}{}:
-	default:
+	end, ok := s.background.slots.Try(t.Organization)
+	if !ok {
 		s.background.files.Delete(t.ID)
-		return nil, errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on; try again when one is done", importsAtOnce)
+		return nil, errImportsWorked
 	}
 	release := func() {
 		s.background.files.Delete(t.ID)
-		<-s.background.slots
+		end()
 	}
 	if err := change(ctx, t.Organization, t.ID, fmt.Sprintf("vmq_passwd file with %d users", users), nil); err != nil {
 		release()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -106,33 +107,58 @@ func TestSources_OneOfTenant(t *testing.T) {
 	}
 }
 
+// deadlines is an answer's writer that keeps until when the request may be read.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read chan time.Time
+}
+
+func (d *deadlines) SetReadDeadline(at time.Time) error {
+	select {
+	case d.read <- at:
+	default:
+	}
+	return nil
+}
+
 // A file takes its turn before it is read: who sends it slowly holds no memory beyond that
-// of those few. Strangers have no turn.
+// of those few, has half of the turns, and those for a time. Strangers have no turn.
 func TestSources_BodiesAtATime(t *testing.T) {
 	w := newWorld(t)
-	const path = "/v1/tenants/acme/sources/vmq_passwd"
+	const path, mine, other = "/v1/tenants/acme/sources/vmq_passwd", 2, 2
 	var wg sync.WaitGroup
 	var sending []*io.PipeWriter
-	send := func(key string) {
+	send := func(key, path string) *deadlines {
 		body, in := io.Pipe()
 		sending = append(sending, in)
 		req := httptest.NewRequest(http.MethodPut, path, body)
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Authorization", "Bearer "+key)
-		wg.Go(func() { w.s.Handler().ServeHTTP(httptest.NewRecorder(), req) })
+		d := &deadlines{httptest.NewRecorder(), make(chan time.Time, 1)}
+		wg.Go(func() { w.s.Handler().ServeHTTP(d, req) })
+		return d
 	}
-	for range 4 {
-		send("mk_wrong")
-	}
-	for range 4 {
-		send(w.owner)
-	}
-	for _, in := range sending[4:] {
-		if _, err := in.Write([]byte("{")); err != nil { // it is read
+	begins := func() { // the last that was sent is read
+		if _, err := sending[len(sending)-1].Write([]byte("{")); err != nil {
 			t.Fatal(err)
 		}
 	}
+	for range 4 {
+		send("mk_wrong", path)
+	}
+	for range mine {
+		d := send(w.owner, path)
+		begins()
+		if until := time.Until(<-d.read); until > time.Minute {
+			t.Errorf("the file may come for %v", until)
+		}
+	}
 	w.want(w.do("PUT", path, w.owner, "not read"), 503, "imports_busy")
+	w.want(w.do("PUT", "/v1/tenants/beta/sources/vmq_passwd?dry_run=true", w.beta, `{"text":"# nobody"}`), 200, "")
+	for range other {
+		send(w.beta, "/v1/tenants/beta/sources/vmq_passwd")
+		begins()
+	}
 	for _, in := range sending {
 		_ = in.CloseWithError(io.ErrUnexpectedEOF)
 	}

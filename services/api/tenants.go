@@ -21,8 +21,9 @@ import (
 // TenantDetail is the answer to GET /v1/tenants/{tenant}.
 type TenantDetail struct {
 	Tenant
-	Organization string    `json:"organization" doc:"The organization's id."`
-	CreatedAt    time.Time `json:"created_at"`
+	Organization string      `json:"organization" doc:"The organization's id."`
+	CreatedAt    time.Time   `json:"created_at"`
+	Cell         *TenantCell `json:"cell,omitempty" doc:"Of a tenant that was made with a plan of fewer partitions than it has now: how far it has grown. Not in lists."`
 }
 
 type tenantInput struct{ InTenant }
@@ -95,6 +96,7 @@ type usageOutput struct{ Body UsageList }
 
 func (s *Server) tenantRoutes() {
 	const base = "/v1/tenants/{tenant}"
+	s.planRoutes()
 	register(s, operation("get-tenant", http.MethodGet, base, "Tenants", "Get a tenant"), s.getTenant)
 	register(s, operation("list-quotas", http.MethodGet, base+"/quotas", "Tenants", "List the quotas of a tenant"), s.listQuotas)
 	register(s, operation("replace-quota-overrides", http.MethodPut, base+"/quotas/overrides", "Tenants",
@@ -104,7 +106,9 @@ func (s *Server) tenantRoutes() {
 
 func (s *Server) getTenant(ctx context.Context, _ *tenantInput) (*tenantOutput, error) {
 	t := tenantOf(ctx)
-	return &tenantOutput{ETag: etag(t.Revision), Body: s.tenantDetail(t)}, nil
+	out := &tenantOutput{ETag: etag(t.Revision), Body: s.tenantDetail(t)}
+	out.Body.Cell = s.cellOf(ctx, t)
+	return out, nil
 }
 
 func (s *Server) tenantDetail(t *tenancy.TenantRecord) TenantDetail {

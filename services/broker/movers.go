@@ -223,17 +223,18 @@ func waitsFor(c *layout.Cell, l *shard.Look) string {
 
 const (
 	// moveSessions, moveMessages and moveBytes are the most sessions that outlive their
-	// connections, and the most messages that wait or are retained, and their bytes, with which a tenant
-	// goes to other partitions: its clients wait meanwhile (docs/adr/0037 has what that takes).
-	moveSessions = 5000
+	// connections, and the most messages that wait or are retained, and their bytes, that
+	// leave their partition at once: all clients of the tenant wait meanwhile (docs/adr/0057 has what that takes).
+	moveSessions = 10_000
 	moveMessages = 100_000
 	moveBytes    = 32 << 20
 	// moveWait is for how long the command waits until the tenant has arrived.
 	moveWait = 10 * time.Second
 )
 
-// move has a tenant go to other partitions with what it has, and waits for that.
-func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (operate.Placement, error) {
+// move has a tenant go to other partitions with what it has, and waits for that: to those of
+// list, or, with grow above 0, to the first wave of as many.
+func (d *desk) move(ctx context.Context, tenant string, list []partition.ID, grow int) (operate.Placement, error) {
 	old, _ := d.region.layout.Cell(tenant)
 	l := d.look(ctx, tenant, 0)
 	plan := -1
@@ -251,27 +252,28 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	default:
 		list = d.region.layout.Draw(tenant, plan)
 	}
-	all, err := d.Partitions(ctx)
-	if err != nil {
-		return operate.Placement{}, err
+	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
+	if usage.Error != "" {
+		return operate.Placement{}, errs.New(errs.Unavailable, "it is not known what the tenant has: %s", usage.Error)
 	}
 	from := old.Partitions
 	if len(from) == 0 {
 		from = d.region.layout.Draw(tenant, plan)
+	}
+	if grow > 0 {
+		list = d.wave(tenant, from, grow, &usage.Usage)
+	}
+	all, err := d.Partitions(ctx)
+	if err != nil {
+		return operate.Placement{}, err
 	}
 	for _, p := range slices.Concat(from, list) {
 		if s := all[p].State; s != operate.InSync && s != operate.Degraded {
 			return operate.Placement{}, errs.New(errs.Conflict, "partition %d is %s: the clients of %s would wait until it is served", p, s, tenant)
 		}
 	}
-	usage := d.shards.Ask(&link.Query{Kind: link.QueryUsage, Tenant: tenant})
-	if usage.Error != "" {
-		return operate.Placement{}, errs.New(errs.Unavailable, "it is not known what the tenant has: %s", usage.Error)
-	}
-	u := usage.Usage
-	if messages, bytes := u.QueueMessages+u.Retained, u.QueueBytes+u.RetainedBytes; u.PersistentSessions > moveSessions || messages > moveMessages || bytes > moveBytes {
-		return operate.Placement{}, errs.New(errs.Conflict, "%s has %d sessions and %d messages of %d MiB, and its clients would wait too long: at most %d, %d and %d MiB are handed over. "+
-			"Its partitions can be moved with all that they have: partition label", tenant, u.PersistentSessions, messages, bytes>>20, moveSessions, moveMessages, moveBytes>>20)
+	if err := bearable(tenant, from, list, &usage.Usage); err != nil {
+		return operate.Placement{}, err
 	}
 	write, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -279,7 +281,7 @@ func (d *desk) move(ctx context.Context, tenant string, list []partition.ID) (op
 	if err != nil {
 		return operate.Placement{}, err
 	}
-	d.log.Warn("an operator has a tenant go to other partitions with what it has; its clients wait meanwhile", slog.String("tenant", tenant),
+	d.log.Warn("a tenant goes to other partitions with what it has; its clients wait meanwhile", slog.String("tenant", tenant),
 		slog.Any("from", c.Partitions), slog.Any("to", list), slog.Uint64("revision", c.Revision), slog.Int64("sessions", usage.Usage.PersistentSessions))
 	stayed := c.Revision + 1
 	until := time.NewTimer(moveWait)

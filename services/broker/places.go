@@ -126,11 +126,20 @@ const (
 // Place implements operate.Cluster. While it looks whether the tenant has anything, and
 // until all brokers have the new record, no broker lets its clients in: they wait at
 // their gateways. If this broker ends meanwhile, the others let them in after holdTime. A
-// tenant that has something goes with that (movers.go).
+// tenant that has something goes with that (movers.go), and grows in waves.
 func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
 	if d.region == nil {
 		return operate.Placement{}, d.errAlone()
 	}
+	d.log.Warn("an operator says where a tenant is to live", slog.String("tenant", tenant), slog.Any("place", to))
+	if to.Grow > 0 {
+		return d.placeWaves(ctx, tenant, to)
+	}
+	return d.place(ctx, tenant, to)
+}
+
+// place is Place, of a cell that grows the first wave.
+func (d *desk) place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
 	list, err := d.placeFor(tenant, to)
 	if err != nil {
 		return operate.Placement{}, err
@@ -145,7 +154,7 @@ func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (oper
 	case err != nil:
 		return operate.Placement{}, err
 	case moves:
-		return d.move(ctx, tenant, list)
+		return d.move(ctx, tenant, list, to.Grow)
 	}
 	c, _ := d.region.layout.Cell(tenant)
 	return placementOf(tenant, c), nil
@@ -178,7 +187,7 @@ func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.I
 	if err != nil {
 		return false, err
 	}
-	d.log.Warn("an operator has placed a tenant", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
+	d.log.Warn("a tenant that has nothing is placed", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
 	for begun := time.Now(); ; {
 		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(r *reply) bool { return r.Revision >= c.Revision })
 		if err == nil {

@@ -4,6 +4,7 @@ package ctl
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"time"
@@ -24,6 +25,7 @@ func certificates() []*cobra.Command {
 	}
 	create := ca.Flags().Bool("create", false, "make the CA, and have the tenant trust it")
 	forget := ca.Flags().Bool("delete", false, "forget its key, so that it signs no more")
+	list := ca.Flags().Bool("crl", false, "show its revocation list instead, in PEM")
 	ca.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := dial(cmd)
 		if err != nil {
@@ -34,6 +36,14 @@ func certificates() []*cobra.Command {
 				return err
 			}
 			return write(cmd, map[string]string{"deleted": "managed-ca"}, "it signs no more")
+		}
+		if *list {
+			der, err := c.ManagedCRL(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			text := string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+			return write(cmd, map[string]string{"crl": text}, text)
 		}
 		get := c.ManagedCA
 		if *create {
@@ -89,7 +99,7 @@ func certificates() []*cobra.Command {
 	}
 	add.Flags().IntVar(&days, "days", 90, "for how many days the certificate will be good")
 	add.Flags().DurationVar(&during, "for", 24*time.Hour, "for how long the claim is good, at most 720h")
-	list := &cobra.Command{
+	claims := &cobra.Command{
 		Use:   "list TENANT",
 		Short: "list the claims that were not used",
 		Args:  cobra.ExactArgs(1),
@@ -122,6 +132,6 @@ func certificates() []*cobra.Command {
 			return write(cmd, map[string]string{"deleted": args[1]}, args[1]+" is taken back")
 		},
 	}
-	claim.AddCommand(list, add, remove)
+	claim.AddCommand(claims, add, remove)
 	return []*cobra.Command{ca, sign, claim}
 }

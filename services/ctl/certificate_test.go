@@ -21,6 +21,7 @@ func TestCertificateCommands(t *testing.T) {
 	bad(t, 1, "no managed CA", "credential", "ca", "acme")
 	shown(t, "BEGIN CERTIFICATE", "credential", "ca", "acme", "--create")
 	shown(t, "BEGIN CERTIFICATE", "credential", "ca", "acme")
+	shown(t, "BEGIN X509 CRL", "credential", "ca", "acme", "--crl")
 	shown(t, "BEGIN CERTIFICATE", "credential", "sign", "acme", "press-7", csr, "--days", "10")
 	bad(t, 2, "certificate request", "credential", "sign", "acme", "press-7", os.DevNull)
 	v := good(t, "credential", "claim", "create", "acme", "press-8", "--for", "1h")

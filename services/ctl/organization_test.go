@@ -77,6 +77,9 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "acme is active, on plan dev", "tenant", "show", "acme")
 	shown(t, "acme-test is made, on plan free, at acme-test.localhost", "tenant", "create", "acme-test", "--plan", "free")
 	bad(t, 1, "is taken", "tenant", "create", "acme-test")
+	shown(t, "acme-test is on plan starter; it is to have 4 partitions: it is looked at in a moment", "tenant", "plan", "acme-test", "starter")
+	shown(t, "on plan starter in region local, at acme-test.localhost; it is to have 4 partitions", "tenant", "show", "acme-test")
+	bad(t, 2, "plan_unknown", "tenant", "plan", "acme-test", "gold")
 	shown(t, "QUOTA                  LIMIT", "quota", "list", "acme")
 	if v := good(t, "quota", "list", "acme"); v["items"].([]any)[0].(map[string]any)["name"] != "connections" {
 		t.Errorf("got %v", v)

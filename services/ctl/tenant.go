@@ -143,7 +143,7 @@ func tenant() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write(cmd, t, fmt.Sprintf("%s is %s, on plan %s in region %s, at %s", t.ID, t.State, t.Plan, t.Region, t.Hostname))
+			return write(cmd, t, fmt.Sprintf("%s is %s, on plan %s in region %s, at %s%s", t.ID, t.State, t.Plan, t.Region, t.Hostname, grown(t.Cell)))
 		},
 	}
 	list := &cobra.Command{
@@ -184,9 +184,38 @@ func tenant() *cobra.Command {
 		},
 	}
 	create.Flags().StringVar(&plan, "plan", "", "the plan; the installation's default if left out")
+	change := &cobra.Command{
+		Use:   "plan TENANT PLAN",
+		Short: "change the plan of a tenant: its limits, and by itself its partitions, where the plan has more of them",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			t, err := c.ReplacePlan(cmd.Context(), args[0], args[1])
+			if err != nil {
+				return err
+			}
+			return write(cmd, t, fmt.Sprintf("%s is on plan %s%s", t.ID, t.Plan, grown(t.Cell)))
+		},
+	}
 	c := ofAPI(&cobra.Command{Use: "tenant", Short: "the tenants of an organization"})
-	c.AddCommand(list, show, create)
+	c.AddCommand(list, show, create, change)
 	return c
+}
+
+// grown says how far a cell has grown, behind a sentence; nothing of one that is not to.
+func grown(c *client.TenantCell) string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Waits == "":
+		return fmt.Sprintf("; it has %d partitions", c.Has)
+	case c.Has == 0:
+		return fmt.Sprintf("; it is to have %d partitions: %s", c.Wanted, c.Waits)
+	}
+	return fmt.Sprintf("; it has %d of %d partitions, and waits: %s", c.Has, c.Wanted, c.Waits)
 }
 
 func credential() *cobra.Command {

@@ -224,6 +224,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
 	switch f.Kind {
 	case link.DownOpened:
+		d.part = partition.Choose(d.w.cell(), d.id) // only who is sent elsewhere is told
 		if d.moving != nil {
 			d.resumed()
 			return

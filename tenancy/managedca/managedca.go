@@ -131,18 +131,9 @@ func Sign(ca string, key []byte, r *Request, username string, days int, now time
 	if days < 1 || days > DaysMax {
 		return nil, errs.Coded(errs.Invalid, "days_invalid", "expected 1 to %d days, found %d", DaysMax, days)
 	}
-	block, _ := pem.Decode([]byte(ca))
-	if block == nil {
-		return nil, errs.New(errs.Internal, "stored CA: expected PEM")
-	}
-	parent, err := x509.ParseCertificate(block.Bytes)
+	parent, signer, err := authority(ca, key)
 	if err != nil {
-		return nil, errs.New(errs.Internal, "stored CA: %w", err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(key)
-	signer, ok := parsed.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, errs.New(errs.Internal, "stored CA: expected a key that signs")
+		return nil, err
 	}
 	n, err := serial()
 	if err != nil {

@@ -4,7 +4,6 @@ package store
 
 import (
 	"context"
-	"slices"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -49,14 +48,26 @@ func (s *Store) PutDevice(ctx context.Context, t *tenancy.TenantRecord, like ten
 		default:
 			d.CreatedAt, at = was.CreatedAt, bus.Revision(was.Revision)
 		}
+		gone, err := s.leaving(ctx, was, d.Groups)
+		if err == nil {
+			err = s.enterGroups(ctx, t.ID, d.Name, d.Groups)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 		d.Revision, err = put(ctx, s.devices, tenancy.DeviceKey(t.ID, d.Name), d, at)
 		if errs.Is(err, errs.Conflict) {
 			continue
 		}
-		if err == nil && was == nil {
+		if err != nil {
+			return nil, nil, err
+		}
+		s.leaveGroups(ctx, gone)
+		if was == nil {
 			s.deviceCounts.add(t.ID, 1)
 		}
-		return was, d, err
+		s.lists.changed(t.ID)
+		return was, d, nil
 	}
 }
 
@@ -106,71 +117,19 @@ func (s *Store) RemoveDevice(ctx context.Context, tenant, name string, ifRevisio
 		if ifRevision != 0 && d.Revision != ifRevision {
 			return nil, errs.Coded(errs.Conflict, "revision_mismatch", "the device is at revision %d, not %d", d.Revision, ifRevision)
 		}
+		gone, err := s.leaving(ctx, d, nil)
+		if err != nil {
+			return nil, err
+		}
 		err = s.devices.Delete(ctx, tenancy.DeviceKey(tenant, name), bus.Revision(d.Revision))
 		if errs.Is(err, errs.Conflict) {
 			continue
 		}
 		if err == nil {
+			s.leaveGroups(ctx, gone)
 			s.deviceCounts.add(tenant, -1)
+			s.lists.changed(tenant)
 		}
 		return d, err
 	}
-}
-
-// devicesLooked is how many devices one page of a group looks at.
-const devicesLooked = 10_000
-
-// Devices returns at most limit devices of a tenant whose names come after cursor, in
-// order, and the cursor of the next page, empty at the end. With a group it is those in
-// it; then a page may have fewer, or none, though others follow.
-func (s *Store) Devices(ctx context.Context, tenant, group, cursor string, limit int) (page []*tenancy.Device, next string, err error) {
-	keys, err := s.devices.Keys(ctx, tenant+".")
-	if err != nil {
-		return nil, "", err
-	}
-	s.deviceCounts.set(tenant, int64(len(keys)), s.now())
-	names := make([]string, 0, len(keys))
-	for _, key := range keys {
-		if _, name, ok := tenancy.ParseCredentialKey(key); ok && name > cursor {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	for n, name := range names {
-		if len(page) == limit || n == devicesLooked {
-			return page, names[n-1], nil
-		}
-		d, err := s.Device(ctx, tenant, name)
-		switch {
-		case errs.Is(err, errs.NotFound): // deleted meanwhile
-		case err != nil:
-			return nil, "", err
-		case group == "" || slices.Contains(d.Groups, group):
-			page = append(page, d)
-		}
-	}
-	return page, "", nil
-}
-
-// groupsLooked is how many devices Groups looks at.
-const groupsLooked = 100_000
-
-// Groups returns how many devices are in each group; whole says that all devices were
-// looked at, and not only 100,000.
-func (s *Store) Groups(ctx context.Context, tenant string) (n map[string]int, whole bool, err error) {
-	entries, more, err := bus.List(ctx, s.devices, tenant+".", groupsLooked)
-	if err != nil {
-		return nil, false, err
-	}
-	n = map[string]int{}
-	for _, e := range entries {
-		d, err := tenancy.DecodeDevice(e.Value, uint64(e.Revision))
-		if err != nil {
-			return nil, false, err
-		}
-		for _, g := range d.Groups {
-			n[g]++
-		}
-	}
-	return n, !more, nil
 }

@@ -34,6 +34,7 @@ const (
 	managedCAsBucket    = "managed_cas"   // tenant -> ManagedCA
 	claimsBucket        = "claims"        // tenant.id -> Claim
 	sourcesBucket       = "file_sources"  // tenant.kind -> Source
+	cellsBucket         = "cells"         // tenant -> Cell
 	repliesBucket       = "replies"       // digest of Idempotency-Key -> sealed answer
 )
 
@@ -88,12 +89,15 @@ type Store struct {
 	tokenKeys     bus.Bucket
 	managedCAs    bus.Bucket
 	devices       bus.Bucket
+	deviceGroups  bus.Bucket
 	claims        bus.Bucket
 	domains       bus.Bucket
 	hosts         bus.Bucket
 	sources       bus.Bucket
+	cells         bus.Bucket
 	counts        counts
 	deviceCounts  counts
+	lists         lists
 	uses          uses
 }
 
@@ -125,9 +129,11 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{tenancy.BansBucket, 0, &s.bans},
 		{tenancy.KeysBucket, 0, &s.tokenKeys},
 		{tenancy.DevicesBucket, 0, &s.devices},
+		{deviceGroupsBucket, 0, &s.deviceGroups},
 		{managedCAsBucket, 0, &s.managedCAs},
 		{claimsBucket, ClaimLife, &s.claims},
 		{sourcesBucket, 0, &s.sources},
+		{cellsBucket, 0, &s.cells},
 		{tenancy.DomainsBucket, 0, &s.domains},
 		{tenancy.HostsBucket, 0, &s.hosts},
 	} {

@@ -40,7 +40,7 @@ func (b *Bus) openBucket(ctx context.Context, cfg bus.BucketConfig) (bus.Bucket,
 		if replicas == 0 {
 			replicas = b.cfg.replicas()
 		}
-		_, err = b.js.CreateStream(ctx, streamConfig(cfg, replicas))
+		err = b.create(ctx, streamConfig(cfg, replicas))
 		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
 			kv, err = askMade(ctx, open)
 		}
@@ -86,15 +86,31 @@ func streamConfig(cfg bus.BucketConfig, replicas int) jetstream.StreamConfig {
 	}
 }
 
-// askAgain is after what time without an answer a question is asked again.
-const askAgain = time.Second
+// askAgain is after what time without an answer a question is asked again, createAgain
+// what several servers have to agree about.
+const (
+	askAgain    = time.Second
+	createAgain = 4 * time.Second
+)
+
+// create makes a stream, or finds that it was made as it should be. The leader of the
+// servers may die, or another be chosen, before it answers: then nobody does.
+func (b *Bus) create(ctx context.Context, cfg jetstream.StreamConfig) error {
+	_, err := askEach(ctx, createAgain, func(ctx context.Context) (jetstream.Stream, error) { return b.js.CreateStream(ctx, cfg) })
+	return err
+}
 
 // ask asks the leader of a bucket, again and again until ctx is done: while there is
 // none, for 4 to 9 s after it was killed, nobody answers, nor later. f must change
 // nothing.
 func ask[T any](ctx context.Context, f func(context.Context) (T, error)) (T, error) {
+	return askEach(ctx, askAgain, f)
+}
+
+// askEach is ask that gives each answer so much time.
+func askEach[T any](ctx context.Context, each time.Duration, f func(context.Context) (T, error)) (T, error) {
 	for {
-		call, cancel := context.WithTimeout(ctx, askAgain)
+		call, cancel := context.WithTimeout(ctx, each)
 		v, err := f(call)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {

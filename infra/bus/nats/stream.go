@@ -38,7 +38,7 @@ func (b *Bus) Stream(ctx context.Context, cfg bus.StreamConfig) (bus.Stream, err
 	open := func(ctx context.Context) (jetstream.Stream, error) { return b.js.Stream(ctx, name) }
 	s, err := ask(ctx, open)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = b.js.CreateStream(ctx, b.recordsConfig(cfg, name, prefix+">"))
+		err = b.create(ctx, b.recordsConfig(cfg, name, prefix+">"))
 		if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another node was faster
 			s, err = ask(ctx, open)
 		}

@@ -147,6 +147,11 @@ func (c *Client) Tenant(ctx context.Context, tenant string) (*TenantDetail, erro
 	return ask[TenantDetail](ctx, c, "get-tenant", []string{"tenant", tenant}, nil, nil)
 }
 
+// ReplacePlan changes the plan of a tenant; Cell of the answer says how far its cell has grown.
+func (c *Client) ReplacePlan(ctx context.Context, tenant, plan string, o ...Option) (*TenantDetail, error) {
+	return ask[TenantDetail](ctx, c, "replace-plan", []string{"tenant", tenant}, TenantPlan{plan}, o)
+}
+
 // Quotas lists the quotas of a tenant.
 func (c *Client) Quotas(ctx context.Context, tenant string) (*QuotaList, error) {
 	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)

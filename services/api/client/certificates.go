@@ -4,6 +4,8 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 	"time"
 )
 
@@ -61,6 +63,16 @@ type Redeem struct {
 // ManagedCA gets the CA that signs for a tenant.
 func (c *Client) ManagedCA(ctx context.Context, tenant string) (*ManagedCA, error) {
 	return ask[ManagedCA](ctx, c, "get-managed-ca", []string{"tenant", tenant}, nil, nil)
+}
+
+// ManagedCRL gets its revocation list, in DER.
+func (c *Client) ManagedCRL(ctx context.Context, tenant string) ([]byte, error) {
+	r, err := c.open(ctx, "get-managed-ca-crl", []string{"tenant", tenant}, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(r, answerMax))
+	return b, errors.Join(err, r.Close())
 }
 
 // CreateManagedCA makes it, and has it trusted.

@@ -47,6 +47,7 @@ var bodies = map[string][2]any{
 	"verify-audit": {nil, AuditCheck{}},
 
 	"get-tenant":                 {nil, TenantDetail{}},
+	"replace-plan":               {TenantPlan{}, TenantDetail{}},
 	"list-quotas":                {nil, QuotaList{}},
 	"replace-quota-overrides":    {map[string]int64{}, QuotaList{}},
 	"list-policies":              {nil, PolicyList{}},
@@ -73,6 +74,7 @@ var bodies = map[string][2]any{
 	"get-flapping":               {nil, Flapping{}},
 	"replace-flapping":           {Flapping{}, Flapping{}},
 	"get-managed-ca":             {nil, ManagedCA{}},
+	"get-managed-ca-crl":         {},
 	"create-managed-ca":          {nil, ManagedCA{}},
 	"delete-managed-ca":          {},
 	"sign-certificate":           {Sign{}, SignedCertificate{}},

@@ -46,6 +46,7 @@ var operations = map[string]operation{
 
 	"get-tenant":              {http.MethodGet, inTenant},
 	"list-quotas":             {http.MethodGet, inTenant + "/quotas"},
+	"replace-plan":            {http.MethodPut, inTenant + "/plan"},
 	"replace-quota-overrides": {http.MethodPut, inTenant + "/quotas/overrides"},
 	"list-policies":           {http.MethodGet, inTenant + "/policies"},
 	"get-policy":              {http.MethodGet, inTenant + "/policies/{revision}"},
@@ -72,6 +73,7 @@ var operations = map[string]operation{
 	"get-flapping":            {http.MethodGet, inTenant + "/flapping"},
 	"replace-flapping":        {http.MethodPut, inTenant + "/flapping"},
 	"get-managed-ca":          {http.MethodGet, inTenant + "/managed-ca"},
+	"get-managed-ca-crl":      {http.MethodGet, inTenant + "/managed-ca/crl"},
 	"create-managed-ca":       {http.MethodPost, inTenant + "/managed-ca"},
 	"delete-managed-ca":       {http.MethodDelete, inTenant + "/managed-ca"},
 	"sign-certificate":        {http.MethodPost, inTenant + "/certificates:sign"},

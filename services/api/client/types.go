@@ -210,8 +210,22 @@ type NewTenant struct {
 // TenantDetail is a tenant.
 type TenantDetail struct {
 	Tenant
-	Organization string    `json:"organization"`
-	CreatedAt    time.Time `json:"created_at"`
+	Organization string      `json:"organization"`
+	CreatedAt    time.Time   `json:"created_at"`
+	Cell         *TenantCell `json:"cell,omitempty"` // not in lists
+}
+
+// TenantPlan is another plan of a tenant.
+type TenantPlan struct {
+	Plan string `json:"plan"`
+}
+
+// TenantCell is how far the cell of a tenant has grown to what its plan has.
+type TenantCell struct {
+	Wanted int        `json:"wanted"`
+	Has    int        `json:"has"`
+	Waits  string     `json:"waits,omitempty"` // empty if it has grown
+	Since  *time.Time `json:"since,omitempty"`
 }
 
 // Quota is one quota of a tenant.

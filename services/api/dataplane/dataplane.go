@@ -73,7 +73,9 @@ var _ link.Featured = (*Plane)(nil)
 
 // Features implements link.Featured: the API has no history of clients to which notes
 // could go, but its publishes are refused like theirs.
-func (p *Plane) Features() uint32 { return link.FeatureOwners | link.FeatureRefusals }
+func (p *Plane) Features() uint32 {
+	return link.FeatureOwners | link.FeatureRefusals | link.FeatureGrowth
+}
 
 // Ack is how a publish was acknowledged.
 type Ack struct {
@@ -237,6 +239,9 @@ func (p *Plane) Query(ctx context.Context, q link.Query) (*link.Answer, error) {
 	b, err := p.linkedBroker(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if q.Kind == link.QueryCell && !link.Takes(b, link.FeatureGrowth) {
+		return nil, errs.New(errs.Unavailable, "the broker of the API's link is older than cells that grow by themselves: upgrade the brokers first")
 	}
 	done := make(chan result, 1)
 	p.mu.Lock()

@@ -41,6 +41,11 @@ func (r *Replica) claim(fx *Effects) {
 	if r.state.Copy != Whole && !r.judge(fx) {
 		return
 	}
+	// Before the table says that the partition was begun, or taken up after it was given up,
+	// the disk must say that this copy is whole: nobody else's is.
+	if r.durable.state != r.state {
+		return
+	}
 	// An earlier run of this process may have appended under this epoch, or have
 	// proposals on their way at this revision: it gets another. A single replica
 	// has neither followers nor anybody to propose.
@@ -49,9 +54,6 @@ func (r *Replica) claim(fx *Effects) {
 		if r.mayPropose(fx) {
 			r.propose(Entry{Owner: r.self, InSync: t.InSync, Others: t.Others}, fx)
 		}
-		return
-	}
-	if r.durable.state != r.state {
 		return
 	}
 	for i := range r.owner.peers {

@@ -144,6 +144,24 @@ func TestReplica_DiskLost(t *testing.T) {
 	b.wantRole(Serving)
 }
 
+// A partition that is begun stays the broker's if it dies meanwhile: the table goes on from its
+// first epoch, in which an empty copy is a whole one, only when the disk says that it is whole.
+func TestReplica_BegunOnTheDiskFirst(t *testing.T) {
+	first := Entry{Epoch: 1, Owner: "a", InSync: []Broker{"a"}}
+	b := newBench(t, &Stored{Log: NewLog(Last{})})
+	if fx := b.read(first, 16); fx.Propose != nil {
+		t.Fatalf("proposed before the copy is whole on the disk: %+v", fx)
+	}
+	b.step(Event{Kind: Written, Ticket: b.ticket - 1}) // the epoch alone
+	if fx := b.step(Event{Kind: Tick}); fx.Propose != nil {
+		t.Fatalf("proposed before the copy is whole on the disk: %+v", fx)
+	}
+	fx := b.written()
+	if fx.Propose == nil || b.Copy() != Whole {
+		t.Fatalf("expected a proposal, with a copy that is whole: %+v", fx)
+	}
+}
+
 var three = Entry{Epoch: 4, Owner: "a", InSync: []Broker{"a", "b", "c"}}
 
 // claimed is a replica that has claimed epoch 5 with two followers that have all.

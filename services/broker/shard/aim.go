@@ -38,6 +38,28 @@ func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.P
 	return p.Exact || s.streams[streamKey{se.space.id, part}] != nil
 }
 
+// leftover reports whether what a far part of s.entries says of a partition is from before it
+// was served here: it may have come without what was subscribed there, and what its last owner
+// has said goes a moment later. What is here counts alone: a flight would bring a message
+// twice to who has subscribed anew. In another shard the partition may have been taken up since the
+// entries were read; if one of them has a part of it, it was before.
+func (s *Shard) leftover(p partition.ID) bool {
+	if s.spaces[p] != nil {
+		return true
+	}
+	if !s.set.Serves(p) {
+		return false
+	}
+	for _, e := range s.entries {
+		for _, part := range e.Parts() {
+			if part.ID == p && !part.Far() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // aimAt returns the aim of the publish that is being routed at a partition.
 func (s *Shard) aimAt(p partition.ID) *aim {
 	for i := range s.aims {

@@ -38,6 +38,8 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 		return st.askAll(q, []string{owner}, &link.Answer{})
 	case link.QueryClients, link.QueryRetained:
 		return st.askWhole(q)
+	case link.QueryCell: // no question of shards
+		return st.AskHere(q)
 	case link.QueryUsage, link.QueryKept:
 	}
 	return st.askAll(q, st.cluster.Brokers(), st.AskHere(q))

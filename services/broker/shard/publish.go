@@ -97,12 +97,10 @@ func (s *Shard) route(se *sess, m *mqtt.Message, p *session.Publication) {
 	s.entries = t.routes.AppendLast(s.entries[:0], m.Topic, se.last)
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {
-			if part.Far() && part.ID == se.space.id && s.spaces[part.ID] == se.space {
-				// A former owner left the route. All that the partition has is here, and would get the
-				// message again if it flew there.
+			switch {
+			case part.Far() && s.leftover(part.ID):
 				continue
-			}
-			if part.Far() || s.flies(se, part.ID, m, p) {
+			case part.Far(), s.flies(se, part.ID, m, p):
 				s.aimAt(part.ID).plain = true
 				continue
 			}

@@ -21,7 +21,12 @@ const maxPage = 1000
 func (st *Set) query(l *Link, q *link.Query) {
 	own := *q
 	go func() {
-		a := st.Ask(&own)
+		var a *link.Answer
+		if own.Kind == link.QueryCell && st.askCell != nil {
+			a = st.askCell(&own)
+		} else {
+			a = st.Ask(&own)
+		}
 		a.ID = own.ID
 		if l.closed() {
 			return

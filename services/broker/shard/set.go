@@ -47,6 +47,9 @@ type Config struct {
 	// Cluster is what a broker that is not alone has of the others. The Set then
 	// serves no partition before it is told to, and its Store is written by Cluster.
 	Cluster Cluster
+	// Cell answers a link.QueryCell of the API; nil is of a broker that has no cells. It may
+	// wait, and is called concurrently.
+	Cell func(q *link.Query) *link.Answer
 	// Stepped says that Step is called, and not Run.
 	Stepped bool
 	Log     *slog.Logger
@@ -104,8 +107,10 @@ type Set struct {
 	turnTime int64
 	log      *slog.Logger
 	// cell are the partitions that are not reserved.
-	cell  []partition.ID
-	links atomic.Int64
+	cell []partition.ID
+	// askCell is Config.Cell.
+	askCell func(q *link.Query) *link.Answer
+	links   atomic.Int64
 
 	mu struct {
 		sync.RWMutex
@@ -149,7 +154,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, stepped: c.Stepped, turnTime: turnBound(c.Stepped), log: c.Log,
-		cluster: c.Cluster, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
+		cluster: c.Cluster, askCell: c.Cell, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.inside.Store(c.Cluster == nil)

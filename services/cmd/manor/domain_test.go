@@ -3,12 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -55,23 +52,8 @@ func (x *tenant) until(name string, ok func(d customDomain) bool) (d customDomai
 // refused asks for something that the API is to refuse, and returns what it says.
 func (x *tenant) refused(method, path, body string) (status int, code string) {
 	x.Helper()
-	req, err := http.NewRequestWithContext(x.Context(), method, x.p.api+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		x.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+x.key)
-	r, err := http.DefaultClient.Do(req)
-	if err != nil {
-		x.Fatal(err)
-	}
-	defer func() { _ = r.Body.Close() }()
-	b, _ := io.ReadAll(r.Body)
-	var p struct{ Code string }
-	if err := json.Unmarshal(b, &p); err != nil {
-		x.Fatalf("%d %s", r.StatusCode, b)
-	}
-	return r.StatusCode, p.Code
+	status, p := x.asks(method, path, body)
+	return status, p.Code
 }
 
 // handshake is a TLS client's at that address.

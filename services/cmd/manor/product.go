@@ -33,6 +33,7 @@ import (
 	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/cells"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/directory"
 	"github.com/manormq/manor/tenancy/domains"
@@ -201,6 +202,10 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	growing, err := cells.New(ctx, cells.Config{Store: records, Brokers: plane, Log: log, Registerer: registry})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Bus: control, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
@@ -228,6 +233,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return past.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "domains", Run: custom.Run},
 		node.Part{Name: "sources", Run: fromFiles.Run},
+		node.Part{Name: "cells", Run: growing.Run},
 		node.Part{Name: "usage", Run: used.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},

@@ -97,7 +97,6 @@ func TestQuotas_API(t *testing.T) {
 
 // notInRegion are the quotas without a row in TestQuotas_Region, and why.
 var notInRegion = map[string]string{
-	"delivery_rate":  "holds once the broker has used the credit that it was granted, which for live clients and small messages is late: gateway TestRateOutChangesLive",
 	"policy_time_ms": "one request of the API: tenancy/policy TestGrants_Time",
 	"event_days":     "by the hour: tenancy/events TestQuota_EventDays",
 	"audit_days":     "by the hour: tenancy/audit TestLog_Prune",

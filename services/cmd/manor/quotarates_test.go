@@ -17,6 +17,7 @@ var rateRows = map[string]func(x *tenant){
 	"publish_rate_client":   slowed("publish_rate_client", 20, 30, 1, (*device).sends),
 	"bytes_in_rate":         slowed("bytes_in_rate", 100_000, 10, 20_000, (*device).sends),
 	"bytes_in_rate_client":  slowed("bytes_in_rate_client", 100_000, 10, 20_000, (*device).sends),
+	"delivery_rate":         slowed("delivery_rate", 20, 30, 1, (*device).gets),
 	"bytes_out_rate":        slowed("bytes_out_rate", 100_000, 10, 20_000, (*device).gets),
 	"bytes_out_rate_client": slowed("bytes_out_rate_client", 100_000, 10, 20_000, (*device).gets),
 	"connections": func(x *tenant) {

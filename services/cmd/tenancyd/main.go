@@ -20,6 +20,7 @@ import (
 	"github.com/manormq/manor/services/api/dataplane"
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
+	"github.com/manormq/manor/tenancy/cells"
 	"github.com/manormq/manor/tenancy/decide"
 	"github.com/manormq/manor/tenancy/domains"
 	"github.com/manormq/manor/tenancy/events"
@@ -133,6 +134,10 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	growing, err := cells.New(ctx, cells.Config{Store: records, Brokers: plane, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
 	health := &node.Health{}
 	health.Register("bus", control.Check)
 	health.Register("link", plane.Check)
@@ -143,5 +148,6 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		node.Part{Name: "tickets", Run: records.RunTickets}, node.Part{Name: "bans", Run: records.RunBans}, node.Part{Name: "token keys", Run: fetcher.Run}, node.Part{Name: "audit", Run: changes.Run},
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run},
-		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run}, public.Part())
+		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run},
+		node.Part{Name: "cells", Run: growing.Run}, public.Part())
 }

@@ -40,8 +40,9 @@ type replicas struct {
 	*chaos.Region
 	t       *testing.T
 	tenant  string
-	clients []*client.Client // one for each process
-	longest atomic.Int64     // that a write took, in nanoseconds
+	first   client.FirstCredential // of the tenant
+	clients []*client.Client       // one for each process
+	longest atomic.Int64           // that a write took, in nanoseconds
 	retried atomic.Int64
 }
 
@@ -58,7 +59,7 @@ func TestReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &replicas{t: t, Region: chaos.New(t, dir, chaos.Layout{Offset: *offset}, "--brokers", "1", "--gateways", "2", "--nats", "3", "--tenancies", "3")}
-	r.signUp()
+	r.signUp("")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	kept := make([]map[string]string, writers)
@@ -91,8 +92,9 @@ func TestReplicas(t *testing.T) {
 		len(all), limit-first, r.retried.Load(), time.Duration(r.longest.Load()).Seconds())
 }
 
-// signUp makes the tenant, by the first process.
-func (r *replicas) signUp() {
+// signUp makes the tenant, by the first process; without a plan it is the installation's
+// default.
+func (r *replicas) signUp(plan string) {
 	r.t.Helper()
 	signedUp := &client.SignedUp{}
 	for k, n := range r.Of("tenancy") {
@@ -100,12 +102,12 @@ func (r *replicas) signUp() {
 		if k == 0 {
 			c, err := client.New(client.Config{URL: url})
 			if err == nil {
-				signedUp, err = c.SignUp(r.t.Context(), client.SignUp{Organization: "Acme", Email: "ops@acme.example", Password: "correct-horse-battery", Tenant: "replicas"})
+				signedUp, err = c.SignUp(r.t.Context(), client.SignUp{Organization: "Acme", Email: "ops@acme.example", Password: "correct-horse-battery", Tenant: "replicas", Plan: plan})
 			}
 			if err != nil {
 				r.t.Fatal(err)
 			}
-			r.tenant = signedUp.Tenant.ID
+			r.tenant, r.first = signedUp.Tenant.ID, signedUp.Credential
 		}
 		c, err := client.New(client.Config{URL: url, Key: signedUp.APIKey.Secret, HTTP: &http.Client{Timeout: 5 * time.Second}})
 		if err != nil {

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cells
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// Run has cells grow, one at a time, until ctx is done.
+func (s *Service) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := s.cfg.Store.WatchTenants(ctx, s.told); err != nil && ctx.Err() == nil {
+				s.cfg.Log.Warn("tenants are not watched for cells that are to grow", "error", err, "retry_in", againAfter)
+				s.rest(ctx, againAfter)
+			}
+		}
+	})
+	s.work(ctx)
+	return nil
+}
+
+// rest sleeps.
+func (s *Service) rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// work has cells grow until ctx is done.
+func (s *Service) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		tenant, c, next := s.due()
+		if tenant != "" {
+			s.see(ctx, tenant, c)
+			continue
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+// due is the cell that is due for longest, as it is now; without one it is when the next is.
+func (s *Service) due() (tenant string, c cell, next time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	next = lookAgain
+	for id, x := range s.known {
+		if left := x.due.Sub(now); left > 0 {
+			next = min(next, left)
+		} else if tenant == "" || x.due.Before(c.due) {
+			tenant, c = id, *x
+		}
+	}
+	s.show(s.known)
+	return tenant, c, next
+}
+
+// show counts all cells. Its caller keeps them from changing.
+func (s *Service) show(all map[string]*cell) {
+	n := map[string]int{}
+	for _, c := range all {
+		n[c.state]++
+	}
+	for _, state := range []string{stateGrown, stateWaiting, statePlaced} {
+		s.states.WithLabelValues(state).Set(float64(n[state]))
+	}
+}
+
+// see looks at a cell, has it grow by a wave if it is to, and keeps what became of it, unless
+// another process does so for some cell. If that has stood still, and so lost its lock, both
+// may: a broker lets a tenant move once at a time, and both ask for the same.
+func (s *Service) see(ctx context.Context, tenant string, c cell) {
+	ok, err := s.leases.TryLock(ctx, lockName)
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("the lock of growing cells could not be asked for", "error", err, "retry_in", againAfter)
+	}
+	if err != nil || !ok {
+		s.later(tenant, againAfter)
+		return
+	}
+	defer func() {
+		if err := s.leases.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
+			s.cfg.Log.Warn("the lock of growing cells stays until its life is over", "error", err)
+		}
+	}()
+	if c.wanted == 0 {
+		s.forget(ctx, tenant)
+		return
+	}
+	state, err := s.ask(ctx, tenant, 0)
+	if err == nil && c.lacks(state) && state.Drawn && !state.Moves {
+		var after *link.CellState
+		after, err = s.ask(ctx, tenant, c.wanted)
+		if err == nil && c.has(after) > c.has(state) {
+			s.results.WithLabelValues("grown").Inc()
+			s.cfg.Log.Info("the cell of a tenant has grown, as its plan has it", "tenant", tenant, "partitions", c.has(after), "before", c.has(state), "wanted", c.target(after))
+		} else {
+			s.results.WithLabelValues("failed").Inc()
+		}
+		if after != nil {
+			state = after
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.keep(ctx, tenant, c, state, err)
+}
+
+// later has a cell be looked at again in a while.
+func (s *Service) later(tenant string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.known[tenant]; c != nil {
+		c.due = s.cfg.Now().Add(d)
+	}
+}
+
+// ask asks a broker about a cell, and with grow above 0 to have it grow. The state is what is
+// known, nil for nothing; it may come with an error.
+func (s *Service) ask(ctx context.Context, tenant string, grow int) (*link.CellState, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	a, err := s.cfg.Brokers.Query(ctx, link.Query{Kind: link.QueryCell, Tenant: tenant, Limit: grow})
+	if err != nil {
+		return nil, err
+	}
+	state := &link.CellState{}
+	if err := json.Unmarshal([]byte(a.Next), state); err != nil {
+		return nil, errs.New(errs.Internal, "the broker's answer is not readable: %w", err)
+	}
+	return state, nil
+}
+
+// target is how many partitions the cell is to have: no more than there are.
+func (c *cell) target(s *link.CellState) int { return min(c.wanted, s.Shared) }
+
+// has is how many it has.
+func (c *cell) has(s *link.CellState) int {
+	if s.Has == 0 {
+		return min(c.made, s.Shared)
+	}
+	return s.Has
+}
+
+func (c *cell) lacks(s *link.CellState) bool { return c.has(s) < c.target(s) }
+
+// keep writes down what became of a cell, and says when it is looked at next. state is nil if
+// it is not known. The log hears of another reason only.
+func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.CellState, err error) {
+	said, e := s.cfg.Store.Cell(ctx, tenant) // by this process or another
+	if e != nil || said == nil {
+		said = &store.Cell{}
+	}
+	now := &store.Cell{Wanted: c.wanted, Has: said.Has, Since: s.cfg.Now().UTC()}
+	if state != nil {
+		now.Wanted, now.Has = c.target(state), c.has(state)
+	}
+	next, failures := lookAgain, 0
+	switch {
+	case err != nil:
+		failures, c.state = c.failures+1, stateWaiting
+		now.Waits, next = err.Error(), wait(failures)
+	case !c.lacks(state):
+		c.state = stateGrown
+	case !state.Drawn:
+		c.state, now.Waits = statePlaced, "an operator has placed the tenant in other partitions than those of a plan"
+	case state.Moves:
+		c.state, now.Waits, next = stateWaiting, "the tenant is on its way to other partitions", waveRest
+	default:
+		c.state, now.Waits, next = stateWaiting, "the rest of its sessions: they go in waves", waveRest
+	}
+	if said.Wanted != now.Wanted || said.Has != now.Has || said.Waits != now.Waits {
+		switch {
+		case kind(said.Waits) == kind(now.Waits):
+		case err != nil:
+			s.cfg.Log.Warn("the cell of a tenant does not grow yet", "tenant", tenant, "wanted", now.Wanted, "has", now.Has, "reason", now.Waits, "retry_in", next)
+		case now.Waits != "":
+			s.cfg.Log.Info("the cell of a tenant has not grown to what its plan has", "tenant", tenant, "wanted", now.Wanted, "has", now.Has, "reason", now.Waits)
+		}
+		if e := s.cfg.Store.PutCell(ctx, tenant, now); e != nil {
+			s.cfg.Log.Warn("it is not kept how far the cell of a tenant has grown", "tenant", tenant, "error", e, "retry_in", againAfter)
+			next = min(next, againAfter)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.known[tenant]; x != nil && x.wanted == c.wanted { // else the plan has changed meanwhile, and it is due
+		x.failures, x.state, x.due = failures, c.state, s.cfg.Now().Add(next)
+	}
+}
+
+// kind is a reason without its numbers: sessions come and go.
+func kind(reason string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, reason)
+}
+
+// forget is for a tenant whose plan has no more partitions than it was made with.
+func (s *Service) forget(ctx context.Context, tenant string) {
+	err := s.cfg.Store.PutCell(ctx, tenant, nil)
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("it is not forgotten how far the cell of a tenant was to grow", "tenant", tenant, "error", err, "retry_in", againAfter)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch c := s.known[tenant]; {
+	case c == nil || c.wanted != 0:
+	case err != nil:
+		c.due = s.cfg.Now().Add(againAfter)
+	default:
+		delete(s.known, tenant)
+	}
+}
