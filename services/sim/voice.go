@@ -46,7 +46,7 @@ func (w *World) told(from, to *node, message []byte) {
 	}
 	for range times {
 		delay := w.between(100, w.net.delay)
-		if to.fresh && !to.knows { // there is much that it has to get
+		if to.fresh && metadata.IsExchange(message) { // there is much that it has to get
 			delay += w.between(0, w.metaLag)
 		}
 		w.arrive(from, to, from.run, to.run, w.now, delay, message)

@@ -58,6 +58,12 @@ func readHead(b []byte) (head, *reader, error) {
 	return h, r, r.err
 }
 
+// IsExchange reports whether a message belongs to an exchange, in which a broker gets what it
+// has missed; others tell of what happens just now.
+func IsExchange(message []byte) bool {
+	return len(message) > 1 && kind(message[1]) >= kindCompare && kind(message[1]) <= kindPage
+}
+
 // entry is an object, stripped by the clock of its message, and those dots of its
 // key of which the message tells.
 type entry struct {
