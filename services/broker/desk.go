@@ -67,7 +67,7 @@ func (d *desk) Members() []operate.Member {
 		self = self || m.Name == d.name
 		x := operate.Member{
 			Name: m.Name, State: m.State.String(), Since: time.UnixMilli(m.Since), Zone: m.Zone, Version: m.Version,
-			Draining: m.Draining, Stopping: m.Stopping, Cluster: m.Cluster, Links: m.Links,
+			Draining: m.Draining, Stopping: m.Stopping, Starting: m.Starting, Cluster: m.Cluster, Links: m.Links,
 		}
 		for l := range strings.SplitSeq(m.Labels, ",") {
 			x.Labels = append(x.Labels, layout.Name(l))

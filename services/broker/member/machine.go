@@ -93,7 +93,8 @@ func (m *Machine) Beat(name string, b placement.Beat, out *Effects) {
 		t = m.add(name)
 	}
 	before := t.Member
-	t.Cluster, t.Links, t.Zone, t.Version, t.Draining, t.Stopping = b.Cluster, b.Links, b.Zone, b.Version, b.Draining, b.Stopping
+	t.Cluster, t.Links, t.Zone, t.Version, t.Draining = b.Cluster, b.Links, b.Zone, b.Version, b.Draining
+	t.Stopping, t.Starting = b.Stopping && !b.Busy, b.Stopping && b.Busy
 	t.Labels = strings.Join(b.Labels, ",")
 	if !is || !before.sameButState(&t.Member) {
 		out.Changed = append(out.Changed, name)

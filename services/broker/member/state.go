@@ -57,8 +57,8 @@ type Member struct {
 	// Version is that of its software; empty if it has not said.
 	Version string
 	// Draining says that it gives up its partitions, Stopping that it ends and is
-	// expected back.
-	Draining, Stopping bool
+	// expected back, Starting that it has begun and takes partitions a moment later.
+	Draining, Stopping, Starting bool
 	State              State
 	// Since is when State began: milliseconds of the clock that At is told, no earlier
 	// than the start.

@@ -69,6 +69,9 @@ type Member struct {
 	// Version is that of its software, empty if it has not said.
 	Version            string
 	Draining, Stopping bool
+	// Starting says that it has begun, and serves nothing before it knows what the
+	// others do.
+	Starting bool
 	// Cluster and Links are its addresses for brokers and for gateways.
 	Cluster, Links string
 	// Owned and Followed count the partitions that the table gives it.

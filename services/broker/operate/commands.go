@@ -107,6 +107,8 @@ func stateOf(m *Member) string {
 		return m.State
 	case m.Stopping:
 		return "stopping"
+	case m.Starting:
+		return "starting"
 	case m.Draining && m.Owned+m.Followed == 0:
 		return "drained"
 	case m.Draining:

@@ -28,7 +28,7 @@ type Beat struct {
 	// Stopping says that it ends and is expected back, or has begun and does not know yet
 	// what the others do: it owns nothing, and keeps the replicas that it has.
 	Stopping bool
-	// Busy says that it wants no more partitions for now.
+	// Busy says that it wants no more partitions for now; with Stopping, that it has begun.
 	Busy bool
 	// Cluster and Links are the addresses, as "host:port", at which it takes the links
 	// of other brokers and those of gateways; empty if it takes none.
