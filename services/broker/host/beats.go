@@ -40,7 +40,7 @@ func (h *Host) beat(ctx context.Context) {
 		beat := placement.Beat{
 			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(),
 			Stopping: h.stopping.Load() || starting, Busy: starting,
-			Cluster:  h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
+			Cluster: h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)
 		_, err := h.config.Beats.Put(call, beatKey(h.config.Self), beat.Append(nil), bus.Any)

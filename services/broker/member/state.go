@@ -59,7 +59,7 @@ type Member struct {
 	// Draining says that it gives up its partitions, Stopping that it ends and is
 	// expected back, Starting that it has begun and takes partitions a moment later.
 	Draining, Stopping, Starting bool
-	State              State
+	State                        State
 	// Since is when State began: milliseconds of the clock that At is told, no earlier
 	// than the start.
 	Since int64
