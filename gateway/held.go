@@ -131,12 +131,16 @@ func (c *connection) uncountHeldLocked() {
 	}
 }
 
-// passHeldLocked passes up to most messages that wait, as many as may be, and returns how
-// many. The caller flushes.
-func (c *connection) passHeldLocked(p *passing, most int64) (n int64) {
+// passHeldLocked passes up to most messages that wait, as many as may be, and none behind
+// mostBytes, and returns how many; full says that they are as many as that. The caller flushes.
+func (c *connection) passHeldLocked(p *passing, most, mostBytes int64) (n int64, full bool) {
 	h, r := c.held, c.rates.Load()
-	for n < most && !c.ending && c.holdsLocked() {
+	for bytes := int64(0); !c.ending && c.holdsLocked(); n++ {
 		x := &h.list[h.next]
+		if full = n >= most || bytes >= mostBytes; full {
+			break
+		}
+		bytes += passedSize(&x.message)
 		if !c.mayPassLocked(r, p, passedSize(&x.message)) {
 			break
 		}
@@ -144,7 +148,6 @@ func (c *connection) passHeldLocked(p *passing, most int64) (n int64) {
 		*x = heldMessage{}
 		h.next++
 		h.cost -= took.cost()
-		n++
 		c.passLocked(&took, p.clock().Unix())
 	}
 	switch {
@@ -158,7 +161,7 @@ func (c *connection) passHeldLocked(p *passing, most int64) (n int64) {
 	if !c.holdsLocked() {
 		c.uncountHeldLocked()
 	}
-	return n
+	return n, full
 }
 
 // passLocked passes a message that has waited, unless it has expired meanwhile
@@ -201,7 +204,7 @@ func (c *connection) goOnLocked() {
 		return
 	}
 	p := passing{}
-	c.passHeldLocked(&p, math.MaxInt64)
+	c.passHeldLocked(&p, math.MaxInt64, math.MaxInt64)
 	p.end()
 	if c.holdsLocked() && !c.ending {
 		c.awaitRateLocked(c.rates.Load(), time.Now(), false)

@@ -77,13 +77,14 @@ func (l *line) back(c *connection, front bool) {
 }
 
 // lineTurn passes what the tenant's rates let pass, to each client that waits about as many
-// messages, and comes again while some wait.
+// messages and bytes, and comes again while some wait.
 func (g *Gateway) lineTurn(of *tenantRates) {
 	l := &of.line
 	p := passing{turn: true}
-	each := max(of.out.Budget(time.Now()).Messages/max(l.waits.Load(), 1), 1)
+	budget, waits := of.out.Budget(time.Now()), max(l.waits.Load(), 1)
+	each, eachBytes := max(budget.Messages/waits, 1), max(budget.Bytes/waits, 1)
 	for c := l.pop(); c != nil; c = l.pop() {
-		stays, spent := c.lineTurnOf(&p, each)
+		stays, spent := c.lineTurnOf(&p, each, eachBytes)
 		if stays {
 			l.back(c, spent)
 		} else {
@@ -103,9 +104,9 @@ func (g *Gateway) lineTurn(of *tenantRates) {
 	}
 }
 
-// lineTurnOf passes up to most of what waits for c. stays: it waits in the line on. spent:
+// lineTurnOf passes up to most messages, and none behind mostBytes, of what waits for c. stays: it waits in the line on. spent:
 // the tenant may pass no more, and c has passed nothing.
-func (c *connection) lineTurnOf(p *passing, most int64) (stays, spent bool) {
+func (c *connection) lineTurnOf(p *passing, most, mostBytes int64) (stays, spent bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h := c.held
@@ -113,12 +114,12 @@ func (c *connection) lineTurnOf(p *passing, most int64) (stays, spent bool) {
 		h.queued = false
 		return false, false
 	}
-	n := c.passHeldLocked(p, most)
+	n, full := c.passHeldLocked(p, most, mostBytes)
 	switch {
 	case c.ending || !c.holdsLocked():
 		h.queued = false
 		return false, false
-	case n == most:
+	case full:
 		return true, false
 	}
 	r, now := c.rates.Load(), time.Now()

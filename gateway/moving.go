@@ -46,7 +46,7 @@ func (c *connection) goneLocked(l *uplink.Link[connection], partition uint16) {
 		return
 	}
 	c.opening = &opening{c: c, partition: partition, led: true, open: &link.Open{
-		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog() + c.heldCostLocked()), Resume: c.moving.token, Placement: c.moving.placement,
+		Tenant: c.tenant, ClientID: mqtt.ClientID(c.clientID), Partitions: c.m.Rules().Partitions(), Credit: c.m.Reopen(c.in.Socket.Backlog(), c.heldCostLocked()), Resume: c.moving.token, Placement: c.moving.placement,
 		Limits: link.Limits{Tenant: c.m.Rules().Tenant()},
 	}}
 	var refused *uplink.Pool[connection]

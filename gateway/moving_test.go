@@ -275,7 +275,7 @@ func TestMoving_HeldGoesOn(t *testing.T) {
 		defer r.brokers[1].mu.Unlock()
 		return len(r.brokers[1].channels) == 1
 	})
-	if o := r.brokers[1].lastOpen(); o.Credit > 16<<10 || o.Resume == 0 {
+	if o := r.brokers[1].lastOpen(); o.Credit >= 16<<10 || o.Credit < 14<<10 || o.Resume == 0 {
 		t.Errorf("the new owner was asked for %+v", o)
 	}
 	deliver(1, 20)

@@ -28,22 +28,26 @@ const CreditWindow = 512 << 10
 const (
 	// smallestCredit is the least that a slow rate leaves of it.
 	smallestCredit = 16 << 10
-	// smallDeliver is about what a small message is, with link.DeliverOverhead, in bytes.
-	smallDeliver = 64
 )
 
-// windowOf is the credit window of a client who may get that many bytes and, with all of its
-// tenant, that many messages in a second, of which a negative figure is no limit: no more at
-// once than in a second, of small messages.
-func windowOf(bytes, messages int64) uint64 {
-	w := int64(CreditWindow)
-	if bytes >= 0 {
-		w = min(w, bytes)
+// windowOf is the credit window of a client who may get that many bytes in a second, a negative
+// figure is no limit: no more at once than in a second. Where the tenant as a whole has a rate
+// out it is the smallest, as what waits for that rate is kept for each of its clients, of
+// which there may be thousands.
+func windowOf(bytes int64, tenant bool) uint64 {
+	switch {
+	case tenant:
+		return smallestCredit
+	case bytes < 0:
+		return CreditWindow
+	default:
+		return uint64(min(max(bytes, smallestCredit), CreditWindow))
 	}
-	if messages >= 0 {
-		w = min(w, min(messages, CreditWindow)*smallDeliver)
-	}
-	return uint64(max(w, smallestCredit))
+}
+
+// window is the credit window under r.
+func (r *Rules) window() uint64 {
+	return windowOf(r.BytesOutRateClient, r.DeliveryRate >= 0 || r.BytesOutRate >= 0)
 }
 
 const (
@@ -118,6 +122,7 @@ type Conn struct {
 	delivered    uint64 // Deliver bytes that came
 	creditWindow uint64 // CreditWindow, or less for a slow rate; see Change
 	granted      uint64 // the last UpCredit
+	early        uint64 // Deliver bytes of a former channel that are not given to Receive yet
 	held         []answer
 	subacks      map[uint16]partSuback
 	// noted names the quota of the acknowledgement that comes next; nil if none refuses.

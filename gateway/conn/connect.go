@@ -85,7 +85,7 @@ func (c *Conn) Accept(p *packet.Connect, a Admission) (*link.Open, Refusal) {
 	c.grant.Store(a.Identity.Grant)
 	c.receiveMax = uint16(within(l.ReceiveMaximum, 65535))
 	c.aliasMax = uint16(within(l.TopicAliasMaximum, aliasesIn))
-	c.creditWindow = windowOf(l.BytesOutRateClient, l.DeliveryRate)
+	c.creditWindow = l.window()
 	c.granted = c.creditWindow
 	if r := c.keepsOut(l); r.Reason.Failed() {
 		return nil, r

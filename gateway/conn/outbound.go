@@ -81,7 +81,7 @@ func (c *Conn) Receive(dst []byte, b *link.Down, f *link.DownFrame) ([]byte, Res
 	switch f.Kind {
 	case link.DownDeliver:
 		m := &b.Messages[f.Slot]
-		c.delivered += uint64(link.DeliverCost(m.Size(), len(f.SubscriptionIDs)))
+		c.count(m, len(f.SubscriptionIDs))
 		if c.guards && !c.grant.Load().MayReceive(m.Topic) {
 			r.Denied = true
 			break
@@ -356,8 +356,14 @@ func refusing(r mqtt.ReasonCode) mqtt.ReasonCode {
 
 // Skip counts a Deliver of that message, with so many Subscription Identifiers, which the
 // shell does not give to Receive.
-func (c *Conn) Skip(m *mqtt.Message, ids int) {
-	c.delivered += uint64(link.DeliverCost(m.Size(), ids))
+func (c *Conn) Skip(m *mqtt.Message, ids int) { c.count(m, ids) }
+
+// count counts a Deliver of that message, unless it came on a former channel (Reopen).
+func (c *Conn) count(m *mqtt.Message, ids int) {
+	cost := uint64(link.DeliverCost(m.Size(), ids))
+	early := min(cost, c.early)
+	c.early -= early
+	c.delivered += cost - early
 }
 
 // Credit returns how many Deliver bytes the broker may have sent in all, while
@@ -366,7 +372,7 @@ func (c *Conn) Credit(backlog int) (total uint64, ok bool) {
 	if c.phase != open {
 		return 0, false
 	}
-	total = c.delivered - min(c.delivered, uint64(backlog)) + c.creditWindow
+	total = c.delivered - min(c.delivered, uint64(backlog)) + c.creditWindow - min(c.creditWindow, c.early)
 	if total <= c.granted || total-c.granted < c.creditWindow/4 {
 		return 0, false
 	}

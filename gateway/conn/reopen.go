@@ -6,11 +6,14 @@ package conn
 // stays as it is: aliases, what it may have unacknowledged, what it was told.
 
 // Reopen returns what the broker of the new channel is granted at first, while backlog
-// bytes wait for the socket. Nothing comes on the old channel any more. Like Receive it
-// belongs to the outbound half.
-func (c *Conn) Reopen(backlog int) (credit uint64) {
-	c.delivered = 0
+// bytes wait for the socket and Delivers of held bytes, as link.DeliverCost counts them, came
+// on the old channel and are given to Receive, or to Skip, later: before any of the new one,
+// which they are no part of. Nothing else comes on the old channel. Like Receive it belongs to
+// the outbound half.
+func (c *Conn) Reopen(backlog, held int) (credit uint64) {
+	c.delivered, c.early = 0, uint64(held)
 	c.granted = max(c.creditWindow-min(c.creditWindow, uint64(backlog)), smallestCredit)
+	c.granted -= min(c.granted, c.early)
 	return c.granted
 }
 

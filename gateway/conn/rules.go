@@ -102,7 +102,7 @@ func (c *Conn) Change(r *Rules) (*link.NewLimits, Close) {
 		return nil, cl
 	}
 	c.expiry.Store(c.capExpiry(c.asked))
-	c.creditWindow = windowOf(r.BytesOutRateClient, r.DeliveryRate) // what was granted is not taken back
+	c.creditWindow = r.window() // what was granted is not taken back
 	return &link.NewLimits{SessionExpiry: c.expiry.Load(), Limits: c.link(r)}, Close{}
 }
 

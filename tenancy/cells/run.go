@@ -187,6 +187,10 @@ func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.C
 		c.state, now.Waits, next = stateWaiting, "the tenant is on its way to other partitions", waveRest
 	default:
 		c.state, now.Waits, next = stateWaiting, "the rest of its sessions: they go in waves", waveRest
+		if now.Has <= said.Has { // a wave that brought nothing
+			failures = c.failures + 1
+			next = wait(failures)
+		}
 	}
 	if said.Wanted != now.Wanted || said.Has != now.Has || said.Waits != now.Waits {
 		switch {

@@ -196,19 +196,44 @@ func TestInstallation_Documented(t *testing.T) {
 	}
 	found := map[string]*policy.Installation{}
 	for _, name := range []string{"quota", "admission"} {
-		_, rest, ok := strings.Cut(string(text), "\n    package "+name+"\n")
-		if !ok {
+		examples := strings.Split(string(text), "\n    package "+name+"\n")[1:]
+		if len(examples) == 0 {
 			t.Fatalf("there is no example of package %s", name)
 		}
-		code := "package " + name + "\n"
-		for line := range strings.SplitSeq(rest, "\n") {
-			own, ok := strings.CutPrefix(line, "    ")
-			if !ok && line != "" {
-				break
+		for i, rest := range examples {
+			code := "package " + name + "\n"
+			for line := range strings.SplitSeq(rest, "\n") {
+				own, ok := strings.CutPrefix(line, "    ")
+				if !ok && line != "" {
+					break
+				}
+				code += own + "\n"
 			}
-			code += own + "\n"
+			if example := install(t, code); i == 0 {
+				found[name] = example
+			} else {
+				found[name+" of strangers"] = example
+			}
 		}
-		found[name] = install(t, code)
+	}
+	strangers := found["admission of strangers"]
+	if strangers == nil {
+		t.Fatal("there is no example for an installation where strangers sign up")
+	}
+	for _, c := range []struct {
+		operation string
+		body      map[string]any
+		denied    bool
+	}{
+		{"replace-plan", map[string]any{"plan": "free"}, true},
+		{"replace-quota-overrides", map[string]any{"connections": 7}, true},
+		{"sign-up", map[string]any{"plan": "dev"}, true},
+		{"sign-up", map[string]any{"plan": "free"}, false},
+		{"create-credential", map[string]any{"username": "x"}, false},
+	} {
+		if all, err := strangers.Deny(t.Context(), &policy.Admission{Operation: c.operation, New: c.body}); err != nil || len(all) > 0 != c.denied {
+			t.Errorf("%s %v: %q, %v", c.operation, c.body, all, err)
+		}
 	}
 	for devices, want := range map[int64]map[string]int64{
 		5: nil, 1000: nil, 5_000: {"devices": 1000}, tenancy.Unlimited: {"devices": 1000},
