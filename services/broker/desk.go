@@ -149,7 +149,7 @@ func (r *region) figures(n *operate.Node) {
 	n.BusUp, n.BusAge = snapshot.BusUp, math.Round(r.age()*10)/10
 	for _, m := range snapshot.Members {
 		if m.Name == r.name {
-			n.Draining, n.Stopping = m.Draining, m.Stopping
+			n.Draining, n.Stopping, n.Starting = m.Draining, m.Stopping, m.Starting
 		}
 	}
 	s := r.replicas()

@@ -36,10 +36,11 @@ func (h *Host) beat(ctx context.Context) {
 	count := h.config.Run << 20
 	for {
 		count++
-		starting := !h.informed.Load() // others own what it cannot serve
+		stopping := h.stopping.Load()
+		starting := !stopping && !h.informed.Load() // others own what it cannot serve
 		beat := placement.Beat{
 			Count: count, Zone: h.config.Zone, Labels: h.config.Labels, Weight: h.config.Weight, Draining: h.draining.Load(),
-			Stopping: h.stopping.Load() || starting, Busy: starting,
+			Stopping: stopping || starting, Busy: starting,
 			Cluster: h.config.Cluster, Links: h.config.Links, Version: h.config.Version,
 		}
 		call, cancel := context.WithTimeout(ctx, callTimeout)

@@ -227,6 +227,8 @@ type Node struct {
 	BusAge   float64 `json:"bus_age_seconds"`
 	Draining bool    `json:"draining"`
 	Stopping bool    `json:"stopping"`
+	// Starting is as in Member.
+	Starting bool `json:"starting"`
 	// Load is the level of overload: calm, slow, refuse or shed.
 	Load string `json:"load"`
 	// Gateways are those that have links to this broker.

@@ -38,12 +38,21 @@ func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.P
 	return p.Exact || s.streams[streamKey{se.space.id, part}] != nil
 }
 
+// leftoverTime is for how long after a partition was taken up here far parts of it are from
+// before, in milliseconds: what its last owner has said goes within a fraction of that, and no
+// other broker takes it over sooner (partition's ownerDead).
+const leftoverTime = 2500
+
 // leftover reports whether what a far part of s.entries says of a partition is from before it
-// was served here: it may have come without what was subscribed there, and what its last owner
+// was taken up here: it may have come without what was subscribed there, and what its last owner
 // has said goes a moment later. What is here counts alone: a flight would bring a message
-// twice to who has subscribed anew. In another shard the partition may have been taken up since the
+// twice to who has subscribed anew. Later a far part is a word of the next owner, which this
+// broker may not know of yet. In another shard the partition may have been taken up since the
 // entries were read; if one of them has a part of it, it was before.
 func (s *Shard) leftover(p partition.ID) bool {
+	if s.now-s.set.taken[p].Load() >= leftoverTime {
+		return false
+	}
 	if s.spaces[p] != nil {
 		return true
 	}

@@ -134,6 +134,7 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 			s.loseConnection(se)
 		}
 	}
+	s.set.taken[id].Store(s.now)
 	s.set.serving[id].Add(1)
 	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
 	s.set.log.Debug("a partition is taken up", slog.Int("partition", int(id)), slog.Int("sessions", len(bySid)),

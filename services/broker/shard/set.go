@@ -64,6 +64,8 @@ type Set struct {
 	// the partitions, and held says that a shard has flights to send again.
 	cluster Cluster
 	serving []atomic.Uint64
+	// taken is when each was taken up here last, by now.
+	taken []atomic.Int64
 	// closing, guarded by arriving, are the partitions that take nothing more from
 	// others, because they are about to move.
 	arriving sync.RWMutex
@@ -154,7 +156,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, stepped: c.Stepped, turnTime: turnBound(c.Stepped), log: c.Log,
-		cluster: c.Cluster, askCell: c.Cell, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
+		cluster: c.Cluster, askCell: c.Cell, serving: make([]atomic.Uint64, c.Partitions), taken: make([]atomic.Int64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.inside.Store(c.Cluster == nil)
