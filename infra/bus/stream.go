@@ -51,7 +51,8 @@ type Read struct {
 type Stream interface {
 	// Append adds a record and returns its sequence once it is kept.
 	Append(ctx context.Context, subject string, body []byte) (sequence uint64, err error)
-	// Read returns records that are there, the oldest first. It does not wait for more.
+	// Read returns records that are there, the oldest first. It does not wait for more. Where
+	// several servers keep the stream, the newest may be missing for a moment.
 	Read(ctx context.Context, r Read) ([]Record, error)
 	// Follow calls f, one at a time, with what is appended from now on, until ctx is
 	// done; it returns ctx's error. It goes on by itself when the bus was away, and may
