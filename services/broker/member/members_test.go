@@ -49,6 +49,13 @@ func (o *observed) events() Events {
 	}
 }
 
+// toldTimes is how often it was told that all members are told.
+func (o *observed) toldTimes() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.told
+}
+
 func (o *observed) want(t *testing.T, when string, peers, states map[string]string, left ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -137,7 +144,7 @@ func TestMembers(t *testing.T) {
 		m, stop := start(t, Config{Self: "a", File: file, Events: o.events(), Beats: open})
 		both := map[string]string{"b": "b:1", "c": "c:1"}
 		o.want(t, "before", map[string]string{}, map[string]string{})
-		if o.told != 0 {
+		if o.toldTimes() != 0 {
 			t.Error("told who the members are before the bus was there")
 		}
 		time.Sleep(4 * time.Second)
@@ -146,8 +153,8 @@ func TestMembers(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 
-		if o.told != 1 {
-			t.Errorf("told %d times that all members are told", o.told)
+		if n := o.toldTimes(); n != 1 {
+			t.Errorf("told %d times that all members are told", n)
 		}
 		m.Linked("b", true)
 		die["b"]()
