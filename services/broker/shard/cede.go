@@ -204,7 +204,7 @@ func (s *Shard) seal(sp *space) {
 	c.sealed, c.sealedAt = true, s.now
 	delete(s.spaces, sp.id)
 	s.ceded[sp.id] = sp
-	s.set.serving[sp.id].Add(1)
+	s.set.unserve(sp.id)
 	late := 0
 	for _, ch := range c.channels {
 		se := ch.sess

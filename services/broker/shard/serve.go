@@ -44,6 +44,13 @@ func (st *Set) Serves(p partition.ID) bool {
 	return st.cluster == nil || st.tenure(p)&1 != 0
 }
 
+// unserve notes that a partition is not served here any more.
+func (st *Set) unserve(p partition.ID) {
+	st.farGroup.Lock()
+	defer st.farGroup.Unlock()
+	st.serving[p].Add(1)
+}
+
 // tenure counts when a partition came and went: it is odd while it is served here.
 func (st *Set) tenure(p partition.ID) uint64 {
 	if int(p) >= len(st.serving) {
@@ -163,7 +170,7 @@ func (s *Shard) lose(p *space) {
 	case s.spaces[p.id]:
 		delete(s.spaces, p.id)
 		if s.set.Serves(p.id) { // else it could not be restored
-			s.set.serving[p.id].Add(1)
+			s.set.unserve(p.id)
 		}
 	case s.ceded[p.id]: // it is sealed
 		delete(s.ceded, p.id)
@@ -178,18 +185,11 @@ func (s *Shard) lose(p *space) {
 		gone = append(gone, se.all()...)
 	}
 	s.orderSessions(gone)
-	left := make(map[groupOf]int) // stored members
+	groups := s.farGroups(p, gone)
 	for _, se := range gone {
-		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
-			// A connection that goes on takes its session with it.
-			if g := (groupOf{se.tenant, key}); se.Durable() || se.awaited != nil || se.ch != nil && se.ch.carried {
-				left[g]++
-			}
-		})
 		s.abandon(se)
 	}
-	for _, g := range s.orderedGroups(left) { // until the next owner tells more
-		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, left[g])
+	for _, g := range groups {
 		s.set.cluster.Recheck(g.tenant.id, g.key, p.id)
 	}
 	s.cedeRetained(p)
@@ -223,6 +223,26 @@ func (s *Shard) lose(p *space) {
 			done()
 		}
 	}
+}
+
+// farGroups has the stored members of a partition that is lost here count as far ones, until the
+// next owner tells more, and returns their groups. That is before they leave: a publish of
+// another shard must find a member in between, too.
+func (s *Shard) farGroups(p *space, gone []*sess) []groupOf {
+	left := make(map[groupOf]int)
+	for _, se := range gone {
+		s.eachGroup(se, func(_ *share.Group[*sess], key string) {
+			// A connection that goes on takes its session with it.
+			if g := (groupOf{se.tenant, key}); se.Durable() || se.awaited != nil || se.ch != nil && se.ch.carried {
+				left[g]++
+			}
+		})
+	}
+	groups := s.orderedGroups(left)
+	for _, g := range groups {
+		g.tenant.routes.FarGroup(g.key, shareRest(g.key), p.id, 0, left[g])
+	}
+	return groups
 }
 
 // groupOf is a shared subscription of a tenant.
@@ -360,10 +380,12 @@ func (st *Set) FarRoute(tenant, filter string, p partition.ID, present bool) {
 // FarGroup says how many members of a shared subscription a partition has, wherever
 // it is served.
 func (st *Set) FarGroup(tenant, key string, p partition.ID, online, durable int) {
-	switch {
-	case int(p) >= len(st.serving):
+	if int(p) >= len(st.serving) {
 		return
-	case st.Serves(p):
+	}
+	st.farGroup.Lock()
+	defer st.farGroup.Unlock()
+	if st.Serves(p) {
 		online, durable = 0, 0 // what is here counts, and nothing from before
 	}
 	st.Tenant(tenant).routes.FarGroup(key, shareRest(key), p, online, durable)

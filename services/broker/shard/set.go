@@ -64,6 +64,10 @@ type Set struct {
 	// the partitions, and held says that a shard has flights to send again.
 	cluster Cluster
 	serving []atomic.Uint64
+	// farGroup is held while it is decided, by what is served, whether what is said of a group
+	// counts, and while a partition ceases to be served: the far members that its loss leaves are
+	// not taken away again by who saw it served.
+	farGroup sync.Mutex
 	// taken is when each was taken up here last, by now.
 	taken []atomic.Int64
 	// closing, guarded by arriving, are the partitions that take nothing more from

@@ -3,6 +3,7 @@
 package shard
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -160,4 +161,49 @@ func TestWide_GroupHeardBeforeTheLoss(t *testing.T) {
 	a.eventually(t, "the group known at the broker that had the partition", func() bool {
 		return a.set.Tenant("acme").routes.Groups() == 1 && a.set.Tenant("acme").routes.Digest(all) == b.set.Tenant("acme").routes.Digest(all)
 	})
+}
+
+// While a broker forgets the many sessions of a partition that it has lost, a group whose members
+// were all in it has somebody at any moment: what another shard publishes is not acknowledged for
+// nobody.
+func TestWide_GroupWhileItsPartitionIsLost(t *testing.T) {
+	t.Parallel()
+	w := servedWide(t)
+	a := w.nodes[0]
+	const key = "$share/g/t"
+	id := a.idAt("m", 0)
+	p := partition.Choose(a.set.cell, id)
+	m := a.own(t, id)
+	m.send(subscribeTo(key))
+	m.want(link.DownSuback)
+	for i, n := 0, 0; n < 2000; i++ {
+		if o := fmt.Sprint("z", i); partition.Choose(a.set.cell, o) == p {
+			a.visit(t, mqtt.ClientID(o), func(o *link.Open) { o.Guest = false })
+			n++
+		}
+	}
+	a.eventually(t, "all there", func() bool { return a.set.Tenant("acme").all.Load() == 2001 })
+	stop, missed := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			if g := a.set.Tenant("acme").routes.Group(key, "t"); g == nil {
+				n++
+			} else if _, _, ok := g.Pick(nil); !ok {
+				n++
+			}
+			select {
+			case <-stop:
+				missed <- n
+				return
+			default:
+			}
+		}
+	}()
+	a.set.Lose(p)
+	a.eventually(t, "forgotten", func() bool { return a.set.Tenant("acme").all.Load() == 0 })
+	close(stop)
+	if n := <-missed; n > 0 {
+		t.Errorf("the group had nobody %d times", n)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,9 +169,27 @@ func playWide(t *testing.T, w *wide, seed uint64) {
 		}
 	}
 	once(t, "the group", pubs, shared)
+	w.undropped(t)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t.Logf("%+v", w.stats)
+}
+
+// undropped checks that no broker, of those that have died neither, has dropped anything.
+func (w *wide) undropped(t *testing.T) {
+	t.Helper()
+	w.mu.Lock()
+	nodes := append(slices.Clone(w.nodes), w.fallen...)
+	w.mu.Unlock()
+	for _, n := range nodes {
+		for _, s := range n.set.shards {
+			s.stats.Drops(func(reason string, k uint64) {
+				if k > 0 {
+					t.Errorf("shard %d of %s has dropped %d: %s", s.index, n.name, k, reason)
+				}
+			})
+		}
+	}
 }
 
 // once checks that each message has come, and once if it is exact.

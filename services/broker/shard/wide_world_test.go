@@ -43,8 +43,10 @@ type wide struct {
 	// All below is guarded by mu.
 	rand  *rand.Rand
 	nodes []*wideNode
-	parts [wideParts]widePart
-	keys  map[wideKey]wideValue
+	// fallen have died, and others are in their place.
+	fallen []*wideNode
+	parts  [wideParts]widePart
+	keys   map[wideKey]wideValue
 	// cells are the records of placed tenants.
 	cells map[string]Cell
 	// deadly: a broker dies in each move. doom is the one that will, away the one that has
@@ -185,15 +187,19 @@ func (w *wide) begin(name string) *wideNode {
 	n.stop = func() { cancel(); <-done }
 	n.link = n.set.Attach(n.gw)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	for k, v := range w.keys {
 		n.tellLocked(k, v, true)
 	}
 	if i := slices.IndexFunc(w.nodes, func(o *wideNode) bool { return o.name == name }); i >= 0 {
+		w.fallen = append(w.fallen, w.nodes[i])
 		w.nodes[i] = n
 	} else {
 		w.nodes = append(w.nodes, n)
 	}
+	w.mu.Unlock()
+	informed := make(chan struct{}) // before it serves a partition
+	n.told.put(func() { close(informed) })
+	<-informed
 	return n
 }
 
