@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -79,7 +80,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			conn, err := s.introduce(ctx, nc)
 			<-introductions
 			if err != nil {
-				s.Logger.Warn("link refused", slog.Any("peer", nc.RemoteAddr()), slog.Any("error", err))
+				level := slog.LevelWarn
+				if errors.Is(err, io.EOF) {
+					level = slog.LevelDebug // it looked whether somebody listens
+				}
+				s.Logger.Log(ctx, level, "link refused", slog.Any("peer", nc.RemoteAddr()), slog.Any("error", err))
 				return
 			}
 			s.Logger.Info("link opened", slog.String("gateway", conn.Peer()), slog.Any("peer", conn.RemoteAddr()))

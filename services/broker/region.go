@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/manormq/manor/infra/bus"
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/node"
@@ -87,8 +87,9 @@ type region struct {
 // the new owner then.
 const linkPing = time.Second
 
-// errRetired ends a broker that is no member any more.
-var errRetired = errors.New("the cluster has given this broker up; empty its data folder before it starts again")
+// errRetired ends a broker that is no member any more. It is Invalid, which is exit code 2: to start
+// it again as it is comes to the same.
+var errRetired = errs.New(errs.Invalid, "this broker has left the cluster, or was given up; empty its data folder before it starts again")
 
 // owner is who a partition belongs to.
 type owner struct {
@@ -294,7 +295,7 @@ func (r *region) left(name string) {
 
 // retired takes that the others have given this broker up.
 func (r *region) retired() {
-	r.log.Error("this broker has left the cluster, or was given up: it ends, and its data folder must be emptied before it starts again")
+	r.log.Warn("this broker is no member of the cluster any more, as it has left or was given up: its process ends")
 	select {
 	case r.out <- struct{}{}:
 	default:

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -83,6 +84,7 @@ type Stats struct {
 type Mesh struct {
 	config Config
 	stats  Stats
+	begun  time.Time // Run
 
 	mu sync.Mutex
 	// All below is guarded by mu.
@@ -255,6 +257,7 @@ func (m *Mesh) peer(name string) (*peer, error) {
 func (m *Mesh) Run(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	m.begun = time.Now()
 	m.mu.Lock()
 	m.ctx = ctx
 	for name, d := range m.peers {
@@ -272,6 +275,9 @@ const (
 	pauseFirst  = 100 * time.Millisecond
 	pauseMost   = 5 * time.Second
 	dialTimeout = 10 * time.Second
+	// acquaint is for how long after one has heard of the other brokers may refuse each other's
+	// links, as news takes a moment to everybody: it is no warning yet.
+	acquaint = 3 * time.Second
 )
 
 // keep dials a broker again and again, until ctx is done.
@@ -280,7 +286,7 @@ func (m *Mesh) keep(ctx context.Context, name string, d *dialed) {
 	if d.after != nil {
 		<-d.after
 	}
-	pause := pauseFirst
+	pause, met := pauseFirst, time.Now()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := m.link(ctx, name, d)
@@ -290,7 +296,11 @@ func (m *Mesh) keep(ctx context.Context, name string, d *dialed) {
 		if time.Since(begun) > pauseMost {
 			pause = pauseFirst // it was up for a while
 		}
-		m.config.Log.Warn("no link to a broker", slog.String("broker", name), slog.String("address", d.addr), slog.Any("error", err), slog.Duration("retry_in", pause))
+		level := slog.LevelWarn
+		if time.Since(met) < acquaint {
+			level = slog.LevelInfo
+		}
+		m.config.Log.Log(ctx, level, "no link to a broker", slog.String("broker", name), slog.String("address", d.addr), slog.Any("error", err), slog.Duration("retry_in", pause))
 		// Half of the pause is random, so that brokers do not come at once.
 		select {
 		case <-ctx.Done():
@@ -385,14 +395,22 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	}
 	conn, err := wire.New(ctx, nc, m.wire())
 	if err != nil {
-		m.config.Log.Warn("a broker's link is refused", slog.Any("peer", remote), slog.Any("error", err))
+		level := slog.LevelWarn
+		if errors.Is(err, io.EOF) {
+			level = slog.LevelDebug // it looked whether somebody listens
+		}
+		m.config.Log.Log(ctx, level, "a broker's link is refused", slog.Any("peer", remote), slog.Any("error", err))
 		return
 	}
 	from := conn.Peer()
 	before, ok := m.admit(conn)
 	if !ok {
 		_ = conn.Close()
-		m.config.Log.Warn("a broker's link is refused", slog.Any("peer", remote), slog.String("broker", from), slog.String("error", "it is no member of this cluster"))
+		level := slog.LevelWarn
+		if time.Since(m.begun) < acquaint {
+			level = slog.LevelInfo
+		}
+		m.config.Log.Log(ctx, level, "a broker's link is refused", slog.Any("peer", remote), slog.String("broker", from), slog.String("error", "it is no member of this cluster"))
 		return
 	}
 	defer m.forget(conn)

@@ -166,11 +166,8 @@ func (m *Members) step() (out Effects) {
 // act tells what has changed.
 func (m *Members) act(out Effects) {
 	e := &m.config.Events
-	if out.Retired {
-		m.log.Error("this broker was removed from the cluster: its store must be reset", slog.String("broker", m.config.Self))
-		if e.Retired != nil {
-			e.Retired()
-		}
+	if out.Retired && e.Retired != nil {
+		e.Retired()
 	}
 	m.mu.Lock()
 	told := m.machine.synced && !m.told

@@ -243,6 +243,44 @@ func TestChild(t *testing.T) {
 	}
 }
 
+// TestChild_Corrected: a process that says by its exit code that somebody must see to it first is
+// not started again.
+func TestChild_Corrected(t *testing.T) {
+	p := &process{Name: "listener-1", Ports: map[string]int{"mqtt": freePort(t)}}
+	var said bytes.Buffer
+	pids := make(chan string, 16)
+	c := &child{
+		process: p, log: slog.New(slog.NewTextHandler(&said, nil)), program: os.Args[0], args: []string{"-test.run", "^TestChildProcess$"},
+		output: writerFunc(func(b []byte) { pids <- string(b) }),
+	}
+	t.Setenv("MANOR_TEST_LISTEN", p.local("mqtt"))
+	part := c.part()
+	if err := part.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-pids
+	nc, err := net.Dial("tcp", p.local("mqtt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = nc.Read(make([]byte, 1)) // until it has ended
+	_ = nc.Close()
+	select {
+	case second := <-pids:
+		t.Errorf("it was started again, as process %s", second)
+	case <-time.After(3 * restartFirst):
+	}
+	if err := part.Drain(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said.String(), "is not started again") {
+		t.Errorf("said %q", &said)
+	}
+}
+
 func TestChild_ThatDoesNotStart(t *testing.T) {
 	c := &child{process: &process{Name: "none", Ports: map[string]int{"mqtt": freePort(t)}}, log: slog.New(slog.DiscardHandler), program: "/nowhere/at/all", output: io.Discard}
 	if err := c.part().Start(t.Context()); err == nil {
@@ -250,7 +288,8 @@ func TestChild_ThatDoesNotStart(t *testing.T) {
 	}
 }
 
-// TestChildProcess is the process of TestChild.
+// TestChildProcess is the process of TestChild. It ends with exit code 2 when somebody sends it
+// something.
 func TestChildProcess(t *testing.T) {
 	addr := os.Getenv("MANOR_TEST_LISTEN")
 	if addr == "" {
@@ -269,6 +308,11 @@ func TestChildProcess(t *testing.T) {
 		if err != nil {
 			return
 		}
-		_ = nc.Close()
+		go func() {
+			if n, _ := nc.Read(make([]byte, 1)); n > 0 {
+				os.Exit(corrected)
+			}
+			_ = nc.Close()
+		}()
 	}
 }
