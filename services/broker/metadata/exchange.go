@@ -4,6 +4,7 @@ package metadata
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/services/broker/swc"
@@ -45,11 +46,10 @@ func (g *group) tick(now time.Time, back []string, fx *Effects) {
 		// The groups begin one after the other.
 		g.due = now.Add(g.m.cfg.Exchange * time.Duration(g.n) / time.Duration(g.m.cfg.Groups))
 	}
-	peers, urgent := g.m.reachable, len(back) > 0
-	if unmet := g.meet(); len(unmet) > 0 {
-		peers, urgent = unmet, true
-	} else if urgent {
-		peers = back
+	g.returned = slices.DeleteFunc(append(g.returned, back...), func(name string) bool { return !slices.Contains(g.m.reachable, name) })
+	peers, urgent := g.m.reachable, false
+	if wanted := append(g.meet(), g.returned...); len(wanted) > 0 {
+		peers, urgent = wanted, true
 	}
 	if len(peers) > 0 && !g.exchange.busy() && (urgent || !now.Before(g.due)) {
 		to := peers[(g.turn+int(g.n))%len(peers)]
@@ -82,6 +82,7 @@ func (g *group) compare(now time.Time, to string, fx *Effects) {
 	// A later process has other numbers, so that no answer of before is meant for it.
 	g.m.exchanges = max(g.m.exchanges+1, uint64(now.UnixNano()))
 	g.exchange = exchange{peer: to, id: g.m.exchanges, sent: now}
+	g.returned = slices.DeleteFunc(g.returned, func(name string) bool { return name == to })
 	g.m.stats.Exchanges++
 	p := g.report(g.exchange.id)
 	w := g.m.head(kindCompare, g).writer()

@@ -74,6 +74,29 @@ func TestSynced(t *testing.T) {
 	}
 }
 
+// Whoever comes back is asked at once, each of several, and not when its turn comes.
+func TestExchange_WithAllThatComeBack(t *testing.T) {
+	w := newWorld(t, 1, 4)
+	w.settle()
+	n := w.nodes[0]
+	n.step(metadata.Tick{})
+	asked := map[string]bool{}
+	for range 4 {
+		w.tick(n)
+		for len(w.wire) > 0 {
+			for _, p := range w.wire {
+				if p.from == n.name {
+					asked[p.to] = true
+				}
+			}
+			w.deliver()
+		}
+	}
+	if len(asked) != 3 {
+		t.Errorf("asked %v without any time passing, of three that have come back", asked)
+	}
+}
+
 // While an empty broker fetches, the others write on and messages get lost.
 func TestJoin_FetchAmongWrites(t *testing.T) {
 	w := newWorld(t, 1, 2)
