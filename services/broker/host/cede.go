@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// cedesMost is how many partitions are ceded at once: clients of the others go on
-	// meanwhile, so that each pauses for the time of its own move alone.
-	cedesMost = 4
+	// cedesLeast is how many partitions are ceded at once, and of many one of cedesOf: clients of
+	// the others go on meanwhile, so that each pauses for the time of its own move alone.
+	cedesLeast, cedesOf = 4, 64
 	// cedePatience is how long a ceded partition may wait for its hand-over to begin, and
 	// cedePause after what time one that came to nothing is tried again, in milliseconds.
 	cedePatience = 1000
@@ -61,7 +61,7 @@ func (h *Host) stay(r *replica, d placement.Decision) {
 func (h *Host) cedeNext() {
 	now := h.now()
 	for _, r := range h.replicas {
-		if h.cedes >= cedesMost {
+		if h.cedes >= max(cedesLeast, h.config.Partitions/cedesOf) {
 			return
 		}
 		c := &r.cede

@@ -37,8 +37,8 @@ var (
 		"brokers that hold a partition of which nobody has said how many; by default broker.cluster.replicas of each broker",
 	}
 	settingMoves = setting{
-		"moves", 1, 64, func(*Config) int { return 4 },
-		"partitions of each owner that may be copied to other brokers at once",
+		"moves", 1, 64, func(c *Config) int { return min(max(4, c.Partitions/64), 64) },
+		"partitions of each owner that may be copied to other brokers at once; by default 4, and a 64th of the region's partitions where those are more than 256",
 	}
 	settingCatchUp = setting{
 		"catch_up_mib", 1, 4096, func(*Config) int { return 64 },
