@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -81,8 +80,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			<-introductions
 			if err != nil {
 				level := slog.LevelWarn
-				if errors.Is(err, io.EOF) {
-					level = slog.LevelDebug // it looked whether somebody listens
+				if wire.Silent(err) {
+					level = slog.LevelDebug
 				}
 				s.Logger.Log(ctx, level, "link refused", slog.Any("peer", nc.RemoteAddr()), slog.Any("error", err))
 				return

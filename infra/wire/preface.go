@@ -12,6 +12,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -53,6 +54,12 @@ const maxName = 255
 
 // ErrPreface says that the other end did not introduce itself as a node does.
 var ErrPreface = errors.New("wire: bad preface")
+
+// Silent reports that an error of New is of an end that has closed the connection and said
+// nothing: it looked whether somebody listens, as load balancers do.
+func Silent(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+}
 
 // preface is
 //

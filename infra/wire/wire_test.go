@@ -77,8 +77,9 @@ func TestNew_RefusesStrangers(t *testing.T) {
 				_, _ = nb.Write([]byte(sent))
 				_ = nb.Close()
 			}()
-			if _, err := New(t.Context(), na, Config{Node: "n"}); !errors.Is(err, ErrPreface) {
-				t.Errorf("New: %v, want ErrPreface", err)
+			_, err := New(t.Context(), na, Config{Node: "n"})
+			if !errors.Is(err, ErrPreface) || Silent(err) != (sent == "") {
+				t.Errorf("New: %v, silent %v, want ErrPreface", err, Silent(err))
 			}
 		})
 	}

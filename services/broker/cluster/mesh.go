@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -396,8 +395,8 @@ func (m *Mesh) accept(ctx context.Context, nc net.Conn) {
 	conn, err := wire.New(ctx, nc, m.wire())
 	if err != nil {
 		level := slog.LevelWarn
-		if errors.Is(err, io.EOF) {
-			level = slog.LevelDebug // it looked whether somebody listens
+		if wire.Silent(err) {
+			level = slog.LevelDebug
 		}
 		m.config.Log.Log(ctx, level, "a broker's link is refused", slog.Any("peer", remote), slog.Any("error", err))
 		return
