@@ -102,6 +102,7 @@ func (b *bucket) changed() {
 func (b *bucket) propose(n *node, r *replica, p partition.Proposal) {
 	e := partition.Event{Kind: partition.Proposed, At: p.At, Outcome: partition.Unknown}
 	carriedOut := b.w.changes(r.id, p.Entry.InSync)
+	b.w.joining(n, r, p.Entry.InSync)
 	b.request(n, func() {
 		var won bool
 		if e.Table, won = b.put(r.id, p.At, &p.Entry); won {

@@ -96,7 +96,8 @@ func (d *device) turn() {
 		d.connect()
 	case !d.at.n.up || d.at.n.run != d.run:
 		d.gone()
-	case w.faults && w.chance(2):
+	case w.hushed():
+	case w.faults && !w.calm() && w.chance(2):
 		d.leave(link.CloseLost)
 	case w.faults && w.chance(2) && d.opened && d.moving == nil:
 		d.again()

@@ -32,7 +32,7 @@ func (w *World) lose(n *node) func() {
 		}
 	}
 	end := w.stop(n, "disk loss")
-	n.store, n.powerCut, n.fresh = mem.New(), false, true
+	n.store, n.powerCut, n.fresh, n.lostAt = mem.New(), false, true, w.now
 	w.History.Damaged(n.name)
 	w.losses++
 	w.places.forget(n)
@@ -80,6 +80,23 @@ func (w *World) changes(id partition.ID, inSync []partition.Broker) (carriedOut 
 	}
 	sent := w.anyWhole(id, inSync)
 	return func() { w.left[id] = (sent || w.left[id]) && !w.anyWhole(id, inSync) }
+}
+
+// answerLasts is for how long, in microseconds, an owner may go by what a replica has said: partition's
+// peerOut/2, and for as long as the answer was on its way.
+const answerLasts = 4 * second
+
+// joining holds that an owner has only those join the replicas in sync who have a whole copy, or had
+// one a moment ago.
+func (w *World) joining(n *node, r *replica, inSync []partition.Broker) {
+	for _, b := range inSync {
+		if !w.sessions || r.Replica == nil || b == n.name || slices.Contains(r.Table().InSync, b) {
+			continue
+		}
+		if lost := w.node(b).lostAt; lost > 0 && w.now-lost > answerLasts && w.copyOf(r.id, b) != partition.Whole {
+			w.History.Break("%s has %s join the replicas of partition %d in sync, which lost its disk %d ms ago and has no whole copy", n.name, b, r.id, (w.now-lost)/ms)
+		}
+	}
 }
 
 // gaveUp has the devices of a partition that an operator has given up begin anew, unless nothing

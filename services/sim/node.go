@@ -38,6 +38,8 @@ type node struct {
 	// when this run began; see informed.go.
 	fresh, knows bool
 	startedAt    int64
+	// lostAt is when it lost its disk last, 0 for never.
+	lostAt int64
 
 	store    *mem.Store
 	disk     disk

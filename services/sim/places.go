@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/services/broker/cluster"
@@ -32,6 +33,9 @@ type places struct {
 	begun, done, stayed int
 	// asking: answers are on their way.
 	asking bool
+	// left is the revision by which the tenant began to leave last, and serves those of the world then.
+	left   uint64
+	serves []int
 }
 
 // Times of places, in microseconds.
@@ -58,7 +62,7 @@ func (p *places) tick() {
 	switch {
 	case p.record.Stage != shard.Settled:
 		p.wave()
-	case w.faults && w.chance(2):
+	case w.faults && w.chance(p.often()):
 		p.begin()
 	}
 	w.after(placeTick, p.tick)
@@ -75,9 +79,27 @@ func (p *places) begin() {
 	if len(to) == 0 {
 		return
 	}
+	p.leave(to)
+}
+
+// leave has the tenant leave for some partitions.
+func (p *places) leave(to []partition.ID) {
 	p.begun++
+	p.left, p.serves = p.record.Revision+1, slices.Clone(p.w.serves)
 	p.hasty, p.met = p.w.chance(30), map[*node]int64{}
 	p.say(shard.Cell{List: p.record.List, To: to, Stage: shard.Leaving, Revision: p.record.Revision + 1})
+	if p.w.rough != nil {
+		p.w.crossfire()
+	}
+}
+
+// arrivedSince reports whether what was at rest under revision, or began to leave by it, is where the
+// tenant has arrived by its last move, and nobody else has begun to serve these partitions meanwhile.
+func (p *places) arrivedSince(revision uint64, of ...partition.ID) bool {
+	if p.left == 0 || revision != p.left && revision+1 != p.left || p.record.Revision != p.left+2 {
+		return false
+	}
+	return !slices.ContainsFunc(of, func(id partition.ID) bool { return p.serves[id] != p.w.serves[id] })
 }
 
 // say writes the record.

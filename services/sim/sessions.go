@@ -19,14 +19,17 @@ import (
 // a cell, and partitions move to brokers that accept a label. Disks write at once, so that nothing that was
 // acknowledged may be lost but with the last whole copy of a partition (losses.go). Planned moves take
 // connections along. trace is written to unless it is nil.
-func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false) }
+func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false, false) }
 
 // RunPlaced runs the world of RunSessions in which the devices' tenant goes to other
 // partitions again and again, with what it has.
-func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true) }
+func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true, false) }
 
-func runSessions(seed uint64, trace io.Writer, roams bool) Result {
+func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	w := newWorld(seed, true, trace)
+	if rude {
+		w.roughen()
+	}
 	if seed%3 == 0 { // else messages cross all partitions
 		w.spread = 1 + int(seed/3)%(w.partitions-1)
 	}
@@ -46,7 +49,7 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 		return ""
 	})
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
+		w.newDevice(fmt.Sprint("p", i), w.toPublish()).will = true
 	}
 	if roams {
 		w.places.roam()

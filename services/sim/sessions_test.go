@@ -22,8 +22,13 @@ func TestPlaced(t *testing.T) {
 
 func playSessions(t *testing.T, run func(seed uint64, trace io.Writer) Result) (sum Result) {
 	t.Helper()
+	return playSome(t, run, *runs)
+}
+
+func playSome(t *testing.T, run func(seed uint64, trace io.Writer) Result, seeds int) (sum Result) {
+	t.Helper()
 	start := time.Now()
-	for i := range *runs {
+	for i := range seeds {
 		var out io.Writer
 		if *trace && i == 0 {
 			out = os.Stdout
@@ -61,9 +66,9 @@ func playSessions(t *testing.T, run func(seed uint64, trace io.Writer) Result) (
 		t.Error("nobody left a will")
 	}
 	took := time.Since(start)
-	n := max(*runs, 1)
+	n := max(seeds, 1)
 	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills, %d times placed elsewhere, %d times not, %d disks lost, %d partitions given up",
-		*runs, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
+		seeds, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
 		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills, sum.Placed, sum.Stayed, sum.Losses, sum.Given)
 	return sum
 }
@@ -80,4 +85,11 @@ func TestSessionsSameSeedSameWorld(t *testing.T) {
 			t.Errorf("placed, seed %d: %d events with hash %x, then %d with %x", seed, a.Events, a.Hash, b.Events, b.Hash)
 		}
 	}
+}
+
+// TestRough runs worlds in which what the others seldom have happens often: a quarter as many as
+// of these, as they take longer.
+func TestRough(t *testing.T) {
+	n := max(*runs/4, min(*runs, 50))
+	playSome(t, RunRough, n)
 }

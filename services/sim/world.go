@@ -59,6 +59,7 @@ type World struct {
 	// metaLag is the longest that messages of the metadata take to a node with a new disk, beyond
 	// what others take, and actors counts those that were made.
 	metaLag int64
+	rough   *rough // nil in worlds that are not
 	actors  uint64
 	places  places
 	// losses counts the disks that were lost; gone are the partitions of which that was the last

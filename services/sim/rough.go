@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import "io"
+
+// rough is what a rough world has beside others with sessions: faults that are made for the rules
+// that others seldom need.
+type rough struct {
+	// hush is until when devices do nothing by themselves.
+	hush int64
+	// stay is until when the tenant does not begin to move by itself.
+	stay int64
+	// calm is until when no other fault begins.
+	calm int64
+	// taste is which ploy is the most frequent one.
+	taste int
+}
+
+// hold has devices be quiet, and the tenant stay, until then.
+func (r *rough) hold(until int64) { r.hush, r.stay = max(r.hush, until), max(r.stay, until) }
+
+// hushed: nobody does anything by itself now.
+func (w *World) hushed() bool { return w.rough != nil && w.faults && w.now < w.rough.hush }
+
+// RunRough runs the world of RunSessions or, for three seeds of four, that of RunPlaced, in which
+// devices publish more, the tenant goes elsewhere more often, under fire, and brokers are there that
+// know less than they believe.
+func RunRough(seed uint64, trace io.Writer) Result {
+	return runSessions(seed, trace, seed%4 != 0, true)
+}
+
+// roughen makes a world rough.
+func (w *World) roughen() {
+	w.rough = &rough{taste: w.rand.IntN(1 << 16)}
+	for i := range w.replicas {
+		if w.chance(60) {
+			w.replicas[i] = 2 // some brokers have it, and others do not
+		}
+	}
+}
+
+// ploy is one of the faults that rough worlds have beside others: most have a taste for one.
+func (w *World) ploy() fault {
+	all := []fault{changeling, cornered}
+	if w.places.record.Revision > 0 {
+		all = append(all, usurped, usurped)
+	}
+	if w.chance(75) {
+		return all[w.rough.taste%len(all)]
+	}
+	return all[w.rand.IntN(len(all))]
+}
+
+// overture is the ploy with which most rough worlds begin, with no other fault beside it.
+func (w *World) overture() {
+	if w.rough == nil || !w.chance(70) {
+		return
+	}
+	w.after(w.between(0, 2*second), func() {
+		w.rough.calm = w.now + 12*second
+		w.ploy()(w)
+	})
+}
+
+// calm: no other fault begins now.
+func (w *World) calm() bool { return w.rough != nil && w.now < w.rough.calm }
+
+// toPublish is how many messages a device publishes.
+func (w *World) toPublish() int {
+	n := 40 + w.rand.IntN(40)
+	if w.rough != nil {
+		n *= 2
+	}
+	return n
+}
+
+// often is with which chance, in percent, a tenant that is settled begins to move in a tick.
+func (p *places) often() int {
+	switch r := p.w.rough; {
+	case r == nil:
+		return 2
+	case p.w.now < r.stay:
+		return 0
+	}
+	return 5
+}
