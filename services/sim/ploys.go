@@ -51,14 +51,9 @@ func (w *World) crossfire() {
 	}
 	w.note("crossfire", "")
 	w.busy = w.now + second
-	for _, n := range w.nodes {
-		if !n.up {
-			continue
-		}
-		for _, l := range n.station.lines {
-			if w.chance(40) {
-				l.arrives = max(l.arrives, w.now+w.between(300*ms, silence-500*ms))
-			}
+	for i := range w.nodes {
+		if w.chance(40) {
+			w.rough.late[i] = max(w.rough.late[i], w.now+w.between(300*ms, silence-500*ms))
 		}
 	}
 	if w.chance(30) {
@@ -76,8 +71,10 @@ func usurped(w *World) func() {
 	if p.record.Revision == 0 {
 		return func() {}
 	}
-	w.note("usurping", driverOf(w))
-	w.rough.hold(w.now + 10*second)
+	w.rough.stay = w.now + 10*second
+	if w.chance(50) { // else the tenant has connections where nothing is committed
+		w.rough.hush = w.now + 20*second
+	}
 	w.until(8*second, func() bool { return p.record.Stage == shard.Settled }, w.usurp)
 	return func() {}
 }
@@ -95,13 +92,14 @@ func (w *World) usurp() {
 	t := w.bus.table(id)
 	owner := w.node(t.Owner)
 	w.note("usurped", owner.name, uint64(id))
-	w.rough.hold(w.now + 12*second)
+	w.rough.stay = w.now + 12*second
 	near, back := w.away(owner), w.cutFrom(owner, slices.Concat(t.InSync, t.Others))
 	w.until(8*second, func() bool { return w.bus.table(id).Owner != t.Owner }, func() {
 		if w.faults {
 			p.leave(w.goal(id))
 		}
 		w.until(10*second, func() bool { return p.record.Stage == shard.Settled }, func() {
+			w.rough.hush = w.now
 			w.after(w.between(second, 5*second), func() {
 				near()
 				back()
@@ -180,4 +178,38 @@ func cornered(w *World) func() {
 	return func() {}
 }
 
-func driverOf(w *World) partition.Broker { return w.bus.table(w.places.record.List[0]).Owner }
+// heir has a broker die with publishes on their way to others, and begin anew at once: what it finds in
+// its log it sends again, and that is late, while the tenant leaves.
+func heir(w *World) func() {
+	p := &w.places
+	if p.record.Revision == 0 {
+		return func() {}
+	}
+	w.rough.stay = w.now + 10*second
+	w.until(8*second, func() bool { return p.record.Stage == shard.Settled }, func() {
+		d := w.devices[len(w.devices)-1-w.rand.IntN(3)]
+		n := w.node(w.bus.table(d.part).Owner)
+		if !w.faults || !n.up {
+			return
+		}
+		w.note("heir", n.name)
+		w.busy = w.now + second
+		w.rough.late[n.at] = w.now + 3*second
+		w.after(w.between(200*ms, 600*ms), func() {
+			if !w.faults {
+				return
+			}
+			start := w.stop(n, "kill")
+			w.after(w.between(10*ms, 100*ms), func() {
+				start()
+				w.rough.late[n.at] = w.now + w.between(2*second, 4*second)
+				w.after(w.between(0, second), func() {
+					if w.faults && p.record.Stage == shard.Settled {
+						p.begin()
+					}
+				})
+			})
+		})
+	})
+	return func() {}
+}

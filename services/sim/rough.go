@@ -15,10 +15,10 @@ type rough struct {
 	calm int64
 	// taste is which ploy is the most frequent one.
 	taste int
+	// late is by node until when nothing arrives that it sends over its lines.
+	late []int64
 }
 
-// hold has devices be quiet, and the tenant stay, until then.
-func (r *rough) hold(until int64) { r.hush, r.stay = max(r.hush, until), max(r.stay, until) }
 
 // hushed: nobody does anything by itself now.
 func (w *World) hushed() bool { return w.rough != nil && w.faults && w.now < w.rough.hush }
@@ -32,7 +32,7 @@ func RunRough(seed uint64, trace io.Writer) Result {
 
 // roughen makes a world rough.
 func (w *World) roughen() {
-	w.rough = &rough{taste: w.rand.IntN(1 << 16)}
+	w.rough = &rough{taste: w.rand.IntN(1 << 16), late: make([]int64, len(w.nodes))}
 	for i := range w.replicas {
 		if w.chance(60) {
 			w.replicas[i] = 2 // some brokers have it, and others do not
@@ -44,7 +44,7 @@ func (w *World) roughen() {
 func (w *World) ploy() fault {
 	all := []fault{changeling, cornered}
 	if w.places.record.Revision > 0 {
-		all = append(all, usurped, usurped)
+		all = append(all, usurped, usurped, heir, heir)
 	}
 	if w.chance(75) {
 		return all[w.rough.taste%len(all)]
