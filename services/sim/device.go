@@ -149,7 +149,7 @@ func (d *device) connect() {
 	d.connection++
 	var will *mqtt.Will
 	if d.will {
-		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("w/" + d.id), Payload: []byte(check.WillOf(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
+		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(check.WillTopic + d.id), Payload: []byte(check.WillOf(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
 	}
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
 		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
@@ -174,9 +174,17 @@ func (d *device) gone() {
 
 // closed is the end of the channel.
 func (d *device) closed() {
+	d.mayEnd()
 	delete(d.at.devices, d.channel)
 	d.at = nil
 	d.gen++
+}
+
+// mayEnd notes that its connection may have ended for the broker that has it.
+func (d *device) mayEnd() {
+	if d.will && d.connection > 0 {
+		d.w.Messages.Wills.Ended(d.id, d.connection)
+	}
 }
 
 // send has a frame arrive at the broker. The order on a channel is kept, since the

@@ -21,6 +21,9 @@ func (s *gateway) Receive(b *link.Down) {
 		if f.Kind == link.DownClose || f.Kind == link.DownMoved {
 			delete(s.left, f.Channel)
 		}
+		if d != nil && f.Kind == link.DownClose {
+			d.mayEnd()
+		}
 		if d == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
 			continue
 		}

@@ -144,6 +144,11 @@ func (n *node) stop() {
 	}
 	n.w.note("stop", n.name)
 	n.up = false
+	for _, d := range n.w.devices {
+		if d.at != nil && d.at.n == n {
+			d.mayEnd()
+		}
+	}
 	n.replicas, n.station = nil, nil
 }
 

@@ -19,7 +19,6 @@ type rough struct {
 	late []int64
 }
 
-
 // hushed: nobody does anything by itself now.
 func (w *World) hushed() bool { return w.rough != nil && w.faults && w.now < w.rough.hush }
 

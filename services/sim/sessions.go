@@ -5,7 +5,6 @@ package sim
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/manormq/manor/services/broker/partition"
@@ -71,7 +70,7 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 				return d.String()
 			}
 		}
-		return w.Messages.Missing() + w.Messages.Wills.Missing(w.willing())
+		return w.Messages.Missing() + w.Messages.Wills.Missing()
 	})
 	w.await("have the right routes", w.astray)
 	w.retained()
@@ -82,16 +81,6 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
 		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
 	}
-}
-
-// willing are those who get the wills.
-func (w *World) willing() (out []string) {
-	for _, d := range w.devices {
-		if slices.Contains(d.filters, "#") || slices.Contains(d.filters, "w/+") {
-			out = append(out, d.id)
-		}
-	}
-	return out
 }
 
 // retained holds that the newest message of each device that was to be retained is.

@@ -150,6 +150,11 @@ func (s *station) roleChanged(r *replica) {
 // serve has a partition be served here, from now on or again.
 func (s *station) serve(r *replica) {
 	s.n.w.serves[r.id]++
+	for _, d := range s.n.w.devices {
+		if d.part == r.id {
+			d.mayEnd()
+		}
+	}
 	s.set.Serve(r.id, r.Table().Epoch)
 	s.step()
 }

@@ -26,6 +26,9 @@ type Messages struct {
 	Wills Wills
 }
 
+// WillTopic is what the topics of wills begin with; the name of the device follows.
+const WillTopic = "w/"
+
 // Publish is one message of a device.
 type Publish struct {
 	From, Topic, Payload string
@@ -125,7 +128,9 @@ func (m *Messages) Acked(p *Publish) { p.Acked = true }
 func (m *Messages) Subscribed(id, filter string) {
 	r := m.device(id)
 	r.filters = append(r.filters, filter)
-	m.Wills.Subscribed(id)
+	if topic.Match(filter, []byte(WillTopic+id)) {
+		m.Wills.Subscribed(id)
+	}
 }
 
 // Delivered is called when a device gets a message, on its connection of that number
