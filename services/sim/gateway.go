@@ -76,7 +76,7 @@ func (d *device) again() {
 // older one too, it has closed that before.
 func (d *device) tookOver() {
 	if d.older != 0 && d.olderAt == d.at && d.at.left[d.older] {
-		d.w.History.Break("%s has a second connection at %s, and the first was not closed", d.id, d.at.n.name)
+		d.w.History.Break("%s has a second connection at %s, and the first was not closed", d.label, d.at.n.name)
 	}
 	d.older, d.olderAt = 0, nil
 }

@@ -82,7 +82,7 @@ func (w *World) astray() (what string) {
 	want := map[routes.Key]int{}
 	for _, d := range w.devices {
 		for _, f := range d.filters {
-			want[routes.Key{Tenant: tenant, Filter: f, Partition: d.part}]++
+			want[routes.Key{Tenant: d.house.name, Filter: f, Partition: d.part}]++
 		}
 	}
 	for _, n := range w.nodes {

@@ -125,6 +125,7 @@ func (l *line) loseIn(after int64) {
 		return
 	}
 	l.broken = true
+	l.from.n.w.disturbed()
 	l.from.n.w.after(after, l.from.during(func() {
 		l.gen++
 		waiting := l.waiting

@@ -127,22 +127,22 @@ func (d *device) beginAnew() {
 	}
 	d.clean, d.kept, d.suback = true, false, 0
 	d.inflight, d.received = nil, map[uint16]bool{}
-	d.w.Messages.Forgo(d.id)
-	d.w.Messages.Wills.Forgo(d.id)
+	d.house.Forgo(d.id)
+	d.house.Wills.Forgo(d.id)
 }
 
 // retainedGone reports whether what was retained under a topic was lost.
-func (w *World) retainedGone(topic string) bool {
-	return w.gone[partition.Choose(w.cell(), topic)]
+func (w *World) retainedGone(of *house, topic string) bool {
+	return w.gone[partition.Choose(w.cell(of), topic)]
 }
 
 // present holds that a session is there, or is not, as a device that comes expects it.
 func (d *device) present(present bool) {
 	if d.kept && !present {
-		d.w.History.Break("%s has lost its session", d.id)
+		d.w.History.Break("%s has lost its session", d.label)
 	}
 	if d.clean && present {
-		d.w.History.Break("%s begins anew, and is told that its session is there", d.id)
+		d.w.History.Break("%s begins anew, and is told that its session is there", d.label)
 	}
 	d.clean = false
 }

@@ -58,14 +58,14 @@ func (d *device) moved() {
 func (d *device) impatient() {
 	w := d.w
 	if m := d.moving; m != nil && (w.now-m.at > patience || w.faults && w.chance(2)) {
-		w.note(d.id+" is given up", "", m.token)
+		w.note(d.label+" is given up", "", m.token)
 		d.moving = nil
 	}
 }
 
 func (d *device) reopen() {
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(d.w.spread), Credit: 1 << 40, Resume: d.moving.token,
+		Tenant: d.house.name, ClientID: mqtt.ClientID(d.id), Partitions: uint16(d.w.spread), Credit: 1 << 40, Resume: d.moving.token,
 	}})
 }
 
@@ -85,10 +85,10 @@ func (d *device) resumed() {
 func (d *device) refused(why string) {
 	w, m := d.w, d.moving
 	if w.places.begun == 0 && w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
-		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.id, d.at.n.name, why)
+		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.label, d.at.n.name, why)
 	}
 	if p := &w.places; p.record.Stage == shard.Settled && p.arrivedSince(m.revision, m.from, d.part) && w.jumps == m.jumps && w.now-m.at <= patience {
-		w.History.Break("%s has gone elsewhere with its tenant, and %s refuses it: %s", d.id, d.at.n.name, why)
+		w.History.Break("%s has gone elsewhere with its tenant, and %s refuses it: %s", d.label, d.at.n.name, why)
 	}
 	d.gone()
 }

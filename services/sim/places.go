@@ -47,7 +47,7 @@ const (
 
 // roam has the tenant go elsewhere from now on, until the faults have ended.
 func (p *places) roam() {
-	p.record = shard.Cell{List: p.w.cell(), Revision: 1}
+	p.record = shard.Cell{List: p.w.cell(p.w.house(tenant)), Revision: 1}
 	for _, n := range p.w.nodes {
 		n.record = p.record
 		if n.up {
@@ -105,6 +105,7 @@ func (p *places) arrivedSince(revision uint64, of ...partition.ID) bool {
 // say writes the record.
 func (p *places) say(c shard.Cell) {
 	p.w.note("place", "", uint64(c.Stage), c.Revision)
+	p.w.disturbed()
 	p.record = c
 	for _, n := range p.w.nodes {
 		p.tell(n, c)

@@ -26,6 +26,7 @@ func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, t
 
 func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	w := newWorld(seed, true, trace)
+	w.newHouse(tenant, rude)
 	if rude {
 		w.roughen()
 	}
@@ -48,7 +49,7 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 		return ""
 	})
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("p", i), w.toPublish()).will = true
+		w.newDevice(w.houses[0], fmt.Sprint("p", i), w.toPublish()).will = true
 	}
 	if roams {
 		w.places.roam()
@@ -70,35 +71,43 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 				return d.String()
 			}
 		}
-		return w.Messages.Missing() + w.Messages.Wills.Missing()
+		for _, h := range w.houses {
+			if what := h.Missing() + h.Wills.Missing(); what != "" {
+				return what
+			}
+		}
+		return ""
 	})
 	w.await("have the right routes", w.astray)
 	w.retained()
-	w.Messages.Wills.Judge(w.History.Break)
-	w.Messages.Judge(w.History.Break)
-	published, acked, delivered := w.Messages.Counts()
+	published, acked, delivered, wills := 0, 0, 0, 0
+	for _, h := range w.houses {
+		h.Wills.Judge(w.History.Break)
+		h.Judge(w.History.Break)
+		p, a, d := h.Counts()
+		published, acked, delivered, wills = published+p, acked+a, delivered+d, wills+h.Wills.Count()
+	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: wills, Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
 	}
 }
 
 // retained holds that the newest message of each device that was to be retained is.
 func (w *World) retained() {
-	cell := w.cell()
 	for _, d := range w.devices {
-		want := w.Messages.Retained(d.id)
-		if want == nil || w.broken() || w.retainedGone(want.Topic) {
+		want := d.house.Retained(d.id)
+		if want == nil || w.broken() || w.retainedGone(d.house, want.Topic) {
 			continue
 		}
-		id := partition.Choose(cell, want.Topic)
+		id := partition.Choose(w.cell(d.house), want.Topic)
 		space := retain.New(id)
 		if err := space.Restore(w.node(w.bus.table(id).Owner).store, func(string, *retain.Retained) {}); err != nil {
 			w.History.Break("retained messages of partition %d: %v", id, err)
 			continue
 		}
 		got := ""
-		if r := space.Get(tenant, []byte(want.Topic)); r != nil {
+		if r := space.Get(d.house.name, []byte(want.Topic)); r != nil {
 			got, _, _ = strings.Cut(string(r.Message.Payload), "\x00")
 		}
 		if got != want.Payload {
@@ -110,10 +119,10 @@ func (w *World) retained() {
 // subscribers are devices with filters of several kinds, and a shared subscription.
 func (w *World) subscribers() {
 	for i, filters := range [][]string{{"t/#"}, {"t/+"}, {"t/p0", "t/p1", "t/p2"}, {"#"}, {"w/+"}} {
-		w.newDevice(fmt.Sprint("s", i), 0, filters...)
+		w.newDevice(w.houses[0], fmt.Sprint("s", i), 0, filters...)
 	}
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("m", i), 0, "$share/g/t/#")
+		w.newDevice(w.houses[0], fmt.Sprint("m", i), 0, "$share/g/t/#")
 	}
 }
 

@@ -76,8 +76,8 @@ type World struct {
 	serves                []int
 	jumps, moved, unmoved int
 
-	History  *check.History
-	Messages check.Messages
+	History *check.History
+	houses  []*house
 }
 
 type event struct {

@@ -12,8 +12,9 @@ import (
 // connection ended in another way than the client's DISCONNECT. The zero value is ready;
 // one goroutine uses it.
 type Wills struct {
-	all []*will
-	of  map[string]*will
+	all  []*will
+	of   map[string]*will
+	mark string // Messages.Mark
 	// subscribed are those who have subscribed to wills, and had that acknowledged.
 	subscribed []string
 }
@@ -51,7 +52,7 @@ func (w *Wills) get(payload string) *will {
 // Left is called when a device has been told that its session is there: its connection's
 // will is committed then.
 func (w *Wills) Left(id string, connection int) {
-	x := w.get(WillOf(id, connection))
+	x := w.get(WillOf(id, connection) + w.mark)
 	x.unneeded, x.id = false, id
 }
 
@@ -89,14 +90,16 @@ func (w *Wills) Unsubscribing(id string) {
 // for the device, at the earliest when another broker has begun to serve the device's partition. Its
 // will is owed to who has subscribed by then. Only the first time counts.
 func (w *Wills) Ended(id string, connection int) {
-	if x := w.get(WillOf(id, connection)); !x.ended {
+	if x := w.get(WillOf(id, connection) + w.mark); !x.ended {
 		x.ended, x.owed = true, slices.Clone(w.subscribed)
 	}
 }
 
 // Unneeded is called when a client is about to disconnect: no will is to be sent, and one is
 // if the broker does not hear of it.
-func (w *Wills) Unneeded(id string, connection int) { w.get(WillOf(id, connection)).unneeded = true }
+func (w *Wills) Unneeded(id string, connection int) {
+	w.get(WillOf(id, connection) + w.mark).unneeded = true
+}
 
 // Delivered is called with each message that somebody gets, and reports whether it is a
 // will.
