@@ -45,6 +45,8 @@ type device struct {
 	arrives    int64 // when the last frame from the broker arrives
 	opened     bool
 	suback     int // how many of filters are acknowledged
+	// parting says that its UNSUBSCRIBE of the last of them is not answered, fewer that it was.
+	parting, fewer bool
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
 	kept bool
@@ -92,6 +94,7 @@ func (d *device) turn() {
 		d.leave(link.CloseLost)
 	case w.faults && w.chance(2) && d.opened && d.moving == nil:
 		d.again()
+	case d.fickle():
 	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
@@ -241,6 +244,8 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		d.house.Subscribed(d.id, d.filters[d.suback])
 		d.suback++
 		d.subscribe()
+	case link.DownUnsuback:
+		d.unsubscribed()
 	case link.DownDeliver:
 		d.deliver(f, payload)
 	case link.DownAck:
@@ -283,12 +288,17 @@ func (d *device) open(present bool) {
 			d.send(p.frame(true))
 		}
 	}
+	if d.parting {
+		d.unsubscribe()
+		return
+	}
 	d.subscribe()
 }
 
 // subscribe subscribes to the next filter that is not acknowledged.
 func (d *device) subscribe() {
-	if d.suback < len(d.filters) {
+	if d.suback < len(d.filters) && !d.fewer {
+		d.house.Subscribing(d.id, d.filters[d.suback])
 		d.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 60001, Subscribe: []mqtt.Subscription{{
 			Filter: d.filters[d.suback], QoS: mqtt.ExactlyOnce, RetainHandling: mqtt.RetainDontSend,
 		}}})

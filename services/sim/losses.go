@@ -125,7 +125,7 @@ func (d *device) beginAnew() {
 	if d.at != nil {
 		d.gone()
 	}
-	d.clean, d.kept, d.suback = true, false, 0
+	d.clean, d.kept, d.suback, d.parting, d.fewer = true, false, 0, false, false
 	d.inflight, d.received = nil, map[uint16]bool{}
 	d.house.Forgo(d.id)
 	d.house.Wills.Forgo(d.id)

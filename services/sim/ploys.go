@@ -189,7 +189,7 @@ func heir(w *World) func() {
 	w.until(8*second, func() bool { return p.record.Stage == shard.Settled }, func() {
 		d := w.devices[len(w.devices)-1-w.rand.IntN(3)]
 		n := w.node(w.bus.table(d.part).Owner)
-		if !w.faults || !n.up {
+		if !w.faults || n == nil || !n.up {
 			return
 		}
 		w.note("heir", n.name)

@@ -2,7 +2,13 @@
 
 package sim
 
-import "io"
+import (
+	"io"
+	"strings"
+
+	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/infra/topic"
+)
 
 // rough is what a rough world has beside others with sessions: faults that are made for the rules
 // that others seldom need.
@@ -64,6 +70,53 @@ func (w *World) overture() {
 
 // calm: no other fault begins now.
 func (w *World) calm() bool { return w.rough != nil && w.now < w.rough.calm }
+
+// neighbours are the devices of a second tenant, which have the names of those of the first one.
+func (w *World) neighbours() {
+	h := w.newHouse(neighbour, true)
+	for _, d := range [][2]string{{"s0", "t/#"}, {"s3", "#"}, {"m0", "$share/g/t/#"}, {"m1", "$share/g/t/#"}} {
+		w.newDevice(h, d[0], 0, d[1])
+	}
+}
+
+// fickle has a device of a rough world unsubscribe from its last filter now and then, and subscribe to it
+// again. It reports whether it does.
+func (d *device) fickle() bool {
+	w := d.w
+	switch {
+	case w.rough == nil || d.moving != nil || !d.opened:
+	case d.fewer && (!w.faults || w.chance(10)):
+		d.fewer = false
+		d.subscribe()
+		return true
+	case w.faults && d.ready() && !d.parting && d.mayUnsubscribe() && w.chance(4):
+		d.parting = true
+		d.house.Unsubscribing(d.id, d.filters[len(d.filters)-1])
+		d.unsubscribe()
+		return true
+	}
+	return false
+}
+
+// mayUnsubscribe reports whether it has a filter that is not a group's.
+func (d *device) mayUnsubscribe() bool {
+	return len(d.filters) > 0 && !strings.HasPrefix(d.filters[0], topic.SharePrefix)
+}
+
+func (d *device) unsubscribe() {
+	d.send(link.UpFrame{Kind: link.UpUnsubscribe, PacketID: 60002, Unsubscribe: d.filters[len(d.filters)-1:]})
+}
+
+// unsubscribed takes an UNSUBACK.
+func (d *device) unsubscribed() {
+	if !d.parting {
+		d.w.History.Break("%s gets an UNSUBACK that it has not asked for", d.label)
+		return
+	}
+	d.parting, d.fewer = false, true
+	d.suback--
+	d.house.Unsubscribed(d.id, d.filters[d.suback])
+}
 
 // toPublish is how many messages a device publishes.
 func (w *World) toPublish() int {

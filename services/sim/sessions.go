@@ -40,6 +40,9 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	}
 	w.faults = false // until everybody has subscribed
 	w.subscribers()
+	if rude {
+		w.neighbours()
+	}
 	w.await("have subscribed", func() string {
 		for _, d := range w.devices {
 			if !d.ready() {
@@ -50,6 +53,11 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	})
 	for i := range 3 {
 		w.newDevice(w.houses[0], fmt.Sprint("p", i), w.toPublish()).will = true
+	}
+	if rude {
+		for i := range 2 {
+			w.newDevice(w.houses[1], fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
+		}
 	}
 	if roams {
 		w.places.roam()

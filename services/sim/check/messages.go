@@ -57,6 +57,7 @@ type receiver struct {
 	filters []string
 	got     []delivery
 	times   map[*Publish]int
+	without []without
 	// since is how many of all there were when its connection, or its session's owner, changed last.
 	since int
 }
@@ -174,6 +175,9 @@ func (m *Messages) Delivered(id, payload string, dup bool, connection int, packe
 	d := delivery{p, dup, connection, packet}
 	if p != nil && !r.shares() {
 		m.once(id, r, d)
+		if r.unwanted(p) {
+			m.Broken("%s gets %q, which was published after its UNSUBACK [MQTT-3.10.4-2]", id, p.Payload)
+		}
 	}
 	r.got = append(r.got, d)
 }
