@@ -47,6 +47,8 @@ type device struct {
 	suback     int // how many of filters are acknowledged
 	// parting says that its UNSUBSCRIBE of the last of them is not answered, fewer that it was.
 	parting, fewer bool
+	// asked counts what it wanted of its subscriptions.
+	asked int
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
 	kept bool
@@ -241,7 +243,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 			h.Break("%s cannot subscribe: %s", d.label, f.Reasons[0])
 		}
 		d.kept = true
-		d.house.Subscribed(d.id, d.filters[d.suback])
+		d.hasSubscribed(d.filters[d.suback])
 		d.suback++
 		d.subscribe()
 	case link.DownUnsuback:

@@ -107,6 +107,9 @@ func kill(w *World) func() { return w.stop(w.pick(), "kill") }
 func powerCut(w *World) func() { return w.pick().cutPower() }
 
 func (n *node) cutPower() func() {
+	if n.w.sessions && !n.w.commit && len(n.w.lastCopies(n)) > 0 {
+		return n.w.stop(n, "kill") // what nobody else has would be lost
+	}
 	end := n.w.stop(n, "power cut")
 	n.store.Crash()
 	n.powerCut = true

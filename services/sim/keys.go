@@ -122,3 +122,19 @@ func (w *World) astray() (what string) {
 	}
 	return ""
 }
+
+// differing says what of the metadata is not the same at all nodes, once nothing is written any more, or
+// what one knows and does not know that all others do.
+func (w *World) differing() string {
+	first := w.nodes[0].station.meta.machine
+	for _, n := range w.nodes {
+		m := n.station.meta.machine
+		switch {
+		case m.Digest() != first.Digest():
+			return fmt.Sprintf("%s and %s have different metadata", w.nodes[0].name, n.name)
+		case !m.Settled():
+			return fmt.Sprintf("%s does not know that all others know what it knows, or keeps what it need not: %+v", n.name, m.Stats())
+		}
+	}
+	return ""
+}

@@ -60,6 +60,9 @@ func (w *World) anyWhole(id partition.ID, some []partition.Broker) bool {
 // whole reports whether a replica in sync has all that was committed: it may have lost its disk
 // after it was proposed.
 func (w *World) whole(id partition.ID, b partition.Broker) bool {
+	if w.node(b).powerCut && !w.commit {
+		return false // it has lost what was not synced, and does not know yet
+	}
 	return w.copyOf(id, b) == partition.Whole && w.History.Intact(id, b)
 }
 
@@ -125,6 +128,7 @@ func (d *device) beginAnew() {
 	if d.at != nil {
 		d.gone()
 	}
+	d.asked++
 	d.clean, d.kept, d.suback, d.parting, d.fewer = true, false, 0, false, false
 	d.inflight, d.received = nil, map[uint16]bool{}
 	d.house.Forgo(d.id)

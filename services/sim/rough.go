@@ -38,6 +38,7 @@ func RunRough(seed uint64, trace io.Writer) Result {
 // roughen makes a world rough.
 func (w *World) roughen() {
 	w.rough = &rough{taste: w.rand.IntN(1 << 16), late: make([]int64, len(w.nodes))}
+	w.commit = w.chance(50)
 	for i := range w.replicas {
 		if w.chance(60) {
 			w.replicas[i] = 2 // some brokers have it, and others do not
@@ -91,6 +92,7 @@ func (d *device) fickle() bool {
 		return true
 	case w.faults && d.ready() && !d.parting && d.mayUnsubscribe() && w.chance(4):
 		d.parting = true
+		d.asked++
 		d.house.Unsubscribing(d.id, d.filters[len(d.filters)-1])
 		d.unsubscribe()
 		return true
@@ -116,6 +118,33 @@ func (d *device) unsubscribed() {
 	d.parting, d.fewer = false, true
 	d.suback--
 	d.house.Unsubscribed(d.id, d.filters[d.suback])
+}
+
+// hasSubscribed is that a device has a SUBACK. That comes after 250 ms when some broker does not know the
+// subscription yet, as nobody reaches it or its disk is slow (docs/guarantees.md): the device is owed what is
+// published from when all know it.
+func (d *device) hasSubscribed(filter string) {
+	w := d.w
+	if w.rough == nil || !w.faults {
+		d.house.Subscribed(d.id, filter)
+		return
+	}
+	asked := d.asked
+	w.until(1000*second, func() bool { return d.asked != asked || w.known() }, func() {
+		if d.asked == asked {
+			d.house.Subscribed(d.id, filter)
+		}
+	})
+}
+
+// known reports whether all brokers know the same subscriptions, and have told their shards.
+func (w *World) known() bool {
+	for _, n := range w.nodes {
+		if !n.up || n.station.meta.writing || n.station.meta.machine.Digest() != w.nodes[0].station.meta.machine.Digest() {
+			return false
+		}
+	}
+	return true
 }
 
 // toPublish is how many messages a device publishes.

@@ -87,6 +87,7 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 		return ""
 	})
 	w.await("have the right routes", w.astray)
+	w.await("know the same", w.differing)
 	w.retained()
 	published, acked, delivered, wills := 0, 0, 0, 0
 	for _, h := range w.houses {
