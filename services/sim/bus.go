@@ -164,6 +164,12 @@ func (b *bucket) tell(n *node) {
 	seen := n.tableSeen
 	n.tableSeen = b.revision
 	for i, s := range b.beats {
+		if left := b.w.nodes[i].left; left > 0 {
+			if left > seen {
+				n.hearLeft(b.w.nodes[i])
+			}
+			continue
+		}
 		if s.revision > seen {
 			beat, err := placement.ParseBeat(s.value)
 			if err != nil {

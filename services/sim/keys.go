@@ -85,7 +85,7 @@ func (w *World) astray() (what string) {
 			want[routes.Key{Tenant: d.house.name, Filter: f, Partition: d.part}]++
 		}
 	}
-	for _, n := range w.nodes {
+	for _, n := range w.members() {
 		m, found := n.station.meta, 0
 		err := m.Range(routes.Space, func(key metadata.Key, v metadata.Value) bool {
 			k, err := routes.ParseKey(key.Name)
@@ -126,12 +126,13 @@ func (w *World) astray() (what string) {
 // differing says what of the metadata is not the same at all nodes, once nothing is written any more, or
 // what one knows and does not know that all others do.
 func (w *World) differing() string {
-	first := w.nodes[0].station.meta.machine
-	for _, n := range w.nodes {
+	one := w.members()[0]
+	first := one.station.meta.machine
+	for _, n := range w.members() {
 		m := n.station.meta.machine
 		switch {
 		case m.Digest() != first.Digest():
-			return fmt.Sprintf("%s and %s have different metadata", w.nodes[0].name, n.name)
+			return fmt.Sprintf("%s and %s have different metadata", one.name, n.name)
 		case !m.Settled():
 			return fmt.Sprintf("%s does not know that all others know what it knows, or keeps what it need not: %+v", n.name, m.Stats())
 		}

@@ -38,6 +38,8 @@ type node struct {
 	// when this run began; see informed.go.
 	fresh, knows bool
 	startedAt    int64
+	// left is the revision of the bucket under which it left for good, 0 if it has not.
+	left uint64
 	// lostAt is when it lost its disk last, 0 for never.
 	lostAt int64
 
@@ -96,7 +98,7 @@ func (n *node) during(do func()) func() {
 }
 
 func (n *node) start() {
-	if n.up {
+	if n.up || n.left > 0 {
 		return
 	}
 	w := n.w

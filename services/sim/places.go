@@ -117,7 +117,7 @@ func (p *places) tell(n *node, c shard.Cell) {
 	w := p.w
 	w.after(w.between(100, 300*ms), func() {
 		switch {
-		case n.record.Revision >= c.Revision, p.record.Revision > c.Revision:
+		case n.left > 0, n.record.Revision >= c.Revision, p.record.Revision > c.Revision:
 		case !n.up || !w.reached(n):
 			p.tell(n, c)
 		default:
@@ -204,8 +204,8 @@ func (p *places) wave() {
 	}
 	w.after(placeAsk, end)
 	for _, o := range w.nodes {
-		if o.run == 0 {
-			continue // it has not joined
+		if o.run == 0 || o.left > 0 {
+			continue // it has not joined, or has left
 		}
 		l.Members = append(l.Members, string(o.name))
 		if w.links(n, o) {

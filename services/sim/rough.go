@@ -4,6 +4,7 @@ package sim
 
 import (
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/manormq/manor/infra/link"
@@ -60,7 +61,13 @@ func (w *World) ploy() fault {
 
 // overture is the ploy with which most rough worlds begin, with no other fault beside it.
 func (w *World) overture() {
-	if w.rough == nil || !w.chance(70) {
+	if w.rough == nil {
+		return
+	}
+	if w.chance(50) {
+		w.after(w.between(3*second, 15*second), w.departure)
+	}
+	if w.chance(30) {
 		return
 	}
 	w.after(w.between(0, 2*second), func() {
@@ -139,12 +146,10 @@ func (d *device) hasSubscribed(filter string) {
 
 // known reports whether all brokers know the same subscriptions, and have told their shards.
 func (w *World) known() bool {
-	for _, n := range w.nodes {
-		if !n.up || n.station.meta.writing || n.station.meta.machine.Digest() != w.nodes[0].station.meta.machine.Digest() {
-			return false
-		}
-	}
-	return true
+	members := w.members()
+	return !slices.ContainsFunc(members, func(n *node) bool {
+		return !n.up || !members[0].up || n.station.meta.writing || n.station.meta.machine.Digest() != members[0].station.meta.machine.Digest()
+	})
 }
 
 // toPublish is how many messages a device publishes.

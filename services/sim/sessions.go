@@ -98,7 +98,7 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: wills, Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: wills, Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Departed: w.departed, Broken: w.History.Broken(),
 	}
 }
 

@@ -59,6 +59,7 @@ func playSome(t *testing.T, run func(seed uint64, trace io.Writer) Result, seeds
 		sum.Stayed += r.Stayed
 		sum.Losses += r.Losses
 		sum.Given += r.Given
+		sum.Departed += r.Departed
 		sum.Simulated += r.Simulated
 	}
 	if *runs >= 20 && sum.Moved == 0 {
@@ -72,9 +73,9 @@ func playSome(t *testing.T, run func(seed uint64, trace io.Writer) Result, seeds
 	}
 	took := time.Since(start)
 	n := max(seeds, 1)
-	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills, %d times placed elsewhere, %d times not, %d disks lost, %d partitions given up",
+	t.Logf("%d seeds from %d in %s, %s each: %d events (%d each), %.0f s simulated, %d published, %d acknowledged, %d delivered, %d connections moved, %d closed by a move, %d wills, %d times placed elsewhere, %d times not, %d disks lost, %d partitions given up, %d brokers left",
 		seeds, *first, took.Round(time.Millisecond), (took / time.Duration(n)).Round(time.Microsecond), sum.Events, sum.Events/n, sum.Simulated,
-		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills, sum.Placed, sum.Stayed, sum.Losses, sum.Given)
+		sum.Appends, sum.Acked, sum.Delivered, sum.Moved, sum.Unmoved, sum.Wills, sum.Placed, sum.Stayed, sum.Losses, sum.Given, sum.Departed)
 	return sum
 }
 

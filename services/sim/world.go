@@ -75,6 +75,7 @@ type World struct {
 	// those that were closed because they could not.
 	serves                []int
 	jumps, moved, unmoved int
+	departed              int // nodes
 
 	History *check.History
 	houses  []*house
@@ -127,7 +128,9 @@ type Result struct {
 	// Losses is how many disks were lost, of worlds with sessions, and Given how many partitions
 	// were given up because no whole copy was in sync.
 	Losses, Given int
-	Broken        []string
+	// Departed is how many brokers left for good.
+	Departed int
+	Broken   []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.
