@@ -98,6 +98,10 @@ func (b bug) overlay(t *testing.T) string {
 // fromSeed says with which seed CI, which has few, begins: one of them finds the bug.
 var fromSeed = regexp.MustCompile(`\(from ([0-9]+)\)`)
 
+// foundFor says by what it is to be found, where it breaks other promises too: a part of that, or
+// several with "|" between them.
+var foundFor = regexp.MustCompile(`\(by ([^)]+)\)`)
+
 var foundBy = regexp.MustCompile(`(?m)seed ([0-9]+): (.*)$`)
 
 // TestBugs plants the bugs of testdata/bugs, one at a time and outside the source,
@@ -132,8 +136,15 @@ func TestBugs(t *testing.T) {
 			if strings.Contains(b.why, "(placed)") {
 				world = "^TestPlaced$"
 			}
+			runs, by := *bugSeeds, ""
+			if strings.Contains(b.why, "(rough)") {
+				world, runs = "^TestRough$", 4**bugSeeds
+			}
+			if m := foundFor.FindStringSubmatch(b.why); m != nil {
+				by = m[1]
+			}
 			cmd := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=10m", "-overlay", overlay, "-run", world,
-				".", "-runs", fmt.Sprint(*bugSeeds), "-seed", first)
+				".", "-runs", fmt.Sprint(runs), "-seed", first, "-by", by)
 			out, err := cmd.CombinedOutput()
 			if bytes.Contains(out, []byte("[build failed]")) {
 				t.Fatalf("does not compile:\n%s", out)

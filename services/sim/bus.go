@@ -102,6 +102,7 @@ func (b *bucket) changed() {
 func (b *bucket) propose(n *node, r *replica, p partition.Proposal) {
 	e := partition.Event{Kind: partition.Proposed, At: p.At, Outcome: partition.Unknown}
 	carriedOut := b.w.changes(r.id, p.Entry.InSync)
+	b.w.joining(n, r, p.Entry.InSync)
 	b.request(n, func() {
 		var won bool
 		if e.Table, won = b.put(r.id, p.At, &p.Entry); won {
@@ -163,6 +164,12 @@ func (b *bucket) tell(n *node) {
 	seen := n.tableSeen
 	n.tableSeen = b.revision
 	for i, s := range b.beats {
+		if left := b.w.nodes[i].left; left > 0 {
+			if left > seen {
+				n.hearLeft(b.w.nodes[i])
+			}
+			continue
+		}
 		if s.revision > seen {
 			beat, err := placement.ParseBeat(s.value)
 			if err != nil {

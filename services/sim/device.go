@@ -13,15 +13,15 @@ import (
 	"github.com/manormq/manor/services/sim/check"
 )
 
-// tenant is whose all devices are.
-const tenant = "acme"
-
 // device is an MQTT client with a session that is stored. It does what MQTT wants of a
 // client, and comes back whatever happens to its connection.
 type device struct {
-	w    *World
-	id   string
-	part partition.ID
+	w     *World
+	house *house
+	id    string
+	// label is id, with the tenant where there are two.
+	label string
+	part  partition.ID
 	// filters are what it subscribes to, at QoS 2, and total is how many messages it
 	// publishes.
 	filters []string
@@ -45,6 +45,10 @@ type device struct {
 	arrives    int64 // when the last frame from the broker arrives
 	opened     bool
 	suback     int // how many of filters are acknowledged
+	// parting says that its UNSUBSCRIBE of the last of them is not answered, fewer that it was.
+	parting, fewer bool
+	// asked counts what it wanted of its subscriptions.
+	asked int
 	// kept says that something of its session was acknowledged, so that it must be
 	// there when the device comes back.
 	kept bool
@@ -68,20 +72,11 @@ const (
 	lag    = 5 * ms
 )
 
-// cell are the partitions of the devices' tenant.
-func (w *World) cell() []partition.ID {
-	if w.places.record.Revision > 0 {
-		return w.places.record.List
+func (w *World) newDevice(h *house, id string, total int, filters ...string) *device {
+	d := &device{w: w, house: h, id: id, label: id, part: partition.Choose(w.cell(h), id), total: total, filters: filters, received: map[uint16]bool{}}
+	if h.Mark != "" && h.name != tenant {
+		d.label += h.Mark
 	}
-	var all []partition.ID
-	for p := range partition.ID(w.partitions) {
-		all = append(all, p)
-	}
-	return link.Cell(tenant, w.spread, all)
-}
-
-func (w *World) newDevice(id string, total int, filters ...string) *device {
-	d := &device{w: w, id: id, part: partition.Choose(w.cell(), id), total: total, filters: filters, received: map[uint16]bool{}}
 	w.devices = append(w.devices, d)
 	w.after(w.between(0, second), d.turn)
 	return d
@@ -96,10 +91,12 @@ func (d *device) turn() {
 		d.connect()
 	case !d.at.n.up || d.at.n.run != d.run:
 		d.gone()
-	case w.faults && w.chance(2):
+	case w.hushed():
+	case w.faults && !w.calm() && w.chance(2):
 		d.leave(link.CloseLost)
 	case w.faults && w.chance(2) && d.opened && d.moving == nil:
 		d.again()
+	case d.fickle():
 	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
@@ -135,11 +132,12 @@ func (d *device) connect() {
 	}
 	d.at, d.run = at.station, at.run
 	d.gen++
+	d.interrupted()
 	d.arrives = 0
 	d.at.last++
 	d.channel = d.at.last
 	d.at.devices[d.channel] = d
-	w.note(d.id+" connects", at.name, uint64(d.channel))
+	w.note(d.label+" connects", at.name, uint64(d.channel))
 	if d.moving != nil {
 		d.reopen()
 		return
@@ -148,10 +146,10 @@ func (d *device) connect() {
 	d.connection++
 	var will *mqtt.Will
 	if d.will {
-		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte("w/" + d.id), Payload: []byte(check.WillOf(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
+		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(check.WillTopic + d.id), Payload: []byte(d.house.Will(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
 	}
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
+		Tenant: d.house.name, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
 	}})
 }
@@ -159,7 +157,7 @@ func (d *device) connect() {
 // leave ends the connection.
 func (d *device) leave(why link.CloseCause) {
 	if why == link.CloseNormal {
-		d.w.Messages.Wills.Unneeded(d.id, d.connection)
+		d.house.Wills.Unneeded(d.id, d.connection)
 	}
 	d.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: why}})
 	d.gone()
@@ -173,9 +171,18 @@ func (d *device) gone() {
 
 // closed is the end of the channel.
 func (d *device) closed() {
+	d.mayEnd()
+	d.interrupted()
 	delete(d.at.devices, d.channel)
 	d.at = nil
 	d.gen++
+}
+
+// mayEnd notes that its connection may have ended for the broker that has it.
+func (d *device) mayEnd() {
+	if d.will && d.connection > 0 {
+		d.house.Wills.Ended(d.id, d.connection)
+	}
 }
 
 // send has a frame arrive at the broker. The order on a channel is kept, since the
@@ -186,16 +193,16 @@ func (d *device) send(f link.UpFrame) {
 	}
 	f.Channel = d.channel
 	if err := d.at.link.Send(&link.Up{Frames: []link.UpFrame{f}}); err != nil {
-		d.w.History.Break("%s: %v", d.id, err)
+		d.w.History.Break("%s: %v", d.label, err)
 	}
 	d.at.step()
 }
 
 func (d *device) publish() {
 	d.next++
-	p := &published{packet: uint16(d.next), Publish: d.w.Messages.Publish(d.id, d.next, mqtt.QoS(1+d.next%2))}
+	p := &published{packet: uint16(d.next), Publish: d.house.Publish(d.id, d.next, mqtt.QoS(1+d.next%2))}
 	d.inflight = append(d.inflight, p)
-	d.w.note(d.id+" publishes", d.at.n.name, uint64(d.next))
+	d.w.note(d.label+" publishes", d.at.n.name, uint64(d.next))
 	d.send(p.frame(false))
 }
 
@@ -224,7 +231,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
 	switch f.Kind {
 	case link.DownOpened:
-		d.part = partition.Choose(d.w.cell(), d.id) // only who is sent elsewhere is told
+		d.part = partition.Choose(d.w.cell(d.house), d.id) // only who is sent elsewhere is told
 		if d.moving != nil {
 			d.resumed()
 			return
@@ -233,12 +240,14 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		d.open(f.SessionPresent)
 	case link.DownSuback:
 		if f.Reasons[0].Failed() {
-			h.Break("%s cannot subscribe: %s", d.id, f.Reasons[0])
+			h.Break("%s cannot subscribe: %s", d.label, f.Reasons[0])
 		}
 		d.kept = true
-		d.w.Messages.Subscribed(d.id, d.filters[d.suback])
+		d.hasSubscribed(d.filters[d.suback])
 		d.suback++
 		d.subscribe()
+	case link.DownUnsuback:
+		d.unsubscribed()
 	case link.DownDeliver:
 		d.deliver(f, payload)
 	case link.DownAck:
@@ -250,7 +259,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 		d.moved()
 	case link.DownClose:
 		if f.Reason == mqtt.SessionTakenOver {
-			h.Break("%s is taken over, and has the newest connection", d.id)
+			h.Break("%s is taken over, and has the newest connection", d.label)
 		}
 		if f.Reason == mqtt.ServerMoved {
 			d.w.unmoved++
@@ -261,9 +270,9 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 			d.refused(f.Text)
 			return
 		}
-		h.Break("%s is refused: %s", d.id, f.Text)
+		h.Break("%s is refused: %s", d.label, f.Text)
 	default:
-		h.Break("%s got frame %d", d.id, f.Kind)
+		h.Break("%s got frame %d", d.label, f.Kind)
 	}
 }
 
@@ -271,21 +280,27 @@ func (d *device) open(present bool) {
 	d.present(present)
 	d.opened = true
 	if d.will && present {
-		d.w.Messages.Wills.Left(d.id, d.connection)
+		d.house.Wills.Left(d.id, d.connection)
 	}
 	for _, p := range d.inflight {
 		if p.released {
 			d.ack(mqtt.Pubrel, p.packet)
 		} else {
+			p.Again = true
 			d.send(p.frame(true))
 		}
+	}
+	if d.parting {
+		d.unsubscribe()
+		return
 	}
 	d.subscribe()
 }
 
 // subscribe subscribes to the next filter that is not acknowledged.
 func (d *device) subscribe() {
-	if d.suback < len(d.filters) {
+	if d.suback < len(d.filters) && !d.fewer {
+		d.house.Subscribing(d.id, d.filters[d.suback])
 		d.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 60001, Subscribe: []mqtt.Subscription{{
 			Filter: d.filters[d.suback], QoS: mqtt.ExactlyOnce, RetainHandling: mqtt.RetainDontSend,
 		}}})
@@ -294,13 +309,14 @@ func (d *device) subscribe() {
 
 func (d *device) deliver(f *link.DownFrame, payload string) {
 	if f.QoS == mqtt.ExactlyOnce && d.received[f.PacketID] {
+		if !f.Dup {
+			d.w.History.Break("%s gets %q under packet identifier %d again, which it has not released, without DUP [MQTT-3.3.1-1]", d.label, payload, f.PacketID)
+		}
 		d.ack(mqtt.Pubrec, f.PacketID)
 		return
 	}
-	d.w.note(d.id+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	if !d.w.Messages.Wills.Delivered(d.id, payload) {
-		d.w.Messages.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
-	}
+	d.w.note(d.label+" gets "+payload, d.at.n.name, uint64(f.PacketID))
+	d.house.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true
@@ -308,7 +324,7 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 	case mqtt.AtLeastOnce:
 		d.ack(mqtt.Puback, f.PacketID)
 	case mqtt.AtMostOnce:
-		d.w.History.Break("%s got %q at QoS 0", d.id, payload)
+		d.w.History.Break("%s got %q at QoS 0", d.label, payload)
 	}
 }
 
@@ -327,18 +343,18 @@ func (d *device) acked(f *link.DownFrame) {
 	}
 	p := d.inflight[at]
 	if f.Reason.Failed() && (f.Ack != mqtt.Pubcomp || f.Reason != mqtt.PacketIdentifierNotFound) { // it had been there
-		d.w.History.Break("%s: publish %d is answered %s", d.id, f.PacketID, f.Reason)
+		d.w.History.Break("%s: publish %d is answered %s", d.label, f.PacketID, f.Reason)
 	}
 	switch f.Ack {
 	case mqtt.Pubrec:
 		p.released = true
-		d.w.Messages.Acked(p.Publish)
+		d.house.Acked(p.Publish)
 		d.ack(mqtt.Pubrel, f.PacketID)
 		return
 	case mqtt.Puback, mqtt.Pubcomp:
-		d.w.Messages.Acked(p.Publish)
+		d.house.Acked(p.Publish)
 	default:
-		d.w.History.Break("%s got %s", d.id, f.Ack)
+		d.w.History.Break("%s got %s", d.label, f.Ack)
 	}
 	// At QoS 1 nothing is written of the publisher's own session.
 	d.kept = d.kept || p.QoS == mqtt.ExactlyOnce
@@ -347,7 +363,7 @@ func (d *device) acked(f *link.DownFrame) {
 
 func (d *device) String() string {
 	var s strings.Builder
-	fmt.Fprintf(&s, "%s of partition %d: connected %t, opened %t, %d of %d filters, %d of %d published", d.id, d.part, d.at != nil, d.opened, d.suback, len(d.filters), d.next, d.total)
+	fmt.Fprintf(&s, "%s of partition %d: connected %t, opened %t, %d of %d filters, %d of %d published", d.label, d.part, d.at != nil, d.opened, d.suback, len(d.filters), d.next, d.total)
 	for _, p := range d.inflight {
 		fmt.Fprintf(&s, ", %d under way (released %t)", p.packet, p.released)
 	}

@@ -23,10 +23,14 @@ func (w *World) schedule(length int64) {
 	}
 	few := 1 + w.rand.IntN(len(kinds)) // most worlds have a taste for some kinds
 	from := w.rand.IntN(len(kinds))
+	w.overture()
 	for at := w.between(2*second, 8*second); at < length; at += w.between(200*ms, 9*second) {
 		f := kinds[(from+w.rand.IntN(few))%len(kinds)]
+		if w.rough != nil && w.chance(60) {
+			f = w.ploy()
+		}
 		w.after(at-w.now, func() {
-			if !w.faults {
+			if !w.faults || w.calm() {
 				return
 			}
 			long := w.between(100*ms, 10*second)
@@ -55,7 +59,7 @@ func (w *World) suffer(f fault, long int64) {
 // trap has something bad happen right when the table has changed, since much is
 // under way then.
 func (w *World) trap(id partition.ID) {
-	if !w.faults || !w.chance(w.traps) {
+	if !w.faults || w.calm() || !w.chance(w.traps) {
 		return
 	}
 	kinds := []fault{kill, powerCut, powerCut, diskLoss, isolate, split, busCut, busDown, pair, ambush, ambush, ambush, dark}
@@ -103,6 +107,9 @@ func kill(w *World) func() { return w.stop(w.pick(), "kill") }
 func powerCut(w *World) func() { return w.pick().cutPower() }
 
 func (n *node) cutPower() func() {
+	if n.w.sessions && !n.w.commit && len(n.w.lastCopies(n)) > 0 {
+		return n.w.stop(n, "kill") // what nobody else has would be lost
+	}
 	end := n.w.stop(n, "power cut")
 	n.store.Crash()
 	n.powerCut = true

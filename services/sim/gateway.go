@@ -21,6 +21,9 @@ func (s *gateway) Receive(b *link.Down) {
 		if f.Kind == link.DownClose || f.Kind == link.DownMoved {
 			delete(s.left, f.Channel)
 		}
+		if d != nil && f.Kind == link.DownClose {
+			d.mayEnd()
+		}
 		if d == nil || f.Kind == link.DownTable || f.Kind == link.DownLoad || f.Kind == link.DownWindow {
 			continue
 		}
@@ -73,7 +76,7 @@ func (d *device) again() {
 // older one too, it has closed that before.
 func (d *device) tookOver() {
 	if d.older != 0 && d.olderAt == d.at && d.at.left[d.older] {
-		d.w.History.Break("%s has a second connection at %s, and the first was not closed", d.id, d.at.n.name)
+		d.w.History.Break("%s has a second connection at %s, and the first was not closed", d.label, d.at.n.name)
 	}
 	d.older, d.olderAt = 0, nil
 }

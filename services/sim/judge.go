@@ -19,7 +19,7 @@ func (w *World) settled() bool { return w.unsettled() == "" }
 // rendezvous has them, and nothing waits for a commit.
 func (w *World) unsettled() string {
 	var all []placement.Candidate
-	for _, n := range w.nodes {
+	for _, n := range w.members() {
 		all = append(all, placement.Candidate{Name: n.name, Beat: placement.Beat{Zone: n.zone}})
 	}
 	for id := range partition.ID(w.partitions) {
@@ -29,7 +29,7 @@ func (w *World) unsettled() string {
 			return fmt.Sprintf("partition %d has %s, in sync %v, others %v, epoch %d; expected %v",
 				id, t.Owner, t.InSync, t.Others, t.Epoch, wanted)
 		}
-		for _, n := range w.nodes {
+		for _, n := range w.members() {
 			r := n.replicas[id]
 			last := w.node(t.Owner).replicas[id].Last()
 			switch {

@@ -82,10 +82,10 @@ func (w *World) astray() (what string) {
 	want := map[routes.Key]int{}
 	for _, d := range w.devices {
 		for _, f := range d.filters {
-			want[routes.Key{Tenant: tenant, Filter: f, Partition: d.part}]++
+			want[routes.Key{Tenant: d.house.name, Filter: f, Partition: d.part}]++
 		}
 	}
-	for _, n := range w.nodes {
+	for _, n := range w.members() {
 		m, found := n.station.meta, 0
 		err := m.Range(routes.Space, func(key metadata.Key, v metadata.Value) bool {
 			k, err := routes.ParseKey(key.Name)
@@ -118,6 +118,23 @@ func (w *World) astray() (what string) {
 		}
 		if what != "" {
 			return what
+		}
+	}
+	return ""
+}
+
+// differing says what of the metadata is not the same at all nodes, once nothing is written any more, or
+// what one knows and does not know that all others do.
+func (w *World) differing() string {
+	one := w.members()[0]
+	first := one.station.meta.machine
+	for _, n := range w.members() {
+		m := n.station.meta.machine
+		switch {
+		case m.Digest() != first.Digest():
+			return fmt.Sprintf("%s and %s have different metadata", one.name, n.name)
+		case !m.Settled():
+			return fmt.Sprintf("%s does not know that all others know what it knows, or keeps what it need not: %+v", n.name, m.Stats())
 		}
 	}
 	return ""

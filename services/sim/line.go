@@ -61,6 +61,9 @@ func (l *line) send(e *cluster.Enqueue, done func(cluster.Answer)) error {
 	}
 	w, gen := l.from.n.w, l.gen
 	l.arrives = max(l.arrives, w.now+w.between(100, w.net.delay))
+	if w.rough != nil && w.faults {
+		l.arrives = max(l.arrives, w.rough.late[l.from.n.at])
+	}
 	w.after(l.arrives-w.now, func() {
 		if gen == l.gen && !l.broken {
 			l.arrive(x)
@@ -122,6 +125,7 @@ func (l *line) loseIn(after int64) {
 		return
 	}
 	l.broken = true
+	l.from.n.w.disturbed()
 	l.from.n.w.after(after, l.from.during(func() {
 		l.gen++
 		waiting := l.waiting

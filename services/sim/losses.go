@@ -32,7 +32,7 @@ func (w *World) lose(n *node) func() {
 		}
 	}
 	end := w.stop(n, "disk loss")
-	n.store, n.powerCut, n.fresh = mem.New(), false, true
+	n.store, n.powerCut, n.fresh, n.lostAt = mem.New(), false, true, w.now
 	w.History.Damaged(n.name)
 	w.losses++
 	w.places.forget(n)
@@ -60,6 +60,9 @@ func (w *World) anyWhole(id partition.ID, some []partition.Broker) bool {
 // whole reports whether a replica in sync has all that was committed: it may have lost its disk
 // after it was proposed.
 func (w *World) whole(id partition.ID, b partition.Broker) bool {
+	if w.node(b).powerCut && !w.commit {
+		return false // it has lost what was not synced, and does not know yet
+	}
 	return w.copyOf(id, b) == partition.Whole && w.History.Intact(id, b)
 }
 
@@ -80,6 +83,23 @@ func (w *World) changes(id partition.ID, inSync []partition.Broker) (carriedOut 
 	}
 	sent := w.anyWhole(id, inSync)
 	return func() { w.left[id] = (sent || w.left[id]) && !w.anyWhole(id, inSync) }
+}
+
+// answerLasts is for how long, in microseconds, an owner may go by what a replica has said: partition's
+// peerOut/2, and for as long as the answer was on its way.
+const answerLasts = 4 * second
+
+// joining holds that an owner has only those join the replicas in sync who have a whole copy, or had
+// one a moment ago.
+func (w *World) joining(n *node, r *replica, inSync []partition.Broker) {
+	for _, b := range inSync {
+		if !w.sessions || r.Replica == nil || b == n.name || slices.Contains(r.Table().InSync, b) {
+			continue
+		}
+		if lost := w.node(b).lostAt; lost > 0 && w.now-lost > answerLasts && w.copyOf(r.id, b) != partition.Whole {
+			w.History.Break("%s has %s join the replicas of partition %d in sync, which lost its disk %d ms ago and has no whole copy", n.name, b, r.id, (w.now-lost)/ms)
+		}
+	}
 }
 
 // gaveUp has the devices of a partition that an operator has given up begin anew, unless nothing
@@ -108,24 +128,25 @@ func (d *device) beginAnew() {
 	if d.at != nil {
 		d.gone()
 	}
-	d.clean, d.kept, d.suback = true, false, 0
+	d.asked++
+	d.clean, d.kept, d.suback, d.parting, d.fewer = true, false, 0, false, false
 	d.inflight, d.received = nil, map[uint16]bool{}
-	d.w.Messages.Forgo(d.id)
-	d.w.Messages.Wills.Forgo(d.id)
+	d.house.Forgo(d.id)
+	d.house.Wills.Forgo(d.id)
 }
 
 // retainedGone reports whether what was retained under a topic was lost.
-func (w *World) retainedGone(topic string) bool {
-	return w.gone[partition.Choose(w.cell(), topic)]
+func (w *World) retainedGone(of *house, topic string) bool {
+	return w.gone[partition.Choose(w.cell(of), topic)]
 }
 
 // present holds that a session is there, or is not, as a device that comes expects it.
 func (d *device) present(present bool) {
 	if d.kept && !present {
-		d.w.History.Break("%s has lost its session", d.id)
+		d.w.History.Break("%s has lost its session", d.label)
 	}
 	if d.clean && present {
-		d.w.History.Break("%s begins anew, and is told that its session is there", d.id)
+		d.w.History.Break("%s begins anew, and is told that its session is there", d.label)
 	}
 	d.clean = false
 }

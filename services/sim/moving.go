@@ -5,6 +5,8 @@ package sim
 import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/partition"
+	"github.com/manormq/manor/services/broker/shard"
 )
 
 // moving is a connection whose partition moves to another broker as planned. A gateway
@@ -17,8 +19,11 @@ type moving struct {
 	// away says that the broker has let it go, at that time.
 	away bool
 	at   int64
-	// serves and jumps are those of the world when the pause began.
+	// serves, jumps and revision, of the tenant's record, are those of the world when the pause began.
 	serves, jumps int
+	revision      uint64
+	// from is the partition at which the session was.
+	from partition.ID
 }
 
 // patience is for how long a gateway looks for the next owner, in microseconds. The
@@ -28,7 +33,7 @@ const patience = 8 * second
 // pause takes a DownPause.
 func (d *device) pause(token uint64) {
 	d.send(link.UpFrame{Kind: link.UpPaused})
-	d.moving = &moving{token: token, serves: d.w.serves[d.part], jumps: d.w.jumps}
+	d.moving = &moving{token: token, serves: d.w.serves[d.part], jumps: d.w.jumps, revision: d.w.places.record.Revision, from: d.part}
 }
 
 // holds reports whether what a client says waits for the end of its move.
@@ -53,14 +58,14 @@ func (d *device) moved() {
 func (d *device) impatient() {
 	w := d.w
 	if m := d.moving; m != nil && (w.now-m.at > patience || w.faults && w.chance(2)) {
-		w.note(d.id+" is given up", "", m.token)
+		w.note(d.label+" is given up", "", m.token)
 		d.moving = nil
 	}
 }
 
 func (d *device) reopen() {
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: tenant, ClientID: mqtt.ClientID(d.id), Partitions: uint16(d.w.spread), Credit: 1 << 40, Resume: d.moving.token,
+		Tenant: d.house.name, ClientID: mqtt.ClientID(d.id), Partitions: uint16(d.w.spread), Credit: 1 << 40, Resume: d.moving.token,
 	}})
 }
 
@@ -80,7 +85,10 @@ func (d *device) resumed() {
 func (d *device) refused(why string) {
 	w, m := d.w, d.moving
 	if w.places.begun == 0 && w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
-		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.id, d.at.n.name, why)
+		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.label, d.at.n.name, why)
+	}
+	if p := &w.places; p.record.Stage == shard.Settled && p.arrivedSince(m.revision, m.from, d.part) && w.jumps == m.jumps && w.now-m.at <= patience {
+		w.History.Break("%s has gone elsewhere with its tenant, and %s refuses it: %s", d.label, d.at.n.name, why)
 	}
 	d.gone()
 }

@@ -38,6 +38,10 @@ type node struct {
 	// when this run began; see informed.go.
 	fresh, knows bool
 	startedAt    int64
+	// left is the revision of the bucket under which it left for good, 0 if it has not.
+	left uint64
+	// lostAt is when it lost its disk last, 0 for never.
+	lostAt int64
 
 	store    *mem.Store
 	disk     disk
@@ -94,12 +98,13 @@ func (n *node) during(do func()) func() {
 }
 
 func (n *node) start() {
-	if n.up {
+	if n.up || n.left > 0 {
 		return
 	}
 	w := n.w
 	n.up, n.run = true, n.run+1
 	w.note("start", n.name, n.run)
+	w.disturbed()
 	n.watch, n.disk, n.tableSeen = placement.Watch{}, disk{}, 0
 	n.knows, n.startedAt = false, w.now
 	n.control = placement.Controller{Config: placement.Config{
@@ -142,6 +147,13 @@ func (n *node) stop() {
 	}
 	n.w.note("stop", n.name)
 	n.up = false
+	w := n.w
+	w.disturbed()
+	for _, d := range w.devices {
+		if d.at != nil && d.at.n == n {
+			d.mayEnd()
+		}
+	}
 	n.replicas, n.station = nil, nil
 }
 

@@ -13,7 +13,7 @@ func (w *World) operate() {
 			continue
 		}
 		best, hope := w.node(t.Owner), false
-		for _, n := range w.nodes {
+		for _, n := range w.members() {
 			r := n.replicas[id]
 			hope = hope || t.IsInSync(n.name) && r.Copy() >= partition.Suspect
 			if r.Copy() >= partition.Suspect && best.replicas[id].Copy() < partition.Suspect || r.Copy() >= partition.Suspect && best.replicas[id].Last().Before(r.Last()) {

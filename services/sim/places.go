@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/services/broker/cluster"
@@ -32,6 +33,9 @@ type places struct {
 	begun, done, stayed int
 	// asking: answers are on their way.
 	asking bool
+	// left is the revision by which the tenant began to leave last, and serves those of the world then.
+	left   uint64
+	serves []int
 }
 
 // Times of places, in microseconds.
@@ -43,7 +47,7 @@ const (
 
 // roam has the tenant go elsewhere from now on, until the faults have ended.
 func (p *places) roam() {
-	p.record = shard.Cell{List: p.w.cell(), Revision: 1}
+	p.record = shard.Cell{List: p.w.cell(p.w.house(tenant)), Revision: 1}
 	for _, n := range p.w.nodes {
 		n.record = p.record
 		if n.up {
@@ -58,7 +62,7 @@ func (p *places) tick() {
 	switch {
 	case p.record.Stage != shard.Settled:
 		p.wave()
-	case w.faults && w.chance(2):
+	case w.faults && w.chance(p.often()):
 		p.begin()
 	}
 	w.after(placeTick, p.tick)
@@ -75,14 +79,33 @@ func (p *places) begin() {
 	if len(to) == 0 {
 		return
 	}
+	p.leave(to)
+}
+
+// leave has the tenant leave for some partitions.
+func (p *places) leave(to []partition.ID) {
 	p.begun++
+	p.left, p.serves = p.record.Revision+1, slices.Clone(p.w.serves)
 	p.hasty, p.met = p.w.chance(30), map[*node]int64{}
 	p.say(shard.Cell{List: p.record.List, To: to, Stage: shard.Leaving, Revision: p.record.Revision + 1})
+	if p.w.rough != nil {
+		p.w.crossfire()
+	}
+}
+
+// arrivedSince reports whether what was at rest under revision, or began to leave by it, is where the
+// tenant has arrived by its last move, and nobody else has begun to serve these partitions meanwhile.
+func (p *places) arrivedSince(revision uint64, of ...partition.ID) bool {
+	if p.left == 0 || revision != p.left && revision+1 != p.left || p.record.Revision != p.left+2 {
+		return false
+	}
+	return !slices.ContainsFunc(of, func(id partition.ID) bool { return p.serves[id] != p.w.serves[id] })
 }
 
 // say writes the record.
 func (p *places) say(c shard.Cell) {
 	p.w.note("place", "", uint64(c.Stage), c.Revision)
+	p.w.disturbed()
 	p.record = c
 	for _, n := range p.w.nodes {
 		p.tell(n, c)
@@ -94,7 +117,7 @@ func (p *places) tell(n *node, c shard.Cell) {
 	w := p.w
 	w.after(w.between(100, 300*ms), func() {
 		switch {
-		case n.record.Revision >= c.Revision, p.record.Revision > c.Revision:
+		case n.left > 0, n.record.Revision >= c.Revision, p.record.Revision > c.Revision:
 		case !n.up || !w.reached(n):
 			p.tell(n, c)
 		default:
@@ -181,8 +204,8 @@ func (p *places) wave() {
 	}
 	w.after(placeAsk, end)
 	for _, o := range w.nodes {
-		if o.run == 0 {
-			continue // it has not joined
+		if o.run == 0 || o.left > 0 {
+			continue // it has not joined, or has left
 		}
 		l.Members = append(l.Members, string(o.name))
 		if w.links(n, o) {

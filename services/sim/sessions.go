@@ -5,7 +5,6 @@ package sim
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/manormq/manor/services/broker/partition"
@@ -19,14 +18,18 @@ import (
 // a cell, and partitions move to brokers that accept a label. Disks write at once, so that nothing that was
 // acknowledged may be lost but with the last whole copy of a partition (losses.go). Planned moves take
 // connections along. trace is written to unless it is nil.
-func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false) }
+func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false, false) }
 
 // RunPlaced runs the world of RunSessions in which the devices' tenant goes to other
 // partitions again and again, with what it has.
-func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true) }
+func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true, false) }
 
-func runSessions(seed uint64, trace io.Writer, roams bool) Result {
+func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	w := newWorld(seed, true, trace)
+	w.newHouse(tenant, rude)
+	if rude {
+		w.roughen()
+	}
 	if seed%3 == 0 { // else messages cross all partitions
 		w.spread = 1 + int(seed/3)%(w.partitions-1)
 	}
@@ -37,6 +40,9 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 	}
 	w.faults = false // until everybody has subscribed
 	w.subscribers()
+	if rude {
+		w.neighbours()
+	}
 	w.await("have subscribed", func() string {
 		for _, d := range w.devices {
 			if !d.ready() {
@@ -46,7 +52,12 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 		return ""
 	})
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
+		w.newDevice(w.houses[0], fmt.Sprint("p", i), w.toPublish()).will = true
+	}
+	if rude {
+		for i := range 2 {
+			w.newDevice(w.houses[1], fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
+		}
 	}
 	if roams {
 		w.places.roam()
@@ -68,45 +79,44 @@ func runSessions(seed uint64, trace io.Writer, roams bool) Result {
 				return d.String()
 			}
 		}
-		return w.Messages.Missing() + w.Messages.Wills.Missing(w.willing())
+		for _, h := range w.houses {
+			if what := h.Missing() + h.Wills.Missing(); what != "" {
+				return what
+			}
+		}
+		return ""
 	})
 	w.await("have the right routes", w.astray)
+	w.await("know the same", w.differing)
 	w.retained()
-	w.Messages.Wills.Judge(w.History.Break)
-	w.Messages.Judge(w.History.Break)
-	published, acked, delivered := w.Messages.Counts()
+	published, acked, delivered, wills := 0, 0, 0, 0
+	for _, h := range w.houses {
+		h.Wills.Judge(w.History.Break)
+		h.Judge(w.History.Break)
+		p, a, d := h.Counts()
+		published, acked, delivered, wills = published+p, acked+a, delivered+d, wills+h.Wills.Count()
+	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: w.Messages.Wills.Count(), Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: wills, Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Departed: w.departed, Broken: w.History.Broken(),
 	}
-}
-
-// willing are those who get the wills.
-func (w *World) willing() (out []string) {
-	for _, d := range w.devices {
-		if slices.Contains(d.filters, "#") || slices.Contains(d.filters, "w/+") {
-			out = append(out, d.id)
-		}
-	}
-	return out
 }
 
 // retained holds that the newest message of each device that was to be retained is.
 func (w *World) retained() {
-	cell := w.cell()
 	for _, d := range w.devices {
-		want := w.Messages.Retained(d.id)
-		if want == nil || w.broken() || w.retainedGone(want.Topic) {
+		want := d.house.Retained(d.id)
+		if want == nil || w.broken() || w.retainedGone(d.house, want.Topic) {
 			continue
 		}
-		id := partition.Choose(cell, want.Topic)
+		id := partition.Choose(w.cell(d.house), want.Topic)
 		space := retain.New(id)
 		if err := space.Restore(w.node(w.bus.table(id).Owner).store, func(string, *retain.Retained) {}); err != nil {
 			w.History.Break("retained messages of partition %d: %v", id, err)
 			continue
 		}
 		got := ""
-		if r := space.Get(tenant, []byte(want.Topic)); r != nil {
+		if r := space.Get(d.house.name, []byte(want.Topic)); r != nil {
 			got, _, _ = strings.Cut(string(r.Message.Payload), "\x00")
 		}
 		if got != want.Payload {
@@ -118,10 +128,10 @@ func (w *World) retained() {
 // subscribers are devices with filters of several kinds, and a shared subscription.
 func (w *World) subscribers() {
 	for i, filters := range [][]string{{"t/#"}, {"t/+"}, {"t/p0", "t/p1", "t/p2"}, {"#"}, {"w/+"}} {
-		w.newDevice(fmt.Sprint("s", i), 0, filters...)
+		w.newDevice(w.houses[0], fmt.Sprint("s", i), 0, filters...)
 	}
 	for i := range 3 {
-		w.newDevice(fmt.Sprint("m", i), 0, "$share/g/t/#")
+		w.newDevice(w.houses[0], fmt.Sprint("m", i), 0, "$share/g/t/#")
 	}
 }
 

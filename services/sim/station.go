@@ -22,10 +22,10 @@ type station struct {
 	set     *shard.Set
 	link    *shard.Link
 	inlets  map[partition.Broker]*shard.Inlet
-	placed  bool        // the tenant's cell is known here
-	owned   []ownership // by partition
-	lines   []*line     // by node
-	stepped bool        // a step is planned
+	placed  map[string]bool // tenants whose cells are known here
+	owned   []ownership     // by partition
+	lines   []*line         // by node
+	stepped bool            // a step is planned
 	meta    *meta
 
 	devices map[link.Channel]*device
@@ -59,7 +59,7 @@ func newStation(n *node) *station {
 	w := n.w
 	s := &station{
 		n: n, inlets: map[partition.Broker]*shard.Inlet{}, owned: make([]ownership, w.partitions),
-		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{}, left: map[link.Channel]bool{},
+		lines: make([]*line, len(w.nodes)), devices: map[link.Channel]*device{}, placed: map[string]bool{}, left: map[link.Channel]bool{},
 	}
 	for i, to := range w.nodes {
 		s.lines[i] = &line{from: s, to: to}
@@ -150,6 +150,12 @@ func (s *station) roleChanged(r *replica) {
 // serve has a partition be served here, from now on or again.
 func (s *station) serve(r *replica) {
 	s.n.w.serves[r.id]++
+	s.n.w.disturbed()
+	for _, d := range s.n.w.devices {
+		if d.part == r.id {
+			d.mayEnd()
+		}
+	}
 	s.set.Serve(r.id, r.Table().Epoch)
 	s.step()
 }
@@ -181,20 +187,20 @@ func (s *station) Table() *link.TableUpdate {
 
 // Cell implements shard.Cluster: a broker that was started has not heard of any record
 // before somebody comes, as one whose metadata lags behind.
-func (s *station) Cell(string) shard.Cell {
-	if s.n.record.Revision > 0 {
+func (s *station) Cell(of string) shard.Cell {
+	if of == tenant && s.n.record.Revision > 0 {
 		return s.n.record
 	}
-	if !s.placed {
+	if !s.placed[of] {
 		return shard.Cell{}
 	}
-	return shard.Cell{List: s.n.w.cell(), Revision: 1}
+	return shard.Cell{List: s.n.w.cell(s.n.w.house(of)), Revision: 1}
 }
 
 // Place implements shard.Cluster.
-func (s *station) Place(string, int) shard.Cell {
-	s.placed = true
-	return s.Cell(tenant)
+func (s *station) Place(of string, _ int) shard.Cell {
+	s.placed[of] = true
+	return s.Cell(of)
 }
 
 // Append implements shard.Cluster.

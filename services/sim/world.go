@@ -59,6 +59,7 @@ type World struct {
 	// metaLag is the longest that messages of the metadata take to a node with a new disk, beyond
 	// what others take, and actors counts those that were made.
 	metaLag int64
+	rough   *rough // nil in worlds that are not
 	actors  uint64
 	places  places
 	// losses counts the disks that were lost; gone are the partitions of which that was the last
@@ -74,9 +75,10 @@ type World struct {
 	// those that were closed because they could not.
 	serves                []int
 	jumps, moved, unmoved int
+	departed              int // nodes
 
-	History  *check.History
-	Messages check.Messages
+	History *check.History
+	houses  []*house
 }
 
 type event struct {
@@ -126,7 +128,9 @@ type Result struct {
 	// Losses is how many disks were lost, of worlds with sessions, and Given how many partitions
 	// were given up because no whole copy was in sync.
 	Losses, Given int
-	Broken        []string
+	// Departed is how many brokers left for good.
+	Departed int
+	Broken   []string
 }
 
 // Run runs the world of a seed. trace is written to unless it is nil.

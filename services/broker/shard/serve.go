@@ -136,12 +136,12 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 	}
 	s.restoreRetained(p)
 	s.arriveAll(p)
+	s.set.taken[id].Store(s.now) // before wills are sent: what others say of it is a leftover for them too
 	for _, se := range s.orderedSessions(bySid) {
 		if !se.gone && se.head() && se.awaited == nil && !se.tenant.moves() {
 			s.loseConnection(se)
 		}
 	}
-	s.set.taken[id].Store(s.now)
 	s.set.serving[id].Add(1)
 	s.set.cluster.Gained(id, epoch, func(tenant, filter string) bool { return s.set.has(tenant, filter, id) })
 	s.set.log.Debug("a partition is taken up", slog.Int("partition", int(id)), slog.Int("sessions", len(bySid)),

@@ -41,16 +41,22 @@ func topicIn(p partition.ID) string {
 // visitor is a client of n alone, which keeps no session.
 func (n *wideNode) visitor(id string, limits link.Limits) *wideConn {
 	n.w.t.Helper()
+	return n.opens(&link.Open{
+		Tenant: "acme", ClientID: mqtt.ClientID(id), CleanStart: true, ReceiveMaximum: 8, Credit: 1 << 30, Limits: limits,
+	})
+}
+
+// opens is a client of n alone that opens a connection.
+func (n *wideNode) opens(o *link.Open) *wideConn {
+	n.w.t.Helper()
 	c := &wideConn{node: n, link: n.link, gw: n.gw, frames: &wideInbox{}}
 	n.gw.mu.Lock()
 	n.gw.last++
 	c.id = n.gw.last
 	n.gw.channels[c.id] = c
 	n.gw.mu.Unlock()
-	c.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: "acme", ClientID: mqtt.ClientID(id), CleanStart: true, ReceiveMaximum: 8, Credit: 1 << 30, Limits: limits,
-	}})
-	c.want(n.w.t, link.DownOpened)
+	c.send(link.UpFrame{Kind: link.UpOpen, Open: o})
+	c.wants(n.w.t, link.DownOpened) // what waits for its session may be behind it
 	return c
 }
 
@@ -145,5 +151,37 @@ func TestWide_LeftoverOfOwnPartition(t *testing.T) {
 				t.Errorf("from partition %d at QoS %d it came %d times", p, qos, came)
 			}
 		}
+	}
+}
+
+// So it is of the wills that the next owner of a partition sends when it takes it up.
+func TestWide_LeftoverAtTakeUp(t *testing.T) {
+	w := newWide(t, 1, 2)
+	first, next := w.nodes[0], w.nodes[1]
+	w.give(0, first, true)
+	open := func(n *wideNode, id string, will *mqtt.Will) *wideConn {
+		return n.opens(&link.Open{
+			Tenant: "acme", ClientID: mqtt.ClientID(clientIn(0, id)), SessionExpiry: 1000, ReceiveMaximum: 8, Credit: 1 << 30, Limits: unlimited, Will: will,
+		})
+	}
+	sub := open(first, "s", nil)
+	sub.send(link.UpFrame{Kind: link.UpSubscribe, PacketID: 1, Subscribe: []mqtt.Subscription{{Filter: "w/#", QoS: mqtt.ExactlyOnce}}})
+	sub.want(t, link.DownSuback)
+	open(first, "p", &mqtt.Will{Message: message("w/gone", "will", mqtt.ExactlyOnce, false)})
+	next.set.FarRoute("acme", "w/+", 0, true) // as the first owner had it until a moment ago
+	first.die()
+	w.give(0, next, false)
+	sub = open(next, "s", nil)
+	for end := time.Now().Add(5 * time.Second); len(w.leftovers()) > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	c := next.visitor(clientIn(1, "c"), unlimited)
+	c.send(link.UpFrame{Kind: link.UpPublish, PacketID: 1, Message: message("w/end", "x", mqtt.AtLeastOnce, false)})
+	came := 0
+	for string(sub.wants(t, link.DownDeliver).msg.Topic) != "w/end" {
+		came++
+	}
+	if came != 1 {
+		t.Errorf("the will came %d times, expected once", came)
 	}
 }

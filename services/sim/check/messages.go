@@ -16,6 +16,13 @@ import (
 // identifier in flight tells from the first. The zero value is ready; one goroutine
 // uses it.
 type Messages struct {
+	// Mark is what all payloads of the tenant end in, so that another tenant's are told from them.
+	Mark string
+	// Broken is called with what is seen to be against a promise when it happens.
+	Broken func(format string, args ...any)
+
+	// since is how many of all there were when something happened between brokers, or to one.
+	since     int
 	all       []*Publish
 	byPayload map[string]*Publish
 	devices   map[string]*receiver
@@ -26,6 +33,9 @@ type Messages struct {
 	Wills Wills
 }
 
+// WillTopic is what the topics of wills begin with; the name of the device follows.
+const WillTopic = "w/"
+
 // Publish is one message of a device.
 type Publish struct {
 	From, Topic, Payload string
@@ -34,6 +44,8 @@ type Publish struct {
 	// Retain says that it is to be retained: now and then one, of each device always at
 	// the same QoS, as there is no order among others.
 	Retain, Acked bool
+	// Again says that the device has sent it more than once.
+	Again bool
 	// seen are those who had subscribed to it, and had that acknowledged, before it was
 	// sent: a device, or $share/NAME/FILTER.
 	seen []string
@@ -44,6 +56,10 @@ type Publish struct {
 type receiver struct {
 	filters []string
 	got     []delivery
+	times   map[*Publish]int
+	without []without
+	// since is how many of all there were when its connection, or its session's owner, changed last.
+	since int
 }
 
 type delivery struct {
@@ -59,7 +75,7 @@ func (m *Messages) device(id string) *receiver {
 	}
 	r := m.devices[id]
 	if r == nil {
-		r = &receiver{}
+		r = &receiver{times: map[*Publish]int{}}
 		m.devices[id] = r
 		m.order = append(m.order, id)
 	}
@@ -69,7 +85,7 @@ func (m *Messages) device(id string) *receiver {
 // Publish is called before a device sends its seq-th message for the first time.
 func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
 	m.device(from)
-	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq), Seq: seq, QoS: qos, Retain: seq%10 == 5+int(from[len(from)-1])%2}
+	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq) + m.Mark, Seq: seq, QoS: qos, Retain: seq%10 == 5+int(from[len(from)-1])%2}
 	for _, id := range m.order {
 		for _, f := range m.devices[id].filters {
 			who, filter := id, f
@@ -125,14 +141,62 @@ func (m *Messages) Acked(p *Publish) { p.Acked = true }
 func (m *Messages) Subscribed(id, filter string) {
 	r := m.device(id)
 	r.filters = append(r.filters, filter)
-	m.Wills.Subscribed(id)
+	if topic.Match(filter, []byte(WillTopic+id)) {
+		m.Wills.Subscribed(id)
+	}
 }
 
-// Delivered is called when a device gets a message, on its connection of that number
+// Will is the payload of the will of a device's connection.
+func (m *Messages) Will(id string, connection int) string {
+	m.Wills.mark = m.Mark
+	return WillOf(id, connection) + m.Mark
+}
+
+// Disturbed is called when something has happened between brokers, or to one.
+func (m *Messages) Disturbed() { m.since = len(m.all) }
+
+// Interrupted is called when a device has another connection, or its session another owner.
+func (m *Messages) Interrupted(id string) {
+	r := m.device(id)
+	r.since = len(m.all)
+}
+
+// Delivered is called when a device gets a message, or a will, on its connection of that number
 // under that packet identifier.
 func (m *Messages) Delivered(id, payload string, dup bool, connection int, packet uint16) {
-	r := m.device(id)
-	r.got = append(r.got, delivery{m.byPayload[payload], dup, connection, packet})
+	if !strings.HasSuffix(payload, m.Mark) {
+		m.Broken("%s%s gets %q, which is another tenant's", id, m.Mark, payload)
+		return
+	}
+	if m.Wills.Delivered(id, payload) {
+		return
+	}
+	r, p := m.device(id), m.byPayload[payload]
+	d := delivery{p, dup, connection, packet}
+	if p != nil && !r.shares() {
+		m.once(id, r, d)
+		if r.unwanted(p) {
+			m.Broken("%s gets %q, which was published after its UNSUBACK [MQTT-3.10.4-2]", id, p.Payload)
+		}
+	}
+	r.got = append(r.got, d)
+}
+
+// once holds a message that came when nothing had happened to its publisher, its receiver and the
+// brokers since it was published: it comes once, and is no repetition.
+func (m *Messages) once(id string, r *receiver, d delivery) {
+	p := d.Publish
+	r.times[p]++
+	calm := !p.Again && p.at >= max(m.since, m.device(p.From).since)
+	switch {
+	case !calm:
+	case p.at >= r.since && r.times[p] > 1:
+		m.Broken("%s gets %q at QoS %d again, with no connection and no broker lost since it was published", id, p.Payload, p.QoS)
+	case p.at >= r.since && d.dup:
+		m.Broken("%s gets %q with DUP, and it is the first time [MQTT-3.3.1-1]", id, p.Payload)
+	case r.times[p] > 1 && !d.dup:
+		m.Broken("%s gets %q again without DUP, with nothing lost but its own connection since [MQTT-3.3.1-1]", id, p.Payload)
+	}
 }
 
 // Counts are how many were published and acknowledged, and how many were delivered.

@@ -12,8 +12,11 @@ import (
 // connection ended in another way than the client's DISCONNECT. The zero value is ready;
 // one goroutine uses it.
 type Wills struct {
-	all []*will
-	of  map[string]*will
+	all  []*will
+	of   map[string]*will
+	mark string // Messages.Mark
+	// subscribed are those who have subscribed to wills, and had that acknowledged.
+	subscribed []string
 }
 
 type will struct {
@@ -24,8 +27,10 @@ type will struct {
 	// forgone are receivers that may lack it; again: it may come twice.
 	forgone []string
 	again   bool
-	// late are receivers that subscribed when its connection was there: it may have ended before.
-	late []string
+	// owed are the receivers that are to get it: those who had subscribed when its connection may
+	// have ended first (ended), and have not unsubscribed before they got it.
+	owed  []string
+	ended bool
 }
 
 // WillOf is the payload of the will of a device's connection.
@@ -47,13 +52,14 @@ func (w *Wills) get(payload string) *will {
 // Left is called when a device has been told that its session is there: its connection's
 // will is committed then.
 func (w *Wills) Left(id string, connection int) {
-	x := w.get(WillOf(id, connection))
+	x := w.get(WillOf(id, connection) + w.mark)
 	x.unneeded, x.id = false, id
 }
 
 // Forgo is called when what was known of a device's session is lost: its wills may come or not, and
 // it may have got others or not.
 func (w *Wills) Forgo(id string) {
+	w.Unsubscribing(id)
 	for _, x := range w.all {
 		x.forgone = append(x.forgone, id)
 		if strings.HasPrefix(x.payload, "will of "+id+" ") {
@@ -62,16 +68,38 @@ func (w *Wills) Forgo(id string) {
 	}
 }
 
-// Subscribed is called when a device has its SUBACK: wills may have been sent before.
+// Subscribed is called when a device has its SUBACK of a filter that wills match. It is owed the wills of
+// connections that end from now on, also of those that are open.
 func (w *Wills) Subscribed(id string) {
+	if !slices.Contains(w.subscribed, id) {
+		w.subscribed = append(w.subscribed, id)
+	}
+}
+
+// Unsubscribing is called when a device sends an UNSUBSCRIBE of such a filter, or has lost its
+// subscriptions: nobody knows which wills are sent before that is carried out.
+func (w *Wills) Unsubscribing(id string) {
+	is := func(o string) bool { return o == id }
+	w.subscribed = slices.DeleteFunc(w.subscribed, is)
 	for _, x := range w.all {
-		x.late = append(x.late, id)
+		x.owed = slices.DeleteFunc(x.owed, is)
+	}
+}
+
+// Ended is called when a device's connection may have ended for the broker: at the latest when it has
+// for the device, at the earliest when another broker has begun to serve the device's partition. Its
+// will is owed to who has subscribed by then. Only the first time counts.
+func (w *Wills) Ended(id string, connection int) {
+	if x := w.get(WillOf(id, connection) + w.mark); !x.ended {
+		x.ended, x.owed = true, slices.Clone(w.subscribed)
 	}
 }
 
 // Unneeded is called when a client is about to disconnect: no will is to be sent, and one is
 // if the broker does not hear of it.
-func (w *Wills) Unneeded(id string, connection int) { w.get(WillOf(id, connection)).unneeded = true }
+func (w *Wills) Unneeded(id string, connection int) {
+	w.get(WillOf(id, connection) + w.mark).unneeded = true
+}
 
 // Delivered is called with each message that somebody gets, and reports whether it is a
 // will.
@@ -93,9 +121,9 @@ func (w *Wills) Count() (n int) {
 	return n
 }
 
-// Missing is a will that was to be sent and that one of them has not; the newest of each
+// Missing is a will that was to be sent and that one to whom it is owed has not; the newest of each
 // device may belong to a connection that lives. Empty if there is none.
-func (w *Wills) Missing(receivers []string) string {
+func (w *Wills) Missing() string {
 	newest := map[string]*will{}
 	for _, x := range w.all {
 		if x.id != "" {
@@ -106,8 +134,8 @@ func (w *Wills) Missing(receivers []string) string {
 		if x.unneeded || newest[x.id] == x {
 			continue
 		}
-		for _, to := range receivers {
-			if x.got[to] == 0 && !slices.Contains(x.forgone, to) && !slices.Contains(x.late, to) {
+		for _, to := range x.owed {
+			if x.got[to] == 0 && !slices.Contains(x.forgone, to) {
 				return fmt.Sprintf("the %s has not come to %s", x.payload, to)
 			}
 		}
