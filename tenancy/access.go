@@ -12,9 +12,9 @@ import (
 // The built-in roles of an organization. What they may do is in
 // tenancy/policy.
 const (
-	// RoleOwner may do everything, and alone appoints owners.
+	// RoleOwner may do everything, and alone appoints owners and deletes tenants.
 	RoleOwner = "owner"
-	// RoleAdmin may do everything but appoint and remove owners.
+	// RoleAdmin may do everything but appoint and remove owners, and delete tenants.
 	RoleAdmin = "admin"
 	// RoleDeveloper works with tenants, credentials, clients and messages.
 	RoleDeveloper = "developer"
@@ -35,12 +35,16 @@ const (
 	MayWriteMembers      = "members:write"
 	// MayWriteOwners is needed, beside MayWriteMembers, where a member becomes or
 	// was an owner.
-	MayWriteOwners      = "owners:write"
-	MayReadKeys         = "keys:read"
-	MayWriteKeys        = "keys:write"
-	MayReadAudit        = "audit:read"
-	MayReadTenants      = "tenants:read"
-	MayWriteTenants     = "tenants:write"
+	MayWriteOwners  = "owners:write"
+	MayReadKeys     = "keys:read"
+	MayWriteKeys    = "keys:write"
+	MayReadAudit    = "audit:read"
+	MayReadTenants  = "tenants:read"
+	MayWriteTenants = "tenants:write"
+	// MaySuspendTenants stops and resumes all clients of a tenant, MayDeleteTenants takes it
+	// away, for a while or for ever.
+	MaySuspendTenants   = "tenants:suspend"
+	MayDeleteTenants    = "tenants:delete"
 	MayReadPolicies     = "policies:read"
 	MayWritePolicies    = "policies:write"
 	MayReadQuotas       = "quotas:read"
@@ -58,7 +62,7 @@ const (
 func Permissions() []string {
 	all := []string{
 		MayReadOrganization, MayWriteOrganization, MayReadMembers, MayWriteMembers, MayWriteOwners, MayReadKeys, MayWriteKeys,
-		MayReadAudit, MayReadTenants, MayWriteTenants, MayReadPolicies, MayWritePolicies, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
+		MayReadAudit, MayReadTenants, MayWriteTenants, MaySuspendTenants, MayDeleteTenants, MayReadPolicies, MayWritePolicies, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
 		MayWriteCredentials, MayReadClients, MayWriteClients, MayReadMessages, MayWriteMessages,
 	}
 	slices.Sort(all)

@@ -125,10 +125,11 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 	return k.ID, secret
 }
 
-// prepare gives acme a managed CA behind the API's back, for the operations that need
+// prepare has acme be in the state that an operation needs, and gives it a managed CA behind the API's back, for the operations that need
 // one, and takes it away for the one that makes it.
 func (w *world) prepare(operation string) {
 	w.t.Helper()
+	w.settle(operation == "restore-tenant" || operation == "purge-tenant")
 	w.domain = "mqtt.acme.example"
 	if operation == "replace-domain-certificate" {
 		w.domain = "own.acme.example"
@@ -158,6 +159,28 @@ func (w *world) prepare(operation string) {
 		}
 	default:
 		return
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// settle has acme be deleted, or active.
+func (w *world) settle(deleted bool) {
+	w.t.Helper()
+	state := tenancy.StateActive
+	if deleted {
+		state = tenancy.StateDeleted
+	}
+	r, err := w.store.Tenant(w.t.Context(), "acme")
+	if err == nil && (r.State != state || r.DeletionProtection) {
+		_, err = w.store.UpdateTenant(w.t.Context(), "acme", 0, func(r *tenancy.TenantRecord) error {
+			r.State, r.Life, r.DeletionProtection = state, nil, false
+			if deleted {
+				r.Life = &tenancy.Life{Before: tenancy.StateActive, PurgeAt: time.Now().Add(time.Hour)}
+			}
+			return nil
+		})
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -235,6 +258,12 @@ var accessTable = map[string]accessRow{
 	"verify-audit":              {"oad", ""},
 
 	"get-tenant":                 {"oadbv", ""},
+	"update-tenant":              {"oad", `{"display_name":"Acme"}`},
+	"suspend-tenant":             {"oa", `{"reason":"unpaid"}`},
+	"resume-tenant":              {"oa", ""},
+	"delete-tenant":              {"o", ""},
+	"restore-tenant":             {"o", ""},
+	"purge-tenant":               {"o", ""},
 	"replace-plan":               {"oa", `{"plan":"starter"}`},
 	"list-settings":              {"oadbv", ""},
 	"replace-settings":           {"oad", `{}`},

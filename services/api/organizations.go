@@ -87,6 +87,7 @@ type (
 	listOrganizationTenantsInput struct {
 		InOrganization
 		Paged
+		Deleted bool `query:"deleted" doc:"List those that are deleted, and not purged yet, instead."`
 	}
 	listOrganizationTenantsOutput struct{ Body TenantList }
 	createTenantInput             struct {
@@ -233,7 +234,7 @@ func (s *Server) listOrganizationTenants(ctx context.Context, in *listOrganizati
 			break
 		}
 		t, err := s.store.Tenant(ctx, id)
-		if errs.Is(err, errs.NotFound) || err == nil && (t.State == tenancy.StateDeleted || t.Organization != o.ID) {
+		if errs.Is(err, errs.NotFound) || err == nil && ((t.State == tenancy.StateDeleted) != in.Deleted || t.Organization != o.ID) {
 			continue
 		}
 		if err != nil {
@@ -261,7 +262,7 @@ func (s *Server) createTenant(ctx context.Context, in *createTenantInput) (*crea
 	if plans := tenancy.PlanNames(); !slices.Contains(plans, b.Plan) {
 		return nil, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), b.Plan)
 	}
-	if err := s.store.CheckTenantFree(ctx, b.ID); err != nil {
+	if err := s.store.CheckTenantFreeFor(ctx, b.ID, in.Organization); err != nil {
 		return nil, err
 	}
 	if err := s.store.MayAddTenant(ctx, in.Organization, b.ID); err != nil {

@@ -38,6 +38,12 @@ var permissions = map[string]string{
 	"verify-audit": tenancy.MayReadAudit,
 
 	"get-tenant":              tenancy.MayReadTenants,
+	"update-tenant":           tenancy.MayWriteTenants,
+	"suspend-tenant":          tenancy.MaySuspendTenants,
+	"resume-tenant":           tenancy.MaySuspendTenants,
+	"delete-tenant":           tenancy.MayDeleteTenants,
+	"restore-tenant":          tenancy.MayDeleteTenants,
+	"purge-tenant":            tenancy.MayDeleteTenants,
 	"replace-plan":            tenancy.MayWriteOrganization, // which pays
 	"list-settings":           tenancy.MayReadTenants,
 	"replace-settings":        tenancy.MayWriteTenants,

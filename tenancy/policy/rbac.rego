@@ -7,7 +7,7 @@ package manor.rbac
 # The built-in roles. A permission that is in none of them can be given to nobody.
 roles := {
 	"owner": everything,
-	"admin": everything - {"owners:write"},
+	"admin": everything - {"owners:write", "tenants:delete"},
 	"developer": everyone | {
 		"audit:read",
 		"clients:read",
@@ -43,6 +43,8 @@ everything := everyone | {
 	"policies:read",
 	"policies:write",
 	"quotas:write",
+	"tenants:delete",
+	"tenants:suspend",
 	"tenants:write",
 }
 

@@ -221,7 +221,7 @@ func (s *Store) AddTenant(ctx context.Context, organization, id, plan string) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := s.CheckTenantFree(ctx, id); err != nil {
+	if err := s.CheckTenantFreeFor(ctx, id, organization); err != nil {
 		return nil, err
 	}
 	// The id is the organization's before the tenant is there, so that none is beyond the
@@ -263,6 +263,16 @@ func (s *Store) mayAddTenant(ctx context.Context, o *Organization, id string) er
 		return err
 	}
 	return s.checkQuota(ctx, o.ID, "tenants", n)
+}
+
+// MayRestoreTenant returns a tenancy.ExceededError if the organization of a deleted tenant may
+// not have another one.
+func (s *Store) MayRestoreTenant(ctx context.Context, organization string) error {
+	n, err := s.CountTenants(ctx, organization)
+	if err != nil {
+		return err
+	}
+	return s.checkQuota(ctx, organization, "tenants", n)
 }
 
 // CountTenants is how many tenants an organization has.

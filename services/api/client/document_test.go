@@ -47,6 +47,12 @@ var bodies = map[string][2]any{
 	"verify-audit": {nil, AuditCheck{}},
 
 	"get-tenant":                 {nil, TenantDetail{}},
+	"update-tenant":              {TenantUpdate{}, TenantDetail{}},
+	"suspend-tenant":             {TenantSuspension{}, TenantDetail{}},
+	"resume-tenant":              {nil, TenantDetail{}},
+	"delete-tenant":              {},
+	"restore-tenant":             {nil, TenantDetail{}},
+	"purge-tenant":               {nil, TenantDetail{}},
 	"replace-plan":               {TenantPlan{}, TenantDetail{}},
 	"list-quotas":                {nil, QuotaList{}},
 	"replace-quota-overrides":    {map[string]int64{}, QuotaList{}},
