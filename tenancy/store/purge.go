@@ -200,3 +200,23 @@ func (s *Store) mayTake(ctx context.Context, id, organization string) error {
 	}
 	return nil
 }
+
+// PurgedSince are the ids of tenants that were purged since then.
+func (s *Store) PurgedSince(ctx context.Context, since time.Time) ([]string, error) {
+	entries, _, err := bus.List(ctx, s.purged, "", 1<<30)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		var p Purged
+		if err := json.Unmarshal(e.Value, &p); err != nil {
+			s.log.Error("a stored purge cannot be read", "tenant", e.Key, "error", err)
+			continue
+		}
+		if p.DoneAt.After(since) {
+			ids = append(ids, e.Key)
+		}
+	}
+	return ids, nil
+}
