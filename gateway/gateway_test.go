@@ -417,11 +417,11 @@ func TestChangesReachConnections(t *testing.T) {
 	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
 	// 0x8A exists in CONNACK only: DISCONNECT says 0x98.
 	const why = "the tenant is suspended: unpaid"
-	if d := b.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.AdministrativeAction || string(d.ReasonString) != why {
+	if d := b.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.AdministrativeAction || d.ReasonString != why {
 		t.Errorf("DISCONNECT %v %q", d.Reason, d.ReasonString)
 	}
 	b.wantEnd()
-	if k := w.dial("mqtt").connect(hello("a")); k.Reason != mqtt.Banned || string(k.ReasonString) != why {
+	if k := w.dial("mqtt").connect(hello("a")); k.Reason != mqtt.Banned || k.ReasonString != why {
 		t.Errorf("CONNACK %v %q", k.Reason, k.ReasonString)
 	}
 	old := hello("a")

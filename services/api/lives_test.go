@@ -67,8 +67,13 @@ func TestTenant_Life(t *testing.T) {
 	w.want(w.do("DELETE", acme+"?dry_run=true", w.owner, ""), 204, "")
 	w.want(w.do("DELETE", acme, w.owner, ""), 204, "")
 	for _, r := range []struct{ method, path, body string }{
-		{"GET", "", ""}, {"PATCH", "", `{"display_name":"x"}`}, {"POST", ":suspend", ""}, {"POST", ":resume", ""}, {"DELETE", "", ""},
-		{"GET", "/credentials", ""}, {"POST", "/publish", `{"topic":"a"}`},
+		{"GET", "", ""},
+		{"PATCH", "", `{"display_name":"x"}`},
+		{"POST", ":suspend", ""},
+		{"POST", ":resume", ""},
+		{"DELETE", "", ""},
+		{"GET", "/credentials", ""},
+		{"POST", "/publish", `{"topic":"a"}`},
 	} {
 		v = w.want(w.do(r.method, acme+r.path, w.owner, r.body), 410, "tenant_deleted")
 		if !strings.Contains(v["detail"].(string), "2026-05-01T13:01:00Z") {

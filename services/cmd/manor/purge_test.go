@@ -54,7 +54,7 @@ func (x *tenant) status(method, path, body string) (int, string) {
 func (d *device) ended(reason mqtt.ReasonCode, text string) {
 	d.x.Helper()
 	p := d.next(live)
-	if p == nil || p.Type != packet.DISCONNECT || p.Disconnect.Reason != reason || !strings.Contains(string(p.Disconnect.ReasonString), text) {
+	if p == nil || p.Type != packet.DISCONNECT || p.Disconnect.Reason != reason || !strings.Contains(p.Disconnect.ReasonString, text) {
 		d.x.Fatalf("expected DISCONNECT %v %q, got %+v", reason, text, p)
 	}
 	if p := d.next(live); p != nil {
@@ -149,7 +149,7 @@ func TestTenantLife(t *testing.T) {
 
 	x.do("POST", "/v1/tenants/doomed:suspend", `{"reason":"unpaid"}`, nil)
 	b.ended(mqtt.AdministrativeAction, "the tenant is suspended: unpaid")
-	if _, k := x.connect(); k.Reason != mqtt.Banned || string(k.ReasonString) != "the tenant is suspended: unpaid" {
+	if _, k := x.connect(); k.Reason != mqtt.Banned || k.ReasonString != "the tenant is suspended: unpaid" {
 		t.Errorf("CONNACK %v %s", k.Reason, k.ReasonString)
 	}
 	if _, k := x.connect(version(packet.V311)); packet.ReturnCode(k.Reason) != 5 {
