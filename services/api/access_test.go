@@ -31,6 +31,8 @@ type world struct {
 	operation, ban, claim string
 	// domain is one of acme that is verified.
 	domain string
+	// tenants are those of the organization while houses has taken them out.
+	tenants []string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -129,6 +131,7 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // one, and takes it away for the one that makes it.
 func (w *world) prepare(operation string) {
 	w.t.Helper()
+	w.houses(operation == "delete-organization")
 	w.settle(operation == "restore-tenant" || operation == "purge-tenant")
 	w.domain = "mqtt.acme.example"
 	if operation == "replace-domain-certificate" {
@@ -155,13 +158,41 @@ func (w *world) prepare(operation string) {
 			if failed != nil {
 				w.t.Fatal(failed)
 			}
-			_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
+			add := func() (err error) {
+				_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
+				return err
+			}
+			if err = add(); errs.Is(err, errs.Quota) { // acme has as many of its own as it may
+				if _, err = w.store.SetClientCAs(w.t.Context(), "acme", 0, nil); err == nil {
+					err = add()
+				}
+			}
 		}
 	default:
 		return
 	}
 	if err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// houses takes the tenants out of the organization, or puts them there again.
+func (w *world) houses(none bool) {
+	w.t.Helper()
+	if none == (w.tenants != nil) {
+		return
+	}
+	was, _, err := w.store.ChangeOrganization(w.t.Context(), w.org, 0, func(o *store.Organization) error {
+		o.Tenants, w.tenants = w.tenants, o.Tenants
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !none {
+		w.tenants = nil
+	} else {
+		w.tenants = was.Tenants
 	}
 }
 
@@ -239,6 +270,7 @@ type accessRow struct{ roles, body string }
 var accessTable = map[string]accessRow{
 	"get-organization":          {"oadbv", ""},
 	"update-organization":       {"oa", `{"name":"Acme"}`},
+	"delete-organization":       {"o", ""},
 	"list-roles":                {"oadbv", ""},
 	"create-tenant":             {"oa", `{"id":"third"}`},
 	"list-organization-tenants": {"oadbv", ""},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/audit"
 )
 
 // What the states of a tenant are for its API, one after the other.
@@ -112,4 +113,48 @@ func TestRestore_Quota(t *testing.T) {
 	w.want(w.do("DELETE", "/v1/tenants/acme", w.owner, ""), 204, "")
 	w.want(w.do("POST", "/v1/organizations/"+w.org+"/tenants", w.owner, `{"id":"third","plan":"free"}`), 201, "")
 	w.want(w.do("POST", "/v1/tenants/acme:restore", w.owner, ""), 409, "quota_exceeded")
+}
+
+// An organization is deleted when it has no tenants, also none that could be restored; then none
+// of its keys and members is good for anything, and its audit log says who did it.
+func TestDeleteOrganization(t *testing.T) {
+	w := newWorld(t)
+	base := "/v1/organizations/" + w.org
+	_, admin := w.newKey(tenancy.Access{Role: tenancy.RoleAdmin})
+	member := w.signIn("ops@acme.example", "choose-a-good-one")
+	for _, query := range []string{"?dry_run=true", ""} {
+		w.want(w.do("DELETE", base+query, w.owner, ""), 409, "organization_has_tenants")
+	}
+	w.settle(true)
+	w.want(w.do("DELETE", base, w.owner, ""), 409, "organization_has_tenants")
+	for _, id := range []string{"acme", "second"} {
+		r, err := w.store.Tenant(t.Context(), id)
+		if err == nil {
+			err = w.store.EndPurge(t.Context(), r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(w.do("DELETE", base, admin, ""), 403, "permission_missing")
+	w.want(w.do("DELETE", base, w.beta, ""), 404, "organization_not_found")
+	w.want(w.do("DELETE", base, w.owner, "", "If-Match", `"999999"`), 412, "revision_mismatch")
+	w.want(w.do("DELETE", base+"?dry_run=true", w.owner, ""), 204, "")
+	w.want(w.do("GET", base, w.owner, ""), 200, "")
+	w.want(w.do("DELETE", base, w.owner, ""), 204, "")
+	for _, secret := range []string{w.owner, admin} {
+		w.want(w.do("GET", "/v1/me", secret, ""), 401, "api_key_invalid")
+	}
+	w.want(w.do("GET", "/v1/me", member, ""), 401, "token_invalid")
+	for _, name := range []string{"organizations", "members", "api_keys"} {
+		for _, value := range w.bucket(name) {
+			if strings.Contains(value, w.org) {
+				t.Errorf("the bucket %s has %s", name, value)
+			}
+		}
+	}
+	log, _, err := w.cfg.Audit.List(t.Context(), w.org, audit.Query{Operation: "delete-organization"}, 10)
+	if err != nil || len(log) != 1 || log[0].Outcome != audit.Done || log[0].Actor.Kind != audit.ActorKey {
+		t.Errorf("the audit log has %+v, %v", log, err)
+	}
 }

@@ -16,6 +16,7 @@ var permissions = map[string]string{
 
 	"get-organization":          tenancy.MayReadOrganization,
 	"update-organization":       tenancy.MayWriteOrganization,
+	"delete-organization":       tenancy.MayDeleteOrganization,
 	"list-roles":                tenancy.MayReadOrganization,
 	"create-tenant":             tenancy.MayWriteOrganization,
 	"list-organization-tenants": tenancy.MayReadTenants,

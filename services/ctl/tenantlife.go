@@ -76,13 +76,13 @@ func lifeOf(t *client.TenantDetail) string {
 }
 
 // meant has a command do nothing before it was said again that it is meant: by --yes, or by
-// the tenant's id on a line of the standard input.
+// the id on a line of the standard input.
 func meant(c *cobra.Command) *cobra.Command {
-	yes := c.Flags().Bool("yes", false, "it is meant; else the tenant's id is asked for")
+	yes := c.Flags().Bool("yes", false, "it is meant; else the id is asked for")
 	do := c.RunE
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if !*yes {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s: type the tenant's id to go on: ", cmd.Name(), args[0])
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s %s: type the id to go on: ", cmd.Name(), args[0])
 			line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
 			if strings.TrimSpace(line) != args[0] {
 				if err != nil && line == "" {

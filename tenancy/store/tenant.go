@@ -228,6 +228,9 @@ func (s *Store) AddTenant(ctx context.Context, organization, id, plan string) (*
 	// quota. Who dies in between leaves an id that counts until it is asked for again, or
 	// is somebody else's.
 	if _, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+		if err := o.open(); err != nil {
+			return err
+		}
 		if err := s.mayAddTenant(ctx, o, id); err != nil || slices.Contains(o.Tenants, id) {
 			return err
 		}

@@ -25,6 +25,7 @@ var bodies = map[string][2]any{
 
 	"get-organization":          {nil, Organization{}},
 	"update-organization":       {OrganizationUpdate{}, Organization{}},
+	"delete-organization":       {},
 	"list-roles":                {nil, Page[Role]{}},
 	"create-tenant":             {NewTenant{}, TenantDetail{}},
 	"list-organization-tenants": {nil, Page[TenantDetail]{}},

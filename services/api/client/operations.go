@@ -23,6 +23,7 @@ var operations = map[string]operation{
 
 	"get-organization":          {http.MethodGet, inOrganization},
 	"update-organization":       {http.MethodPatch, inOrganization},
+	"delete-organization":       {http.MethodDelete, inOrganization},
 	"list-roles":                {http.MethodGet, inOrganization + "/roles"},
 	"create-tenant":             {http.MethodPost, inOrganization + "/tenants"},
 	"list-organization-tenants": {http.MethodGet, inOrganization + "/tenants"},
