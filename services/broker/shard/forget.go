@@ -17,8 +17,13 @@ import (
 // finds nothing. Each goes through the logs of the partitions as any other change does, so that
 // followers forget it too, and is answered when it is committed.
 
-// forgetMost is how many sessions, and as many retained messages, a shard forgets in one turn.
-const forgetMost = 1000
+// forgetMost is how many sessions, and as many retained messages, a shard forgets in one turn;
+// forgetQueued is after how many messages that wait for the sessions it leaves the rest to another
+// turn: each of them is a record.
+const (
+	forgetMost   = 1000
+	forgetQueued = 20_000
+)
 
 // forgetHere answers a link.QueryForget for what is served here.
 func (st *Set) forgetHere(t *Tenant, a *link.Answer) {
@@ -115,6 +120,9 @@ func (s *Shard) forgetSessions(t *Tenant, a *link.Answer, wrote map[*ledger]bool
 	for _, se := range some {
 		if se.gone {
 			continue
+		}
+		if a.Usage.QueueMessages >= forgetQueued {
+			break
 		}
 		if se.queue != nil {
 			a.Usage.QueueMessages += se.queue.Len()

@@ -100,3 +100,29 @@ func TestForget(t *testing.T) {
 		}
 	})
 }
+
+// A portion has no more sessions than one, if that has many messages waiting for it.
+func TestForget_Queued(t *testing.T) {
+	w := newWorld(t, 1, false)
+	for i := range 3 {
+		c := w.connect(fmt.Sprint("away-", i), persistent)
+		c.subscribe(fmt.Sprint("t/", i), 1)
+		c.close(link.CloseNormal)
+	}
+	p := w.connect("publisher")
+	for i := range 3 {
+		for n := range uint16(forgetQueued/2 + 1) {
+			p.publish(n+1, fmt.Sprint("t/", i), "x", 1)
+		}
+		p.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: link.CloseNormal}})
+		p = w.connect(fmt.Sprint("publisher-", i))
+	}
+	w.settle()
+	a := w.set.Ask(&link.Query{Kind: link.QueryForget, Tenant: "acme"})
+	if !a.Found || a.Error != "" || a.Usage.QueueMessages < forgetQueued || a.Usage.QueueMessages > forgetQueued+2 {
+		t.Errorf("the first portion is %+v", a)
+	}
+	if had := w.forgetAll("acme"); a.Usage.QueueMessages+had.QueueMessages != 3*(forgetQueued/2+1) {
+		t.Errorf("the rest is %+v, the first portion was %+v", had, a.Usage)
+	}
+}
