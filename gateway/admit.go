@@ -297,7 +297,9 @@ func (g *Gateway) tenantOf(ctx context.Context, c *connection, p *packet.Connect
 	}
 }
 
-var inactive = conn.Refusal{Reason: mqtt.Banned, Text: "the tenant is not active"}
+// inactive refuses who has shown that it belongs to a tenant that is not active; the error is
+// of tenancy.Tenant.Inactive.
+func inactive(err error) conn.Refusal { return conn.Refusal{Reason: mqtt.Banned, Text: err.Error()} }
 
 // mayBeAnonymous reports whether the listener lets clients in without
 // credentials. A browser opens WebSockets to this machine for any page, so that

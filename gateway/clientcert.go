@@ -35,8 +35,8 @@ func (g *Gateway) certified(ctx context.Context, tenant, name string) (*tenancy.
 	if err != nil {
 		return nil, refusal(err)
 	}
-	if !t.Active() {
-		return nil, inactive
+	if err := t.Inactive(); err != nil {
+		return nil, inactive(err)
 	}
 	grant := t.Grant
 	if grant == nil {

@@ -139,7 +139,7 @@ func (c *connection) authenticate(t *turn, b []byte) (n int, ok bool) {
 // authRefusal is refusal for an exchange [MQTT-4.12.0-4].
 func authRefusal(err error) conn.Refusal {
 	if errs.CodeOf(err) == tenancy.CodeTenantInactive {
-		return inactive
+		return inactive(err)
 	}
 	switch errs.CodeOf(err) {
 	case tenancy.CodeMethodNotTaken, tenancy.CodeTokenRefused, tenancy.CodeTokenKeyUnknown:

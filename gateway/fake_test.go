@@ -146,7 +146,7 @@ func (d *fakeDirectory) Authenticate(ctx context.Context, a tenancy.Attempt) (*t
 	case string(a.Password) != "secret":
 		return nil, errs.New(errs.Denied, "wrong password")
 	case !t.Active():
-		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
+		return nil, t.Inactive()
 	}
 	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: tenancy.DefaultGrant()}, nil
 }
@@ -252,7 +252,7 @@ func (e *fakeExchange) Step(ctx context.Context, data []byte) ([]byte, *tenancy.
 		return nil, nil, errs.New(errs.Denied, "wrong")
 	}
 	if !t.Active() {
-		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant is %s", t.State)
+		return nil, nil, t.Inactive()
 	}
 	return []byte("welcome"), &tenancy.Identity{Method: tenancy.AuthSCRAM, Tenant: t, Username: name, Grant: tenancy.DefaultGrant()}, nil
 }

@@ -413,15 +413,21 @@ func TestChangesReachConnections(t *testing.T) {
 		t.Errorf("DISCONNECT %v", d.Disconnect.Reason)
 	}
 	a.wantEnd()
-	w.dir.edit("acme", func(t *tenancy.Tenant) { t.State = tenancy.StateSuspended })
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.State, t.Reason = tenancy.StateSuspended, "unpaid" })
 	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
 	// 0x8A exists in CONNACK only: DISCONNECT says 0x98.
-	if d := b.want(packet.DISCONNECT); d.Disconnect.Reason != mqtt.AdministrativeAction {
-		t.Errorf("DISCONNECT %v", d.Disconnect.Reason)
+	const why = "the tenant is suspended: unpaid"
+	if d := b.want(packet.DISCONNECT).Disconnect; d.Reason != mqtt.AdministrativeAction || d.ReasonString != why {
+		t.Errorf("DISCONNECT %v %q", d.Reason, d.ReasonString)
 	}
 	b.wantEnd()
-	if k := w.dial("mqtt").connect(hello("a")); k.Reason != mqtt.Banned {
-		t.Errorf("CONNACK %v", k.Reason)
+	if k := w.dial("mqtt").connect(hello("a")); k.Reason != mqtt.Banned || k.ReasonString != why {
+		t.Errorf("CONNACK %v %q", k.Reason, k.ReasonString)
+	}
+	old := hello("a")
+	old.Version = packet.V311
+	if k := w.dial("mqtt").connect(old); packet.ReturnCode(k.Reason) != 5 {
+		t.Errorf("CONNACK of 3.1.1 %v", k.Reason)
 	}
 	w.eventually("both closes", func() bool {
 		c := w.broker.closed()

@@ -42,8 +42,8 @@ func methodOf(id *tenancy.Identity) method {
 // the first that applies to what the client has shown decides.
 func (g *Gateway) identify(ctx context.Context, c *connection, t *tenancy.Tenant, username string, p *packet.Connect) (*tenancy.Identity, conn.Refusal) {
 	if t.ID == g.cfg.Anonymous && g.mayBeAnonymous(c) && !p.HasPassword {
-		if !t.Active() {
-			return nil, inactive
+		if err := t.Inactive(); err != nil {
+			return nil, inactive(err)
 		}
 		grant := t.Grant
 		if grant == nil {
@@ -148,7 +148,7 @@ func expected(t *tenancy.Tenant) string {
 func (g *Gateway) refused(c *connection, t *tenancy.Tenant, p *packet.Connect, err error) conn.Refusal {
 	switch {
 	case errs.CodeOf(err) == tenancy.CodeTenantInactive:
-		return inactive
+		return inactive(err)
 	case errs.CodeOf(err) == tenancy.CodeTokenRefused, errs.CodeOf(err) == tenancy.CodeTokenKeyUnknown:
 	case !p.HasUsername && c.in.ForeignOrigin && t.ID == g.cfg.Anonymous:
 		return conn.Refusal{Reason: mqtt.NotAuthorized, Text: "a web page from another origin needs a user name and a password"}

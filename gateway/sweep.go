@@ -227,8 +227,12 @@ func (g *Gateway) recheck(tenant string) {
 		g.rerate(t)
 		return
 	}
+	text := "the tenant is not there any more"
+	if err == nil {
+		text = t.Inactive().Error()
+	}
 	for _, c := range g.registry.of(tenant) {
-		c.end(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.Banned, Text: "the tenant is not active"})
+		c.end(conn.Close{Ended: true, Cause: link.CloseRevoked, Reason: mqtt.Banned, Text: text})
 	}
 	g.flush()
 }

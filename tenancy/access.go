@@ -12,9 +12,10 @@ import (
 // The built-in roles of an organization. What they may do is in
 // tenancy/policy.
 const (
-	// RoleOwner may do everything, and alone appoints owners.
+	// RoleOwner may do everything, and alone appoints owners, and deletes tenants and the organization.
 	RoleOwner = "owner"
-	// RoleAdmin may do everything but appoint and remove owners.
+	// RoleAdmin may do everything but appoint and remove owners, and delete tenants
+	// and the organization.
 	RoleAdmin = "admin"
 	// RoleDeveloper works with tenants, credentials, clients and messages.
 	RoleDeveloper = "developer"
@@ -31,16 +32,22 @@ func Roles() []string { return []string{RoleOwner, RoleAdmin, RoleDeveloper, Rol
 const (
 	MayReadOrganization  = "organization:read"
 	MayWriteOrganization = "organization:write"
-	MayReadMembers       = "members:read"
-	MayWriteMembers      = "members:write"
+	// MayDeleteOrganization takes the organization away, which has no tenants then.
+	MayDeleteOrganization = "organization:delete"
+	MayReadMembers        = "members:read"
+	MayWriteMembers       = "members:write"
 	// MayWriteOwners is needed, beside MayWriteMembers, where a member becomes or
 	// was an owner.
-	MayWriteOwners      = "owners:write"
-	MayReadKeys         = "keys:read"
-	MayWriteKeys        = "keys:write"
-	MayReadAudit        = "audit:read"
-	MayReadTenants      = "tenants:read"
-	MayWriteTenants     = "tenants:write"
+	MayWriteOwners  = "owners:write"
+	MayReadKeys     = "keys:read"
+	MayWriteKeys    = "keys:write"
+	MayReadAudit    = "audit:read"
+	MayReadTenants  = "tenants:read"
+	MayWriteTenants = "tenants:write"
+	// MaySuspendTenants stops and resumes all clients of a tenant, MayDeleteTenants takes it
+	// away, for a while or for ever.
+	MaySuspendTenants   = "tenants:suspend"
+	MayDeleteTenants    = "tenants:delete"
 	MayReadPolicies     = "policies:read"
 	MayWritePolicies    = "policies:write"
 	MayReadQuotas       = "quotas:read"
@@ -57,8 +64,8 @@ const (
 // Permissions returns all of them, in order.
 func Permissions() []string {
 	all := []string{
-		MayReadOrganization, MayWriteOrganization, MayReadMembers, MayWriteMembers, MayWriteOwners, MayReadKeys, MayWriteKeys,
-		MayReadAudit, MayReadTenants, MayWriteTenants, MayReadPolicies, MayWritePolicies, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
+		MayReadOrganization, MayWriteOrganization, MayDeleteOrganization, MayReadMembers, MayWriteMembers, MayWriteOwners, MayReadKeys, MayWriteKeys,
+		MayReadAudit, MayReadTenants, MayWriteTenants, MaySuspendTenants, MayDeleteTenants, MayReadPolicies, MayWritePolicies, MayReadQuotas, MayWriteQuotas, MayReadUsage, MayReadCredentials,
 		MayWriteCredentials, MayReadClients, MayWriteClients, MayReadMessages, MayWriteMessages,
 	}
 	slices.Sort(all)

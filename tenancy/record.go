@@ -62,6 +62,12 @@ type TenantRecord struct {
 	// Partitions is the plan's when the tenant was made; 0, as of tenants from before
 	// there was that, is all. It never changes: sessions are where it says.
 	Partitions int `json:"partitions,omitempty"`
+	// DisplayName is its name for people; empty is none.
+	DisplayName string `json:"display_name,omitempty"`
+	// DeletionProtection refuses to delete it.
+	DeletionProtection bool `json:"deletion_protection,omitempty"`
+	// Life is what there is to say of State, or nil.
+	Life *Life `json:"life,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }
@@ -96,6 +102,10 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 	if r.AllowList != nil {
 		networks = ParseNetworks(r.AllowList.MQTT)
 	}
+	reason := ""
+	if r.Life != nil {
+		reason = r.Life.Reason
+	}
 	return &Tenant{
 		ID:           r.ID,
 		Organization: r.Organization,
@@ -103,6 +113,7 @@ func (r *TenantRecord) Tenant(domain string) (*Tenant, error) {
 		Plan:         r.Plan,
 		Partitions:   r.Partitions,
 		State:        r.State,
+		Reason:       reason,
 		Hostname:     r.ID + "." + domain,
 		Limits:       limits,
 		Settings:     r.Settings,

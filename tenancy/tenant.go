@@ -21,7 +21,7 @@ const (
 	StateActive State = "active"
 	// StateSuspended keeps everything and lets nobody in.
 	StateSuspended State = "suspended"
-	// StateDeleted is a tenant whose data is being removed.
+	// StateDeleted is a tenant that can be restored for a while; then its data is removed.
 	StateDeleted State = "deleted"
 )
 
@@ -35,6 +35,8 @@ type Tenant struct {
 	// Partitions is among how many partitions its sessions are spread; 0 is all.
 	Partitions int
 	State      State
+	// Reason is why it is suspended; empty if nobody has said it.
+	Reason string
 	// Hostname is where its clients connect, without a port.
 	Hostname string
 	// Limits are those in force: the plan's, with the overrides laid over.

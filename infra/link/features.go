@@ -36,8 +36,12 @@ const (
 	// the link over it.
 	FeatureGrowth
 
+	// FeatureForget is of the API, and of a broker that answers QueryForget: an older one
+	// loses the link over it.
+	FeatureForget
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels | FeatureGrowth
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels | FeatureGrowth | FeatureForget
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those

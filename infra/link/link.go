@@ -337,6 +337,12 @@ const (
 	// Limit of 0 it only looks. Next has a CellState as JSON. It is for brokers with
 	// FeatureGrowth, and is answered when the tenant is there, up to 20 s later.
 	QueryCell
+	// QueryForget has a tenant that is purged be forgotten, with its sessions, what waits for
+	// them and its retained messages, in portions: Found says that there was something, or is
+	// still, and Usage how many sessions, queued and retained messages were forgotten, which
+	// is committed then. Who asks goes on until nothing is found. It is for brokers with
+	// FeatureForget, and is answered up to 20 s later.
+	QueryForget
 )
 
 // CellState is where a tenant lives, by the records of the broker that says it.

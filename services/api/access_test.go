@@ -31,6 +31,8 @@ type world struct {
 	operation, ban, claim string
 	// domain is one of acme that is verified.
 	domain string
+	// tenants are those of the organization while houses has taken them out.
+	tenants []string
 }
 
 func newWorld(t *testing.T, with ...func(*api.Config)) *world {
@@ -125,10 +127,12 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 	return k.ID, secret
 }
 
-// prepare gives acme a managed CA behind the API's back, for the operations that need
+// prepare has acme be in the state that an operation needs, and gives it a managed CA behind the API's back, for the operations that need
 // one, and takes it away for the one that makes it.
 func (w *world) prepare(operation string) {
 	w.t.Helper()
+	w.houses(operation == "delete-organization")
+	w.settle(operation == "restore-tenant" || operation == "purge-tenant")
 	w.domain = "mqtt.acme.example"
 	if operation == "replace-domain-certificate" {
 		w.domain = "own.acme.example"
@@ -154,10 +158,60 @@ func (w *world) prepare(operation string) {
 			if failed != nil {
 				w.t.Fatal(failed)
 			}
-			_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
+			add := func() (err error) {
+				_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
+				return err
+			}
+			if err = add(); errs.Is(err, errs.Quota) { // acme has as many of its own as it may
+				if _, err = w.store.SetClientCAs(w.t.Context(), "acme", 0, nil); err == nil {
+					err = add()
+				}
+			}
 		}
 	default:
 		return
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// houses takes the tenants out of the organization, or puts them there again.
+func (w *world) houses(none bool) {
+	w.t.Helper()
+	if none == (w.tenants != nil) {
+		return
+	}
+	was, _, err := w.store.ChangeOrganization(w.t.Context(), w.org, 0, func(o *store.Organization) error {
+		o.Tenants, w.tenants = w.tenants, o.Tenants
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !none {
+		w.tenants = nil
+	} else {
+		w.tenants = was.Tenants
+	}
+}
+
+// settle has acme be deleted, or active.
+func (w *world) settle(deleted bool) {
+	w.t.Helper()
+	state := tenancy.StateActive
+	if deleted {
+		state = tenancy.StateDeleted
+	}
+	r, err := w.store.Tenant(w.t.Context(), "acme")
+	if err == nil && (r.State != state || r.DeletionProtection) {
+		_, err = w.store.UpdateTenant(w.t.Context(), "acme", 0, func(r *tenancy.TenantRecord) error {
+			r.State, r.Life, r.DeletionProtection = state, nil, false
+			if deleted {
+				r.Life = &tenancy.Life{Before: tenancy.StateActive, PurgeAt: time.Now().Add(time.Hour)}
+			}
+			return nil
+		})
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -216,6 +270,7 @@ type accessRow struct{ roles, body string }
 var accessTable = map[string]accessRow{
 	"get-organization":          {"oadbv", ""},
 	"update-organization":       {"oa", `{"name":"Acme"}`},
+	"delete-organization":       {"o", ""},
 	"list-roles":                {"oadbv", ""},
 	"create-tenant":             {"oa", `{"id":"third"}`},
 	"list-organization-tenants": {"oadbv", ""},
@@ -235,6 +290,12 @@ var accessTable = map[string]accessRow{
 	"verify-audit":              {"oad", ""},
 
 	"get-tenant":                 {"oadbv", ""},
+	"update-tenant":              {"oad", `{"display_name":"Acme"}`},
+	"suspend-tenant":             {"oa", `{"reason":"unpaid"}`},
+	"resume-tenant":              {"oa", ""},
+	"delete-tenant":              {"o", ""},
+	"restore-tenant":             {"o", ""},
+	"purge-tenant":               {"o", ""},
 	"replace-plan":               {"oa", `{"plan":"starter"}`},
 	"list-settings":              {"oadbv", ""},
 	"replace-settings":           {"oad", `{}`},

@@ -112,6 +112,9 @@ type Config struct {
 	// Domain is what the tenants' host names are below: acme.<domain>.
 	Domain    string
 	Endpoints Endpoints
+	// DeletionGrace is for how long a deleted tenant can be restored; 0 means
+	// tenancy.DefaultDeletionGrace.
+	DeletionGrace time.Duration
 	// DefaultPlan is the plan of a sign-up that names none.
 	DefaultPlan string
 	// Console serves everything outside /v1; nil is a page that says what this

@@ -276,7 +276,7 @@ func TestAuthorization(t *testing.T) {
 	}
 	f.want(f.do("GET", "/v1/tenants/acme", "", "", "Authorization", "Basic abc"), 401, "api_key_missing")
 	f.want(f.do("GET", "/v1/nothing", acme, ""), 404, "path_unknown")
-	f.want(f.do("PATCH", "/v1/tenants/acme", acme, ""), 405, "method_not_allowed")
+	f.want(f.do("PUT", "/v1/tenants/acme", acme, ""), 405, "method_not_allowed")
 }
 
 func TestTenant(t *testing.T) {

@@ -50,6 +50,12 @@ var auditTable = map[string]auditRow{
 	"rotate-api-key":      {`{}`, "API key {key}", `"id":"key_`, `"previous_until":`},
 	"delete-api-key":      {"", "API key {key}", `"id":"key_`, "-"},
 
+	"update-tenant":              {`{"display_name":"Acme 2","deletion_protection":true}`, "tenant", `"deletion_protection":false`, `"deletion_protection":true`},
+	"suspend-tenant":             {`{"reason":"unpaid"}`, "tenant", `"state":"active"`, `"reason":"unpaid"`},
+	"resume-tenant":              {"", "tenant", `"state":"active"`, `"state":"active"`},
+	"delete-tenant":              {"", "tenant", `"state":"active"`, `"purge_at":"`},
+	"restore-tenant":             {"", "tenant", `"state":"deleted"`, `"state":"active"`},
+	"purge-tenant":               {"", "tenant", `"state":"deleted"`, `"purge_at":"`},
 	"replace-plan":               {`{"plan":"starter"}`, "plan", `{"plan":"dev"}`, `{"plan":"starter"}`},
 	"replace-settings":           {`{"queue_type":"lifo"}`, "settings", "-", `"lifo"`},
 	"replace-client-cas":         {`{}`, "client CAs", "-", "-"},
@@ -87,7 +93,8 @@ var auditTable = map[string]auditRow{
 }
 
 // changeNothing are operations with another method than GET that nobody records.
-var changeNothing = []string{"publish", "sign-out", "test-policy", "explain-policy", "simulate-policy"}
+var changeNothing = []string{"publish", "sign-out", "delete-organization", // see TestDeleteOrganization
+	"test-policy", "explain-policy", "simulate-policy"}
 
 // TestAudit_EveryChange makes each change once, and finds it recorded once, with
 // who made it, from where, and what was there before and after. A new operation

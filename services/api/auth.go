@@ -96,7 +96,7 @@ func (s *Server) authorized(ctx context.Context, c *caller, op huma.Context) (*t
 		return nil, nil
 	}
 	if tenant := op.Param("tenant"); tenant != "" {
-		return s.authorizedTenant(ctx, c, permission, tenant)
+		return s.authorizedTenant(ctx, c, op.Operation().OperationID, tenant)
 	}
 	about := policy.Resource{Organization: op.Param("organization")}
 	d, err := s.cfg.RBAC.Allow(ctx, c.principal, permission, about)
@@ -118,20 +118,23 @@ func forbidden(permission string) error {
 	return errs.Coded(errs.Denied, "permission_missing", "this needs the permission %s, which the caller does not have", permission)
 }
 
-func (s *Server) authorizedTenant(ctx context.Context, c *caller, permission, id string) (*tenancy.TenantRecord, error) {
+func (s *Server) authorizedTenant(ctx context.Context, c *caller, operation, id string) (*tenancy.TenantRecord, error) {
 	t, err := s.store.Tenant(ctx, id)
 	if err != nil {
 		return nil, err
 	}
+	permission := permissions[operation]
 	d, err := s.cfg.RBAC.Allow(ctx, c.principal, permission, policy.Resource{Organization: t.Organization, Tenant: t.ID})
 	switch {
 	case err != nil:
 		return nil, err
-	case d == policy.Allowed && t.State != tenancy.StateDeleted && !allowed(t.AllowList, c.address):
+	case d == policy.Allowed && !allowed(t.AllowList, c.address):
 		return nil, errs.Coded(errs.Denied, "address_not_allowed", "the tenant does not allow requests from the address %s", c.address)
-	case d == policy.Allowed && t.State != tenancy.StateDeleted:
+	case d == policy.Allowed && t.State == tenancy.StateDeleted && !ofDeleted[operation]:
+		return nil, gone(t)
+	case d == policy.Allowed:
 		return t, nil
-	case d == policy.Forbidden && t.State != tenancy.StateDeleted:
+	case d == policy.Forbidden:
 		return nil, forbidden(permission)
 	default:
 		return nil, errs.Coded(errs.NotFound, "tenant_not_found", "there is no tenant %q", id)

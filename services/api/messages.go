@@ -90,8 +90,8 @@ func (s *Server) publish(ctx context.Context, in *publishInput) (*publishOutput,
 	if err != nil {
 		return nil, err
 	}
-	if !t.Active() {
-		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
+	if err := t.Inactive(); err != nil {
+		return nil, err
 	}
 	m, err := message(&in.Body)
 	if err != nil {

@@ -83,10 +83,15 @@ type (
 		Change
 		Body OrganizationUpdate
 	}
+	deleteOrganizationInput struct {
+		InOrganization
+		Change
+	}
 	rolesOutput                  struct{ Body RoleList }
 	listOrganizationTenantsInput struct {
 		InOrganization
 		Paged
+		Deleted bool `query:"deleted" doc:"List those that are deleted, and not purged yet, instead."`
 	}
 	listOrganizationTenantsOutput struct{ Body TenantList }
 	createTenantInput             struct {
@@ -110,6 +115,8 @@ func (s *Server) organizationRoutes() {
 	register(s, operation("get-me", http.MethodGet, "/v1/me", tag, "See who calls, and what the caller may do"), s.getMe)
 	register(s, operation("get-organization", http.MethodGet, inOrganizations, tag, "Get an organization"), s.getOrganization)
 	register(s, operation("update-organization", http.MethodPatch, inOrganizations, tag, "Change what is given of an organization"), s.updateOrganization)
+	register(s, operation("delete-organization", http.MethodDelete, inOrganizations, tag,
+		"Delete an organization that has no tenants, with its members and API keys, also the one that asks; its audit log stays for as long as it is kept"), s.deleteOrganization)
 	register(s, operation("list-roles", http.MethodGet, inOrganizations+"/roles", tag, "List the built-in roles"), s.listRoles)
 	op := operation("create-tenant", http.MethodPost, inOrganizations+"/tenants", tag, "Make another tenant of an organization")
 	describeDryRun(s, &op, TenantDetail{})
@@ -203,6 +210,33 @@ func (s *Server) updateOrganization(ctx context.Context, in *updateOrganizationI
 	return &organizationOutput{ETag: etag(now.Revision), Body: organizationBody(now)}, nil
 }
 
+func (s *Server) deleteOrganization(ctx context.Context, in *deleteOrganizationInput) (*struct{}, error) {
+	rev, err := ifMatch(in.IfMatch, "organization")
+	if err != nil {
+		return nil, err
+	}
+	o, err := s.store.Organization(ctx, in.Organization)
+	if err == nil {
+		err = s.store.CheckClose(ctx, o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if in.DryRun {
+		unchanged(ctx)
+		return nil, matches(rev, o.Revision, "organization")
+	}
+	if err := change(ctx, in.Organization, "", "organization", organizationBody(o)); err != nil {
+		return nil, err
+	}
+	was, err := s.store.CloseOrganization(ctx, in.Organization, rev)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("organization deleted", "organization", was.ID)
+	return nil, changed(ctx, organizationBody(was), nil)
+}
+
 func (s *Server) listRoles(context.Context, *organizationInput) (*rolesOutput, error) {
 	all := s.cfg.RBAC.Roles()
 	names := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
@@ -233,7 +267,7 @@ func (s *Server) listOrganizationTenants(ctx context.Context, in *listOrganizati
 			break
 		}
 		t, err := s.store.Tenant(ctx, id)
-		if errs.Is(err, errs.NotFound) || err == nil && (t.State == tenancy.StateDeleted || t.Organization != o.ID) {
+		if errs.Is(err, errs.NotFound) || err == nil && ((t.State == tenancy.StateDeleted) != in.Deleted || t.Organization != o.ID) {
 			continue
 		}
 		if err != nil {
@@ -261,7 +295,7 @@ func (s *Server) createTenant(ctx context.Context, in *createTenantInput) (*crea
 	if plans := tenancy.PlanNames(); !slices.Contains(plans, b.Plan) {
 		return nil, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), b.Plan)
 	}
-	if err := s.store.CheckTenantFree(ctx, b.ID); err != nil {
+	if err := s.store.CheckTenantFreeFor(ctx, b.ID, in.Organization); err != nil {
 		return nil, err
 	}
 	if err := s.store.MayAddTenant(ctx, in.Organization, b.ID); err != nil {

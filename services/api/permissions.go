@@ -16,6 +16,7 @@ var permissions = map[string]string{
 
 	"get-organization":          tenancy.MayReadOrganization,
 	"update-organization":       tenancy.MayWriteOrganization,
+	"delete-organization":       tenancy.MayDeleteOrganization,
 	"list-roles":                tenancy.MayReadOrganization,
 	"create-tenant":             tenancy.MayWriteOrganization,
 	"list-organization-tenants": tenancy.MayReadTenants,
@@ -38,6 +39,12 @@ var permissions = map[string]string{
 	"verify-audit": tenancy.MayReadAudit,
 
 	"get-tenant":              tenancy.MayReadTenants,
+	"update-tenant":           tenancy.MayWriteTenants,
+	"suspend-tenant":          tenancy.MaySuspendTenants,
+	"resume-tenant":           tenancy.MaySuspendTenants,
+	"delete-tenant":           tenancy.MayDeleteTenants,
+	"restore-tenant":          tenancy.MayDeleteTenants,
+	"purge-tenant":            tenancy.MayDeleteTenants,
 	"replace-plan":            tenancy.MayWriteOrganization, // which pays
 	"list-settings":           tenancy.MayReadTenants,
 	"replace-settings":        tenancy.MayWriteTenants,

@@ -164,6 +164,9 @@ func (x *randomizer) ask(op *randomOperation) {
 	if what := x.document.check(is, resp, body); what != "" {
 		x.failed(op, q, what, body)
 	}
+	if is != nil && is.id == "delete-organization" && resp.StatusCode == http.StatusNoContent {
+		x.settle() // no key is good any more
+	}
 }
 
 func (x *randomizer) client() *http.Client {

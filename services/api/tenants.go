@@ -21,9 +21,15 @@ import (
 // TenantDetail is the answer to GET /v1/tenants/{tenant}.
 type TenantDetail struct {
 	Tenant
-	Organization string      `json:"organization" doc:"The organization's id."`
-	CreatedAt    time.Time   `json:"created_at"`
-	Cell         *TenantCell `json:"cell,omitempty" doc:"Of a tenant that was made with a plan of fewer partitions than it has now: how far it has grown. Not in lists."`
+	Organization string    `json:"organization" doc:"The organization's id."`
+	CreatedAt    time.Time `json:"created_at"`
+	DisplayName  string    `json:"display_name,omitempty" doc:"A name for people."`
+	// DeletionProtection refuses DELETE.
+	DeletionProtection bool        `json:"deletion_protection" doc:"Whether the tenant cannot be deleted."`
+	StateReason        string      `json:"state_reason,omitempty" doc:"Why the tenant is suspended."`
+	StateSince         *time.Time  `json:"state_since,omitempty" doc:"Since when the tenant has its state; left out of one that never had another."`
+	PurgeAt            *time.Time  `json:"purge_at,omitempty" doc:"Of a deleted tenant: when all that it has is removed. Until then it can be restored."`
+	Cell               *TenantCell `json:"cell,omitempty" doc:"Of a tenant that was made with a plan of fewer partitions than it has now: how far it has grown. Not in lists."`
 }
 
 type tenantInput struct{ InTenant }
@@ -97,6 +103,7 @@ type usageOutput struct{ Body UsageList }
 func (s *Server) tenantRoutes() {
 	const base = "/v1/tenants/{tenant}"
 	s.planRoutes()
+	s.lifeRoutes()
 	register(s, operation("get-tenant", http.MethodGet, base, "Tenants", "Get a tenant"), s.getTenant)
 	register(s, operation("list-quotas", http.MethodGet, base+"/quotas", "Tenants", "List the quotas of a tenant"), s.listQuotas)
 	register(s, operation("replace-quota-overrides", http.MethodPut, base+"/quotas/overrides", "Tenants",
@@ -112,7 +119,17 @@ func (s *Server) getTenant(ctx context.Context, _ *tenantInput) (*tenantOutput, 
 }
 
 func (s *Server) tenantDetail(t *tenancy.TenantRecord) TenantDetail {
-	return TenantDetail{Tenant: s.tenantBody(t), Organization: t.Organization, CreatedAt: t.CreatedAt}
+	out := TenantDetail{
+		Tenant: s.tenantBody(t), Organization: t.Organization, CreatedAt: t.CreatedAt,
+		DisplayName: t.DisplayName, DeletionProtection: t.DeletionProtection,
+	}
+	if l := t.Life; l != nil {
+		out.StateReason, out.StateSince = l.Reason, &l.Since
+	}
+	if at, ok := t.PurgeDue(); ok {
+		out.PurgeAt = &at
+	}
+	return out
 }
 
 func (s *Server) listQuotas(ctx context.Context, _ *tenantInput) (*quotasOutput, error) {

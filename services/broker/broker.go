@@ -92,7 +92,7 @@ func (b *Broker) restore(sync partition.Sync, reg prometheus.Registerer) (err er
 	}
 	config := shard.Config{
 		Store: b.store, Partitions: b.config.Partitions, Reserved: b.config.Cluster.Reserved, Shards: b.config.Shards, Sync: sync, WriteDelay: b.config.WriteDelay, Log: b.log,
-		Cell: func(q *link.Query) *link.Answer { return b.desk.answerCell(q) },
+		Cell: func(q *link.Query) *link.Answer { return b.desk.answerTenant(q) },
 	}
 	if b.config.Cluster.On() {
 		if b.region, err = newRegion(&b.config, b.name, b.store, sync, lost, b.listener.Addr().String(), b.tls, b.log); err != nil {

@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -104,6 +105,37 @@ func (d *desk) cellState(tenant string) link.CellState {
 		Has: len(c.Partitions), Shared: d.region.layout.Shared(), Moves: c.Stage != layout.Settled,
 		Drawn: len(c.Partitions) == 0 || slices.Equal(c.Partitions, d.region.layout.Draw(tenant, len(c.Partitions))),
 	}
+}
+
+// answerTenant answers what the API asks of a tenant as a whole.
+func (d *desk) answerTenant(q *link.Query) *link.Answer {
+	if q.Kind == link.QueryForget {
+		return d.answerForget(q)
+	}
+	return d.answerCell(q)
+}
+
+// answerForget answers a link.QueryForget. All brokers must be there: the disk of one that is
+// down has something of the tenant too. What has been said of where the tenant lives goes last.
+func (d *desk) answerForget(q *link.Query) *link.Answer {
+	if d.region == nil {
+		return d.shards.Ask(q)
+	}
+	for _, m := range d.Members() {
+		if m.State != "alive" {
+			return &link.Answer{Found: true, Error: fmt.Sprintf("%s is %s, and has something of the tenant on its disk: bring it back, or have it leave the cluster", m.Name, m.State)}
+		}
+	}
+	a := d.shards.Ask(q)
+	if c, _ := d.region.layout.Cell(q.Tenant); a.Error == "" && !a.Found && len(c.Partitions) > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), holdTime+moveWait)
+		defer cancel()
+		a.Found = true
+		if _, err := d.place(ctx, q.Tenant, operate.Place{}); err != nil {
+			a.Error = err.Error()
+		}
+	}
+	return a
 }
 
 // answerCell answers a link.QueryCell.

@@ -77,8 +77,26 @@ func organization() *cobra.Command {
 			return writeList(cmd, all.Items, "ROLE PERMISSIONS", func(r client.Role) []any { return []any{r.Name, strings.Join(r.Permissions, " ")} })
 		},
 	}
+	remove := &cobra.Command{
+		Use:   "delete ORGANIZATION",
+		Short: "delete the organization of the key, which has no tenants any more, with its members and keys, also this one",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, id, err := dialOrganization(cmd)
+			if err != nil {
+				return err
+			}
+			if args[0] != id {
+				return errs.New(errs.Invalid, "expected the id of the key's own organization, %s, found %s: nothing was done", id, args[0])
+			}
+			if err := c.DeleteOrganization(cmd.Context(), id); err != nil {
+				return err
+			}
+			return write(cmd, map[string]string{"deleted": id}, id+" is deleted")
+		},
+	}
 	c := ofAPI(&cobra.Command{Use: "organization", Short: "the organization of the key"})
-	c.AddCommand(show, update, roles)
+	c.AddCommand(show, update, roles, meant(remove))
 	return c
 }
 

@@ -143,9 +143,10 @@ func tenant() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write(cmd, t, fmt.Sprintf("%s is %s, on plan %s in region %s, at %s%s", t.ID, t.State, t.Plan, t.Region, t.Hostname, grown(t.Cell)))
+			return write(cmd, t, fmt.Sprintf("%s, on plan %s in region %s, at %s%s", lifeOf(t), t.Plan, t.Region, t.Hostname, grown(t.Cell)))
 		},
 	}
+	var deleted bool
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "list the tenants of the organization",
@@ -156,6 +157,9 @@ func tenant() *cobra.Command {
 				return err
 			}
 			all, err := every(cmd.Context(), func(ctx context.Context, o ...client.Option) (*client.Page[client.TenantDetail], error) {
+				if deleted {
+					o = append(o, client.Query("deleted", "true"))
+				}
 				return c.OrganizationTenants(ctx, organization, o...)
 			})
 			if err != nil {
@@ -166,6 +170,7 @@ func tenant() *cobra.Command {
 			})
 		},
 	}
+	list.Flags().BoolVar(&deleted, "deleted", false, "those that are deleted and can be restored, instead")
 	var plan string
 	create := &cobra.Command{
 		Use:   "create TENANT",
@@ -202,6 +207,7 @@ func tenant() *cobra.Command {
 	}
 	c := ofAPI(&cobra.Command{Use: "tenant", Short: "the tenants of an organization"})
 	c.AddCommand(list, show, create, change)
+	c.AddCommand(tenantLives()...)
 	return c
 }
 

@@ -329,3 +329,31 @@ func TestRun_NotOurs(t *testing.T) {
 		}
 	})
 }
+
+// Records of tenants that were deleted, or got a smaller plan, while no process ran are forgotten
+// when one does, and others are kept.
+func TestRun_Leftovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 0)
+		for id, plan := range map[string]string{"grown": tenancy.PlanStarter, "less": tenancy.PlanFree, "gone": tenancy.PlanStarter} {
+			w.tenant(id, plan, drawn(4))
+		}
+		if _, err := w.store.SetState(t.Context(), "gone", tenancy.StateDeleted); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"grown", "less", "gone", "never"} {
+			if err := w.store.PutCell(t.Context(), id, &store.Cell{Wanted: 4, Has: 4}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.start()
+		w.after(time.Minute, "grown")
+		left, err := w.store.CellTenants(t.Context())
+		if err != nil || len(left) != 1 || left[0] != "grown" {
+			t.Errorf("left are the records of %v, %v", left, err)
+		}
+		if n := w.metric("manor_cells", stateGrown); n != 1 {
+			t.Errorf("%v cells are counted as grown", n)
+		}
+	})
+}

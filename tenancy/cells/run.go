@@ -26,8 +26,52 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		}
 	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			next := lookAgain
+			if err := s.leftovers(ctx); err != nil && ctx.Err() == nil {
+				next = againAfter
+				s.cfg.Log.Warn("it is not known which records of cells are left over", "error", err, "retry_in", next)
+			}
+			s.rest(ctx, next)
+		}
+	})
 	s.work(ctx)
 	return nil
+}
+
+// leftovers has the records be forgotten of cells that have nothing to grow by: of tenants that
+// were deleted, or got a smaller plan, while no process ran, which nobody is told of.
+func (s *Service) leftovers(ctx context.Context) error {
+	ids, err := s.cfg.Store.CellTenants(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		switch t, err := s.cfg.Store.Tenant(ctx, id); {
+		case errs.Is(err, errs.NotFound):
+			s.leftOver(id)
+		case err != nil:
+			return err
+		case t.Grows() == 0:
+			s.leftOver(id)
+		}
+	}
+	return nil
+}
+
+// leftOver has a record be forgotten, unless the tenant is known: then told says what becomes
+// of it.
+func (s *Service) leftOver(id string) {
+	s.mu.Lock()
+	if s.known[id] == nil {
+		s.known[id] = &cell{state: stateGrown}
+	}
+	s.mu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
 }
 
 // rest sleeps.

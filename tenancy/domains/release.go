@@ -5,6 +5,7 @@ package domains
 import (
 	"context"
 
+	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
 )
 
@@ -41,3 +42,31 @@ func (s *Service) Release(ctx context.Context, tenant, fqdn string) error {
 	}
 	return err
 }
+
+// Purge removes all domains of a tenant that is purged, with their certificates and what is
+// counted of its orders, and returns how many domains. It may be called again after an error.
+func (s *Service) Purge(ctx context.Context, tenant string) (n int64, err error) {
+	for {
+		page, _, err := s.store.Domains(ctx, tenant, "", purgePage)
+		if err != nil {
+			return n, err
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, d := range page {
+			if _, err := s.Delete(ctx, tenant, d.FQDN, 0); err != nil && !errs.Is(err, errs.NotFound) {
+				return n, err
+			}
+			n++
+		}
+	}
+	err = s.orders.bucket.Delete(ctx, orderKey(tenant), bus.Any)
+	if errs.Is(err, errs.NotFound) {
+		err = nil
+	}
+	return n, err
+}
+
+// purgePage is how many domains are removed between two looks.
+const purgePage = 100

@@ -77,3 +77,12 @@ func (l *Log) Prune(ctx context.Context, now time.Time, days DaysOf) error {
 	}
 	return nil
 }
+
+// Forget removes all events of a tenant.
+func (l *Log) Forget(ctx context.Context, tenant string) error {
+	s, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	return s.Remove(ctx, tenant+".*", time.Now().Add(time.Hour)) // whatever the bus's clock
+}

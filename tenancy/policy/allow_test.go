@@ -90,7 +90,7 @@ func TestExcess(t *testing.T) {
 		want       []string
 	}{
 		{"owner, owner", tenancy.Access{Role: "owner"}, tenancy.Access{Role: "owner"}, nil},
-		{"admin, owner", tenancy.Access{Role: "admin"}, tenancy.Access{Role: "owner"}, []string{"owners:write"}},
+		{"admin, owner", tenancy.Access{Role: "admin"}, tenancy.Access{Role: "owner"}, []string{"organization:delete", "owners:write", "tenants:delete"}},
 		{"viewer, billing", tenancy.Access{Role: "viewer"}, tenancy.Access{Role: "billing"}, []string{"quotas:write"}},
 		{"list, wider", tenancy.Access{Permissions: []string{"keys:write", "usage:read"}}, tenancy.Access{Permissions: []string{"usage:read", "audit:read"}}, []string{"audit:read"}},
 		{"scoped, all", tenancy.Access{Role: "owner", Tenants: []string{"t1"}}, tenancy.Access{Role: "viewer"}, []string{"every tenant"}},

@@ -7,7 +7,7 @@ package manor.rbac
 # The built-in roles. A permission that is in none of them can be given to nobody.
 roles := {
 	"owner": everything,
-	"admin": everything - {"owners:write"},
+	"admin": everything - {"organization:delete", "owners:write", "tenants:delete"},
 	"developer": everyone | {
 		"audit:read",
 		"clients:read",
@@ -38,11 +38,14 @@ everything := everyone | {
 	"members:write",
 	"messages:read",
 	"messages:write",
+	"organization:delete",
 	"organization:write",
 	"owners:write",
 	"policies:read",
 	"policies:write",
 	"quotas:write",
+	"tenants:delete",
+	"tenants:suspend",
 	"tenants:write",
 }
 

@@ -40,7 +40,7 @@ func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenan
 	case !ok:
 		return nil, errs.Coded(errs.Denied, "password_wrong", "the password is wrong")
 	case !t.Active(): // what only who has the password is told
-		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
+		return nil, t.Inactive()
 	}
 	return &tenancy.Identity{Method: tenancy.AuthPassword, Tenant: t, Username: a.Username, Grant: t.Grant, Session: c.Session}, nil
 }

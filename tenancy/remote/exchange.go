@@ -77,7 +77,7 @@ func (e *exchange) Step(ctx context.Context, data []byte) (answer []byte, id *te
 	case !t.Takes(tenancy.AuthSCRAM): // what only who has the password is told
 		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeMethodNotTaken, "the tenant does not take %s", tenancy.MethodSCRAM)
 	case !t.Active():
-		return nil, nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
+		return nil, nil, t.Inactive()
 	}
 	// It may have been deleted meanwhile.
 	c, err := e.d.lookup(ctx, t.ID, e.found.Username)

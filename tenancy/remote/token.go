@@ -59,7 +59,7 @@ func (d *Directory) byToken(ctx context.Context, a *tenancy.Attempt) (*tenancy.I
 	case token.ClientID != "" && token.ClientID != a.ClientID:
 		return nil, refused("it is for another client id")
 	case !t.Active(): // what only who has a token is told
-		return nil, errs.Coded(errs.Denied, tenancy.CodeTenantInactive, "the tenant %s is %s", t.ID, t.State)
+		return nil, t.Inactive()
 	}
 	limit, err := tokenLimit(t, &token)
 	if err != nil {

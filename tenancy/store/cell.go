@@ -53,6 +53,10 @@ func (s *Store) PutCell(ctx context.Context, tenant string, c *Cell) error {
 	return err
 }
 
+// CellTenants are the ids of the tenants that have a Cell, in no order, whether there are such
+// tenants or not.
+func (s *Store) CellTenants(ctx context.Context) ([]string, error) { return s.cells.Keys(ctx, "") }
+
 // Plan is a change of a tenant for ChangeTenant: another plan. Its overrides stay, and so does
 // Partitions, by which gateways find its sessions until brokers say otherwise; tenancy/cells has
 // its cell grow. The error is Invalid if there is no such plan.

@@ -24,6 +24,8 @@ type Organization struct {
 	// one stays.
 	Owners    []string  `json:"owners,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+	// Closed says that it is being deleted: it gets no tenant any more.
+	Closed bool `json:"closed,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
 	Revision uint64 `json:"-"`
 }

@@ -46,6 +46,14 @@ type SignedUp struct {
 // CheckTenantFree returns an error Conflict with Code "tenant_taken" if a
 // sign-up for that id would fail now.
 func (s *Store) CheckTenantFree(ctx context.Context, id string) error {
+	return s.CheckTenantFreeFor(ctx, id, "")
+}
+
+// CheckTenantFreeFor is CheckTenantFree for AddTenant of an organization.
+func (s *Store) CheckTenantFreeFor(ctx context.Context, id, organization string) error {
+	if err := s.mayTake(ctx, id, organization); err != nil {
+		return err
+	}
 	r, err := s.tenant(ctx, id)
 	switch {
 	case errs.Is(err, errs.NotFound):
@@ -97,6 +105,9 @@ func (s *Store) SignUp(ctx context.Context, in SignUp) (*SignedUp, error) {
 		ID: in.Tenant, Organization: org.ID, Region: s.cfg.Region, Plan: in.Plan,
 		State: tenancy.StateReserved, CreatedAt: now, APIKey: key.ID, Partitions: plan.Partitions,
 		Request: requestOf(ctx),
+	}
+	if err := s.mayTake(ctx, t.ID, ""); err != nil {
+		return nil, err
 	}
 	if err := s.reserve(ctx, t); err != nil {
 		return nil, err

@@ -95,6 +95,7 @@ type Store struct {
 	hosts         bus.Bucket
 	sources       bus.Bucket
 	cells         bus.Bucket
+	purged        bus.Bucket
 	counts        counts
 	deviceCounts  counts
 	lists         lists
@@ -134,6 +135,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		{claimsBucket, ClaimLife, &s.claims},
 		{sourcesBucket, 0, &s.sources},
 		{cellsBucket, 0, &s.cells},
+		{purgedBucket, 0, &s.purged},
 		{tenancy.DomainsBucket, 0, &s.domains},
 		{tenancy.HostsBucket, 0, &s.hosts},
 	} {

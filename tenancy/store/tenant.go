@@ -221,13 +221,16 @@ func (s *Store) AddTenant(ctx context.Context, organization, id, plan string) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := s.CheckTenantFree(ctx, id); err != nil {
+	if err := s.CheckTenantFreeFor(ctx, id, organization); err != nil {
 		return nil, err
 	}
 	// The id is the organization's before the tenant is there, so that none is beyond the
 	// quota. Who dies in between leaves an id that counts until it is asked for again, or
 	// is somebody else's.
 	if _, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+		if err := o.open(); err != nil {
+			return err
+		}
 		if err := s.mayAddTenant(ctx, o, id); err != nil || slices.Contains(o.Tenants, id) {
 			return err
 		}
@@ -263,6 +266,16 @@ func (s *Store) mayAddTenant(ctx context.Context, o *Organization, id string) er
 		return err
 	}
 	return s.checkQuota(ctx, o.ID, "tenants", n)
+}
+
+// MayRestoreTenant returns a tenancy.ExceededError if the organization of a deleted tenant may
+// not have another one.
+func (s *Store) MayRestoreTenant(ctx context.Context, organization string) error {
+	n, err := s.CountTenants(ctx, organization)
+	if err != nil {
+		return err
+	}
+	return s.checkQuota(ctx, organization, "tenants", n)
 }
 
 // CountTenants is how many tenants an organization has.

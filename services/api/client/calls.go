@@ -56,6 +56,12 @@ func (c *Client) UpdateOrganization(ctx context.Context, organization string, in
 	return ask[Organization](ctx, c, "update-organization", []string{"organization", organization}, in, o)
 }
 
+// DeleteOrganization deletes an organization that has no tenants, with its members and keys,
+// also the one of this client.
+func (c *Client) DeleteOrganization(ctx context.Context, organization string, o ...Option) error {
+	return c.call(ctx, "delete-organization", []string{"organization", organization}, nil, nil, o)
+}
+
 // Roles lists the built-in roles.
 func (c *Client) Roles(ctx context.Context, organization string) (*Page[Role], error) {
 	return ask[Page[Role]](ctx, c, "list-roles", []string{"organization", organization}, nil, nil)

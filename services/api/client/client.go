@@ -81,7 +81,7 @@ func (p *Problem) ErrKind() errs.Kind {
 		return errs.Quota
 	case p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden:
 		return errs.Denied
-	case p.Status == http.StatusNotFound:
+	case p.Status == http.StatusNotFound || p.Status == http.StatusGone:
 		return errs.NotFound
 	case p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed:
 		return errs.Conflict

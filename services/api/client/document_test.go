@@ -25,6 +25,7 @@ var bodies = map[string][2]any{
 
 	"get-organization":          {nil, Organization{}},
 	"update-organization":       {OrganizationUpdate{}, Organization{}},
+	"delete-organization":       {},
 	"list-roles":                {nil, Page[Role]{}},
 	"create-tenant":             {NewTenant{}, TenantDetail{}},
 	"list-organization-tenants": {nil, Page[TenantDetail]{}},
@@ -47,6 +48,12 @@ var bodies = map[string][2]any{
 	"verify-audit": {nil, AuditCheck{}},
 
 	"get-tenant":                 {nil, TenantDetail{}},
+	"update-tenant":              {TenantUpdate{}, TenantDetail{}},
+	"suspend-tenant":             {TenantSuspension{}, TenantDetail{}},
+	"resume-tenant":              {nil, TenantDetail{}},
+	"delete-tenant":              {},
+	"restore-tenant":             {nil, TenantDetail{}},
+	"purge-tenant":               {nil, TenantDetail{}},
 	"replace-plan":               {TenantPlan{}, TenantDetail{}},
 	"list-quotas":                {nil, QuotaList{}},
 	"replace-quota-overrides":    {map[string]int64{}, QuotaList{}},

@@ -23,6 +23,7 @@ var operations = map[string]operation{
 
 	"get-organization":          {http.MethodGet, inOrganization},
 	"update-organization":       {http.MethodPatch, inOrganization},
+	"delete-organization":       {http.MethodDelete, inOrganization},
 	"list-roles":                {http.MethodGet, inOrganization + "/roles"},
 	"create-tenant":             {http.MethodPost, inOrganization + "/tenants"},
 	"list-organization-tenants": {http.MethodGet, inOrganization + "/tenants"},
@@ -45,6 +46,12 @@ var operations = map[string]operation{
 	"verify-audit": {http.MethodGet, inOrganization + "/audit:verify"},
 
 	"get-tenant":              {http.MethodGet, inTenant},
+	"update-tenant":           {http.MethodPatch, inTenant},
+	"suspend-tenant":          {http.MethodPost, inTenant + ":suspend"},
+	"resume-tenant":           {http.MethodPost, inTenant + ":resume"},
+	"delete-tenant":           {http.MethodDelete, inTenant},
+	"restore-tenant":          {http.MethodPost, inTenant + ":restore"},
+	"purge-tenant":            {http.MethodPost, inTenant + ":purge"},
 	"list-quotas":             {http.MethodGet, inTenant + "/quotas"},
 	"replace-plan":            {http.MethodPut, inTenant + "/plan"},
 	"replace-quota-overrides": {http.MethodPut, inTenant + "/quotas/overrides"},

@@ -210,9 +210,25 @@ type NewTenant struct {
 // TenantDetail is a tenant.
 type TenantDetail struct {
 	Tenant
-	Organization string      `json:"organization"`
-	CreatedAt    time.Time   `json:"created_at"`
-	Cell         *TenantCell `json:"cell,omitempty"` // not in lists
+	Organization       string      `json:"organization"`
+	CreatedAt          time.Time   `json:"created_at"`
+	DisplayName        string      `json:"display_name,omitempty"`
+	DeletionProtection bool        `json:"deletion_protection"`
+	StateReason        string      `json:"state_reason,omitempty"` // why it is suspended
+	StateSince         *time.Time  `json:"state_since,omitempty"`
+	PurgeAt            *time.Time  `json:"purge_at,omitempty"` // of a deleted one
+	Cell               *TenantCell `json:"cell,omitempty"`     // not in lists
+}
+
+// TenantUpdate is what can be changed of a tenant; nil stays as it is.
+type TenantUpdate struct {
+	DisplayName        *string `json:"display_name,omitempty"`
+	DeletionProtection *bool   `json:"deletion_protection,omitempty"`
+}
+
+// TenantSuspension says why a tenant is suspended.
+type TenantSuspension struct {
+	Reason string `json:"reason,omitempty"`
 }
 
 // TenantPlan is another plan of a tenant.

@@ -243,6 +243,9 @@ func (p *Plane) Query(ctx context.Context, q link.Query) (*link.Answer, error) {
 	if q.Kind == link.QueryCell && !link.Takes(b, link.FeatureGrowth) {
 		return nil, errs.New(errs.Unavailable, "the broker of the API's link is older than cells that grow by themselves: upgrade the brokers first")
 	}
+	if q.Kind == link.QueryForget && !link.Takes(b, link.FeatureForget) {
+		return nil, errs.New(errs.Unavailable, "the broker of the API's link is older than purges of tenants: upgrade the brokers first")
+	}
 	done := make(chan result, 1)
 	p.mu.Lock()
 	if p.broker != b {

@@ -40,7 +40,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 		return st.askWhole(q)
 	case link.QueryCell: // no question of shards
 		return st.AskHere(q)
-	case link.QueryUsage, link.QueryKept:
+	case link.QueryUsage, link.QueryKept, link.QueryForget:
 	}
 	return st.askAll(q, st.cluster.Brokers(), st.AskHere(q))
 }
@@ -137,7 +137,7 @@ func merge(a, b *link.Answer, compare func(x, y string) int) {
 	a.Found = a.Found || b.Found
 	a.Clients = append(a.Clients, b.Clients...)
 	a.Retained = append(a.Retained, b.Retained...)
-	if a.Next == "" || b.Next != "" && compare(b.Next, a.Next) < 0 {
+	if b.Next != "" && (a.Next == "" || compare(b.Next, a.Next) < 0) {
 		a.Next = b.Next
 	}
 	u, v := &a.Usage, &b.Usage

@@ -22,7 +22,7 @@ func (st *Set) query(l *Link, q *link.Query) {
 	own := *q
 	go func() {
 		var a *link.Answer
-		if own.Kind == link.QueryCell && st.askCell != nil {
+		if (own.Kind == link.QueryCell || own.Kind == link.QueryForget) && st.askCell != nil {
 			a = st.askCell(&own)
 		} else {
 			a = st.Ask(&own)
@@ -81,6 +81,8 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 			s.ask(func() { s.listRetained(t, q.Filter, q.Cursor, limit, a) })
 		}
 		cutRetained(a, limit)
+	case link.QueryForget:
+		st.forgetHere(t, a)
 	default:
 		a.Error = "this broker does not know the question; it may be older than the asker"
 	}

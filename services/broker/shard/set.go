@@ -47,7 +47,7 @@ type Config struct {
 	// Cluster is what a broker that is not alone has of the others. The Set then
 	// serves no partition before it is told to, and its Store is written by Cluster.
 	Cluster Cluster
-	// Cell answers a link.QueryCell of the API; nil is of a broker that has no cells. It may
+	// Cell answers a link.QueryCell or QueryForget of the API; nil is of a broker that has no cells. It may
 	// wait, and is called concurrently.
 	Cell func(q *link.Query) *link.Answer
 	// Stepped says that Step is called, and not Run.

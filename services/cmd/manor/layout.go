@@ -34,6 +34,8 @@ type options struct {
 	acme, acmeCA, resolver string
 	sources                string        // tenancyd's sources_dir
 	settle                 time.Duration // domains.Config's; 0 is its default
+	grace                  time.Duration // tenancyd's deletion_grace; 0 is its default
+	purgeSettle            time.Duration // purge.Config's; 0 is its default
 	// policies is the folder of the installation's own policy; empty is none.
 	policies string
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/manormq/manor/infra/node"
 	"github.com/manormq/manor/services/ctl"
+	"github.com/manormq/manor/tenancy"
 )
 
 func main() {
@@ -66,6 +67,7 @@ func dev() *cobra.Command {
 	f.IntVar(&o.replicas, "replicas", 2, "brokers that keep each partition, 1 to 5, where there are several")
 	f.IntVar(&o.zones, "zones", 0, "zones a, b, c… over which the brokers are spread; 0 is none")
 	f.StringVar(&o.acme, "acme-directory", "", "URL of the ACME directory of a certificate authority for custom domains, such as pebble's; empty is none")
+	f.DurationVar(&o.grace, "deletion-grace", tenancy.DefaultDeletionGrace, "for how long a deleted tenant is kept and can be restored")
 	f.StringVar(&o.sources, "sources", "", "folder whose TENANT/vmq.passwd and TENANT/vmq.acl say what credentials and policy a tenant has, and are applied when they change; empty is none")
 	f.StringVar(&o.acmeCA, "acme-ca", "", "PEM file with the roots by which that authority's server is known")
 	f.StringVar(&o.resolver, "dns", "", "host:port of the DNS server that is asked whether a domain is a tenant's; empty is the system's")

@@ -41,6 +41,7 @@ import (
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/purge"
 	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
@@ -206,8 +207,12 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 	if err != nil {
 		return errors.Join(err, sessions.Close())
 	}
+	purging, err := purge.New(ctx, purge.Config{Store: records, Brokers: plane, Domains: custom, Events: past, Audit: changes, Settle: o.purgeSettle, Log: log, Registerer: registry})
+	if err != nil {
+		return errors.Join(err, sessions.Close())
+	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Bus: control, Domain: devDomain, DefaultPlan: tenancy.PlanDev,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Bus: control, Domain: devDomain, DefaultPlan: tenancy.PlanDev, DeletionGrace: o.grace,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})
@@ -234,6 +239,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		node.Part{Name: "domains", Run: custom.Run},
 		node.Part{Name: "sources", Run: fromFiles.Run},
 		node.Part{Name: "cells", Run: growing.Run},
+		node.Part{Name: "purges", Run: purging.Run},
 		node.Part{Name: "usage", Run: used.Run},
 		node.Part{Name: "events", Run: history.Run}, // which hears how each connection ends
 		node.Part{Name: "gateway", Run: edge.Run, Drain: edge.Drain},

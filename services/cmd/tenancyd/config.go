@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"time"
 
 	"github.com/manormq/manor/infra/bus/nats"
 	"github.com/manormq/manor/infra/errs"
@@ -34,6 +35,7 @@ type config struct {
 	JWKSNetworks   []string        `yaml:"jwks_networks" doc:"networks (10.0.0.0/8) and addresses from which key sets of tenants' issuers are fetched though they are not on the public internet, also over plain HTTP if the URL has the address; empty is none, which keeps tenants from reaching into the operator's network"`
 	SourcesDir     string          `yaml:"sources_dir" doc:"folder with a folder for each tenant, called by its id, whose files vmq.passwd and vmq.acl say what credentials and policy the tenant has, and are applied when they change; empty is none. The same at every tenancyd that has it"`
 	PolicyDir      string          `yaml:"policy_dir" doc:"folder with the installation's own policy, files *.rego with package quota (limits) or admission (deny), the same at every tenancyd of the region; looked at each second; empty has none"`
+	DeletionGrace  time.Duration   `yaml:"deletion_grace" doc:"for how long a deleted tenant is kept and can be restored; then all that it had is removed. The same at every tenancyd of the region"`
 	Domains        domains.Section `yaml:"domains"`
 	SMTP           mail.Config     `yaml:"smtp"`
 	NATS           nats.Section    `yaml:"nats"`
@@ -56,8 +58,8 @@ func defaults() *config {
 	return &config{
 		Config: node.DefaultConfig("127.0.0.1:8890"), Listen: "127.0.0.1:8080",
 		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Endpoints: api.DefaultEndpoints(),
-		Broker: brokerConfig{Address: "127.0.0.1:44054"},
-		Rates:  api.DefaultRates(), SMTP: mail.DefaultConfig(), Domains: domains.DefaultSection(),
+		Broker: brokerConfig{Address: "127.0.0.1:44054"}, DeletionGrace: tenancy.DefaultDeletionGrace,
+		Rates: api.DefaultRates(), SMTP: mail.DefaultConfig(), Domains: domains.DefaultSection(),
 		NATS: nats.DefaultSection(),
 	}
 }
@@ -74,6 +76,7 @@ func (c *config) Validate() error {
 	p.Expect((c.Broker.Address != "" || len(c.Broker.Addresses) > 0) && c.Broker.Cert != "" && c.Broker.Key != "" && c.Broker.CA != "",
 		"broker: expected address or addresses, cert, key and ca, which links need")
 	p.Add("rates: ", c.Rates.Validate())
+	p.Expect(c.DeletionGrace > 0, "deletion_grace: expected more than 0s, found %v", c.DeletionGrace)
 	p.Add("", api.ValidateProxies(c.Proxies))
 	p.Add("", jwks.Validate(c.JWKSNetworks))
 	if c.PolicyDir != "" {

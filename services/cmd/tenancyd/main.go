@@ -27,6 +27,7 @@ import (
 	"github.com/manormq/manor/tenancy/jwks"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/policy"
+	"github.com/manormq/manor/tenancy/purge"
 	"github.com/manormq/manor/tenancy/quota/usage"
 	"github.com/manormq/manor/tenancy/sources"
 	"github.com/manormq/manor/tenancy/store"
@@ -129,12 +130,16 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: history, Happened: happened.Add, Used: used, Admission: installed, Bus: control,
-		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
+		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, DeletionGrace: c.DeletionGrace, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
 		return err
 	}
 	growing, err := cells.New(ctx, cells.Config{Store: records, Brokers: plane, Log: log, Registerer: reg})
+	if err != nil {
+		return err
+	}
+	purging, err := purge.New(ctx, purge.Config{Store: records, Brokers: plane, Domains: custom, Events: history, Audit: changes, Log: log, Registerer: reg})
 	if err != nil {
 		return err
 	}
@@ -149,5 +154,5 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 		node.Part{Name: "old events", Run: func(ctx context.Context) error { return history.Run(ctx, records.EventDays, log) }},
 		node.Part{Name: "events", Run: happened.Run}, node.Part{Name: "policies", Run: policies.Run},
 		node.Part{Name: "installation's policy", Run: func(ctx context.Context) error { return installed.Run(ctx, records) }}, node.Part{Name: "usage", Run: used.Run}, node.Part{Name: "domains", Run: custom.Run}, node.Part{Name: "sources", Run: fromFiles.Run},
-		node.Part{Name: "cells", Run: growing.Run}, public.Part())
+		node.Part{Name: "cells", Run: growing.Run}, node.Part{Name: "purges", Run: purging.Run}, public.Part())
 }
