@@ -298,6 +298,9 @@ var accessTable = map[string]accessRow{
 	"list-clients":               {"oadv", ""},
 	"get-client":                 {"oadv", ""},
 	"delete-client":              {"oad", ""},
+	"list-client-subscriptions":  {"oadv", ""},
+	"get-client-queue":           {"oadv", ""},
+	"match-topic":                {"oadv", ""},
 	"list-events":                {"oadv", ""},
 	"follow-events":              {"oadv", ""},
 	"get-client-timeline":        {"oadv", ""},
@@ -336,6 +339,8 @@ func TestAccess(t *testing.T) {
 			path += "?dry_run=true"
 		case strings.HasSuffix(path, ":stream"):
 			path += "?for=1ms"
+		case strings.HasSuffix(path, ":match"):
+			path += "?topic=a"
 		}
 		return w.do(r.method, path, key, body)
 	}

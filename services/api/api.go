@@ -265,6 +265,7 @@ func (s *Server) routes() {
 	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()
+	s.lookRoutes()
 	s.eventRoutes()
 	s.messageRoutes()
 }

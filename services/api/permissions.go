@@ -106,6 +106,10 @@ var permissions = map[string]string{
 	"get-client":    tenancy.MayReadClients,
 	"delete-client": tenancy.MayWriteClients,
 
+	"list-client-subscriptions": tenancy.MayReadClients,
+	"get-client-queue":          tenancy.MayReadClients, // with payloads MayReadMessages besides
+	"match-topic":               tenancy.MayReadClients,
+
 	"list-events":         tenancy.MayReadClients,
 	"follow-events":       tenancy.MayReadClients,
 	"get-client-timeline": tenancy.MayReadClients,
