@@ -41,6 +41,7 @@ type Quota struct {
 	// Headroom is Limit less Usage.
 	Headroom *int64 `json:"headroom" doc:"How much is left of it, 0 if more than the limit is used; null without a limit, and where usage is null."`
 	Source   string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from: the tenant's plan, its overrides, or the policy of the installation."`
+	Override *int64 `json:"override,omitempty" doc:"The tenant's override, if it has one; the policy of the installation may have replaced it."`
 }
 
 // QuotaList is the answer to GET and PUT of quotas.
@@ -139,8 +140,8 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 	for _, name := range tenancy.QuotaNames() {
 		q := Quota{Name: name, Source: "plan"}
 		q.Limit, _ = limits.Get(name)
-		if _, ok := t.Overrides[name]; ok {
-			q.Source = "override"
+		if v, ok := t.Overrides[name]; ok {
+			q.Source, q.Override = "override", &v
 		}
 		if without, _ := base.Get(name); without != q.Limit {
 			q.Source = "policy"

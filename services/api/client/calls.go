@@ -153,8 +153,8 @@ func (c *Client) ReplacePlan(ctx context.Context, tenant, plan string, o ...Opti
 }
 
 // Quotas lists the quotas of a tenant.
-func (c *Client) Quotas(ctx context.Context, tenant string) (*QuotaList, error) {
-	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
+func (c *Client) Quotas(ctx context.Context, tenant string, o ...Option) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, o)
 }
 
 // ReplaceOverrides replaces the limits that differ from the plan's.

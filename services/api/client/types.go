@@ -236,6 +236,8 @@ type Quota struct {
 	// Headroom is nil without a limit, and where Usage is.
 	Headroom *int64 `json:"headroom"`
 	Source   string `json:"source"`
+	// Override is the tenant's own limit, nil if it has none; a policy may have replaced it.
+	Override *int64 `json:"override,omitempty"`
 }
 
 // QuotaList are the quotas of a tenant.
