@@ -39,7 +39,7 @@ func New(program string) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringP("output", "o", "human", "how results are written: human or json")
 	root.AddCommand(version(), config(program), benchmark(program), conform(), admin())
-	root.AddCommand(organization(), member(), key(), auditLog(), tenant(), credential(), device(), domain(), authMethod(), ban(), event(), quotas(), policies())
+	root.AddCommand(organization(), member(), key(), auditLog(), tenant(), credential(), device(), domain(), authMethod(), ban(), clients(), event(), publish(), quotas(), retained(), topics(), usage(), policies())
 	return root
 }
 

@@ -71,8 +71,8 @@ func TestComplete(t *testing.T) {
 		t.Fatalf("the document has %d operations, expected all of the API", len(missing))
 	}
 	of := reflect.TypeFor[*Client]()
-	for i := range of.NumMethod() {
-		for _, asked := range asks(t, of.Method(i)) {
+	for m := range of.Methods() {
+		for _, asked := range asks(t, m) {
 			known := false
 			for pattern, id := range at {
 				if pattern.MatchString(asked) {
@@ -81,7 +81,7 @@ func TestComplete(t *testing.T) {
 				}
 			}
 			if !known {
-				t.Errorf("%s asks for %s, which the document does not have", of.Method(i).Name, asked)
+				t.Errorf("%s asks for %s, which the document does not have", m.Name, asked)
 			}
 		}
 	}

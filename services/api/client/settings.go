@@ -22,8 +22,8 @@ type SessionOverride struct {
 	Quotas   map[string]int64 `json:"quotas,omitempty"` // where they are narrower
 }
 
-// NewClientCAs replaces a tenant's own CAs of client certificates.
-type NewClientCAs struct {
+// NewOwnCAs replaces a tenant's own CAs of client certificates.
+type NewOwnCAs struct {
 	Certificates  string `json:"certificates,omitempty"`             // PEM
 	CRL           string `json:"crl,omitempty"`                      // PEM
 	ClientCerts   string `json:"client_certs,omitempty"`             // optional or required
@@ -31,15 +31,15 @@ type NewClientCAs struct {
 	Authenticates bool   `json:"certificate_authenticates,omitempty"`
 }
 
-// ClientCAs are a tenant's own CAs of client certificates.
-type ClientCAs struct {
-	NewClientCAs
-	Items   []ClientCA `json:"items"`
+// OwnCAs are a tenant's own CAs of client certificates.
+type OwnCAs struct {
+	NewOwnCAs
+	Items   []OwnCA `json:"items"`
 	Revoked int        `json:"revoked"` // how many certificates the CRL has
 }
 
-// ClientCA is one of them.
-type ClientCA struct {
+// OwnCA is one of them.
+type OwnCA struct {
 	Subject   string    `json:"subject"`
 	SHA256    string    `json:"sha256"` // of the certificate in DER, in hexadecimal
 	NotBefore time.Time `json:"not_before"`
@@ -56,15 +56,15 @@ func (c *Client) ReplaceSettings(ctx context.Context, tenant string, in map[stri
 	return ask[Page[Setting]](ctx, c, "replace-settings", []string{"tenant", tenant}, in, o)
 }
 
-// ClientCAs gets a tenant's own CAs.
-func (c *Client) ClientCAs(ctx context.Context, tenant string, o ...Option) (*ClientCAs, error) {
-	return ask[ClientCAs](ctx, c, "list-client-cas", []string{"tenant", tenant}, nil, o)
+// CAs gets a tenant's own CAs.
+func (c *Client) CAs(ctx context.Context, tenant string, o ...Option) (*OwnCAs, error) {
+	return ask[OwnCAs](ctx, c, "list-client-cas", []string{"tenant", tenant}, nil, o)
 }
 
-// ReplaceClientCAs replaces a tenant's own CAs; connections whose certificate is no longer
+// ReplaceCAs replaces a tenant's own CAs; connections whose certificate is no longer
 // good end within 2 s.
-func (c *Client) ReplaceClientCAs(ctx context.Context, tenant string, in NewClientCAs, o ...Option) (*ClientCAs, error) {
-	return ask[ClientCAs](ctx, c, "replace-client-cas", []string{"tenant", tenant}, in, o)
+func (c *Client) ReplaceCAs(ctx context.Context, tenant string, in NewOwnCAs, o ...Option) (*OwnCAs, error) {
+	return ask[OwnCAs](ctx, c, "replace-client-cas", []string{"tenant", tenant}, in, o)
 }
 
 // ReplaceCredentialSession replaces what holds for the sessions of a credential.
