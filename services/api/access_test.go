@@ -309,7 +309,7 @@ var accessTable = map[string]accessRow{
 }
 
 // ownOperations are about the caller.
-var ownOperations = []string{"get-me", "sign-out"}
+var ownOperations = []string{"get-me", "sign-out", "list-plans"}
 
 // TestAccess asks for every operation as every role, in every scope. A new
 // operation without a row fails.

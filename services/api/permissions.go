@@ -11,8 +11,9 @@ const own = "own"
 // permissions says what each operation needs that has a security requirement.
 // An operation without a row cannot be registered.
 var permissions = map[string]string{
-	"get-me":   own,
-	"sign-out": own,
+	"get-me":     own,
+	"sign-out":   own,
+	"list-plans": own,
 
 	"get-organization":          tenancy.MayReadOrganization,
 	"update-organization":       tenancy.MayWriteOrganization,

@@ -248,13 +248,19 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 	if err := mayOverride(callerOf(ctx), t, in.Body); err != nil {
 		return nil, err
 	}
+	choose := s.chooseOverrides(in.Body)
+	if err := choose(t.Clone()); err != nil { // before a change is noted
+		return nil, err
+	}
 	if in.DryRun {
 		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {
 			return nil, err
 		}
 		unchanged(ctx)
 		now := t.Clone()
-		now.Overrides = in.Body
+		if err := choose(now); err != nil {
+			return nil, err
+		}
 		if t, err = s.store.Limited(ctx, t, now); err != nil {
 			return nil, err
 		}
@@ -262,7 +268,7 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 		if err := change(ctx, t.Organization, t.ID, "quota overrides", t.Overrides); err != nil {
 			return nil, err
 		}
-		was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, store.Overrides(in.Body))
+		was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, choose)
 		if err != nil {
 			return nil, err
 		}

@@ -81,6 +81,7 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "acme-test is on plan starter; it is to have 4 partitions: it is looked at in a moment", "tenant", "plan", "acme-test", "starter")
 	shown(t, "on plan starter in region local, at acme-test.localhost; it is to have 4 partitions", "tenant", "show", "acme-test")
 	bad(t, 2, "plan_unknown", "tenant", "plan", "acme-test", "gold")
+	shown(t, "starter  yes        no       4           10000", "plan", "list")
 	shown(t, "QUOTA                  LIMIT", "quota", "list", "acme")
 	if v := good(t, "quota", "list", "acme"); v["items"].([]any)[0].(map[string]any)["name"] != "connections" {
 		t.Errorf("got %v", v)

@@ -37,13 +37,9 @@ func quotas() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			limits := map[string]int64{}
 			for _, arg := range args[1:] {
-				name, value, ok := strings.Cut(arg, "=")
-				n, err := strconv.ParseInt(value, 10, 64)
-				if value == "none" {
-					n, err = -1, nil
-				}
-				if !ok || err != nil {
-					return errs.New(errs.Invalid, "expected NAME=LIMIT, such as connections=5 or publish_rate=none, found %q", arg)
+				name, n, err := limitArg(arg)
+				if err != nil {
+					return err
 				}
 				limits[name] = n
 			}
@@ -69,6 +65,19 @@ func quotas() *cobra.Command {
 		},
 	})
 	return c
+}
+
+// limitArg reads NAME=LIMIT.
+func limitArg(arg string) (name string, limit int64, err error) {
+	name, value, ok := strings.Cut(arg, "=")
+	limit, err = strconv.ParseInt(value, 10, 64)
+	if value == "none" {
+		limit, err = -1, nil
+	}
+	if !ok || err != nil {
+		return "", 0, errs.New(errs.Invalid, "expected NAME=LIMIT, such as connections=5 or publish_rate=none, found %q", arg)
+	}
+	return name, limit, nil
 }
 
 func showQuotas(cmd *cobra.Command, args []string) error {

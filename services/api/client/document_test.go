@@ -22,6 +22,7 @@ var bodies = map[string][2]any{
 	"sign-out":          {},
 	"accept-invitation": {Accept{}, Accepted{}},
 	"get-me":            {nil, Me{}},
+	"list-plans":        {nil, PlanList{}},
 
 	"get-organization":          {nil, Organization{}},
 	"update-organization":       {OrganizationUpdate{}, Organization{}},

@@ -20,6 +20,7 @@ var operations = map[string]operation{
 	"sign-out":          {http.MethodDelete, "/v1/auth/token"},
 	"accept-invitation": {http.MethodPost, "/v1/invitations:accept"},
 	"get-me":            {http.MethodGet, "/v1/me"},
+	"list-plans":        {http.MethodGet, "/v1/plans"},
 
 	"get-organization":          {http.MethodGet, inOrganization},
 	"update-organization":       {http.MethodPatch, inOrganization},

@@ -35,7 +35,7 @@ type NewOwnCAs struct {
 type OwnCAs struct {
 	NewOwnCAs
 	Items   []OwnCA `json:"items"`
-	Revoked int        `json:"revoked"` // how many certificates the CRL has
+	Revoked int     `json:"revoked"` // how many certificates the CRL has
 }
 
 // OwnCA is one of them.

@@ -220,6 +220,22 @@ type TenantPlan struct {
 	Plan string `json:"plan"`
 }
 
+// Plan is a plan of the installation.
+type Plan struct {
+	Name       string           `json:"name"`
+	Default    bool             `json:"default"`
+	Choosable  bool             `json:"choosable"`
+	Partitions int              `json:"partitions"` // 0 is all
+	Quotas     map[string]int64 `json:"quotas"`     // -1 is no limit
+}
+
+// PlanList are the plans.
+type PlanList struct {
+	Items []Plan `json:"items"`
+	// OverridesBeyondPlan says whether owners may override quotas beyond what the plan has.
+	OverridesBeyondPlan bool `json:"overrides_beyond_plan"`
+}
+
 // TenantCell is how far the cell of a tenant has grown to what its plan has.
 type TenantCell struct {
 	Wanted int        `json:"wanted"`
