@@ -129,6 +129,14 @@ func (w *world) newKey(a tenancy.Access) (id, secret string) {
 // one, and takes it away for the one that makes it.
 func (w *world) prepare(operation string) {
 	w.t.Helper()
+	if err := w.prepared(operation); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// prepared is prepare where what was done before may be in the way.
+func (w *world) prepared(operation string) error {
+	w.t.Helper()
 	w.domain = "mqtt.acme.example"
 	if operation == "replace-domain-certificate" {
 		w.domain = "own.acme.example"
@@ -157,11 +165,9 @@ func (w *world) prepare(operation string) {
 			_, err = w.store.AddManagedCA(w.t.Context(), "acme", certificate, w.cfg.Sealer.Seal("managed CA of acme", key))
 		}
 	default:
-		return
+		return nil
 	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	return err
 }
 
 // ownDomain gives acme a domain that is verified, behind the API's back.
