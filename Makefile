@@ -135,7 +135,7 @@ api-random: ## ask the API for REQUESTS (100000) random things from SEED (1) on,
 mutate: ## take out each check that cites a statement of MQTT, and see that the tests of its package notice
 	$(GO) test -count=1 -timeout 60m -run '^TestMutate$$' -v ./services/conform/mutate -mutate $(ARGS)
 
-nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, quotas in a region, every check taken out, simulated clusters, planted bugs
+nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a storm, half an hour of chaos, a broker lost for good, netsplits, quotas in a region, random requests to the API, every check taken out, simulated clusters, planted bugs
 	$(MAKE) fuzz TIME=60s
 	$(MAKE) crash ROUNDS=100
 	$(MAKE) storm
@@ -146,6 +146,7 @@ nightly: ## what CI does at night: fuzz targets for 60 s, 100 crash rounds, a st
 	$(MAKE) grow
 	$(MAKE) chaos-away ROUNDS=10
 	$(MAKE) quotas-region
+	$(MAKE) api-random SEED=0
 	$(MAKE) mutate
 	$(MAKE) sim RUNS=5000
 	$(MAKE) sim-bugs

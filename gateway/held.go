@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -54,6 +55,13 @@ func (c *connection) heldCostLocked() int {
 func (c *connection) passedLocked(r *rates, p *passing, b *link.Down, f *link.DownFrame) bool {
 	m := &b.Messages[f.Slot]
 	waits := c.holdsLocked()
+	if waits && f.Dup && c.held.has(f) {
+		// The broker has sent it again (the setting retry_interval), as it has heard nothing of
+		// it: the client is yet to get it, once, and it takes from the rate once.
+		c.m.Skip(m, len(f.SubscriptionIDs))
+		c.markLocked()
+		return false
+	}
 	if !waits && c.mayPassLocked(r, p, passedSize(m)) {
 		return true
 	}
@@ -72,6 +80,11 @@ func (c *connection) passedLocked(r *rates, p *passing, b *link.Down, f *link.Do
 		c.awaitRateLocked(r, time.Now(), true)
 	}
 	return false
+}
+
+// has reports whether the delivery of that Packet Identifier waits.
+func (h *held) has(f *link.DownFrame) bool {
+	return f.QoS > mqtt.AtMostOnce && slices.ContainsFunc(h.list[h.next:], func(x heldMessage) bool { return x.packetID == f.PacketID && x.qos == f.QoS })
 }
 
 // passedSize is about what a message is written with.

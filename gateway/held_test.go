@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
@@ -184,4 +185,50 @@ func TestDeliveryRate_Expiry(t *testing.T) {
 	if n := w.metric("mqtt_gateway_dropped_total", "held"); n != 1 {
 		t.Errorf("%g messages counted as dropped", n)
 	}
+}
+
+// What the broker sends again while it still waits for a rate comes once, as the first sending
+// of it, and takes from the rate once; what the client was sent comes again.
+func TestDeliveryRate_Retransmitted(t *testing.T) {
+	t.Parallel()
+	w := start(t, nil)
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.DeliveryRate = 1 })
+	p := hello("s")
+	p.Version = packet.V311
+	s := w.dial("mqtt").mustConnect(p)
+	deliver := func(dup bool, ids ...uint16) {
+		w.broker.mu.Lock()
+		down := &link.Down{Messages: []mqtt.Message{{Topic: []byte("t"), Payload: []byte("x"), QoS: 1}}}
+		for channel := range w.broker.channels {
+			for _, id := range ids {
+				down.Frames = append(down.Frames, link.DownFrame{Kind: link.DownDeliver, Channel: channel, QoS: 1, PacketID: id, Dup: dup})
+			}
+		}
+		gw := w.broker.gw
+		w.broker.mu.Unlock()
+		gw.Receive(down)
+		gw.Flush()
+	}
+	deliver(false, 1, 2, 3)
+	if x := s.want(packet.PUBLISH).Publish; x.PacketID != 1 {
+		t.Fatalf("the first is %d", x.PacketID)
+	}
+	for range 5 {
+		deliver(true, 2, 3)
+	}
+	begin := time.Now()
+	for id := uint16(2); id <= 3; id++ {
+		if x := s.want(packet.PUBLISH).Publish; x.PacketID != id || x.Dup {
+			t.Errorf("got %d with DUP %v, expected %d as it was sent first", x.PacketID, x.Dup, id)
+		}
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("two messages at 1 a second took %s", took)
+	}
+	deliver(true, 1)
+	if x := s.want(packet.PUBLISH).Publish; x.PacketID != 1 || !x.Dup {
+		t.Errorf("got %d with DUP %v, expected 1 again", x.PacketID, x.Dup)
+	}
+	s.send(&packet.Packet{Type: packet.PINGREQ})
+	s.want(packet.PINGRESP)
 }

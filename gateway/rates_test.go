@@ -196,8 +196,8 @@ func TestConnectRates(t *testing.T) {
 	}
 }
 
-// A subscriber's rate out is held by granting the broker less; the fake broker
-// drops what is beyond its credit.
+// What goes out to a subscriber comes at its rate: each message waits at the gateway until it
+// may be passed, as many as the credit has room for; the fake broker drops what is beyond that.
 func TestRateOut(t *testing.T) {
 	t.Parallel()
 	for quota, edit := range map[string]func(l *tenancy.Limits){

@@ -85,11 +85,16 @@ func (t *Turns) TakeOf(ctx context.Context, key string, most int) (end func(), e
 }
 
 // Try is Take of who does not wait: ok says whether the key has a turn, which end ends.
-func (t *Turns) Try(key string) (end func(), ok bool) {
+func (t *Turns) Try(key string) (end func(), ok bool) { return t.TryLeaving(key, 0) }
+
+// TryLeaving is Try of a key that has a turn already only if it leaves so many for others:
+// keys whose turns take long then do not keep all of them, and the first of another key finds
+// one.
+func (t *Turns) TryLeaving(key string, others int) (end func(), ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o := t.own[key]
-	if t.free == 0 || o != nil && o.used >= t.most {
+	if t.free == 0 || o != nil && (o.used >= t.most || o.used > 0 && t.free <= others) {
 		return nil, false
 	}
 	if o == nil {

@@ -87,6 +87,25 @@ func TestTurns_Try(t *testing.T) {
 	}
 }
 
+// A key has more than one turn only while it leaves some to others.
+func TestTurns_TryLeaving(t *testing.T) {
+	t.Parallel()
+	for _, steps := range [][]struct {
+		key string
+		ok  bool
+	}{
+		{{"a", true}, {"a", true}, {"a", false}, {"b", true}, {"b", false}, {"c", true}, {"d", false}},
+		{{"a", true}, {"b", true}, {"a", false}, {"b", false}, {"c", true}, {"d", true}},
+	} {
+		turns := NewTurns(4, 2)
+		for n, step := range steps {
+			if _, ok := turns.TryLeaving(step.key, 2); ok != step.ok {
+				t.Errorf("step %d, %s: %v", n+1, step.key, ok)
+			}
+		}
+	}
+}
+
 // Keys that wait have one turn each before any has a second, and each its own in order.
 func TestTurns_InTurn(t *testing.T) {
 	t.Parallel()

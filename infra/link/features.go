@@ -40,8 +40,12 @@ const (
 	// loses the link over it.
 	FeatureForget
 
+	// FeatureLooks is of the API, and of a broker that answers QueryQueue and QueryMatch: an
+	// older one loses the link over them.
+	FeatureLooks
+
 	// Features are all that this package knows.
-	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels | FeatureGrowth | FeatureForget
+	Features = FeatureOwners | FeatureMoves | FeatureCells | FeatureQuotas | FeatureRefusals | FeatureLevels | FeatureGrowth | FeatureForget | FeatureLooks
 )
 
 // Featured is a Gateway that says which features it has. One that does not has those

@@ -343,7 +343,41 @@ const (
 	// is committed then. Who asks goes on until nothing is found. It is for brokers with
 	// FeatureForget, and is answered up to 20 s later.
 	QueryForget
+	// QueryQueue asks what waits for one session, by ClientID: its first Limit messages, with
+	// their payloads if Purge. Next has a QueueState as JSON. It is for brokers with
+	// FeatureLooks.
+	QueryQueue
+	// QueryMatch lists the sessions that have subscriptions which match the topic name in
+	// Filter, with those subscriptions only, in order of ClientID, after Cursor, at most Limit.
+	// It is for brokers with FeatureLooks.
+	QueryMatch
 )
+
+// QueueState is what waits for a session.
+type QueueState struct {
+	Messages int64 `json:"messages"`
+	Bytes    int64 `json:"bytes"`
+	Inflight int   `json:"inflight"`
+	// First are those that are sent next, in that order; those that have expired are left out.
+	First []QueuedMessage `json:"first,omitempty"`
+}
+
+// QueuedMessage is a message that waits.
+type QueuedMessage struct {
+	Topic string `json:"topic"`
+	QoS   uint8  `json:"qos"`
+	// Retain is what it is sent with.
+	Retain bool `json:"retain,omitempty"`
+	// Size is that of the payload, in bytes.
+	Size int `json:"size"`
+	// Group is $share/NAME/FILTER of the shared subscription by which it came, if it was one.
+	Group string `json:"group,omitempty"`
+	// ExpireAt is in Unix milliseconds; 0 is never.
+	ExpireAt int64 `json:"expire_at,omitempty"`
+	// Payload and Properties (as in mqtt.Message) are there if they were asked for.
+	Payload    []byte `json:"payload,omitempty"`
+	Properties []byte `json:"properties,omitempty"`
+}
 
 // CellState is where a tenant lives, by the records of the broker that says it.
 type CellState struct {
@@ -372,7 +406,8 @@ type Query struct {
 	Filter   string
 	Cursor   string
 	Limit    int
-	Purge    bool
+	// Purge is of QueryKick; a QueryQueue has the payloads with it.
+	Purge bool
 }
 
 // Answer is the broker's answer to a Query. Exactly the field of the question's

@@ -320,7 +320,7 @@ func (b *Up) decode(f wire.Frame) error {
 		q := &Query{Purge: f.Flags&flagYes != 0, ID: r.U64(), Kind: QueryKind(r.U8()), Limit: int(r.U32()), Tenant: r.String()}
 		q.ClientID, q.Filter, q.Cursor = mqtt.ClientID(r.String()), r.String(), r.String()
 		out.Kind, out.Query = UpQuery, q
-		r.Bad = r.Bad || q.Kind < QueryClients || q.Kind > QueryForget
+		r.Bad = r.Bad || q.Kind < QueryClients || q.Kind > QueryMatch
 	default:
 		return f.Malformed("a gateway sends no such frame")
 	}

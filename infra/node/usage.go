@@ -3,10 +3,12 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/manormq/manor/infra/errs"
 )
@@ -17,6 +19,9 @@ import (
 // the commands are complete.
 func StrictUsage(root *cobra.Command) {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if unknown, ok := errors.AsType[*unknownCommandError](err); ok {
+			err = unknown
+		}
 		return errs.New(errs.Invalid, "%w; see %s --help", err, c.CommandPath())
 	})
 	strictArgs(root)
@@ -28,14 +33,12 @@ func strictArgs(c *cobra.Command) {
 			if len(args) == 0 {
 				return nil
 			}
-			hint := ""
-			c.SuggestionsMinimumDistance = 2
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "; did you mean " + strings.Join(near, " or ") + "?"
-			}
-			return fmt.Errorf("unknown command %q%s", args[0], hint)
+			return unknownCommand(c, args[0])
 		}
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		c.InitDefaultHelpFlag()
+		help := c.Flags().Lookup("help")
+		help.Value = &helpOfAGroup{help.Value, c}
 	}
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
@@ -49,3 +52,35 @@ func strictArgs(c *cobra.Command) {
 		strictArgs(sub)
 	}
 }
+
+// unknownCommandError says that a group has no such command.
+type unknownCommandError struct{ text string }
+
+func (e *unknownCommandError) Error() string { return e.text }
+
+func unknownCommand(c *cobra.Command, name string) error {
+	hint := ""
+	c.SuggestionsMinimumDistance = 2
+	if near := c.SuggestionsFor(name); len(near) > 0 {
+		hint = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return &unknownCommandError{fmt.Sprintf("unknown command %q%s", name, hint)}
+}
+
+// helpOfAGroup is the flag --help of a command with subcommands. Behind the name of one that
+// there is not, it is an error: cobra shows the help of the group, as if all was well.
+type helpOfAGroup struct {
+	pflag.Value
+	group *cobra.Command
+}
+
+// Set implements pflag.Value. What stands before the flag has been read by then.
+func (h *helpOfAGroup) Set(s string) error {
+	if args := h.group.Flags().Args(); len(args) > 0 {
+		return unknownCommand(h.group, args[0])
+	}
+	return h.Value.Set(s)
+}
+
+// IsBoolFlag has the flag need no value, as the one within.
+func (h *helpOfAGroup) IsBoolFlag() bool { return true }

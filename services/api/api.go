@@ -117,6 +117,11 @@ type Config struct {
 	DeletionGrace time.Duration
 	// DefaultPlan is the plan of a sign-up that names none.
 	DefaultPlan string
+	// Plans are those that sign-ups, and owners for their tenants, may choose beside
+	// DefaultPlan; nil is tenancy.OwnPlans.
+	Plans []string
+	// OverridesBeyondPlan lets owners override quotas beyond what the plan has.
+	OverridesBeyondPlan bool
 	// Console serves everything outside /v1; nil is a page that says what this
 	// is.
 	Console http.Handler
@@ -167,6 +172,12 @@ func New(cfg Config) (*Server, error) {
 		cfg.DefaultPlan = tenancy.PlanFree
 	}
 	if _, err := tenancy.PlanByName(cfg.DefaultPlan); err != nil {
+		return nil, err
+	}
+	if cfg.Plans == nil {
+		cfg.Plans = tenancy.OwnPlans()
+	}
+	if err := ValidatePlans(cfg.Plans); err != nil {
 		return nil, err
 	}
 	if cfg.Store == nil || cfg.Hasher == nil || cfg.Data == nil || cfg.RBAC == nil || cfg.Policies == nil || cfg.Domains == nil || cfg.Audit == nil || cfg.Events == nil || cfg.Log == nil {
@@ -255,6 +266,7 @@ func (s *Server) routes() {
 	s.apiKeyRoutes()
 	s.auditRoutes()
 	s.tenantRoutes()
+	s.choiceRoutes()
 	s.settingRoutes()
 	s.clientCARoutes()
 	s.policyRoutes()
@@ -268,6 +280,7 @@ func (s *Server) routes() {
 	s.allowListRoutes()
 	s.importRoutes()
 	s.clientRoutes()
+	s.lookRoutes()
 	s.eventRoutes()
 	s.messageRoutes()
 }

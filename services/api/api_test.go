@@ -55,6 +55,9 @@ func (d *fakeData) Query(_ context.Context, q link.Query) (*link.Answer, error) 
 	defer d.mu.Unlock()
 	d.queries = append(d.queries, q)
 	a := d.answer
+	if q.Kind == link.QueryQueue && a.Next == "" {
+		a.Next = "{}"
+	}
 	return &a, d.err
 }
 

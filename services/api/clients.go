@@ -99,12 +99,7 @@ func clientBody(c *link.ClientInfo) Client {
 		ConnectedAt: unixMilli(c.ConnectedAt), DisconnectedAt: unixMilli(c.DisconnectedAt),
 		SessionExpiry: c.SessionExpiry, QueueMessages: c.QueueMessages, QueueBytes: c.QueueBytes, Inflight: c.Inflight, Dropped: c.Dropped,
 	}
-	for _, sub := range c.Subscriptions {
-		out.Subscriptions = append(out.Subscriptions, Subscription{
-			Filter: sub.Filter, QoS: int(sub.QoS), NoLocal: sub.NoLocal, RetainAsPublished: sub.RetainAsPublished,
-			RetainHandling: int(sub.RetainHandling), SubscriptionID: sub.ID,
-		})
-	}
+	out.Subscriptions = subscriptionBodies(c.Subscriptions)
 	return out
 }
 

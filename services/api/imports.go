@@ -22,8 +22,13 @@ const (
 	importBodyMax = 64 << 20 // bytes of JSON
 	// importsAtOnce is how many imports a process works on; more are refused.
 	importsAtOnce = 4
-	// importsOfOne is how many of them are one organization's.
-	importsOfOne = importsAtOnce / 2
+	// importsOfOne is how many of them are one organization's, which has more than one only
+	// while it leaves importsLeft to others: two that have come leave one each to two more,
+	// however long theirs take.
+	importsOfOne = 2
+	importsLeft  = 2
+	// bodiesOfOne is how many bodies of imports are read for one organization.
+	bodiesOfOne = 1
 	// bodiesWait is how long the body of an import waits until it is read, for others to be.
 	bodiesWait = 2 * time.Second
 	// importWriters is how many credentials of one import are written at once.
@@ -92,12 +97,12 @@ type background struct {
 
 // errImportsWorked and errImportsRead are of imports that come while there are enough.
 var (
-	errImportsWorked = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on, or %d of the organization; try again when one is done", importsAtOnce, importsOfOne)
-	errImportsRead   = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read, or %d of the organization; try again when one is done", importsAtOnce, importsOfOne)
+	errImportsWorked = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are worked on, or %d of the organization, or one while there are others'; try again when one is done", importsAtOnce, importsOfOne)
+	errImportsRead   = errs.Coded(errs.Unavailable, "imports_busy", "%d imports are read, or one of the organization; try again when it is", importsAtOnce)
 )
 
 func newBackground() *background {
-	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, importsOfOne)}
+	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, bodiesOfOne)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -164,7 +169,7 @@ func (s *Server) importCredentials(ctx context.Context, in *importInput) (*opera
 		now := s.now().UTC()
 		return &operationOutput{Status: http.StatusOK, Body: Operation{Kind: "import-credentials", State: store.OperationRunning, Total: len(items), CreatedAt: now, UpdatedAt: now}}, nil
 	}
-	release, ok := s.background.slots.Try(t.Organization)
+	release, ok := s.background.slots.TryLeaving(t.Organization, importsLeft)
 	if !ok {
 		return nil, errImportsWorked
 	}

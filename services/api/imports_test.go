@@ -172,6 +172,21 @@ func TestImport_Interrupted(t *testing.T) {
 		locations = append(locations, r.header.Get("Location"))
 	}
 	w.want(w.do("POST", importTo, w.owner, `{"items":[{"username":"more","password":"hunter2-device"}]}`), 503, "imports_busy")
+	// However many organizations have some, and however long theirs take, one that has none
+	// finds a turn while two others have theirs.
+	gamma, err := w.store.SignUp(t.Context(), store.SignUp{
+		Organization: "Gamma", Email: "ops@gamma.example", PasswordHash: "none", Tenant: "gamma", Plan: "dev", Username: "default", CredentialHash: "none",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		tenant, key, code string
+		status            int
+	}{{"beta", w.beta, "", 202}, {"beta", w.beta, "imports_busy", 503}, {"gamma", gamma.Secret, "", 202}} {
+		r := w.do("POST", "/v1/tenants/"+c.tenant+"/credentials:import", c.key, `{"items":[{"username":"slow","password":"hunter2-device"}]}`)
+		w.want(r, c.status, c.code)
+	}
 	stop()
 	if err := <-ran; err != nil {
 		t.Error(err)

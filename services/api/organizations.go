@@ -292,8 +292,8 @@ func (s *Server) createTenant(ctx context.Context, in *createTenantInput) (*crea
 	if err := tenancy.ValidTenantID(b.ID); err != nil {
 		return nil, err
 	}
-	if plans := tenancy.PlanNames(); !slices.Contains(plans, b.Plan) {
-		return nil, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), b.Plan)
+	if err := s.mayChoose(b.Plan); err != nil {
+		return nil, err
 	}
 	if err := s.store.CheckTenantFreeFor(ctx, b.ID, in.Organization); err != nil {
 		return nil, err

@@ -11,8 +11,9 @@ const own = "own"
 // permissions says what each operation needs that has a security requirement.
 // An operation without a row cannot be registered.
 var permissions = map[string]string{
-	"get-me":   own,
-	"sign-out": own,
+	"get-me":     own,
+	"sign-out":   own,
+	"list-plans": own,
 
 	"get-organization":          tenancy.MayReadOrganization,
 	"update-organization":       tenancy.MayWriteOrganization,
@@ -112,6 +113,10 @@ var permissions = map[string]string{
 	"list-clients":  tenancy.MayReadClients,
 	"get-client":    tenancy.MayReadClients,
 	"delete-client": tenancy.MayWriteClients,
+
+	"list-client-subscriptions": tenancy.MayReadClients,
+	"get-client-queue":          tenancy.MayReadClients, // with payloads MayReadMessages besides
+	"match-topic":               tenancy.MayReadClients,
 
 	"list-events":         tenancy.MayReadClients,
 	"follow-events":       tenancy.MayReadClients,

@@ -5,13 +5,10 @@ package api
 import (
 	"context"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/store"
 )
 
 // TenantPlan is the body of PUT …/plan.
@@ -40,13 +37,10 @@ func (s *Server) planRoutes() {
 }
 
 func (s *Server) replacePlan(ctx context.Context, in *planInput) (*tenantOutput, error) {
-	if plans := tenancy.PlanNames(); !slices.Contains(plans, in.Body.Plan) {
-		return nil, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), in.Body.Plan)
-	}
 	if len(callerOf(ctx).principal.Access.Tenants) > 0 {
 		return nil, errs.Coded(errs.Denied, "scope_insufficient", "a plan has quotas of the whole organization: a key or member that is limited to tenants cannot change it")
 	}
-	t, err := s.replacePart(ctx, in.Change, "plan", func(t *tenancy.TenantRecord) any { return TenantPlan{t.Plan} }, store.Plan(in.Body.Plan))
+	t, err := s.replacePart(ctx, in.Change, "plan", func(t *tenancy.TenantRecord) any { return TenantPlan{t.Plan} }, s.choosePlan(in.Body.Plan))
 	if err != nil {
 		return nil, err
 	}

@@ -144,7 +144,7 @@ While the bus is away each has the part of one of as many as there were. A proce
 
 ## Where a limit comes from
 
-From the tenant's plan, from its overrides (` + "`PUT …/quotas/overrides`" + `), or from the installation's policy (` + "`quota.limits`, [policies.md](policies.md#the-installations-policy)" + `), the last of which wins: ` + "`source`" + ` says which. The policy is asked with
+From the tenant's plan, from its overrides (` + "`PUT …/quotas/overrides`, which owners may set up to what the plan has: [organizations.md](organizations.md#plans)" + `), or from the installation's policy (` + "`quota.limits`, [policies.md](policies.md#the-installations-policy)" + `), the last of which wins: ` + "`source`" + ` says which. The policy is asked with
 each change of plan, overrides or state, and what it says is in the same change: it holds within 2 s at gateways and brokers. When the operator changes the policy, tenants have what it says within 2 s, and as long as it takes to write the records of those that differ.
 While the policy fails for a tenant (` + "`held`" + ` in the answer) that tenant keeps all the limits that it had, whatever its plan and overrides say now; nothing is unlimited because something went wrong.
 

@@ -31,7 +31,10 @@ func (x *randomizer) request(op *randomOperation) *randomRequest {
 	if _, err := x.w.store.Domain(x.t.Context(), "acme", "mqtt.acme.example"); err != nil {
 		x.settle() // prepare needs it
 	}
-	x.w.prepare(op.id)
+	if x.w.prepared(op.id) != nil { // a quota is used up, for example
+		x.settle()
+		x.w.prepare(op.id)
+	}
 	q := &randomRequest{method: op.method, path: x.w.fill(op.path), key: pick(x, x.keys), kind: "a right", header: map[string]string{}}
 	if op.path == "/v1/auth/token" && op.method == "DELETE" {
 		q.key = x.w.signIn("ops@acme.example", "choose-a-good-one")

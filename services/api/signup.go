@@ -5,7 +5,6 @@ package api
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -178,10 +177,7 @@ func (s *Server) checkSignUp(in *SignUpRequest) error {
 	if in.Region != s.store.Region() {
 		return errs.Coded(errs.Invalid, "region_unknown", "expected the region %q, found %q", s.store.Region(), in.Region)
 	}
-	if plans := tenancy.PlanNames(); !slices.Contains(plans, in.Plan) {
-		return errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(plans, ", "), in.Plan)
-	}
-	return nil
+	return s.mayChoose(in.Plan)
 }
 
 func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, error) {

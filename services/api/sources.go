@@ -85,7 +85,7 @@ func (s *Server) putPasswdSource(ctx context.Context, in *putSourceInput) (*oper
 	if _, busy := s.background.files.LoadOrStore(t.ID, true); busy {
 		return nil, errs.Coded(errs.Unavailable, "imports_busy", "a file of the tenant %q is being applied; try again when that is done", t.ID)
 	}
-	end, ok := s.background.slots.Try(t.Organization)
+	end, ok := s.background.slots.TryLeaving(t.Organization, importsLeft)
 	if !ok {
 		s.background.files.Delete(t.ID)
 		return nil, errImportsWorked

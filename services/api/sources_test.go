@@ -122,10 +122,10 @@ func (d *deadlines) SetReadDeadline(at time.Time) error {
 }
 
 // A file takes its turn before it is read: who sends it slowly holds no memory beyond that
-// of those few, has half of the turns, and those for a time. Strangers have no turn.
+// of those few, has one of the turns, and that for a time. Strangers have no turn.
 func TestSources_BodiesAtATime(t *testing.T) {
 	w := newWorld(t)
-	const path, mine, other = "/v1/tenants/acme/sources/vmq_passwd", 2, 2
+	const path, mine, other = "/v1/tenants/acme/sources/vmq_passwd", 1, 1
 	var wg sync.WaitGroup
 	var sending []*io.PipeWriter
 	send := func(key, path string) *deadlines {

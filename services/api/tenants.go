@@ -47,6 +47,7 @@ type Quota struct {
 	// Headroom is Limit less Usage.
 	Headroom *int64 `json:"headroom" doc:"How much is left of it, 0 if more than the limit is used; null without a limit, and where usage is null."`
 	Source   string `json:"source" enum:"plan,override,policy" doc:"Where the limit comes from: the tenant's plan, its overrides, or the policy of the installation."`
+	Override *int64 `json:"override,omitempty" doc:"The tenant's override, if it has one; the policy of the installation may have replaced it."`
 }
 
 // QuotaList is the answer to GET and PUT of quotas.
@@ -156,8 +157,8 @@ func (s *Server) quotas(ctx context.Context, t *tenancy.TenantRecord) (*quotasOu
 	for _, name := range tenancy.QuotaNames() {
 		q := Quota{Name: name, Source: "plan"}
 		q.Limit, _ = limits.Get(name)
-		if _, ok := t.Overrides[name]; ok {
-			q.Source = "override"
+		if v, ok := t.Overrides[name]; ok {
+			q.Source, q.Override = "override", &v
 		}
 		if without, _ := base.Get(name); without != q.Limit {
 			q.Source = "policy"
@@ -264,13 +265,19 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 	if err := mayOverride(callerOf(ctx), t, in.Body); err != nil {
 		return nil, err
 	}
+	choose := s.chooseOverrides(in.Body)
+	if err := choose(t.Clone()); err != nil { // before a change is noted
+		return nil, err
+	}
 	if in.DryRun {
 		if err := matches(rev, t.Revision, "tenant "+t.ID); err != nil {
 			return nil, err
 		}
 		unchanged(ctx)
 		now := t.Clone()
-		now.Overrides = in.Body
+		if err := choose(now); err != nil {
+			return nil, err
+		}
 		if t, err = s.store.Limited(ctx, t, now); err != nil {
 			return nil, err
 		}
@@ -278,7 +285,7 @@ func (s *Server) replaceOverrides(ctx context.Context, in *overridesInput) (*ove
 		if err := change(ctx, t.Organization, t.ID, "quota overrides", t.Overrides); err != nil {
 			return nil, err
 		}
-		was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, store.Overrides(in.Body))
+		was, now, err := s.store.ChangeTenant(ctx, t.ID, rev, choose)
 		if err != nil {
 			return nil, err
 		}

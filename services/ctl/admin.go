@@ -343,7 +343,8 @@ func adminTenant() *cobra.Command {
 	place.Flags().String("dedicated", "", "all partitions with this label")
 	place.Flags().Bool("shared", false, "as its plan has it")
 	place.Flags().Int("grow", 0, "as a plan of so many partitions has it; of more it keeps those that it has")
-	c := &cobra.Command{Use: "tenant", Short: "look at where tenants live, and say it"}
+	c := &cobra.Command{Use: "tenant", Short: "look at where tenants live, say it, and give them what owners may not take"}
 	c.AddCommand(show, place)
+	c.AddCommand(adminGives()...)
 	return c
 }

@@ -35,6 +35,15 @@ func adminDomain() *cobra.Command {
 }
 
 func releaseDomain(cmd *cobra.Command, args []string) error {
+	var out struct{ FQDN, Tenant string }
+	return askTenancy(cmd, http.MethodPost, "/tenancy/v1/domains:release", map[string]string{"fqdn": args[0]}, &out, func() (string, bool) {
+		return fmt.Sprintf("%s is free; %s had it", out.FQDN, out.Tenant), out.Tenant != ""
+	})
+}
+
+// askTenancy has a tenancyd do something at its operator listener, and writes what it answers:
+// out takes that, and human says it and whether it is an answer at all.
+func askTenancy(cmd *cobra.Command, method, path string, in, out any, human func() (text string, ok bool)) error {
 	asJSON, err := adminJSON(cmd)
 	if err != nil {
 		return err
@@ -43,11 +52,11 @@ func releaseDomain(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(map[string]string{"fqdn": args[0]})
+	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, base+"/tenancy/v1/domains:release", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(cmd.Context(), method, base+path, bytes.NewReader(body))
 	if err != nil {
 		return errs.New(errs.Invalid, "--operator: %w", err)
 	}
@@ -58,10 +67,10 @@ func releaseDomain(cmd *cobra.Command, args []string) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	said, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	var out struct {
-		FQDN, Tenant, Code, Detail string
-	}
-	if err = errors.Join(err, json.Unmarshal(said, &out)); err != nil || resp.StatusCode == http.StatusOK && out.Tenant == "" {
+	var problem struct{ Code, Detail string }
+	err = errors.Join(err, json.Unmarshal(said, out), json.Unmarshal(said, &problem))
+	text, ok := human()
+	if err != nil || resp.StatusCode == http.StatusOK && !ok {
 		return errs.New(errs.Unavailable, "expected a tenancyd's operator listener at %s (--operator or $%s): it is that of something else", base, operatorEnv)
 	}
 	if resp.StatusCode != http.StatusOK {
@@ -69,12 +78,12 @@ func releaseDomain(cmd *cobra.Command, args []string) error {
 		if kind == errs.Internal {
 			kind = errs.Unavailable
 		}
-		return errs.Coded(kind, out.Code, "%s", out.Detail)
+		return errs.Coded(kind, problem.Code, "%s", problem.Detail)
 	}
 	if asJSON {
 		_, err := cmd.OutOrStdout().Write(said)
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is free; %s had it\n", out.FQDN, out.Tenant)
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
 	return err
 }

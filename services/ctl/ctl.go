@@ -39,7 +39,7 @@ func New(program string) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().StringP("output", "o", "human", "how results are written: human or json")
 	root.AddCommand(version(), config(program), benchmark(program), conform(), admin())
-	root.AddCommand(organization(), member(), key(), auditLog(), tenant(), credential(), device(), domain(), authMethod(), ban(), event(), quotas(), policies())
+	root.AddCommand(organization(), member(), key(), auditLog(), tenant(), credential(), device(), domain(), authMethod(), ban(), clients(), event(), plans(), publish(), quotas(), retained(), topics(), usage(), policies())
 	return root
 }
 
@@ -136,7 +136,7 @@ func checkFile(cmd *cobra.Command, daemon, role, file string) error {
 }
 
 // telling are the sections that tell roles apart.
-var telling = []string{"listeners", "endpoints", "default_plan", "broker", "nats"}
+var telling = []string{"listeners", "endpoints", "default_plan", "plans", "broker", "nats"}
 
 // roleOf finds out from the sections of a file whose configuration it is.
 func roleOf(file string) (string, error) {

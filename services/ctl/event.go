@@ -20,21 +20,29 @@ func event() *cobra.Command {
 	return c
 }
 
-// eventFilters are the flags of both commands.
-func eventFilters(c *cobra.Command) func() []client.Option {
-	clientID := c.Flags().String("client", "", "a client id; all if left out")
-	kinds := c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled, dropped, quota_80 and quota_100, with commas; all if left out")
-	return func() []client.Option {
-		return []client.Option{client.Query("client", *clientID), client.Query("kind", strings.Join(*kinds, ","))}
-	}
+// kindsFlag adds the flag of kinds of events.
+func kindsFlag(c *cobra.Command) *[]string {
+	return c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled, dropped, quota_80 and quota_100, with commas; all if left out")
 }
 
 func eventList() *cobra.Command {
 	list := &cobra.Command{Use: "list TENANT", Short: "list what happened, the oldest first", Args: cobra.ExactArgs(1)}
-	filters := eventFilters(list)
+	clientID := list.Flags().String("client", "", "a client id; all if left out")
+	listed := listEvents(list)
+	list.RunE = func(cmd *cobra.Command, args []string) error {
+		return listed(cmd, func(c *client.Client, o ...client.Option) (*client.Page[client.Event], error) {
+			return c.Events(cmd.Context(), args[0], append(o, client.Query("client", *clientID))...)
+		})
+	}
+	return list
+}
+
+// listEvents adds the flags of a list of events, and returns what writes it from its pages.
+func listEvents(list *cobra.Command) func(*cobra.Command, func(*client.Client, ...client.Option) (*client.Page[client.Event], error)) error {
+	kinds := kindsFlag(list)
 	since := list.Flags().Duration("since", time.Hour, "how long ago to begin, such as 30m or 168h")
 	limit := list.Flags().Int("limit", 1000, "at most how many")
-	list.RunE = func(cmd *cobra.Command, args []string) error {
+	return func(cmd *cobra.Command, page func(*client.Client, ...client.Option) (*client.Page[client.Event], error)) error {
 		if *limit < 1 || *since <= 0 {
 			return errs.New(errs.Invalid, "expected --limit and --since above 0")
 		}
@@ -42,16 +50,16 @@ func eventList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		options := append(filters(), client.Query("from", time.Now().Add(-*since).UTC().Format(time.RFC3339)))
+		options := []client.Option{client.Query("kind", strings.Join(*kinds, ",")), client.Query("from", time.Now().Add(-*since).UTC().Format(time.RFC3339))}
 		all, more, cursor := []client.Event{}, true, ""
 		for more && len(all) < *limit {
-			page, err := c.Events(cmd.Context(), args[0], append(options, client.Query("cursor", cursor), client.Query("limit", fmt.Sprint(min(*limit-len(all), 1000))))...)
+			p, err := page(c, append(options, client.Query("cursor", cursor), client.Query("limit", fmt.Sprint(min(*limit-len(all), 1000))))...)
 			if err != nil {
 				return err
 			}
-			all = append(all, page.Items...)
-			if more = page.Next != nil; more {
-				cursor = *page.Next
+			all = append(all, p.Items...)
+			if more = p.Next != nil; more {
+				cursor = *p.Next
 			}
 		}
 		if more {
@@ -61,7 +69,6 @@ func eventList() *cobra.Command {
 			return []any{e.At.UTC().Format("2006-01-02 15:04:05"), e.Kind, e.ClientID, e.Username, e.Address, e.Gateway, eventReason(&e)}
 		})
 	}
-	return list
 }
 
 // eventReason is the reason of an event in a line.
@@ -81,7 +88,8 @@ func eventReason(e *client.Event) string {
 
 func eventFollow() *cobra.Command {
 	follow := &cobra.Command{Use: "follow TENANT", Short: "write what happens from now on, a line each, until Ctrl-C", Args: cobra.ExactArgs(1)}
-	filters := eventFilters(follow)
+	clientID := follow.Flags().String("client", "", "a client id; all if left out")
+	kinds := kindsFlag(follow)
 	follow.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := dial(cmd)
 		if err != nil {
@@ -95,7 +103,7 @@ func eventFollow() *cobra.Command {
 			}
 		}
 		for cmd.Context().Err() == nil && failed == nil { // the API ends it after five minutes
-			if err := c.FollowEvents(cmd.Context(), args[0], tell, filters()...); err != nil {
+			if err := c.FollowEvents(cmd.Context(), args[0], tell, client.Query("client", *clientID), client.Query("kind", strings.Join(*kinds, ","))); err != nil {
 				return err
 			}
 		}

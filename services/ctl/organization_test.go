@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/services/api/apitest"
 	"github.com/manormq/manor/services/api/client"
 	"github.com/manormq/manor/tenancy/domains/domainstest"
@@ -17,16 +18,16 @@ import (
 
 // organizationOf signs up at an API of the test, at which the commands then ask
 // with its key.
-func organizationOf(t *testing.T) *client.SignedUp {
+func organizationOf(t *testing.T, with ...func(*api.Config)) *client.SignedUp {
 	t.Helper()
-	up, _ := organizationWithDNS(t)
+	up, _ := organizationWithDNS(t, with...)
 	return up
 }
 
 // organizationWithDNS is organizationOf, and returns the DNS server that the API asks.
-func organizationWithDNS(t *testing.T) (*client.SignedUp, *domainstest.DNS) {
+func organizationWithDNS(t *testing.T, with ...func(*api.Config)) (*client.SignedUp, *domainstest.DNS) {
 	t.Helper()
-	s, _, names := apitest.WithDNS(t)
+	s, _, names := apitest.WithDNS(t, with...)
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
 	c, err := client.New(client.Config{URL: srv.URL})
@@ -80,6 +81,7 @@ func TestOrganizationCommands(t *testing.T) {
 	shown(t, "acme-test is on plan starter; it is to have 4 partitions: it is looked at in a moment", "tenant", "plan", "acme-test", "starter")
 	shown(t, "on plan starter in region local, at acme-test.localhost; it is to have 4 partitions", "tenant", "show", "acme-test")
 	bad(t, 2, "plan_unknown", "tenant", "plan", "acme-test", "gold")
+	shown(t, "starter  yes        no       4           10000", "plan", "list")
 	shown(t, "QUOTA                  LIMIT", "quota", "list", "acme")
 	if v := good(t, "quota", "list", "acme"); v["items"].([]any)[0].(map[string]any)["name"] != "connections" {
 		t.Errorf("got %v", v)

@@ -211,6 +211,34 @@ func tenant() *cobra.Command {
 	return c
 }
 
+func plans() *cobra.Command {
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "list the plans, and which of them may be chosen; -o json has their quotas",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			all, err := c.Plans(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return writeList(cmd, all.Items, "PLAN CHOOSABLE DEFAULT PARTITIONS CONNECTIONS", func(p client.Plan) []any {
+				partitions := fmt.Sprint(p.Partitions)
+				if p.Partitions == 0 {
+					partitions = "all"
+				}
+				return []any{p.Name, yes(p.Choosable), yes(p.Default), partitions, p.Quotas["connections"]}
+			})
+		},
+	}
+	c := ofAPI(&cobra.Command{Use: "plan", Short: "what tenants may have"})
+	c.AddCommand(list)
+	return c
+}
+
 // grown says how far a cell has grown, behind a sentence; nothing of one that is not to.
 func grown(c *client.TenantCell) string {
 	switch {

@@ -222,7 +222,7 @@ func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.C
 	switch {
 	case err != nil:
 		failures, c.state = c.failures+1, stateWaiting
-		now.Waits, next = err.Error(), wait(failures)
+		now.Waits, now.Problem, next = waitsOn(err), err.Error(), wait(failures)
 	case !c.lacks(state):
 		c.state = stateGrown
 	case !state.Drawn:
@@ -236,11 +236,11 @@ func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.C
 			next = wait(failures)
 		}
 	}
-	if said.Wanted != now.Wanted || said.Has != now.Has || said.Waits != now.Waits {
+	if said.Wanted != now.Wanted || said.Has != now.Has || said.Waits != now.Waits || said.Problem != now.Problem {
 		switch {
-		case kind(said.Waits) == kind(now.Waits):
+		case said.Waits == now.Waits && kind(said.Problem) == kind(now.Problem):
 		case err != nil:
-			s.cfg.Log.Warn("the cell of a tenant does not grow yet", "tenant", tenant, "wanted", now.Wanted, "has", now.Has, "reason", now.Waits, "retry_in", next)
+			s.cfg.Log.Warn("the cell of a tenant does not grow yet", "tenant", tenant, "wanted", now.Wanted, "has", now.Has, "reason", now.Problem, "retry_in", next)
 		case now.Waits != "":
 			s.cfg.Log.Info("the cell of a tenant has not grown to what its plan has", "tenant", tenant, "wanted", now.Wanted, "has", now.Has, "reason", now.Waits)
 		}
@@ -254,6 +254,14 @@ func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.C
 	if x := s.known[tenant]; x != nil && x.wanted == c.wanted { // else the plan has changed meanwhile, and it is due
 		x.failures, x.state, x.due = failures, c.state, s.cfg.Now().Add(next)
 	}
+}
+
+// waitsOn says to a tenant why its cell has not grown, without what is said of brokers.
+func waitsOn(err error) string {
+	if errs.Is(err, errs.Unavailable) {
+		return "the brokers of the region do not answer now"
+	}
+	return "the brokers of the region cannot have it grow now"
 }
 
 // kind is a reason without its numbers: sessions come and go.

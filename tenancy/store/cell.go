@@ -20,6 +20,9 @@ type Cell struct {
 	Has    int `json:"has"`
 	// Waits is why the cell has not grown to what is wanted; empty if it has.
 	Waits string `json:"waits,omitempty"`
+	// Problem is what the brokers have said to that, in the words of operators; Waits is for
+	// tenants.
+	Problem string `json:"problem,omitempty"`
 	// Since is when one of the others changed last.
 	Since time.Time `json:"since"`
 }

@@ -85,7 +85,7 @@ func WithDNS(t testing.TB, with ...func(*api.Config)) (*api.Server, api.Config, 
 	cfg := api.Config{
 		Policies: policies, Domains: custom, Sealer: sealer, Sources: fromFiles,
 		Store: records, Hasher: Verifier(t), Data: silent{}, RBAC: rules, Audit: changes, Events: events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }), Domain: "localhost", Endpoints: api.DefaultEndpoints(),
-		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
+		DefaultPlan: tenancy.PlanDev, Plans: tenancy.PlanNames(), OverridesBeyondPlan: true, Listen: "127.0.0.1:0", Log: telemetry.Discard(),
 	}
 	for _, change := range with {
 		change(&cfg)

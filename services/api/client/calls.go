@@ -46,6 +46,11 @@ func (c *Client) Me(ctx context.Context) (*Me, error) {
 	return ask[Me](ctx, c, "get-me", nil, nil, nil)
 }
 
+// Plans lists the plans.
+func (c *Client) Plans(ctx context.Context) (*PlanList, error) {
+	return ask[PlanList](ctx, c, "list-plans", nil, nil, nil)
+}
+
 // Organization gets an organization.
 func (c *Client) Organization(ctx context.Context, organization string) (*Organization, error) {
 	return ask[Organization](ctx, c, "get-organization", []string{"organization", organization}, nil, nil)
@@ -159,8 +164,8 @@ func (c *Client) ReplacePlan(ctx context.Context, tenant, plan string, o ...Opti
 }
 
 // Quotas lists the quotas of a tenant.
-func (c *Client) Quotas(ctx context.Context, tenant string) (*QuotaList, error) {
-	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, nil)
+func (c *Client) Quotas(ctx context.Context, tenant string, o ...Option) (*QuotaList, error) {
+	return ask[QuotaList](ctx, c, "list-quotas", []string{"tenant", tenant}, nil, o)
 }
 
 // ReplaceOverrides replaces the limits that differ from the plan's.

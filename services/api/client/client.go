@@ -97,6 +97,7 @@ type Option func(*request)
 type request struct {
 	query  url.Values
 	header http.Header
+	etag   *string // where that of the answer goes, or nil
 }
 
 // DryRun has everything be checked and nothing be changed.
@@ -110,6 +111,9 @@ func IfMatch(etag string) Option { return func(r *request) { r.header.Set("If-Ma
 func Idempotent(key string) Option {
 	return func(r *request) { r.header.Set("Idempotency-Key", key) }
 }
+
+// TakeETag has a call put the ETag of its answer there, for IfMatch; empty if it has none.
+func TakeETag(etag *string) Option { return func(r *request) { r.etag = etag } }
 
 // Query adds a parameter such as limit or cursor; an empty value adds none.
 func Query(name, value string) Option {
@@ -185,6 +189,9 @@ func (c *Client) open(ctx context.Context, id string, params []string, in any, o
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "the API cannot be reached: %w", err)
+	}
+	if r.etag != nil {
+		*r.etag = resp.Header.Get("ETag")
 	}
 	if resp.StatusCode < http.StatusBadRequest {
 		return resp.Body, nil

@@ -236,6 +236,22 @@ type TenantPlan struct {
 	Plan string `json:"plan"`
 }
 
+// Plan is a plan of the installation.
+type Plan struct {
+	Name       string           `json:"name"`
+	Default    bool             `json:"default"`
+	Choosable  bool             `json:"choosable"`
+	Partitions int              `json:"partitions"` // 0 is all
+	Quotas     map[string]int64 `json:"quotas"`     // -1 is no limit
+}
+
+// PlanList are the plans.
+type PlanList struct {
+	Items []Plan `json:"items"`
+	// OverridesBeyondPlan says whether owners may override quotas beyond what the plan has.
+	OverridesBeyondPlan bool `json:"overrides_beyond_plan"`
+}
+
 // TenantCell is how far the cell of a tenant has grown to what its plan has.
 type TenantCell struct {
 	Wanted int        `json:"wanted"`
@@ -252,6 +268,8 @@ type Quota struct {
 	// Headroom is nil without a limit, and where Usage is.
 	Headroom *int64 `json:"headroom"`
 	Source   string `json:"source"`
+	// Override is the tenant's own limit, nil if it has none; a policy may have replaced it.
+	Override *int64 `json:"override,omitempty"`
 }
 
 // QuotaList are the quotas of a tenant.

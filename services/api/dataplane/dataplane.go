@@ -74,7 +74,7 @@ var _ link.Featured = (*Plane)(nil)
 // Features implements link.Featured: the API has no history of clients to which notes
 // could go, but its publishes are refused like theirs.
 func (p *Plane) Features() uint32 {
-	return link.FeatureOwners | link.FeatureRefusals | link.FeatureGrowth
+	return link.FeatureOwners | link.FeatureRefusals | link.FeatureGrowth | link.FeatureLooks
 }
 
 // Ack is how a publish was acknowledged.
@@ -245,6 +245,9 @@ func (p *Plane) Query(ctx context.Context, q link.Query) (*link.Answer, error) {
 	}
 	if q.Kind == link.QueryForget && !link.Takes(b, link.FeatureForget) {
 		return nil, errs.New(errs.Unavailable, "the broker of the API's link is older than purges of tenants: upgrade the brokers first")
+	}
+	if (q.Kind == link.QueryQueue || q.Kind == link.QueryMatch) && !link.Takes(b, link.FeatureLooks) {
+		return nil, errs.New(errs.Unavailable, "the broker of the API's link is older than this question: upgrade the brokers first")
 	}
 	done := make(chan result, 1)
 	p.mu.Lock()

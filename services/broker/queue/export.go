@@ -53,6 +53,53 @@ func (q *Queue) Each(f func(e *Entry) error) error {
 	return it.Err()
 }
 
+// First calls f for the entries that are taken next, at most n of them, and takes none; also
+// for those that are not committed yet. Entries that the store cannot give back are left out.
+// An entry that f is given must not be changed.
+func (q *Queue) First(n int, f func(e *Entry)) error {
+	give := func(e *Entry) bool {
+		if n > 0 {
+			n--
+			f(e)
+		}
+		return n > 0
+	}
+	for _, e := range q.mem {
+		if !give(e) {
+			return nil
+		}
+	}
+	if q.count == int64(len(q.mem)) {
+		return nil
+	}
+	start := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, q.stored)
+	end := partition.KeyU64U64(nil, q.space.part, partition.KindQueue, q.sid, min(q.committed, q.end))
+	it := q.space.store.Scan(start, end)
+	defer it.Close()
+	for n > 0 && it.Next() {
+		_, rest, err := partition.SplitU64(it.Key())
+		if err != nil || len(rest) != 8 {
+			return fmt.Errorf("queue of session %d: %w", q.sid, partition.ErrBadKey)
+		}
+		seq := be64(rest)
+		if _, gone := q.taken[seq]; gone {
+			continue
+		}
+		if e, err := q.space.parse(seq, it.Value()); err == nil {
+			give(e)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("queue of session %d: %w", q.sid, err)
+	}
+	for _, e := range q.tail {
+		if e.Seq >= q.committed && !give(e) {
+			break
+		}
+	}
+	return nil
+}
+
 // AppendWhole is AppendEntry for an entry that may refer to a stored body, whose message
 // it holds.
 func AppendWhole(dst []byte, e *Entry) []byte {

@@ -27,7 +27,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 		return st.AskHere(q)
 	}
 	switch q.Kind {
-	case link.QueryClient, link.QueryKick:
+	case link.QueryClient, link.QueryKick, link.QueryQueue:
 		owner, _ := st.cluster.Owner(partition.Choose(st.Tenant(q.Tenant).parts(), string(q.ClientID)))
 		switch owner {
 		case st.cluster.Self():
@@ -36,7 +36,7 @@ func (st *Set) Ask(q *link.Query) *link.Answer {
 			return &link.Answer{Error: "the partition of this client has no broker now"}
 		}
 		return st.askAll(q, []string{owner}, &link.Answer{})
-	case link.QueryClients, link.QueryRetained:
+	case link.QueryClients, link.QueryRetained, link.QueryMatch:
 		return st.askWhole(q)
 	case link.QueryCell: // no question of shards
 		return st.AskHere(q)

@@ -49,7 +49,7 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 		limit = maxPage
 	}
 	a := &link.Answer{}
-	if st.cluster != nil && (q.Kind == link.QueryClients || q.Kind == link.QueryRetained) {
+	if st.cluster != nil && (q.Kind == link.QueryClients || q.Kind == link.QueryRetained || q.Kind == link.QueryMatch) {
 		a.Error = st.lacking(q, st.cluster.Self())
 	}
 	switch q.Kind {
@@ -58,7 +58,7 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 		if q.Limit == link.UsageAndSet {
 			a.Usage.RetainedSet = t.retaining.set.Load()
 		}
-	case link.QueryClient, link.QueryKick:
+	case link.QueryClient, link.QueryKick, link.QueryQueue:
 		if q.Kind == link.QueryKick && t.moves() {
 			a.Error = "the tenant is on its way to other partitions; ask again when it is there"
 			return a
@@ -69,6 +69,16 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 		a.Found = true
 		for _, s := range st.shards {
 			s.ask(func() { s.clients(t, q.Cursor, limit, a) })
+		}
+		cutClients(a, limit)
+	case link.QueryMatch:
+		if err := topic.ValidateName([]byte(q.Filter)); err != nil {
+			a.Error = err.Error()
+			return a
+		}
+		a.Found = true
+		for _, s := range st.shards {
+			s.ask(func() { s.matching(t, q.Filter, q.Cursor, limit, a) })
 		}
 		cutClients(a, limit)
 	case link.QueryRetained:
@@ -105,6 +115,10 @@ func (s *Shard) one(t *Tenant, q *link.Query, a *link.Answer) {
 		return
 	}
 	a.Found = true
+	if q.Kind == link.QueryQueue {
+		s.peek(se, q, a)
+		return
+	}
 	info := se.info()
 	info.Subscriptions = slices.Clone(se.Subscriptions())
 	a.Clients = []link.ClientInfo{info}

@@ -132,7 +132,7 @@ func (r *region) tenancy(config section, p *process, identity section) {
 	}
 	custom := r.domains(r.ca.dir)
 	config.with("listen", p.addr(r.bind, "api")).with("region", regionName).with("domain", devDomain).
-		with("default_plan", tenancy.PlanDev).with("endpoints", endpoints).with("nats", r.natsSection()).
+		with("default_plan", tenancy.PlanDev).with("plans", tenancy.PlanNames()).with("overrides_beyond_plan", true).with("endpoints", endpoints).with("nats", r.natsSection()).
 		with("broker", r.links(identity)).
 		with("jwks_networks", loopback()).with("secrets_key_file", secretsKey(r.ca.dir)).with("sources_dir", r.sources).
 		with("domains", section{

@@ -86,7 +86,7 @@ func startPolicyGateways(t *testing.T, n int) (all []*product, away func()) {
 		Domains: custom,
 		Store:   records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domain: devDomain,
 		Events:      events.NewLog(func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, control) }),
-		DefaultPlan: tenancy.PlanDev, Listen: "127.0.0.1:0", Log: log,
+		DefaultPlan: tenancy.PlanDev, Plans: tenancy.PlanNames(), OverridesBeyondPlan: true, Listen: "127.0.0.1:0", Log: log,
 	})
 	must(err)
 	web := httptest.NewServer(public.Handler())

@@ -212,7 +212,7 @@ func runProduct(ctx context.Context, o *options, p *process, ca *authority, log 
 		return errors.Join(err, sessions.Close())
 	}
 	public, err := api.New(api.Config{
-		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Bus: control, Domain: devDomain, DefaultPlan: tenancy.PlanDev, DeletionGrace: o.grace,
+		Store: records, Policies: policies, Hasher: names.Verifier(), Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Events: past, Happened: history.Add, Used: used, Admission: installed, Bus: control, Domain: devDomain, DefaultPlan: tenancy.PlanDev, DeletionGrace: o.grace, Plans: tenancy.PlanNames(), OverridesBeyondPlan: true,
 		Endpoints: api.Endpoints{MQTT: p.Ports["mqtt"], MQTTS: p.Ports["mqtts"], WS: p.Ports["ws"], WSS: p.Ports["wss"]},
 		Listen:    p.addr(o.bind, "api"), Log: log, Registerer: registry,
 	})

@@ -27,6 +27,8 @@ type config struct {
 	Region         string          `yaml:"region" doc:"the region in which sign-ups make tenants"`
 	Domain         string          `yaml:"domain" doc:"tenants are served at TENANT.DOMAIN"`
 	DefaultPlan    string          `yaml:"default_plan" doc:"the plan of a sign-up that names none: dev, free, starter or pro"`
+	Plans          []string        `yaml:"plans" doc:"the plans that sign-ups, and owners for their tenants, may choose beside default_plan, of dev, free, starter and pro; others are given by the operator (manor admin tenant plan)"`
+	BeyondPlan     bool            `yaml:"overrides_beyond_plan" doc:"whether owners may override quotas beyond what the plan has; else the operator does (manor admin tenant quota)"`
 	Endpoints      api.Endpoints   `yaml:"endpoints"`
 	Broker         brokerConfig    `yaml:"broker"`
 	Rates          api.Rates       `yaml:"rates"`
@@ -57,7 +59,7 @@ type brokerConfig struct {
 func defaults() *config {
 	return &config{
 		Config: node.DefaultConfig("127.0.0.1:8890"), Listen: "127.0.0.1:8080",
-		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Endpoints: api.DefaultEndpoints(),
+		Region: "local", Domain: "localhost", DefaultPlan: tenancy.PlanFree, Plans: tenancy.OwnPlans(), Endpoints: api.DefaultEndpoints(),
 		Broker: brokerConfig{Address: "127.0.0.1:44054"}, DeletionGrace: tenancy.DefaultDeletionGrace,
 		Rates: api.DefaultRates(), SMTP: mail.DefaultConfig(), Domains: domains.DefaultSection(),
 		NATS: nats.DefaultSection(),
@@ -70,6 +72,7 @@ func (c *config) Validate() error {
 	p.Add("", c.Config.Validate())
 	_, err := tenancy.PlanByName(c.DefaultPlan)
 	p.Add("default_plan: ", err)
+	p.Add("", api.ValidatePlans(c.Plans))
 	p.Expect(c.Listen != "", "listen: expected host:port")
 	p.Expect((c.TLS.Cert == "") == (c.TLS.Key == ""), "tls: expected both cert and key, or neither")
 	p.Expect(c.Region != "" && c.Domain != "", "region and domain: expected both")

@@ -130,7 +130,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	public, err := api.New(api.Config{
 		Store: records, Policies: policies, Hasher: verifier, Data: plane, RBAC: rules, Audit: changes, Domains: custom, Sources: fromFiles, Sealer: sealer, Mailer: mailer, Rates: c.Rates, TrustedProxies: c.Proxies,
 		Events: history, Happened: happened.Add, Used: used, Admission: installed, Bus: control,
-		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, DeletionGrace: c.DeletionGrace, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
+		Domain: c.Domain, Endpoints: c.Endpoints, DefaultPlan: c.DefaultPlan, Plans: c.Plans, OverridesBeyondPlan: c.BeyondPlan, DeletionGrace: c.DeletionGrace, Listen: c.Listen, TLS: serving, Log: log, Registerer: reg,
 	})
 	if err != nil {
 		return err

@@ -135,6 +135,18 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 	}
 }
 
+// Members are the sessions here that are in partition part, in no order.
+func (g *Group[S]) Members(part uint16) (out []S) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.mu.members {
+		if g.mu.members[i].Part == part {
+			out = append(out, g.mu.members[i].Session)
+		}
+	}
+	return out
+}
+
 // Pick chooses a member other than except, in turn: one that is connected, else
 // one that outlives its connection.
 func (g *Group[S]) Pick(except S) (m Member[S], online, ok bool) { return g.choose(except, false) }

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"maps"
+	"net/http"
+
+	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/tenancy"
+	"github.com/manormq/manor/tenancy/store"
+)
+
+// Given is what a tenant has when an operator has changed it.
+type Given struct {
+	Tenant    string           `json:"tenant"`
+	Plan      string           `json:"plan"`
+	Overrides map[string]int64 `json:"overrides"`
+}
+
+// GiveQuotas is the body of POST /tenancy/v1/tenants/{tenant}/quotas: the overrides that are
+// set, and the names of those that go; others stay.
+type GiveQuotas struct {
+	Set   map[string]int64 `json:"set,omitempty"`
+	Unset []string         `json:"unset,omitempty"`
+}
+
+const giveLike = `{"set":{"connections":500},"unset":["publish_rate"]}`
+
+func (s *Server) givePlan(r *http.Request, in *TenantPlan) (*Given, error) {
+	return s.give(r, "replace-plan", "plan", store.Plan(in.Plan))
+}
+
+func (s *Server) giveQuotas(r *http.Request, in *GiveQuotas) (*Given, error) {
+	if len(in.Set)+len(in.Unset) == 0 {
+		return nil, errs.New(errs.Invalid, "expected a body like %s", giveLike)
+	}
+	for _, name := range in.Unset {
+		if err := tenancy.ValidLimit(name, 0); errs.CodeOf(err) == "quota_unknown" {
+			return nil, knownQuota(err, name)
+		}
+	}
+	for name, v := range in.Set {
+		if err := tenancy.ValidLimit(name, v); err != nil {
+			return nil, knownQuota(err, name)
+		}
+	}
+	return s.give(r, "replace-quota-overrides", "quota overrides", func(t *tenancy.TenantRecord) error {
+		overrides := maps.Clone(t.Overrides)
+		if overrides == nil {
+			overrides = map[string]int64{}
+		}
+		for _, name := range in.Unset {
+			delete(overrides, name)
+		}
+		maps.Copy(overrides, in.Set)
+		return store.Overrides(overrides)(t)
+	})
+}
+
+// give changes the tenant of the path as an operator: neither what owners may choose nor the
+// installation's admission policy is asked.
+func (s *Server) give(r *http.Request, operation, target string, edit func(*tenancy.TenantRecord) error) (*Given, error) {
+	ctx := r.Context()
+	t, err := s.store.Tenant(ctx, r.PathValue("tenant"))
+	if err != nil {
+		return nil, err
+	}
+	if err := edit(t.Clone()); err != nil {
+		return nil, err
+	}
+	p, err := s.operated(r, t, operation, target, given(t))
+	if err != nil {
+		return nil, err
+	}
+	was, now, err := s.store.ChangeTenant(ctx, t.ID, 0, edit)
+	if err != nil {
+		_ = p.Lost(ctx) // else the log finds the note
+		return nil, err
+	}
+	if err := p.Before(given(was)); err != nil {
+		return nil, err
+	}
+	s.log.Info("an operator has changed what a tenant may use", "tenant", t.ID, "what", target)
+	return given(now), p.Done(ctx, given(now))
+}
+
+func given(t *tenancy.TenantRecord) *Given {
+	g := &Given{Tenant: t.ID, Plan: t.Plan, Overrides: maps.Clone(t.Overrides)}
+	if g.Overrides == nil {
+		g.Overrides = map[string]int64{}
+	}
+	return g
+}
