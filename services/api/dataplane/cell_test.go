@@ -19,9 +19,26 @@ type featured struct {
 
 func (b *featured) Features() uint32 { return b.features }
 
-// A broker that would lose the link over a question of cells is not asked it, and is asked others.
-func TestQuery_Cell(t *testing.T) {
-	for features, asked := range map[uint32]int{link.Features: 2, link.Features &^ link.FeatureGrowth: 1} {
+// A broker that would lose the link over a question is not asked it, and is asked others. The
+// features that the questions need are those that the API says it has: others no link has.
+func TestQuery_Features(t *testing.T) {
+	for _, c := range []struct {
+		kind     link.QueryKind
+		features uint32
+		asked    int
+	}{
+		{link.QueryCell, link.Features, 2},
+		{link.QueryCell, link.Features &^ link.FeatureGrowth, 1},
+		{link.QueryCell, new(Plane).Features(), 2},
+		{link.QueryForget, link.Features, 2},
+		{link.QueryForget, link.Features &^ link.FeatureForget, 1},
+		{link.QueryForget, new(Plane).Features(), 2},
+		{link.QueryQueue, link.Features &^ link.FeatureLooks, 1},
+		{link.QueryQueue, new(Plane).Features(), 2},
+		{link.QueryMatch, link.Features &^ link.FeatureLooks, 1},
+		{link.QueryMatch, new(Plane).Features(), 2},
+	} {
+		features, asked := c.features, c.asked
 		fake := &fakeBroker{open: map[link.Channel]*link.Open{}}
 		p, err := New(Config{Name: "test", Log: telemetry.Discard(), Dial: func(_ context.Context, gw link.Gateway) (link.Broker, error) {
 			fake.gw = gw
@@ -33,7 +50,7 @@ func TestQuery_Cell(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()
-		_, err = p.Query(ctx, link.Query{Kind: link.QueryCell, Tenant: "acme", Limit: 4})
+		_, err = p.Query(ctx, link.Query{Kind: c.kind, Tenant: "acme", Limit: 4})
 		if (err == nil) != (asked == 2) || err != nil && !errs.Is(err, errs.Unavailable) {
 			t.Errorf("with the features %b: %v", features, err)
 		}

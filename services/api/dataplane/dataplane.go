@@ -74,7 +74,7 @@ var _ link.Featured = (*Plane)(nil)
 // Features implements link.Featured: the API has no history of clients to which notes
 // could go, but its publishes are refused like theirs.
 func (p *Plane) Features() uint32 {
-	return link.FeatureOwners | link.FeatureRefusals | link.FeatureGrowth | link.FeatureLooks
+	return link.FeatureOwners | link.FeatureRefusals | link.FeatureGrowth | link.FeatureForget | link.FeatureLooks
 }
 
 // Ack is how a publish was acknowledged.
