@@ -138,7 +138,7 @@ func TestBugs(t *testing.T) {
 			}
 			runs, by := *bugSeeds, ""
 			if strings.Contains(b.why, "(rough)") {
-				world, runs = "^TestRough$", 4**bugSeeds
+				world, runs = "^TestRough$", 5**bugSeeds
 			}
 			if m := foundFor.FindStringSubmatch(b.why); m != nil {
 				by = m[1]
