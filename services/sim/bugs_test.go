@@ -100,7 +100,7 @@ var fromSeed = regexp.MustCompile(`\(from ([0-9]+)\)`)
 
 // foundFor says by what it is to be found, where it breaks other promises too: a part of that, or
 // several with "|" between them.
-var foundFor = regexp.MustCompile(`\(by ([^)]+)\)`)
+var foundFor = regexp.MustCompile(`\(breaks ([^)]+)\)`)
 
 var foundBy = regexp.MustCompile(`(?m)seed ([0-9]+): (.*)$`)
 
