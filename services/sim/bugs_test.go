@@ -100,7 +100,7 @@ var fromSeed = regexp.MustCompile(`\(from ([0-9]+)\)`)
 
 // foundFor says by what it is to be found, where it breaks other promises too: a part of that, or
 // several with "|" between them.
-var foundFor = regexp.MustCompile(`\(by ([^)]+)\)`)
+var foundFor = regexp.MustCompile(`\(breaks ([^)]+)\)`)
 
 var foundBy = regexp.MustCompile(`(?m)seed ([0-9]+): (.*)$`)
 
@@ -138,7 +138,7 @@ func TestBugs(t *testing.T) {
 			}
 			runs, by := *bugSeeds, ""
 			if strings.Contains(b.why, "(rough)") {
-				world, runs = "^TestRough$", 4**bugSeeds
+				world, runs = "^TestRough$", 5**bugSeeds
 			}
 			if m := foundFor.FindStringSubmatch(b.why); m != nil {
 				by = m[1]

@@ -4,7 +4,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/manormq/manor/infra/link"
@@ -222,10 +221,6 @@ func (p *published) bytes() []byte {
 	return b
 }
 
-func (d *device) ack(k mqtt.AckKind, packet uint16) {
-	d.send(link.UpFrame{Kind: link.UpAck, Ack: k, PacketID: packet})
-}
-
 func (d *device) receive(f *link.DownFrame, payload string) {
 	h := d.w.History
 	d.w.note("frame", d.at.n.name, uint64(d.channel), uint64(f.Kind), uint64(f.PacketID), uint64(f.Ack))
@@ -305,60 +300,6 @@ func (d *device) subscribe() {
 			Filter: d.filters[d.suback], QoS: mqtt.ExactlyOnce, RetainHandling: mqtt.RetainDontSend,
 		}}})
 	}
-}
-
-func (d *device) deliver(f *link.DownFrame, payload string) {
-	if f.QoS == mqtt.ExactlyOnce && d.received[f.PacketID] {
-		if !f.Dup {
-			d.w.History.Break("%s gets %q under packet identifier %d again, which it has not released, without DUP [MQTT-3.3.1-1]", d.label, payload, f.PacketID)
-		}
-		d.ack(mqtt.Pubrec, f.PacketID)
-		return
-	}
-	d.w.note(d.label+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.house.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
-	switch f.QoS {
-	case mqtt.ExactlyOnce:
-		d.received[f.PacketID] = true
-		d.ack(mqtt.Pubrec, f.PacketID)
-	case mqtt.AtLeastOnce:
-		d.ack(mqtt.Puback, f.PacketID)
-	case mqtt.AtMostOnce:
-		d.w.History.Break("%s got %q at QoS 0", d.label, payload)
-	}
-}
-
-func (d *device) acked(f *link.DownFrame) {
-	if f.Ack == mqtt.Pubrel {
-		delete(d.received, f.PacketID)
-		d.ack(mqtt.Pubcomp, f.PacketID)
-		return
-	}
-	at := slices.IndexFunc(d.inflight, func(p *published) bool { return p.packet == f.PacketID })
-	if at < 0 {
-		if f.Ack == mqtt.Pubrec {
-			d.ack(mqtt.Pubrel, f.PacketID)
-		}
-		return
-	}
-	p := d.inflight[at]
-	if f.Reason.Failed() && (f.Ack != mqtt.Pubcomp || f.Reason != mqtt.PacketIdentifierNotFound) { // it had been there
-		d.w.History.Break("%s: publish %d is answered %s", d.label, f.PacketID, f.Reason)
-	}
-	switch f.Ack {
-	case mqtt.Pubrec:
-		p.released = true
-		d.house.Acked(p.Publish)
-		d.ack(mqtt.Pubrel, f.PacketID)
-		return
-	case mqtt.Puback, mqtt.Pubcomp:
-		d.house.Acked(p.Publish)
-	default:
-		d.w.History.Break("%s got %s", d.label, f.Ack)
-	}
-	// At QoS 1 nothing is written of the publisher's own session.
-	d.kept = d.kept || p.QoS == mqtt.ExactlyOnce
-	d.inflight = slices.Delete(d.inflight, at, at+1)
 }
 
 func (d *device) String() string {

@@ -22,8 +22,9 @@ type moving struct {
 	// serves, jumps and revision, of the tenant's record, are those of the world when the pause began.
 	serves, jumps int
 	revision      uint64
-	// from is the partition at which the session was.
-	from partition.ID
+	// from is the partition at which the session was, atOwner whether its broker was its owner then.
+	from    partition.ID
+	atOwner bool
 }
 
 // patience is for how long a gateway looks for the next owner, in microseconds. The
@@ -33,7 +34,7 @@ const patience = 8 * second
 // pause takes a DownPause.
 func (d *device) pause(token uint64) {
 	d.send(link.UpFrame{Kind: link.UpPaused})
-	d.moving = &moving{token: token, serves: d.w.serves[d.part], jumps: d.w.jumps, revision: d.w.places.record.Revision, from: d.part}
+	d.moving = &moving{token: token, serves: d.w.serves[d.part], jumps: d.w.jumps, revision: d.w.places.record.Revision, from: d.part, atOwner: d.w.bus.table(d.part).Owner == d.at.n.name}
 }
 
 // holds reports whether what a client says waits for the end of its move.
@@ -87,7 +88,7 @@ func (d *device) refused(why string) {
 	if w.places.begun == 0 && w.bus.table(d.part).Owner == d.at.n.name && w.serves[d.part] == m.serves+1 && w.jumps == m.jumps && w.now-m.at <= patience {
 		w.History.Break("%s has moved as planned, and %s refuses it: %s", d.label, d.at.n.name, why)
 	}
-	if p := &w.places; p.record.Stage == shard.Settled && p.arrivedSince(m.revision, m.from, d.part) && w.jumps == m.jumps && w.now-m.at <= patience {
+	if p := &w.places; m.atOwner && p.record.Stage == shard.Settled && p.arrivedSince(m.revision, m.from, d.part) && w.jumps == m.jumps && w.now-m.at <= patience {
 		w.History.Break("%s has gone elsewhere with its tenant, and %s refuses it: %s", d.label, d.at.n.name, why)
 	}
 	d.gone()

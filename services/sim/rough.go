@@ -14,6 +14,8 @@ import (
 // rough is what a rough world has beside others with sessions: faults that are made for the rules
 // that others seldom need.
 type rough struct {
+	// begun: there are, or have been, faults.
+	begun bool
 	// hush is until when devices do nothing by themselves.
 	hush int64
 	// stay is until when the tenant does not begin to move by itself.
@@ -64,6 +66,7 @@ func (w *World) overture() {
 	if w.rough == nil {
 		return
 	}
+	w.rough.begun = true
 	if w.chance(50) {
 		w.after(w.between(3*second, 15*second), w.departure)
 	}
@@ -132,7 +135,7 @@ func (d *device) unsubscribed() {
 // published from when all know it.
 func (d *device) hasSubscribed(filter string) {
 	w := d.w
-	if w.rough == nil || !w.faults {
+	if w.rough == nil || !w.rough.begun {
 		d.house.Subscribed(d.id, filter)
 		return
 	}

@@ -93,9 +93,9 @@ func TestSessionsSameSeedSameWorld(t *testing.T) {
 	}
 }
 
-// TestRough runs worlds in which what the others seldom have happens often: a quarter as many as
+// TestRough runs worlds in which what the others seldom have happens often: a fifth as many as
 // of these, as they take longer.
 func TestRough(t *testing.T) {
-	n := max(*runs/4, min(*runs, 50))
+	n := max(*runs/5, min(*runs, 40))
 	playSome(t, RunRough, n)
 }
