@@ -23,6 +23,7 @@ type settler struct {
 
 	frames chan settled
 	acks   chan link.DownFrame
+	ended  chan struct{} // closed when its test has ended; the brokers go on for a moment
 
 	mu sync.Mutex
 	// All below is guarded by mu. kept is what the client says while it is paused.
@@ -45,14 +46,14 @@ type settled struct {
 // settle connects a client.
 func (w *town) settle(id string, expiry uint32) *settler {
 	w.t.Helper()
-	c := &settler{town: w, frames: make(chan settled, 1<<16), acks: make(chan link.DownFrame, 1<<10)}
+	c := &settler{town: w, frames: make(chan settled, 1<<16), acks: make(chan link.DownFrame, 1<<10), ended: make(chan struct{})}
 	c.open = link.Open{
 		Tenant: w.tenant, ClientID: mqtt.ClientID(id), Partitions: w.spread, SessionExpiry: expiry, ReceiveMaximum: 10, Credit: 1 << 40, Limits: limitless,
 		Will: &mqtt.Will{Message: mqtt.Message{Topic: []byte("wills/" + id), Payload: []byte("gone")}},
 	}
 	c.find(&c.open)
 	go c.live()
-	w.t.Cleanup(func() { close(c.frames) })
+	w.t.Cleanup(func() { close(c.ended) })
 	return c
 }
 
@@ -71,7 +72,20 @@ func (c *settler) Receive(b *link.Down) {
 		if f.Kind == link.DownDeliver {
 			x.payload = string(b.Messages[f.Slot].Payload)
 		}
-		c.frames <- x
+		select {
+		case c.frames <- x:
+		case <-c.ended:
+		}
+	}
+}
+
+// next is the next frame, none if the test has ended.
+func (c *settler) next() (f settled, ok bool) {
+	select {
+	case f = <-c.frames:
+		return f, true
+	case <-c.ended:
+		return f, false
 	}
 }
 
@@ -87,7 +101,11 @@ func (c *settler) find(o *link.Open) {
 		for _, h := range c.town.brokers {
 			l := h.Attach(c)
 			_ = l.Send(&link.Up{Frames: []link.UpFrame{{Kind: link.UpOpen, Channel: 1, Open: o}}})
-			f := <-c.frames
+			f, ok := c.next()
+			if !ok {
+				_ = l.Close()
+				return
+			}
 			if f.Kind == link.DownOpened {
 				c.mu.Lock()
 				c.link = l
@@ -109,7 +127,7 @@ func (c *settler) find(o *link.Open) {
 // live answers the broker.
 func (c *settler) live() {
 	var paused time.Time
-	for f := range c.frames {
+	for f, ok := c.next(); ok; f, ok = c.next() {
 		switch f.Kind {
 		case link.DownPause:
 			paused = time.Now()
