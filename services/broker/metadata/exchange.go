@@ -82,7 +82,6 @@ func (g *group) compare(now time.Time, to string, fx *Effects) {
 	// A later process has other numbers, so that no answer of before is meant for it.
 	g.m.exchanges = max(g.m.exchanges+1, uint64(now.UnixNano()))
 	g.exchange = exchange{peer: to, id: g.m.exchanges, sent: now}
-	g.returned = slices.DeleteFunc(g.returned, func(name string) bool { return name == to })
 	g.m.stats.Exchanges++
 	p := g.report(g.exchange.id)
 	w := g.m.head(kindCompare, g).writer()
@@ -233,6 +232,7 @@ func (g *group) onAnswer(now time.Time, from string, a *answer, fx *Effects) {
 	default:
 		g.exchange = exchange{}
 		if !a.more {
+			g.returned = slices.DeleteFunc(g.returned, func(name string) bool { return name == from })
 			g.met[from] = true
 			g.meet()
 		}

@@ -33,7 +33,7 @@ type group struct {
 	turn     int             // counts exchanges, to take the peers in turn
 	met      map[string]bool // members that it missed nothing of, at one time since the start
 	synced   bool            // those are all that could be reached
-	returned []string        // members that could not be reached, can, and were not asked since
+	returned []string        // members that could not be reached, can, and have not answered since
 
 	cleared map[swc.Actor]uint64  // up to which dot the key map is empty
 	reports map[string]*swc.Clock // of members with the same roster as this one
