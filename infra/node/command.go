@@ -97,12 +97,21 @@ func CheckConfig(path string, cfg any) error {
 	return LoadConfig(cfg, Sources{File: path})
 }
 
-// ExitCode maps an error to the exit code of a program: 0 for none, 2 for what
-// the caller must correct, 1 for the rest.
+// CodeRetired is the Code of an error of a node that is none any more: to start it again as it is comes
+// to the same. ExitRetired is its exit code, which no crash has: Go's runtime ends with 2.
+const (
+	CodeRetired = "node_retired"
+	ExitRetired = 78
+)
+
+// ExitCode maps an error to the exit code of a program: 0 for none, ExitRetired for CodeRetired, 2 for
+// what the caller must correct, 1 for the rest.
 func ExitCode(err error) int {
 	switch {
 	case err == nil:
 		return 0
+	case errs.CodeOf(err) == CodeRetired:
+		return ExitRetired
 	case errs.KindOf(err) == errs.Invalid:
 		return 2
 	default:

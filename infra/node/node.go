@@ -130,7 +130,11 @@ func Run(ctx context.Context, o Options, parts ...Part) error {
 		case s := <-signals:
 			o.Log.Info("stopping", "why", s.String())
 		case err = <-failed:
-			o.Log.Error("a part of the process failed", "error", err)
+			level := slog.LevelError
+			if errs.CodeOf(err) == CodeRetired {
+				level = slog.LevelWarn // somebody has asked for that
+			}
+			o.Log.Log(ctx, level, "a part of the process failed", "error", err)
 		}
 	}
 	return errors.Join(err, stop(o, running, signals))

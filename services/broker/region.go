@@ -87,9 +87,8 @@ type region struct {
 // the new owner then.
 const linkPing = time.Second
 
-// errRetired ends a broker that is no member any more. It is Invalid, which is exit code 2: to start
-// it again as it is comes to the same.
-var errRetired = errs.New(errs.Invalid, "this broker has left the cluster, or was given up; empty its data folder before it starts again")
+// errRetired ends a broker that is no member any more.
+var errRetired = errs.Coded(errs.Invalid, node.CodeRetired, "this broker has left the cluster, or was given up; empty its data folder before it starts again")
 
 // owner is who a partition belongs to.
 type owner struct {

@@ -274,8 +274,8 @@ const (
 	pauseFirst  = 100 * time.Millisecond
 	pauseMost   = 5 * time.Second
 	dialTimeout = 10 * time.Second
-	// acquaint is for how long after one has heard of the other brokers may refuse each other's
-	// links, as news takes a moment to everybody: it is no warning yet.
+	// acquaint is for how long a broker that was just started, or has just heard of another, takes
+	// it for no warning yet that a link is refused: news takes a moment to everybody.
 	acquaint = 3 * time.Second
 )
 

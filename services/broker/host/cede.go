@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// cedesLeast is how many partitions are ceded at once, and of many one of cedesOf: clients of
-	// the others go on meanwhile, so that each pauses for the time of its own move alone.
+	// cedesLeast is how many partitions are ceded at once, and where it is more one of each cedesOf
+	// of the region: clients of the others go on meanwhile, so that each pauses for the time of its
+	// own move alone.
 	cedesLeast, cedesOf = 4, 64
 	// cedePatience is how long a ceded partition may wait for its hand-over to begin, and
 	// cedePause after what time one that came to nothing is tried again, in milliseconds.

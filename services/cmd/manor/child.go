@@ -118,8 +118,8 @@ func (c *child) watch(started chan<- error) {
 			<-c.stop
 			return
 		}
-		if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() == corrected {
-			c.log.Warn("a process has ended and is not started again, as it would end again: it has said what is to be corrected", "process", c.Name)
+		if x := (*exec.ExitError)(nil); errors.As(err, &x) && x.ExitCode() == node.ExitRetired {
+			c.log.Warn("a process has ended and is not started again, as it is no member any more and would end again", "process", c.Name)
 			<-c.stop
 			return
 		}
@@ -135,9 +135,6 @@ func (c *child) watch(started chan<- error) {
 		pause = min(2*pause, restartMost)
 	}
 }
-
-// corrected is the exit code of node.ExitCode of a process that somebody must see to first.
-const corrected = 2
 
 var errStopped = errors.New("stopped")
 

@@ -243,9 +243,9 @@ func TestChild(t *testing.T) {
 	}
 }
 
-// TestChild_Corrected: a process that says by its exit code that somebody must see to it first is
-// not started again.
-func TestChild_Corrected(t *testing.T) {
+// TestChild_Retired: a process that says by its exit code that it is no node any more is not started
+// again.
+func TestChild_Retired(t *testing.T) {
 	p := &process{Name: "listener-1", Ports: map[string]int{"mqtt": freePort(t)}}
 	var said bytes.Buffer
 	pids := make(chan string, 16)
@@ -288,8 +288,8 @@ func TestChild_ThatDoesNotStart(t *testing.T) {
 	}
 }
 
-// TestChildProcess is the process of TestChild. It ends with exit code 2 when somebody sends it
-// something.
+// TestChildProcess is the process of TestChild. It ends as a node that is none any more when somebody
+// sends it something.
 func TestChildProcess(t *testing.T) {
 	addr := os.Getenv("MANOR_TEST_LISTEN")
 	if addr == "" {
@@ -310,7 +310,7 @@ func TestChildProcess(t *testing.T) {
 		}
 		go func() {
 			if n, _ := nc.Read(make([]byte, 1)); n > 0 {
-				os.Exit(corrected)
+				os.Exit(node.ExitRetired)
 			}
 			_ = nc.Close()
 		}()
