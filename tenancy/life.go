@@ -146,6 +146,9 @@ func (r *TenantRecord) Purge(now time.Time) error {
 	if err := r.isDeleted("purged"); err != nil {
 		return err
 	}
+	if r.Life != nil && r.Life.Purging {
+		return nil // what has begun needs no word more
+	}
 	life := Life{}
 	if r.Life != nil {
 		life = *r.Life

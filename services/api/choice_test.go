@@ -132,6 +132,27 @@ func TestOverrides_NotByAnotherPlan(t *testing.T) {
 	}
 	f.want(f.do("PUT", overrides, key, `{"devices":6000000,"connections":50}`), 200, "")
 	f.want(f.do("PUT", plan, key, `{"plan":"free"}`), 200, "")
+	// Nor does it when the operator takes the plan away: only what was beyond it stays.
+	f.want(f.do("PUT", plan, key, `{"plan":"pro"}`), 200, "")
+	f.want(f.do("PUT", overrides, key, `{"devices":6000000,"connections":200000}`), 200, "")
+	if code, body := operatorDo(f, "PUT", "/tenants/acme/plan", `{"plan":"free"}`); code != 200 || !strings.Contains(body, `"overrides":{"devices":6000000}`) {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// Deleted tenants do not count as tenants, and are kept for a while: so there are only so many.
+func TestTenants_DeletedAgainAndAgain(t *testing.T) {
+	f := newFixture(t, toldNothing)
+	up := f.want(f.do("POST", "/v1/signup", "", strings.ReplaceAll(signUpBody, `"dev"`, `"free"`)), 201, "")
+	key, org := up["api_key"].(map[string]any)["secret"].(string), up["organization"].(map[string]any)["id"].(string)
+	tenants := "/v1/organizations/" + org + "/tenants"
+	f.want(f.do("DELETE", "/v1/tenants/acme", key, ""), 204, "")
+	for _, id := range []string{"second", "third"} {
+		f.want(f.do("POST", tenants, key, `{"id":"`+id+`"}`), 201, "")
+		f.want(f.do("DELETE", "/v1/tenants/"+id, key, ""), 204, "")
+	}
+	f.want(f.do("POST", tenants, key, `{"id":"fourth"}`), 409, "tenants_deleted")
+	f.want(f.do("POST", "/v1/tenants/third:restore", key, ""), 200, "")
 }
 
 func TestOperator_Gives(t *testing.T) {

@@ -128,7 +128,15 @@ func TestDeleteOrganization(t *testing.T) {
 	w.settle(true)
 	w.want(w.do("DELETE", base, w.owner, ""), 409, "organization_has_tenants")
 	for _, id := range []string{"acme", "second"} {
-		r, err := w.store.Tenant(t.Context(), id)
+		long := time.Now().Add(-time.Hour)
+		_, err := w.store.UpdateTenant(t.Context(), id, 0, func(r *tenancy.TenantRecord) error {
+			r.State, r.Life = tenancy.StateDeleted, &tenancy.Life{Since: long, PurgeAt: long}
+			return nil
+		})
+		var r *tenancy.TenantRecord
+		if err == nil {
+			r, err = w.store.BeginPurge(t.Context(), id, time.Now())
+		}
 		if err == nil {
 			err = w.store.EndPurge(t.Context(), r)
 		}

@@ -28,7 +28,24 @@ type GiveQuotas struct {
 const giveLike = `{"set":{"connections":500},"unset":["publish_rate"]}`
 
 func (s *Server) givePlan(r *http.Request, in *TenantPlan) (*Given, error) {
-	return s.give(r, "replace-plan", "plan", store.Plan(in.Plan))
+	return s.give(r, "replace-plan", "plan", func(t *tenancy.TenantRecord) error {
+		was, err := tenancy.PlanByName(t.Plan)
+		if err != nil {
+			return err
+		}
+		if err := store.Plan(in.Plan)(t); err != nil {
+			return err
+		}
+		next, err := tenancy.PlanByName(t.Plan)
+		if err != nil {
+			return err
+		}
+		// What is within the plan of before may be the owner's, who could have that much while it
+		// lasted, and not beyond it; what is more an operator has given, and it stays.
+		left := maps.Clone(t.Overrides)
+		maps.DeleteFunc(left, func(name string, v int64) bool { return !was.Exceeds(name, v) && next.Exceeds(name, v) })
+		return store.Overrides(left)(t)
+	})
 }
 
 func (s *Server) giveQuotas(r *http.Request, in *GiveQuotas) (*Given, error) {

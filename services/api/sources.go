@@ -83,7 +83,7 @@ func (s *Server) putPasswdSource(ctx context.Context, in *putSourceInput) (*oper
 	}
 	// A second one would wait for the first, with a slot that other tenants need.
 	if _, busy := s.background.files.LoadOrStore(t.ID, true); busy {
-		return nil, errs.Coded(errs.Unavailable, "imports_busy", "a file of the tenant %q is being applied; try again when that is done", t.ID)
+		return nil, errs.Coded(errs.Conflict, "imports_busy", "a file of the tenant %q is being applied; try again when that is done", t.ID)
 	}
 	end, ok := s.background.slots.TryLeaving(t.Organization, importsLeft)
 	if !ok {

@@ -92,7 +92,7 @@ func TestSources_OneOfTenant(t *testing.T) {
 	first := w.do("PUT", path, w.owner, `{"text":"# nobody"}`)
 	w.want(first, 202, "")
 	for range 5 {
-		w.want(w.do("PUT", path, w.owner, `{"text":"# nobody"}`), 503, "imports_busy")
+		w.want(w.do("PUT", path, w.owner, `{"text":"# nobody"}`), 409, "imports_busy")
 	}
 	r := w.do("POST", "/v1/tenants/acme/credentials:import", w.owner, `{"items":[{"username":"x","password":"hunter2-device"}]}`)
 	w.want(r, 202, "")

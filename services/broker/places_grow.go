@@ -127,6 +127,10 @@ func (d *desk) answerForget(q *link.Query) *link.Answer {
 		}
 	}
 	a := d.shards.Ask(q)
+	if a.Usage.PersistentSessions+a.Usage.Retained > 0 {
+		d.log.Info("the API has a purged tenant be forgotten", slog.String("tenant", q.Tenant),
+			slog.Int64("sessions", a.Usage.PersistentSessions), slog.Int64("queued", a.Usage.QueueMessages), slog.Int64("retained", a.Usage.Retained))
+	}
 	if c, _ := d.region.layout.Cell(q.Tenant); a.Error == "" && !a.Found && len(c.Partitions) > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), holdTime+moveWait)
 		defer cancel()

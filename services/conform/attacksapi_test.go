@@ -154,11 +154,15 @@ func (s *siege) victimState(t *testing.T) map[string]string {
 	all := map[string]string{}
 	for _, c := range s.document.calls() {
 		switch c.id {
-		case "list-clients", "get-client", "list-audit", "export-audit", "verify-audit", "list-events", "follow-events", "get-client-timeline", "get-usage", "get-policy-shadow", "list-retained":
+		case "list-clients", "get-client", "list-audit", "export-audit", "verify-audit", "list-events", "follow-events", "get-client-timeline", "get-usage", "get-policy-shadow", "list-retained", "get-client-queue", "list-client-subscriptions":
 			continue // what the victim itself does shows there
 		}
 		if c.method == http.MethodGet {
-			a := s.ask(t, s.victim, c.method, escape(c.path, s.victim.ids), nil)
+			path := escape(c.path, s.victim.ids)
+			if c.id == "match-topic" {
+				path += "?topic=" + jewel
+			}
+			a := s.ask(t, s.victim, c.method, path, nil)
 			a.want(t, http.StatusOK)
 			all[a.asked] = string(volatile.ReplaceAll(a.body, nil))
 			if list, err := x509.ParseRevocationList(a.body); err == nil { // signed anew for each who asks

@@ -165,6 +165,15 @@ func tenant() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if deleted {
+				return writeList(cmd, all, "TENANT STATE PLAN UNTIL", func(t client.TenantDetail) []any {
+					until := ""
+					if t.PurgeAt != nil {
+						until = t.PurgeAt.Format(time.RFC3339)
+					}
+					return []any{t.ID, t.State, t.Plan, until}
+				})
+			}
 			return writeList(cmd, all, "TENANT STATE PLAN REGION HOSTNAME", func(t client.TenantDetail) []any {
 				return []any{t.ID, t.State, t.Plan, t.Region, t.Hostname}
 			})

@@ -37,9 +37,9 @@ func pause(ctx context.Context, d time.Duration) {
 
 func (s *Service) work(ctx context.Context) {
 	for ctx.Err() == nil {
-		id, next := s.due()
-		if id != "" {
-			s.see(ctx, id)
+		id, x, next := s.due()
+		if x != nil {
+			s.see(ctx, id, x)
 			continue
 		}
 		timer := time.NewTimer(next)
@@ -53,25 +53,24 @@ func (s *Service) work(ctx context.Context) {
 }
 
 // due is the tenant that is due for longest; without one it is when the next is.
-func (s *Service) due() (id string, next time.Duration) {
+func (s *Service) due() (id string, first *deleted, next time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.cfg.Now()
 	next = lookAgain
-	var since time.Time
 	for name, x := range s.known {
 		if left := x.due.Sub(now); left > 0 {
 			next = min(next, left)
-		} else if id == "" || x.due.Before(since) {
-			id, since = name, x.due
+		} else if first == nil || x.due.Before(first.due) {
+			id, first = name, x
 		}
 	}
 	s.show()
-	return id, next
+	return id, first, next
 }
 
 // see purges a tenant, unless another process does.
-func (s *Service) see(ctx context.Context, id string) {
+func (s *Service) see(ctx context.Context, id string, x *deleted) {
 	ok, err := s.leases.TryLock(ctx, id)
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("the lock of a tenant that is to be purged could not be asked for", "tenant", id, "error", err, "retry_in", againAfter)
@@ -87,9 +86,11 @@ func (s *Service) see(ctx context.Context, id string) {
 	}()
 	switch err := s.purge(ctx, id); {
 	case ctx.Err() != nil:
-	case err == nil, errs.Is(err, errs.NotFound), errs.CodeOf(err) == "tenant_not_deleted", errs.CodeOf(err) == "tenant_not_due":
+	case err == nil, errs.CodeOf(err) == "tenant_not_deleted", errs.CodeOf(err) == "tenant_not_due":
 		s.mu.Lock()
-		delete(s.known, id) // if it is restored, and deleted again, that is told
+		if s.known[id] == x { // else it was deleted again meanwhile, and that was told
+			delete(s.known, id)
+		}
 		s.mu.Unlock()
 	default:
 		s.results.WithLabelValues("failed").Inc()
@@ -132,8 +133,11 @@ func (s *Service) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, id := range ids {
-		if _, err := s.cfg.Store.Tenant(ctx, id); !errs.Is(err, errs.NotFound) {
+		switch _, err := s.cfg.Store.Tenant(ctx, id); {
+		case err == nil:
 			continue // its organization has made it again
+		case !errs.Is(err, errs.NotFound):
+			return err
 		}
 		removed, err := s.cfg.Store.PurgeRecords(ctx, id)
 		if err = errors.Join(err, s.cfg.Events.Forget(ctx, id)); err != nil {

@@ -19,6 +19,9 @@ import (
 // record, by which all this is found, last.
 func (s *Service) purge(ctx context.Context, id string) error {
 	t, err := s.cfg.Store.BeginPurge(ctx, id, s.cfg.Now())
+	if errs.Is(err, errs.NotFound) {
+		return errs.Coded(errs.Conflict, "tenant_not_deleted", "the tenant %s is not there any more", id)
+	}
 	if err != nil {
 		return err
 	}
@@ -33,7 +36,17 @@ func (s *Service) purge(ctx context.Context, id string) error {
 		return err
 	}
 	s.cfg.Log.Info("what a deleted tenant has is removed", "tenant", id, "organization", t.Organization, "deleted_at", t.Life.Since)
-	for _, step := range []func(context.Context, *store.Purged) error{s.brokers, s.domains, s.records, s.events, s.proof} {
+	// A process that stood still for longer than its lock lasts must not go on with what another one
+	// has ended: the id may be that of another tenant by now.
+	still := func() error {
+		_, err := s.cfg.Store.StillPurged(ctx, t)
+		return err
+	}
+	brokers := func(ctx context.Context, p *store.Purged) error { return s.brokers(ctx, p, still) }
+	for _, step := range []func(context.Context, *store.Purged) error{brokers, s.domains, s.records, s.events, s.proof} {
+		if err := still(); err != nil {
+			return err
+		}
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -67,8 +80,11 @@ func (s *Service) count(ctx context.Context, p *store.Purged, removed map[string
 
 // brokers have the tenant be forgotten until they find nothing, twice: what was under way when
 // they first found nothing has come by then.
-func (s *Service) brokers(ctx context.Context, p *store.Purged) error {
+func (s *Service) brokers(ctx context.Context, p *store.Purged, still func() error) error {
 	for nothing := 0; nothing < 2; {
+		if err := still(); err != nil {
+			return err
+		}
 		a, err := s.forget(ctx, p.Tenant)
 		if err != nil {
 			return err
@@ -143,15 +159,17 @@ func (s *Service) end(ctx context.Context, t *tenancy.TenantRecord, p *store.Pur
 	if err != nil {
 		return err
 	}
-	p.DoneAt = s.cfg.Now().UTC()
-	if err = s.cfg.Store.PutPurged(ctx, p); err == nil {
-		err = s.cfg.Store.EndPurge(ctx, t)
-	}
+	err = s.cfg.Store.EndPurge(ctx, t)
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err != nil {
 		noted.Drop(late)
 		return err
+	}
+	// Until here a purge that is begun again goes on with what was counted.
+	p.DoneAt = s.cfg.Now().UTC()
+	if err := s.cfg.Store.PutPurged(late, p); err != nil {
+		s.cfg.Log.Warn("it is not noted when a tenant was purged, and what comes of it later is not looked for", "tenant", t.ID, "error", err)
 	}
 	if err := noted.Done(late, map[string]any{"removed": p.Removed, "left": 0}); err != nil {
 		s.cfg.Log.Warn("the purge of a tenant is in the audit log later, as unknown", "tenant", t.ID, "error", err)

@@ -103,8 +103,8 @@ func (s *Store) WidestLimit(ctx context.Context, id, quota string) (int64, error
 	widest, has := int64(0), false
 	for _, t := range o.Tenants {
 		r, err := s.tenant(ctx, t)
-		if errs.Is(err, errs.NotFound) || err == nil && r.Organization != id {
-			continue // it was never made
+		if errs.Is(err, errs.NotFound) || err == nil && (r.Organization != id || r.State == tenancy.StateDeleted) {
+			continue // it was never made, or is no tenant that widens anything any more
 		}
 		if err != nil {
 			return 0, err

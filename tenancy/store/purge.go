@@ -170,9 +170,39 @@ func (s *Store) PutPurged(ctx context.Context, p *Purged) error {
 	return err
 }
 
+// StillPurged returns the record of a tenant that BeginPurge returned as t, as it is now. The error is
+// Conflict with Code "tenant_not_deleted" if it is not that one any more: somebody else has ended
+// the purge, and another tenant may have the id.
+func (s *Store) StillPurged(ctx context.Context, t *tenancy.TenantRecord) (*tenancy.TenantRecord, error) {
+	r, err := s.tenant(ctx, t.ID)
+	switch {
+	case err != nil && !errs.Is(err, errs.NotFound):
+		return nil, err
+	case err != nil || r.State != tenancy.StateDeleted || r.Life == nil || !r.Life.Purging || !r.Life.Since.Equal(t.Life.Since):
+		return nil, errs.Coded(errs.Conflict, "tenant_not_deleted", "the tenant %s is purged already", t.ID)
+	}
+	return r, nil
+}
+
+// endTries is how often the record is read again that somebody changes while it is removed.
+const endTries = 10
+
 // EndPurge removes the record of a tenant that has nothing any more, and its id from its
-// organization. It may be called again after an error.
+// organization. It may be called again after an error, and does nothing to another tenant that has
+// the id since.
 func (s *Store) EndPurge(ctx context.Context, t *tenancy.TenantRecord) error {
+	for try := 1; ; try++ {
+		now, err := s.StillPurged(ctx, t)
+		if err == nil {
+			err = s.endPurge(ctx, now)
+		}
+		if !errs.Is(err, errs.Conflict) || errs.CodeOf(err) == "tenant_not_deleted" || try == endTries {
+			return err
+		}
+	}
+}
+
+func (s *Store) endPurge(ctx context.Context, t *tenancy.TenantRecord) error {
 	_, _, err := s.ChangeOrganization(ctx, t.Organization, 0, func(o *Organization) error {
 		o.Tenants = slices.DeleteFunc(o.Tenants, func(id string) bool { return id == t.ID })
 		return nil

@@ -261,12 +261,22 @@ func (s *Store) mayAddTenant(ctx context.Context, o *Organization, id string) er
 	if slices.Contains(o.Tenants, id) {
 		return nil // it was counted
 	}
-	n, err := s.countTenants(ctx, o)
+	n, deleted, err := s.countTenants(ctx, o)
 	if err != nil {
 		return err
 	}
-	return s.checkQuota(ctx, o.ID, "tenants", n)
+	if err := s.checkQuota(ctx, o.ID, "tenants", n); err != nil {
+		return err
+	}
+	if most, err := s.OrganizationLimit(ctx, o.ID, "tenants"); err != nil || most < 0 || deleted < deletedOf*max(most, 1) {
+		return err
+	}
+	return errs.Coded(errs.Conflict, "tenants_deleted", "%d deleted tenants of the organization are kept until their grace is over, as many as may be: purge one (manor tenant purge) before another one is made", deleted)
 }
+
+// deletedOf is how many times as many deleted tenants, which are kept with their data until their
+// grace is over, an organization may have as tenants before it makes another one.
+const deletedOf = 3
 
 // MayRestoreTenant returns a tenancy.ExceededError if the organization of a deleted tenant may
 // not have another one.
@@ -284,23 +294,28 @@ func (s *Store) CountTenants(ctx context.Context, organization string) (int64, e
 	if err != nil {
 		return 0, err
 	}
-	return s.countTenants(ctx, o)
+	n, _, err := s.countTenants(ctx, o)
+	return n, err
 }
 
-// countTenants counts the tenants of an organization, with those that are being made.
-func (s *Store) countTenants(ctx context.Context, o *Organization) (n int64, err error) {
+// countTenants counts the tenants of an organization, with those that are being made, and those that
+// are deleted and not purged.
+func (s *Store) countTenants(ctx context.Context, o *Organization) (n, deleted int64, err error) {
 	for _, t := range o.Tenants {
 		r, err := s.tenant(ctx, t)
 		switch {
 		case errs.Is(err, errs.NotFound):
 		case err != nil:
-			return 0, err
-		case r.Organization != o.ID || r.State == tenancy.StateDeleted:
+			return 0, 0, err
+		case r.Organization != o.ID:
+			continue
+		case r.State == tenancy.StateDeleted:
+			deleted++
 			continue
 		}
 		n++
 	}
-	return n, nil
+	return n, deleted, nil
 }
 
 // EventDays says of each tenant for how many days the events of its clients are kept;

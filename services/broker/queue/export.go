@@ -53,14 +53,24 @@ func (q *Queue) Each(f func(e *Entry) error) error {
 	return it.Err()
 }
 
+// passOver bounds how many entries First passes over, each of which it has read.
+const passOver = 1000
+
 // First calls f for the entries that are taken next, at most n of them, and takes none; also
 // for those that are not committed yet. Entries that the store cannot give back are left out.
-// An entry that f is given must not be changed.
-func (q *Queue) First(n int, f func(e *Entry)) error {
+// An entry that f is given must not be changed. Those for which f reports false do not count, up to
+// passOver of them.
+func (q *Queue) First(n int, f func(e *Entry) bool) error {
+	over := passOver
 	give := func(e *Entry) bool {
-		if n > 0 {
+		switch {
+		case n <= 0:
+		case f(e):
 			n--
-			f(e)
+		default:
+			if over--; over == 0 {
+				n = 0
+			}
 		}
 		return n > 0
 	}

@@ -34,14 +34,18 @@ func (s *Shard) peek(se *sess, q *link.Query, a *link.Answer) {
 		}
 		st.Messages += m.queue.Len()
 		st.Bytes += m.queue.Bytes()
-		err := m.queue.First(left, func(e *queue.Entry) {
-			if e.ExpireAt != 0 && e.ExpireAt <= s.now || size > maxAnswer {
-				return
+		err := m.queue.First(left, func(e *queue.Entry) bool {
+			if e.ExpireAt != 0 && e.ExpireAt <= s.now {
+				return false
+			}
+			if size > maxAnswer {
+				return true
 			}
 			w := waitingMessage(e, q.Purge)
 			size += len(w.Topic) + len(w.Payload) + len(w.Properties)
 			st.First = append(st.First, w)
 			left--
+			return true
 		})
 		if err != nil {
 			a.Error = err.Error()
