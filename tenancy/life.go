@@ -18,17 +18,27 @@ const DefaultDeletionGrace = 7 * 24 * time.Hour
 type Life struct {
 	// Reason is why the tenant is suspended, as its clients and the API are told.
 	Reason string `json:"reason,omitempty"`
+	// By is ByOperator of a tenant that the operator of the installation has suspended, which its
+	// owners cannot resume; else it is empty.
+	By string `json:"by,omitempty"`
 	// Since is when the State began.
 	Since time.Time `json:"since,omitzero"`
-	// Before is the State that a deleted tenant had, and Held is its Reason then: it has both
-	// again when it is restored.
+	// Before is the State that a deleted tenant had, and Held and HeldBy are its Reason and By
+	// then: it has them again when it is restored.
 	Before State  `json:"before,omitempty"`
 	Held   string `json:"held,omitempty"`
+	HeldBy string `json:"held_by,omitempty"`
 	// PurgeAt is when all that a deleted tenant has is removed.
 	PurgeAt time.Time `json:"purge_at,omitzero"`
 	// Purging says that the removal has begun: there is no way back.
 	Purging bool `json:"purging,omitempty"`
 }
+
+// ByOperator is the operator of the installation, and ByOwner who may in the tenant's organization.
+const (
+	ByOperator = "operator"
+	ByOwner    = ""
+)
 
 // Bounds of what people say of a tenant, in characters.
 const (
@@ -73,18 +83,22 @@ func (t *Tenant) Inactive() error {
 	return errs.Coded(errs.Denied, CodeTenantInactive, "the tenant is %s", t.State)
 }
 
-// Suspend is a change of a tenant: nobody is let in any more, and everything is kept. One that
-// is suspended gets the other reason. The error is Conflict with Code "tenant_deleted".
-func (r *TenantRecord) Suspend(reason string, now time.Time) error {
+// Suspend is a change of a tenant by somebody: nobody is let in any more, and everything is kept.
+// One that is suspended gets the other reason. The error is Conflict with Code "tenant_deleted" or,
+// for its owners where the operator has suspended it, "suspended_by_operator".
+func (r *TenantRecord) Suspend(by, reason string, now time.Time) error {
 	switch r.State {
 	case StateActive:
-		r.Life = &Life{Reason: reason, Since: now.UTC()}
+		r.Life = &Life{Reason: reason, By: by, Since: now.UTC()}
 	case StateSuspended:
+		if err := r.heldFrom(by); err != nil {
+			return err
+		}
 		since := now.UTC()
 		if r.Life != nil && !r.Life.Since.IsZero() {
 			since = r.Life.Since
 		}
-		r.Life = &Life{Reason: reason, Since: since}
+		r.Life = &Life{Reason: reason, By: by, Since: since}
 	case StateReserved, StateDeleted:
 		return r.notNow("suspended")
 	}
@@ -92,13 +106,24 @@ func (r *TenantRecord) Suspend(reason string, now time.Time) error {
 	return nil
 }
 
-// Resume is a change of a tenant: one that is suspended is active again. One that is active
-// stays as it is. The error is Conflict with Code "tenant_deleted".
-func (r *TenantRecord) Resume(now time.Time) error {
+// heldFrom is the error of who may not change that a tenant is suspended.
+func (r *TenantRecord) heldFrom(by string) error {
+	if r.Life == nil || r.Life.By != ByOperator || by == ByOperator {
+		return nil
+	}
+	return errs.Coded(errs.Conflict, "suspended_by_operator", "the operator of this installation has suspended the tenant %s (%s), and resumes it: ask there", r.ID, r.Life.Reason)
+}
+
+// Resume is a change of a tenant by somebody: one that is suspended is active again. One that is
+// active stays as it is. The error is as of Suspend.
+func (r *TenantRecord) Resume(by string, now time.Time) error {
 	switch r.State {
 	case StateActive:
 		return nil
 	case StateSuspended:
+		if err := r.heldFrom(by); err != nil {
+			return err
+		}
 		r.State, r.Life = StateActive, &Life{Since: now.UTC()}
 		return nil
 	case StateReserved, StateDeleted:
@@ -117,7 +142,7 @@ func (r *TenantRecord) Delete(now time.Time, grace time.Duration) error {
 	}
 	life := &Life{Since: now.UTC(), Before: r.State, PurgeAt: now.Add(grace).UTC()}
 	if r.Life != nil {
-		life.Held = r.Life.Reason
+		life.Held, life.HeldBy = r.Life.Reason, r.Life.By
 	}
 	r.State, r.Life = StateDeleted, life
 	return nil
@@ -134,7 +159,7 @@ func (r *TenantRecord) Restore(now time.Time) error {
 	}
 	state, life := StateActive, &Life{Since: now.UTC()}
 	if r.Life != nil && r.Life.Before == StateSuspended {
-		state, life.Reason = StateSuspended, r.Life.Held
+		state, life.Reason, life.By = StateSuspended, r.Life.Held, r.Life.HeldBy
 	}
 	r.State, r.Life = state, life
 	return nil

@@ -15,8 +15,10 @@ func TestLife(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	const grace = time.Hour
 	changes := map[string]func(*TenantRecord) error{
-		"suspend": func(r *TenantRecord) error { return r.Suspend("unpaid", now) },
-		"resume":  func(r *TenantRecord) error { return r.Resume(now) },
+		"suspend": func(r *TenantRecord) error { return r.Suspend(ByOwner, "unpaid", now) },
+		"resume":  func(r *TenantRecord) error { return r.Resume(ByOwner, now) },
+		"hold":    func(r *TenantRecord) error { return r.Suspend(ByOperator, "abuse", now) },
+		"free":    func(r *TenantRecord) error { return r.Resume(ByOperator, now) },
 		"delete":  func(r *TenantRecord) error { return r.Delete(now, grace) },
 		"restore": func(r *TenantRecord) error { return r.Restore(now) },
 		"purge":   func(r *TenantRecord) error { return r.Purge(now) },
@@ -36,6 +38,12 @@ func TestLife(t *testing.T) {
 		{StateSuspended, nil, "suspend", StateSuspended, ""},
 		{StateSuspended, &Life{Reason: "other"}, "resume", StateActive, ""},
 		{StateSuspended, &Life{Reason: "other"}, "delete", StateDeleted, ""},
+		{StateActive, nil, "hold", StateSuspended, ""},
+		{StateSuspended, &Life{Reason: "other"}, "hold", StateSuspended, ""},
+		{StateSuspended, &Life{Reason: "other"}, "free", StateActive, ""},
+		{StateSuspended, &Life{Reason: "abuse", By: ByOperator}, "free", StateActive, ""},
+		{StateSuspended, &Life{Reason: "abuse", By: ByOperator}, "resume", "", "suspended_by_operator"},
+		{StateSuspended, &Life{Reason: "abuse", By: ByOperator}, "suspend", "", "suspended_by_operator"},
 		{StateSuspended, nil, "restore", "", "tenant_not_deleted"},
 		{StateSuspended, nil, "purge", "", "tenant_not_deleted"},
 		{StateDeleted, &Life{PurgeAt: now.Add(grace)}, "suspend", "", "tenant_deleted"},

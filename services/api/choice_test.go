@@ -171,14 +171,33 @@ func TestOperator_Gives(t *testing.T) {
 		{"POST", "/tenants/acme/quotas", `{"unset":["conections"]}`, 400, "did you mean"},
 		{"POST", "/tenants/acme/quotas", `{"set":{"connections":7}}`, 200, `"overrides":{"connections":7}`},
 		{"POST", "/tenants/acme/quotas", `{"unset":["connections"]}`, 200, `"overrides":{}`},
+		{"POST", "/tenants/nobody/suspend", `{"reason":"abuse"}`, 404, "tenant_not_found"},
+		{"POST", "/tenants/acme/suspend", `{"reason":"a\u0001b"}`, 400, "control characters"},
+		{"POST", "/tenants/acme/suspend", `{"because":"abuse"}`, 400, "expected a body"},
+		{"POST", "/tenants/acme/suspend", `{"reason":"abuse"}`, 200, `"state":"suspended","reason":"abuse"`},
 	} {
 		if code, body := operatorDo(w.fixture, c.method, c.path, c.body); code != c.code || !strings.Contains(body, c.want) {
 			t.Errorf("%s %s: %d %s, expected %d with %s", c.path, c.body, code, body, c.code, c.want)
 		}
 	}
-	records := w.want(w.do("GET", "/v1/organizations/"+w.org+"/audit?limit=3", w.owner, ""), 200, "")["items"].([]any)
-	for i, want := range []string{"replace-quota-overrides", "replace-quota-overrides", "replace-plan"} {
+	if v := w.want(w.do("GET", "/v1/tenants/acme", w.owner, ""), 200, ""); v["state"] != "suspended" || v["state_by"] != "operator" {
+		t.Errorf("suspended by the operator: %v", v)
+	}
+	for _, verb := range []string{"resume", "suspend"} {
+		w.want(w.do("POST", "/v1/tenants/acme:"+verb, w.owner, ""), 409, "suspended_by_operator")
+	}
+	w.want(w.do("DELETE", "/v1/tenants/acme", w.owner, ""), 204, "")
+	w.want(w.do("POST", "/v1/tenants/acme:restore", w.owner, ""), 200, "")
+	w.want(w.do("POST", "/v1/tenants/acme:resume", w.owner, ""), 409, "suspended_by_operator")
+	if code, body := operatorDo(w.fixture, "POST", "/tenants/acme/resume", `{}`); code != 200 || !strings.Contains(body, `"state":"active"`) {
+		t.Errorf("resumed: %d %s", code, body)
+	}
+	records := w.want(w.do("GET", "/v1/organizations/"+w.org+"/audit?limit=8", w.owner, ""), 200, "")["items"].([]any)
+	for i, want := range []string{"resume-tenant", "", "", "suspend-tenant", "replace-quota-overrides", "replace-quota-overrides", "replace-plan"} {
 		r := records[i].(map[string]any)
+		if want == "" {
+			continue // the owner's
+		}
 		if r["operation"] != want || r["actor"].(map[string]any)["kind"] != "operator" || r["outcome"] != "done" {
 			t.Errorf("the audit log has %v", r)
 		}

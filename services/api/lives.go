@@ -173,11 +173,11 @@ func (s *Server) suspendTenant(ctx context.Context, in *suspendTenantInput) (*te
 	if err := tenancy.ValidReason(reason); err != nil {
 		return nil, err
 	}
-	return s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Suspend(reason, s.now()) })
+	return s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Suspend(tenancy.ByOwner, reason, s.now()) })
 }
 
 func (s *Server) resumeTenant(ctx context.Context, in *moveTenantInput) (*tenantOutput, error) {
-	return s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Resume(s.now()) })
+	return s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Resume(tenancy.ByOwner, s.now()) })
 }
 
 func (s *Server) deleteTenant(ctx context.Context, in *deleteTenantInput) (*struct{}, error) {

@@ -35,6 +35,8 @@ func (s *Server) Operator() http.Handler {
 	mux.HandleFunc("POST "+OperatorPrefix+"/domains:release", operate(s, `{"fqdn":"mqtt.example.com"}`, s.release))
 	mux.HandleFunc("PUT "+OperatorPrefix+"/tenants/{tenant}/plan", operate(s, `{"plan":"pro"}`, s.givePlan))
 	mux.HandleFunc("POST "+OperatorPrefix+"/tenants/{tenant}/quotas", operate(s, giveLike, s.giveQuotas))
+	mux.HandleFunc("POST "+OperatorPrefix+"/tenants/{tenant}/suspend", operate(s, `{"reason":"abuse"}`, s.holdTenant))
+	mux.HandleFunc("POST "+OperatorPrefix+"/tenants/{tenant}/resume", operate(s, `{}`, s.freeTenant))
 	return mux
 }
 

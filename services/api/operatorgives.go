@@ -14,6 +14,8 @@ import (
 // Given is what a tenant has when an operator has changed it.
 type Given struct {
 	Tenant    string           `json:"tenant"`
+	State     string           `json:"state"`
+	Reason    string           `json:"reason,omitempty"`
 	Plan      string           `json:"plan"`
 	Overrides map[string]int64 `json:"overrides"`
 }
@@ -75,6 +77,23 @@ func (s *Server) giveQuotas(r *http.Request, in *GiveQuotas) (*Given, error) {
 	})
 }
 
+// HoldTenant is the body of POST /tenancy/v1/tenants/{tenant}/suspend.
+type HoldTenant struct {
+	Reason string `json:"reason"`
+}
+
+// holdTenant suspends a tenant until an operator resumes it.
+func (s *Server) holdTenant(r *http.Request, in *HoldTenant) (*Given, error) {
+	if err := tenancy.ValidReason(in.Reason); err != nil {
+		return nil, err
+	}
+	return s.give(r, "suspend-tenant", "state", func(t *tenancy.TenantRecord) error { return t.Suspend(tenancy.ByOperator, in.Reason, s.now()) })
+}
+
+func (s *Server) freeTenant(r *http.Request, _ *struct{}) (*Given, error) {
+	return s.give(r, "resume-tenant", "state", func(t *tenancy.TenantRecord) error { return t.Resume(tenancy.ByOperator, s.now()) })
+}
+
 // give changes the tenant of the path as an operator: neither what owners may choose nor the
 // installation's admission policy is asked.
 func (s *Server) give(r *http.Request, operation, target string, edit func(*tenancy.TenantRecord) error) (*Given, error) {
@@ -98,12 +117,15 @@ func (s *Server) give(r *http.Request, operation, target string, edit func(*tena
 	if err := p.Before(given(was)); err != nil {
 		return nil, err
 	}
-	s.log.Info("an operator has changed what a tenant may use", "tenant", t.ID, "what", target)
+	s.log.Info("an operator has changed what a tenant may", "tenant", t.ID, "what", target)
 	return given(now), p.Done(ctx, given(now))
 }
 
 func given(t *tenancy.TenantRecord) *Given {
-	g := &Given{Tenant: t.ID, Plan: t.Plan, Overrides: maps.Clone(t.Overrides)}
+	g := &Given{Tenant: t.ID, State: string(t.State), Plan: t.Plan, Overrides: maps.Clone(t.Overrides)}
+	if t.Life != nil {
+		g.Reason = t.Life.Reason
+	}
 	if g.Overrides == nil {
 		g.Overrides = map[string]int64{}
 	}

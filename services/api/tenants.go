@@ -27,6 +27,7 @@ type TenantDetail struct {
 	// DeletionProtection refuses DELETE.
 	DeletionProtection bool        `json:"deletion_protection" doc:"Whether the tenant cannot be deleted."`
 	StateReason        string      `json:"state_reason,omitempty" doc:"Why the tenant is suspended."`
+	StateBy            string      `json:"state_by,omitempty" doc:"operator: the operator of the installation has suspended the tenant, and resumes it."`
 	StateSince         *time.Time  `json:"state_since,omitempty" doc:"Since when the tenant has its state; left out of one that never had another."`
 	PurgeAt            *time.Time  `json:"purge_at,omitempty" doc:"Of a deleted tenant: when all that it has is removed. Until then it can be restored."`
 	Cell               *TenantCell `json:"cell,omitempty" doc:"Of a tenant that was made with a plan of fewer partitions than it has now: how far it has grown. Not in lists."`
@@ -125,7 +126,7 @@ func (s *Server) tenantDetail(t *tenancy.TenantRecord) TenantDetail {
 		DisplayName: t.DisplayName, DeletionProtection: t.DeletionProtection,
 	}
 	if l := t.Life; l != nil {
-		out.StateReason, out.StateSince = l.Reason, &l.Since
+		out.StateReason, out.StateBy, out.StateSince = l.Reason, l.By, &l.Since
 	}
 	if at, ok := t.PurgeDue(); ok {
 		out.PurgeAt = &at

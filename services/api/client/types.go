@@ -215,6 +215,7 @@ type TenantDetail struct {
 	DisplayName        string      `json:"display_name,omitempty"`
 	DeletionProtection bool        `json:"deletion_protection"`
 	StateReason        string      `json:"state_reason,omitempty"` // why it is suspended
+	StateBy            string      `json:"state_by,omitempty"`     // operator, if the installation's has suspended it
 	StateSince         *time.Time  `json:"state_since,omitempty"`
 	PurgeAt            *time.Time  `json:"purge_at,omitempty"` // of a deleted one
 	Cell               *TenantCell `json:"cell,omitempty"`     // not in lists
