@@ -187,7 +187,13 @@ func heir(w *World) func() {
 	}
 	w.rough.stay = w.now + 10*second
 	w.until(8*second, func() bool { return p.record.Stage == shard.Settled }, func() {
-		d := w.devices[len(w.devices)-1-w.rand.IntN(3)]
+		var theirs []*device // publishers of the tenant that leaves
+		for _, d := range w.devices {
+			if d.house == w.houses[0] && d.total > 0 {
+				theirs = append(theirs, d)
+			}
+		}
+		d := theirs[w.rand.IntN(len(theirs))]
 		n := w.node(w.bus.table(d.part).Owner)
 		if !w.faults || n == nil || !n.up {
 			return
