@@ -150,6 +150,9 @@ func fromFlags(fields []field, fs *pflag.FlagSet) map[string]any {
 	return out
 }
 
+// ofCommands are the variables of manor's commands, which people export where roles start too.
+var ofCommands = map[string]bool{"MANOR_API": true, "MANOR_API_KEY": true, "MANOR_OPERATOR": true}
+
 // strayEnviron looks at variables that begin with MANOR_ and name no key.
 func strayEnviron(fields []field, src Sources) error {
 	known := map[string]bool{}
@@ -162,7 +165,7 @@ func strayEnviron(fields []field, src Sources) error {
 	}
 	for _, e := range src.Environ {
 		name, _, _ := strings.Cut(e, "=")
-		if !strings.HasPrefix(name, "MANOR_") || known[name] {
+		if !strings.HasPrefix(name, "MANOR_") || known[name] || ofCommands[name] {
 			continue
 		}
 		if best, d := Nearest(name, names); d <= 2 {

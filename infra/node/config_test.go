@@ -120,7 +120,7 @@ func TestLoadConfig_Refuses(t *testing.T) {
 func TestLoadConfig_WarnsOfOtherVariables(t *testing.T) {
 	var warned []string
 	err := node.LoadConfig(defaults(), node.Sources{
-		Environ: []string{"MANOR_SHARDS_OF_BROKER=4"},
+		Environ: []string{"MANOR_SHARDS_OF_BROKER=4", "MANOR_OPERATOR=http://127.0.0.1:8888", "MANOR_API_KEY=mk_x"}, // the last two are of manor's commands
 		Warn:    func(s string) { warned = append(warned, s) },
 	})
 	if err != nil || len(warned) != 1 {
