@@ -147,11 +147,12 @@ func (d *device) hasSubscribed(filter string) {
 	})
 }
 
-// known reports whether all brokers know the same subscriptions, and have told their shards.
+// known reports whether all brokers that are up know the same subscriptions, and have told their
+// shards. One that is down serves nothing before it knows them too (docs/adr/0053).
 func (w *World) known() bool {
-	members := w.members()
-	return !slices.ContainsFunc(members, func(n *node) bool {
-		return !n.up || !members[0].up || n.station.meta.writing || n.station.meta.machine.Digest() != members[0].station.meta.machine.Digest()
+	up := slices.DeleteFunc(w.members(), func(n *node) bool { return !n.up })
+	return len(up) > 0 && !slices.ContainsFunc(up, func(n *node) bool {
+		return n.station.meta.writing || n.station.meta.machine.Digest() != up[0].station.meta.machine.Digest()
 	})
 }
 
