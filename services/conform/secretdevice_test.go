@@ -327,7 +327,17 @@ func (w *secretWorld) session() {
 	}
 	d.Kill()
 	for _, topic := range []string{w.mark + "/1", w.mark + "/2"} {
-		w.call("publish", "POST", "/v1/tenants/"+w.mark+"/publish", map[string]any{"topic": topic, "payload": w.mark, "qos": 1, "retain": true}, 0, nil)
+		w.soon(func() error { // the API's link may have gone to a broker that serves nothing
+			var problem struct {
+				Status int
+				Detail string
+			}
+			w.call("publish", "POST", "/v1/tenants/"+w.mark+"/publish", map[string]any{"topic": topic, "payload": w.mark, "qos": 1, "retain": true}, 0, &problem)
+			if problem.Status != 0 {
+				return fmt.Errorf("publish: %d %s", problem.Status, problem.Detail)
+			}
+			return nil
+		})
 	}
 	r, end := w.dial("retained")
 	defer end()

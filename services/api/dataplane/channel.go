@@ -283,7 +283,13 @@ func (c *channel) receive(f *link.DownFrame) {
 		// must not be called from within Receive.
 		go c.close()
 	case link.DownMoved: // no channel is there: nothing is to be closed
+		c.mu.Lock()
+		refused := !c.opened // else its partition has moved, and there may be others
+		c.mu.Unlock()
 		c.end(errs.New(errs.Unavailable, "the broker of the API's link serves no partition now; try again"))
+		if refused {
+			c.plane.elsewhere(c.broker)
+		}
 	default: // nothing is subscribed
 	}
 }

@@ -38,6 +38,9 @@ func MayBeOwn(id string) bool { return strings.HasPrefix(id, clientPrefix) }
 type Config struct {
 	// Dial opens a link to the broker.
 	Dial func(ctx context.Context, gw link.Gateway) (link.Broker, error)
+	// Elsewhere has the next Dial begin with another broker than the last; nil where there is but
+	// one. It is called when the broker of the link serves no partition, and must not wait.
+	Elsewhere func()
 	// Name is the node's.
 	Name string
 	Log  *slog.Logger
@@ -61,6 +64,7 @@ type Plane struct {
 
 	mu       sync.Mutex
 	broker   link.Broker               // guarded by mu; nil while there is no link
+	left     link.Broker               // guarded by mu; the broker that was given up last by elsewhere
 	up       chan struct{}             // guarded by mu; closed when there is a link
 	tenants  map[string]*channel       // guarded by mu
 	channels map[link.Channel]*channel // guarded by mu
@@ -147,7 +151,11 @@ func (p *Plane) Run(ctx context.Context) error {
 			p.log.Debug("link closed", "error", err)
 		}
 		if ctx.Err() == nil {
-			p.log.Warn("link to a broker lost", "error", why)
+			level := slog.LevelWarn
+			if errors.Is(why, errServesNothing) {
+				level = slog.LevelInfo
+			}
+			p.log.Log(ctx, level, "link to a broker lost", "error", why)
 			sleep(ctx, wait)
 		}
 	}
@@ -404,6 +412,22 @@ func (p *Plane) answered(a *link.Answer) {
 		own.Retained[i].Message = a.Retained[i].Message.Clone()
 	}
 	done <- result{answer: &own}
+}
+
+// errServesNothing ends a link for one to another broker.
+var errServesNothing = errors.New("dataplane: the broker serves no partition now, another one may")
+
+// elsewhere gives up the link to a broker that serves no partition, if there are others; once for
+// each link, whatever else comes of that.
+func (p *Plane) elsewhere(b link.Broker) {
+	p.mu.Lock()
+	first := p.cfg.Elsewhere != nil && p.broker == b && p.left != b
+	p.left = b
+	p.mu.Unlock()
+	if first {
+		p.cfg.Elsewhere()
+		p.Lost(errServesNothing)
+	}
 }
 
 // Flush implements link.Gateway: there is nothing to write out.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type fakeBroker struct {
 	mu        sync.Mutex
 	window    uint64
 	silent    bool // acknowledges nothing
+	nothing   bool // serves no partition
 	open      map[link.Channel]*link.Open
 	published []string
 	released  int
@@ -41,6 +43,10 @@ func (b *fakeBroker) Send(up *link.Up) error {
 		ack := link.DownFrame{Kind: link.DownAck, Channel: f.Channel, PacketID: f.PacketID}
 		switch f.Kind {
 		case link.UpOpen:
+			if b.nothing {
+				down.Frames = append(down.Frames, link.DownFrame{Kind: link.DownMoved, Channel: f.Channel, Moved: &link.Moved{}})
+				continue
+			}
 			for _, o := range b.open {
 				if o.Tenant == f.Open.Tenant && o.ClientID == f.Open.ClientID {
 					panic("a channel takes another one's session over")
@@ -382,6 +388,39 @@ func TestChannel_EndedByBroker(t *testing.T) {
 			t.Errorf("%d channels are open, %d were closed, %d frames followed", len(b.open), b.closed, b.released)
 		}
 		b.mu.Unlock()
+	}
+}
+
+// A broker that serves no partition is left for another one.
+func TestPublish_ServedElsewhere(t *testing.T) {
+	at, asked := atomic.Int32{}, make(chan int32, 100)
+	p, err := New(Config{
+		Name: "test", Log: telemetry.Discard(), Elsewhere: func() { at.Add(1) },
+		Dial: func(_ context.Context, gw link.Gateway) (link.Broker, error) {
+			n := at.Load()
+			asked <- n
+			return &fakeBroker{gw: gw, window: 1 << 20, open: map[link.Channel]*link.Open{}, nothing: n == 0}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	if _, err := p.Publish(t.Context(), tenant("acme", 1), message("a", "1", 1)); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("at a broker that serves nothing: %v", err)
+	}
+	eventually(t, "published", func() bool {
+		_, err := p.Publish(t.Context(), tenant("acme", 1), message("a", "2", 1))
+		return err == nil
+	})
+	if a, b := <-asked, <-asked; a != 0 || b != 1 || len(asked) > 0 || at.Load() != 1 {
+		t.Errorf("dialled %d and %d, and %d times more", a, b, len(asked))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -46,6 +46,9 @@ func (d *dialer) dial(ctx context.Context, gw link.Gateway) (link.Broker, error)
 	return nil, errors.Join(all...)
 }
 
+// elsewhere has the next dial begin with another broker than the last.
+func (d *dialer) elsewhere() { d.next.Add(1) }
+
 // all are the addresses of the brokers, at least one in a configuration that is valid.
 func (c *brokerConfig) all() []string {
 	if len(c.Addresses) == 0 {

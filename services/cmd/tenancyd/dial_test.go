@@ -52,6 +52,14 @@ func TestDialer(t *testing.T) {
 			}
 		}
 	}
+	d.elsewhere()
+	tried, up["a"] = nil, true
+	if _, err := d.dial(t.Context(), nil); err != nil || !slices.Equal(tried, []string{"a"}) {
+		t.Errorf("elsewhere than at c: tried %q, %v; want a", tried, err)
+	}
+	up["a"] = false
+	d.elsewhere()
+	d.elsewhere()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	tried, up["c"] = nil, false

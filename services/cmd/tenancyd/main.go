@@ -83,7 +83,7 @@ func run(ctx context.Context, c *config, log *slog.Logger) error {
 	brokers := &dialer{addresses: c.Broker.all(), one: func(ctx context.Context, address string, gw link.Gateway) (link.Broker, error) {
 		return link.Dial(ctx, address, mutual, c.NodeName(), gw)
 	}}
-	plane, err := dataplane.New(dataplane.Config{Name: c.NodeName(), Log: log, Dial: brokers.dial})
+	plane, err := dataplane.New(dataplane.Config{Name: c.NodeName(), Log: log, Dial: brokers.dial, Elsewhere: brokers.elsewhere})
 	if err != nil {
 		return err
 	}
