@@ -83,6 +83,23 @@ func (r *region) Query(ctx context.Context, q link.Query) (*link.Answer, error) 
 	return &link.Answer{Found: n > 0, Usage: link.Usage{PersistentSessions: n, Retained: n}}, nil
 }
 
+// questions is how often brokers were asked, atOnce by how many at a time at most, and left what they
+// have of a tenant.
+func (r *region) questions() (n int) {
+	r.set(func() { n = r.asked })
+	return n
+}
+
+func (r *region) atOnce() (n int) {
+	r.set(func() { n = r.most })
+	return n
+}
+
+func (r *region) left(id string) (n int64) {
+	r.set(func() { n = r.has[id] })
+	return n
+}
+
 func (r *region) set(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,14 +280,14 @@ func TestPurge(t *testing.T) {
 		before := w.found("doomed")
 		after(24*time.Hour - time.Minute)
 		before["claims"]-- // whose time is over
-		if got := w.found("doomed"); w.asked != 0 || got["credentials"] != 3 || got["devices"] != 3 || got["tenants"] != 1 || got["events"] != 8 {
-			t.Errorf("before its time it has %v, and had %v; brokers were asked %d times", got, before, w.asked)
+		if got := w.found("doomed"); w.questions() != 0 || got["credentials"] != 3 || got["devices"] != 3 || got["tenants"] != 1 || got["events"] != 8 {
+			t.Errorf("before its time it has %v, and had %v; brokers were asked %d times", got, before, w.questions())
 		}
 		after(2 * time.Minute)
 		if got := w.found("doomed"); len(got) != 2 || got["purged_tenants"] != 1 || got["audit"] != 1 {
 			t.Errorf("it still has %v", got)
 		}
-		if w.has["doomed"] != 0 || w.has["spared"] != 25 {
+		if w.left("doomed") != 0 || w.left("spared") != 25 {
 			t.Errorf("brokers have %v", w.has)
 		}
 		delete(spared, "claims")
@@ -323,13 +340,13 @@ func TestPurge_Restored(t *testing.T) {
 		after(59 * time.Second)
 		w.change("doomed", func(r *tenancy.TenantRecord) error { return r.Restore(time.Now()) })
 		after(30 * time.Minute)
-		if got := w.found("doomed"); w.asked != 0 || !maps.Equal(got, before) {
+		if got := w.found("doomed"); w.questions() != 0 || !maps.Equal(got, before) {
 			t.Errorf("restored it has %v, and had %v", got, before)
 		}
 		w.remove("doomed", 24*time.Hour)
 		w.change("doomed", func(r *tenancy.TenantRecord) error { return r.Purge(time.Now()) })
 		after(DefaultSettle - time.Second)
-		if w.asked != 0 {
+		if w.questions() != 0 {
 			t.Error("it is purged while requests may go on that found it active")
 		}
 		after(10 * time.Second)
@@ -350,8 +367,8 @@ func TestPurge_Again(t *testing.T) {
 		w.set(func() { w.why = errs.New(errs.Invalid, "b1 is down") })
 		w.remove("doomed", time.Minute)
 		after(20 * time.Minute)
-		if got := w.found("doomed"); got["credentials"] != before["credentials"] || w.asked < 5 || w.asked > 12 {
-			t.Errorf("brokers were asked %d times; it has %v", w.asked, got)
+		if got := w.found("doomed"); got["credentials"] != before["credentials"] || w.questions() < 5 || w.questions() > 12 {
+			t.Errorf("brokers were asked %d times; it has %v", w.questions(), got)
 		}
 		r, err := w.store.Tenant(t.Context(), "doomed")
 		if err != nil || errs.CodeOf(r.Restore(time.Now())) != "tenant_purging" {
@@ -381,13 +398,13 @@ func TestPurge_Processes(t *testing.T) {
 			stop()
 		}
 		after(time.Second)
-		if w.has["doomed"] == 0 || w.has["doomed"] == 25 {
-			t.Fatalf("the process ended when %d sessions were left", w.has["doomed"])
+		if w.left("doomed") == 0 || w.left("doomed") == 25 {
+			t.Fatalf("the process ended when %d sessions were left", w.left("doomed"))
 		}
 		w.start()
 		after(2 * time.Minute)
-		if got := w.found("doomed"); len(got) != 2 || w.most != 1 {
-			t.Errorf("it still has %v; %d processes purged it at once", got, w.most)
+		if got := w.found("doomed"); len(got) != 2 || w.atOnce() != 1 {
+			t.Errorf("it still has %v; %d processes purged it at once", got, w.atOnce())
 		}
 		if p, err := w.store.Purged(t.Context(), "doomed"); err != nil || p.Removed["sessions"] != 25 || p.Removed["credentials"] != 3 {
 			t.Errorf("written down is %+v, %v", p, err)
