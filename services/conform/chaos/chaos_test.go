@@ -16,7 +16,7 @@ import (
 
 var (
 	minutes   = flag.Float64("minutes", 0, "how long TestChaos goes on; 0 leaves it out")
-	only      = flag.String("only", "", "a fault: TestChaos does nothing else")
+	only      = flag.String("only", "", "an expression for names of faults: TestChaos does nothing else")
 	spread    = flag.Bool("spread", true, "each process in a network namespace of its own, where that is allowed")
 	offset    = flag.String("listen-offset", "", "--listen-offset of manor dev; empty takes one whose ports seem free")
 	withoutIt = flag.Duration("nats-gone", time.Minute, "how long TestChaos takes NATS away")

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,8 +35,9 @@ const tolerable = 10 * time.Second
 
 // faults are all there are, on nodes chosen anew.
 func (w *world) faults() (all []fault) {
+	wanted := regexp.MustCompile(*only)
 	add := func(most time.Duration, name string, do func()) {
-		if *only == "" || strings.Contains(name, *only) {
+		if wanted.MatchString(name) {
 			all = append(all, fault{name, do, most})
 		}
 	}
