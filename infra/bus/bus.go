@@ -10,6 +10,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -53,6 +54,10 @@ type BucketConfig struct {
 	// Replicas is how many servers keep it; 0 means 1.
 	Replicas int
 }
+
+// ErrUntaken is in the error of a change of a bucket that nobody took: it has not been
+// made, and will not be. After any other Unavailable it may have been, or may yet be.
+var ErrUntaken = errors.New("nobody took it")
 
 // Revision is a number that grows with every change of a bucket.
 type Revision uint64

@@ -73,8 +73,8 @@ type Error struct {
 // Error is the text alone: Kind and Code are for programs.
 func (e *Error) Error() string { return e.err.Error() }
 
-// Unwrap returns what the format wrapped with %w, if anything.
-func (e *Error) Unwrap() error { return errors.Unwrap(e.err) }
+// Unwrap returns what the format made, which has all that it wrapped with %w.
+func (e *Error) Unwrap() error { return e.err }
 
 // ErrKind makes Error a Kinder.
 func (e *Error) ErrKind() Kind { return e.Kind }

@@ -101,6 +101,11 @@ func (b *bucket) changed() {
 
 func (b *bucket) propose(n *node, r *replica, p partition.Proposal) {
 	e := partition.Event{Kind: partition.Proposed, At: p.At, Outcome: partition.Unknown}
+	if !b.reaches(n) && b.w.now%2 == 0 { // who sends it knows that, or does not
+		e.Outcome = partition.Untaken
+		b.w.after(ms, n.during(func() { n.step(r, &e) }))
+		return
+	}
 	carriedOut := b.w.changes(r.id, p.Entry.InSync)
 	b.w.joining(n, r, p.Entry.InSync)
 	b.request(n, func() {

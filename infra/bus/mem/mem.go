@@ -62,7 +62,7 @@ func (b *Bus) reachable() error {
 	return nil
 }
 
-func errDown() error { return errs.New(errs.Unavailable, "the bus is down") }
+func errDown() error { return errs.New(errs.Unavailable, "%w: the bus is down", bus.ErrUntaken) }
 
 // Publish implements bus.Bus.
 func (b *Bus) Publish(ctx context.Context, subject string, body []byte) error {

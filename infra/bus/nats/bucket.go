@@ -183,7 +183,7 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	if err != nil {
 		return err
 	}
-	s.reached, s.due, s.aim = false, due, &position{due, at}
+	s.reached, s.due, s.aim = false, due, &position{last: due, at: at}
 	if nats, ok := status.(*jetstream.KeyValueBucketStatus); ok {
 		s.newest = max(nats.StreamInfo().State.LastSeq, due)
 		switch {
@@ -216,6 +216,8 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		case p := <-positions:
 			switch {
 			case !b.replicated: // its one server cannot lag, and its end is noticed
+			case p.late:
+				return errLeader
 			case s.last != told, s.synced && p.last <= s.last:
 				told, stuck = s.last, false
 			case stuck:
@@ -239,6 +241,8 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 		}
 	}
 }
+
+var errLeader = errors.New("the bucket has had no leader, with which the watch may have ended")
 
 var errLate = errors.New("the watch was answered when nobody waited any more")
 

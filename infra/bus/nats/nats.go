@@ -154,7 +154,7 @@ func (b *Bus) Ready(ctx context.Context) error {
 
 func (b *Bus) reachable() error {
 	if !b.nc.IsConnected() {
-		return errs.New(errs.Unavailable, "the bus is not connected (%s)", strings.ToLower(b.nc.Status().String()))
+		return errs.New(errs.Unavailable, "%w: the bus is not connected (%s)", bus.ErrUntaken, strings.ToLower(b.nc.Status().String()))
 	}
 	return nil
 }
@@ -352,6 +352,10 @@ func mapError(err error, what string) error {
 		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, jetstream.ErrNoStreamResponse),
 		errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.As(err, &network):
 		kind = errs.Unavailable
+	}
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+		// The server that the client is at said that the stream has no leader to take it.
+		return errs.New(kind, "%s: %w: %w", what, bus.ErrUntaken, err)
 	}
 	return errs.New(kind, "%s: %w", what, err)
 }

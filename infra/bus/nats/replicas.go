@@ -174,6 +174,9 @@ const askEvery = 2 * time.Second
 type position struct {
 	last uint64
 	at   time.Time
+	// late says that nobody answered at first: the bucket has had no leader, and what
+	// watches it may have ended with the one before.
+	late bool
 }
 
 var errBehind = errors.New("the watch has stopped behind the bucket")
@@ -188,7 +191,7 @@ func (b *bucket) positions(ctx context.Context, s *watching) <-chan position {
 	go func() {
 		t := time.NewTicker(askEvery)
 		defer t.Stop()
-		for {
+		for late := false; ; {
 			select {
 			case <-t.C:
 			case <-ctx.Done():
@@ -201,11 +204,13 @@ func (b *bucket) positions(ctx context.Context, s *watching) <-chan position {
 			}
 			last, err := b.newest(call, s.Prefix)
 			cancel()
+			late = late || time.Since(at) >= askAgain
 			if err != nil {
 				continue
 			}
 			select {
-			case out <- position{last, at}:
+			case out <- position{last, at, late}:
+				late = false
 			case <-ctx.Done():
 				return
 			}

@@ -66,14 +66,14 @@ func TestWatching_Heard(t *testing.T) {
 	}{
 		"all was told":            {watching{synced: true, reached: true, last: 5}, 5, later},
 		"more is to come":         {watching{synced: true, reached: true, last: 5}, 6, time.Time{}},
-		"what was due is gone":    {watching{synced: true, reached: true, last: 5, aim: &position{9, began}}, 5, later},
-		"all is gone":             {watching{synced: true, reached: true, last: 5, aim: &position{9, began}}, 0, later},
-		"more than due is there":  {watching{synced: true, reached: true, last: 5, aim: &position{6, began}}, 7, time.Time{}},
-		"it has not told all yet": {watching{reached: true, last: 5, aim: &position{9, began}}, 5, time.Time{}},
+		"what was due is gone":    {watching{synced: true, reached: true, last: 5, aim: &position{last: 9, at: began}}, 5, later},
+		"all is gone":             {watching{synced: true, reached: true, last: 5, aim: &position{last: 9, at: began}}, 0, later},
+		"more than due is there":  {watching{synced: true, reached: true, last: 5, aim: &position{last: 6, at: began}}, 7, time.Time{}},
+		"it has not told all yet": {watching{reached: true, last: 5, aim: &position{last: 9, at: began}}, 5, time.Time{}},
 	} {
 		var got time.Time
 		c.s.Watch = bus.Watch{Current: func(at time.Time) { got = at }}
-		c.s.heard(&position{c.last, later})
+		c.s.heard(&position{last: c.last, at: later})
 		if !got.Equal(c.want) {
 			t.Errorf("%s: complete up to %v, expected %v", name, got, c.want)
 		}

@@ -4,6 +4,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -74,6 +75,9 @@ func (t *BucketTable) Propose(ctx context.Context, p partition.ID, what partitio
 		return partition.Table{Entry: what.Entry, Revision: uint64(revision)}, partition.Won
 	case errs.Is(err, errs.Conflict):
 		return partition.Table{}, partition.Beaten
+	case errors.Is(err, bus.ErrUntaken):
+		t.log.Warn("nobody takes a change of the partition table", slog.Int("partition", int(p)), slog.Any("error", err))
+		return partition.Table{}, partition.Untaken
 	default:
 		t.log.Warn("a change of the partition table has no answer", slog.Int("partition", int(p)), slog.Any("error", err))
 		return partition.Table{}, partition.Unknown

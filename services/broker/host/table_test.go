@@ -90,7 +90,7 @@ func TestBucketTable(t *testing.T) {
 			t.Fatalf("a fresh read: %+v, error %v, expected %+v", table.Entry(3), err, second)
 		}
 		b.SetDown(true)
-		propose(second.Revision, partition.Unknown)
+		propose(second.Revision, partition.Untaken)
 		if fresh() == nil {
 			t.Fatal("a fresh read while the bus is away")
 		}

@@ -124,6 +124,8 @@ const (
 	Beaten
 	// Unknown: no answer; it may have been changed, or may yet be.
 	Unknown
+	// Untaken: nobody took the proposal. It has not been carried out, and will not be.
+	Untaken
 )
 
 // Role is what a replica does.

@@ -197,11 +197,17 @@ func (r *Replica) hand(next *Entry) {
 		r.role, o.handingAt = Handing, r.clock
 	case r.role == Handing && (to == nil || r.clock-o.handingAt >= handOver):
 		to = nil
-		if len(r.table.pending) == 0 {
-			r.role, o.notBefore = Serving, r.clock+handPause
-		}
+		r.retain()
 	}
 	if r.role == Handing && to != nil && to.match == r.log.last.N && r.durable.last == r.log.last {
 		next.Owner = to.broker
+	}
+}
+
+// retain ends a hand-over that has come to nothing, once no proposal is left by which
+// another broker may be the owner: appends go on here.
+func (r *Replica) retain() {
+	if r.role == Handing && len(r.table.pending) == 0 {
+		r.role, r.owner.notBefore = Serving, r.clock+handPause
 	}
 }

@@ -18,8 +18,11 @@ type tableCopy struct {
 	kept, silent, asFound bool
 	// pending are the changes proposed at Revision. One stays until the revision
 	// has moved: without an answer it may be carried out at any time.
-	pending    []Entry
+	pending []Entry
+	// inFlight says that the newest proposal has no outcome; first, that it is the
+	// first of its kind in pending, where it is the last.
 	inFlight   bool
+	first      bool
 	proposedAt int64
 	// wanted says that something is to be read, and not yet asked for; asked is the
 	// highest epoch known when the read under way was.
@@ -184,7 +187,7 @@ func (r *Replica) mayPropose(fx *Effects) bool {
 func (r *Replica) propose(e Entry, fx *Effects) {
 	c := &r.table
 	e.Epoch = c.Epoch + 1
-	if !slices.ContainsFunc(c.pending, func(p Entry) bool { return p.same(&e) }) {
+	if c.first = !slices.ContainsFunc(c.pending, func(p Entry) bool { return p.same(&e) }); c.first {
 		c.pending = append(c.pending, e)
 	}
 	c.inFlight, c.proposedAt = true, max(r.clock, 1)
@@ -202,6 +205,12 @@ func (r *Replica) proposed(e *Event, fx *Effects) {
 		c.asFound = false // it is this run's
 		r.adopt(e.Table, fx)
 		return
+	}
+	if e.Outcome == Untaken && c.first && len(c.pending) > 0 {
+		// An earlier one that said the same may yet be carried out; this one not.
+		c.pending = c.pending[:len(c.pending)-1]
+		r.retain()
+		r.commit(fx)
 	}
 	c.askedAt = 0
 	r.readTable(fx)
