@@ -76,7 +76,8 @@ func (t *BucketTable) Propose(ctx context.Context, p partition.ID, what partitio
 	case errs.Is(err, errs.Conflict):
 		return partition.Table{}, partition.Beaten
 	case errors.Is(err, bus.ErrUntaken):
-		t.log.Warn("nobody takes a change of the partition table", slog.Int("partition", int(p)), slog.Any("error", err))
+		// It is proposed again; that the bus takes no heartbeat is logged once a second.
+		t.log.Debug("nobody takes a change of the partition table", slog.Int("partition", int(p)), slog.Any("error", err))
 		return partition.Table{}, partition.Untaken
 	default:
 		t.log.Warn("a change of the partition table has no answer", slog.Int("partition", int(p)), slog.Any("error", err))
