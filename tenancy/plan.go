@@ -146,7 +146,7 @@ func PlanNames() []string { return []string{PlanDev, PlanFree, PlanStarter, Plan
 func PlanByName(name string) (Plan, error) {
 	p, ok := plans[name]
 	if !ok {
-		return Plan{}, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, found %q", strings.Join(PlanNames(), ", "), name)
+		return Plan{}, errs.Coded(errs.Invalid, "plan_unknown", "expected one of the plans %s, %s, found %q", strings.Join(PlanNames(), ", "), PlanNone, name)
 	}
 	return p, nil
 }

@@ -27,7 +27,7 @@ func TestAdmin_Gives(t *testing.T) {
 	shown(t, "acme is suspended (the invoice of May is not paid), on plan starter", "admin", "tenant", "suspend", "acme", "--reason", "the invoice of May is not paid")
 	shown(t, "acme is active, on plan starter", "admin", "tenant", "resume", "acme")
 	bad(t, 1, "no tenant", "admin", "tenant", "suspend", "nobody")
-	bad(t, 2, "expected one of the plans", "admin", "tenant", "plan", "acme", "gold")
+	bad(t, 2, "expected one of the plans dev, free, starter, pro, none", "admin", "tenant", "plan", "acme", "gold")
 	bad(t, 2, "did you mean", "admin", "tenant", "quota", "acme", "conections=1")
 	bad(t, 2, "expected NAME=LIMIT", "admin", "tenant", "quota", "acme", "connections")
 	bad(t, 2, "there twice", "admin", "tenant", "quota", "acme", "connections=1", "connections=")

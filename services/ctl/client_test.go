@@ -131,6 +131,7 @@ func TestMessageCommands(t *testing.T) {
 	bad(t, 2, "found both", "publish", "acme", "a", "x", "--file", file)
 	bad(t, 2, "no such file", "publish", "acme", "a", "--file", file+"x")
 	bad(t, 2, "topic_invalid", "publish", "acme", "a/#", "x")
+	bad(t, 2, "expected --qos of 0, 1 or 2, found 3", "publish", "acme", "a", "x", "--qos", "3")
 	shown(t, `a/b    0    1970-01-01 00:00  "kept"`, "retained", "list", "acme", "--filter", "a/+")
 	bad(t, 2, "filter_invalid", "retained", "list", "acme", "--filter", "a#")
 }

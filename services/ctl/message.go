@@ -28,6 +28,9 @@ func publish() *cobra.Command {
 		Args:  cobra.RangeArgs(2, 3),
 	})
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if qos < 0 || qos > 2 {
+			return errs.New(errs.Invalid, "expected --qos of 0, 1 or 2, found %d", qos)
+		}
 		m := client.Message{Topic: args[1], QoS: qos, Retain: retain}
 		if cmd.Flags().Changed("expiry") {
 			m.Properties = &client.MessageProperties{MessageExpiryInterval: &expiry}
