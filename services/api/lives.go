@@ -191,8 +191,15 @@ func (s *Server) deleteTenant(ctx context.Context, in *deleteTenantInput) (*stru
 func (s *Server) restoreTenant(ctx context.Context, in *moveTenantInput) (*tenantOutput, error) {
 	t := tenantOf(ctx)
 	if t.State == tenancy.StateDeleted {
-		if err := s.store.MayRestoreTenant(ctx, t.Organization); err != nil {
-			return nil, err
+		if in.DryRun {
+			if err := s.store.MayRestoreTenant(ctx, t.Organization); err != nil {
+				return nil, err
+			}
+		} else {
+			if err := s.store.BeginRestore(ctx, t.Organization, t.ID); err != nil {
+				return nil, err
+			}
+			defer func() { _ = s.store.EndRestore(context.WithoutCancel(ctx), t.Organization, t.ID) }()
 		}
 	}
 	out, err := s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Restore(s.now()) })

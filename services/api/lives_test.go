@@ -4,12 +4,15 @@ package api_test
 
 import (
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/manormq/manor/services/api"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/store"
 )
 
 // What the states of a tenant are for its API, one after the other.
@@ -113,6 +116,50 @@ func TestRestore_Quota(t *testing.T) {
 	w.want(w.do("DELETE", "/v1/tenants/acme", w.owner, ""), 204, "")
 	w.want(w.do("POST", "/v1/organizations/"+w.org+"/tenants", w.owner, `{"id":"third","plan":"free"}`), 201, "")
 	w.want(w.do("POST", "/v1/tenants/acme:restore", w.owner, ""), 409, "quota_exceeded")
+}
+
+// Of deleted tenants that are restored at once, where there may be one more, one is; what has
+// begun, and was not ended, counts for a while only.
+func TestRestore_QuotaAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.want(w.do("PUT", "/v1/tenants/second/quotas/overrides", w.owner, `{"tenants":2}`), 200, "")
+	w.want(w.do("PUT", "/v1/tenants/acme/quotas/overrides", w.owner, `{"tenants":2}`), 200, "")
+	w.want(w.do("DELETE", "/v1/tenants/acme", w.owner, ""), 204, "")
+	w.want(w.do("POST", "/v1/organizations/"+w.org+"/tenants", w.owner, `{"id":"third","plan":"free"}`), 201, "")
+	w.want(w.do("DELETE", "/v1/tenants/third", w.owner, ""), 204, "")
+	begun := map[string]*atomic.Int64{"acme": {}, "third": {}}
+	var all sync.WaitGroup
+	for range 8 {
+		for id, n := range begun {
+			all.Go(func() {
+				if w.store.BeginRestore(t.Context(), w.org, id) == nil {
+					n.Add(1)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if a, b := begun["acme"].Load(), begun["third"].Load(); a+b == 0 || a != 0 && b != 0 {
+		t.Fatalf("%d and %d have begun, expected those of one tenant", a, b)
+	}
+	id, other := "acme", "third"
+	if begun[id].Load() == 0 {
+		id, other = other, id
+	}
+	w.want(w.do("POST", "/v1/tenants/"+other+":restore", w.owner, ""), 409, "quota_exceeded")
+	if err := w.store.MayAddTenant(t.Context(), w.org, "fourth"); err == nil {
+		t.Error("another tenant may be made meanwhile")
+	}
+	later, err := store.New(t.Context(), store.Config{Bus: w.bus, Region: "local", Now: func() time.Time { return time.Now().Add(2 * time.Minute) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := later.MayRestoreTenant(t.Context(), w.org); err != nil {
+		t.Errorf("what nobody ended counts for ever: %v", err)
+	}
+	w.want(w.do("POST", "/v1/tenants/"+id+":restore", w.owner, ""), 200, "")
+	w.want(w.do("DELETE", "/v1/tenants/"+id, w.owner, ""), 204, "")
+	w.want(w.do("POST", "/v1/tenants/"+other+":restore", w.owner, ""), 200, "")
 }
 
 // An organization is deleted when it has no tenants, also none that could be restored; then none

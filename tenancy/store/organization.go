@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,6 +25,9 @@ type Organization struct {
 	// one stays.
 	Owners    []string  `json:"owners,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+	// Restoring are the deleted tenants that are being restored, each with the time up to
+	// which it counts as a tenant because of that.
+	Restoring map[string]time.Time `json:"restoring,omitempty"`
 	// Closed says that it is being deleted: it gets no tenant any more.
 	Closed bool `json:"closed,omitempty"`
 	// Revision is the bucket's; it is not part of the value.
@@ -62,7 +66,7 @@ func (s *Store) ChangeOrganization(ctx context.Context, id string, ifRevision ui
 			return nil, nil, errs.Coded(errs.Conflict, "revision_mismatch", "the organization is at revision %d, not %d", o.Revision, ifRevision)
 		}
 		old := *o
-		old.Tenants, old.Owners = slices.Clone(o.Tenants), slices.Clone(o.Owners)
+		old.Tenants, old.Owners, old.Restoring = slices.Clone(o.Tenants), slices.Clone(o.Owners), maps.Clone(o.Restoring)
 		if err := change(o); err != nil {
 			return nil, nil, err
 		}

@@ -6,7 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -93,8 +96,17 @@ func (s *Store) parts(tenant string) []part {
 	}
 }
 
+// A part may have a million keys: keysTime is for how long they are read, and
+// removedAtOnce is how many are on their way to be removed.
+const (
+	keysTime      = 5 * time.Minute
+	removedAtOnce = 32
+)
+
 // keys are those of a part that are there.
 func (p *part) keys(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, keysTime)
+	defer cancel()
 	if !p.exact {
 		return p.bucket.Keys(ctx, p.prefix)
 	}
@@ -106,6 +118,30 @@ func (p *part) keys(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	return []string{p.prefix}, nil
+}
+
+// remove removes keys of a part, and returns of how many it is known.
+func (p *part) remove(ctx context.Context, keys []string) (int64, error) {
+	var n atomic.Int64
+	g, each := errgroup.WithContext(ctx)
+	g.SetLimit(removedAtOnce)
+	for _, key := range keys {
+		if each.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if err := p.bucket.Delete(each, key, bus.Any); err != nil && !errs.Is(err, errs.NotFound) {
+				return err
+			}
+			n.Add(1)
+			return nil
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		err = ctx.Err()
+	}
+	return n.Load(), err
 }
 
 // PurgeRecords removes all that the store has of a tenant but its record and its domains, and
@@ -120,11 +156,12 @@ func (s *Store) PurgeRecords(ctx context.Context, tenant string) (map[string]int
 		if err != nil {
 			return removed, err
 		}
-		for _, key := range keys {
-			if err := p.bucket.Delete(ctx, key, bus.Any); err != nil && !errs.Is(err, errs.NotFound) {
-				return removed, err
-			}
-			removed[p.kind]++
+		n, err := p.remove(ctx, keys)
+		if n > 0 {
+			removed[p.kind] += n
+		}
+		if err != nil {
+			return removed, err
 		}
 	}
 	s.counts.set(tenant, 0, s.now())

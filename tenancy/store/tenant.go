@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
@@ -288,6 +289,42 @@ func (s *Store) MayRestoreTenant(ctx context.Context, organization string) error
 	return s.checkQuota(ctx, organization, "tenants", n)
 }
 
+// restoreTime is for how long a restore that has begun counts as a tenant: longer than one takes.
+const restoreTime = time.Minute
+
+// BeginRestore has a deleted tenant count as one of its organization's from now on, for as long
+// as a restore takes: of several at once none is beyond the quota. The error is that of
+// MayRestoreTenant.
+func (s *Store) BeginRestore(ctx context.Context, organization, id string) error {
+	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+		now := s.now().UTC()
+		maps.DeleteFunc(o.Restoring, func(other string, until time.Time) bool { return other == id || !until.After(now) })
+		n, _, err := s.countTenants(ctx, o)
+		if err != nil {
+			return err
+		}
+		if err := s.checkQuota(ctx, o.ID, "tenants", n); err != nil {
+			return err
+		}
+		if o.Restoring == nil {
+			o.Restoring = map[string]time.Time{}
+		}
+		o.Restoring[id] = now.Add(restoreTime)
+		return nil
+	})
+	return err
+}
+
+// EndRestore ends what BeginRestore began: the tenant counts by its state alone. Without it
+// that comes by itself.
+func (s *Store) EndRestore(ctx context.Context, organization, id string) error {
+	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+		delete(o.Restoring, id)
+		return nil
+	})
+	return err
+}
+
 // CountTenants is how many tenants an organization has.
 func (s *Store) CountTenants(ctx context.Context, organization string) (int64, error) {
 	o, err := s.Organization(ctx, organization)
@@ -309,7 +346,7 @@ func (s *Store) countTenants(ctx context.Context, o *Organization) (n, deleted i
 			return 0, 0, err
 		case r.Organization != o.ID:
 			continue
-		case r.State == tenancy.StateDeleted:
+		case r.State == tenancy.StateDeleted && !o.Restoring[t].After(s.now()):
 			deleted++
 			continue
 		}
