@@ -50,6 +50,10 @@ func TestNew_Wraps(t *testing.T) {
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Error("the wrapped error is not found")
 	}
+	both := errs.New(errs.Unavailable, "%w: %w", io.ErrClosedPipe, err)
+	if !errors.Is(both, io.ErrClosedPipe) || !errors.Is(both, io.ErrUnexpectedEOF) {
+		t.Errorf("%v: one of two wrapped errors is not found", both)
+	}
 	if got, want := err.Error(), "read: unexpected EOF"; got != want {
 		t.Errorf("text %q, want %q", got, want)
 	}

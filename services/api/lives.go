@@ -196,10 +196,11 @@ func (s *Server) restoreTenant(ctx context.Context, in *moveTenantInput) (*tenan
 				return nil, err
 			}
 		} else {
-			if err := s.store.BeginRestore(ctx, t.Organization, t.ID); err != nil {
+			end, err := s.store.BeginRestore(ctx, t.Organization, t.ID)
+			if err != nil {
 				return nil, err
 			}
-			defer func() { _ = s.store.EndRestore(context.WithoutCancel(ctx), t.Organization, t.ID) }()
+			defer end()
 		}
 	}
 	out, err := s.move(ctx, &in.MoveTenant, func(t *tenancy.TenantRecord) error { return t.Restore(s.now()) })

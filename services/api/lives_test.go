@@ -132,7 +132,7 @@ func TestRestore_QuotaAtOnce(t *testing.T) {
 	for range 8 {
 		for id, n := range begun {
 			all.Go(func() {
-				if w.store.BeginRestore(t.Context(), w.org, id) == nil {
+				if _, err := w.store.BeginRestore(t.Context(), w.org, id); err == nil {
 					n.Add(1)
 				}
 			})
@@ -159,7 +159,15 @@ func TestRestore_QuotaAtOnce(t *testing.T) {
 	}
 	w.want(w.do("POST", "/v1/tenants/"+id+":restore", w.owner, ""), 200, "")
 	w.want(w.do("DELETE", "/v1/tenants/"+id, w.owner, ""), 204, "")
+	before, err := w.store.Organization(t.Context(), w.org)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.want(w.do("POST", "/v1/tenants/"+other+":restore", w.owner, ""), 200, "")
+	after, err := w.store.Organization(t.Context(), w.org)
+	if err != nil || after.Revision == before.Revision || len(after.Restoring) != 0 {
+		t.Errorf("the organization is %+v (%v) after a restore, which is not noted in it or has not ended", after, err)
+	}
 }
 
 // An organization is deleted when it has no tenants, also none that could be restored; then none

@@ -293,10 +293,11 @@ func (s *Store) MayRestoreTenant(ctx context.Context, organization string) error
 const restoreTime = time.Minute
 
 // BeginRestore has a deleted tenant count as one of its organization's from now on, for as long
-// as a restore takes: of several at once none is beyond the quota. The error is that of
-// MayRestoreTenant.
-func (s *Store) BeginRestore(ctx context.Context, organization, id string) error {
-	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
+// as a restore takes, or until end is called: of several at once none is beyond the quota. The
+// error is that of MayRestoreTenant.
+func (s *Store) BeginRestore(ctx context.Context, organization, id string) (end func(), err error) {
+	var until time.Time
+	if _, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
 		now := s.now().UTC()
 		maps.DeleteFunc(o.Restoring, func(other string, until time.Time) bool { return other == id || !until.After(now) })
 		n, _, err := s.countTenants(ctx, o)
@@ -309,20 +310,22 @@ func (s *Store) BeginRestore(ctx context.Context, organization, id string) error
 		if o.Restoring == nil {
 			o.Restoring = map[string]time.Time{}
 		}
-		o.Restoring[id] = now.Add(restoreTime)
+		until = now.Add(restoreTime)
+		o.Restoring[id] = until
 		return nil
-	})
-	return err
-}
-
-// EndRestore ends what BeginRestore began: the tenant counts by its state alone. Without it
-// that comes by itself.
-func (s *Store) EndRestore(ctx context.Context, organization, id string) error {
-	_, _, err := s.ChangeOrganization(ctx, organization, 0, func(o *Organization) error {
-		delete(o.Restoring, id)
-		return nil
-	})
-	return err
+	}); err != nil {
+		return nil, err
+	}
+	return func() {
+		if _, _, err := s.ChangeOrganization(context.WithoutCancel(ctx), organization, 0, func(o *Organization) error {
+			if o.Restoring[id].Equal(until) { // else another restore of it has begun since
+				delete(o.Restoring, id)
+			}
+			return nil
+		}); err != nil {
+			s.log.Warn("a tenant counts as one that is being restored for a minute", "tenant", id, "error", err)
+		}
+	}, nil
 }
 
 // CountTenants is how many tenants an organization has.

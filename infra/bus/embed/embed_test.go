@@ -4,6 +4,7 @@ package embed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -121,6 +122,9 @@ func TestRestart(t *testing.T) {
 	begin := time.Now()
 	if _, err := k.Get(ctx, "a"); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("get without server: %v, want Unavailable", err)
+	}
+	if _, err := k.Put(ctx, "a", nil, bus.Any); !errors.Is(err, bus.ErrUntaken) {
+		t.Errorf("put without server: %v, want %v", err, bus.ErrUntaken)
 	}
 	if d := time.Since(begin); d > time.Second {
 		t.Errorf("get without server took %s", d)
