@@ -22,8 +22,8 @@ import (
 
 // SetClass implements operate.Cluster.
 func (d *desk) SetClass(ctx context.Context, ids []int, label string, replicas int) error {
-	if d.region == nil {
-		return d.errAlone()
+	if err := d.mayRecord(); err != nil {
+		return err
 	}
 	label, err := layout.Normal(label)
 	if err != nil {
@@ -79,8 +79,8 @@ func (d *desk) Settings() (out []operate.Setting) {
 
 // Set implements operate.Cluster.
 func (d *desk) Set(ctx context.Context, name, value string) error {
-	if d.region == nil {
-		return d.errAlone()
+	if err := d.mayRecord(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
@@ -128,8 +128,8 @@ const (
 // their gateways. If this broker ends meanwhile, the others let them in after holdTime. A
 // tenant that has something goes with that (movers.go), and grows in waves.
 func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
-	if d.region == nil {
-		return operate.Placement{}, d.errAlone()
+	if err := d.mayRecord(); err != nil {
+		return operate.Placement{}, err
 	}
 	d.log.Warn("an operator says where a tenant is to live", slog.String("tenant", tenant), slog.Any("place", to))
 	if to.Grow > 0 {
@@ -172,7 +172,14 @@ func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.I
 		d.shards.Release(tenant, by)
 		d.askOthers(context.WithoutCancel(ctx), &question{What: askHold, Tenant: tenant, By: by, Undo: true})
 	}()
-	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant, By: by}, nil); err != nil {
+	// From here on only this command says where it lives; what others have said before must be known.
+	known, _ := d.region.layout.Cell(tenant)
+	if err := d.allSay(ctx, &question{What: askHold, Tenant: tenant, By: by}, func(name string, r *reply) error {
+		if r.Revision > known.Revision {
+			return errs.New(errs.Unavailable, "%s knows revision %d of where %s lives, and %s only %d: give the command again in a moment, or at %s", name, r.Revision, tenant, d.name, known.Revision, name)
+		}
+		return nil
+	}); err != nil {
 		return false, err
 	}
 	if some, err := d.hasSome(tenant); some || err != nil {
@@ -189,7 +196,12 @@ func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.I
 	}
 	d.log.Warn("a tenant that has nothing is placed", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
 	for begun := time.Now(); ; {
-		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(r *reply) bool { return r.Revision >= c.Revision })
+		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(name string, r *reply) error {
+			if r.Revision < c.Revision {
+				return errs.New(errs.Unavailable, "%s has not heard of it", name)
+			}
+			return nil
+		})
 		if err == nil {
 			return false, nil
 		}
@@ -249,17 +261,20 @@ func (d *desk) hasSome(tenant string) (bool, error) {
 	}), nil
 }
 
-// allSay asks all other brokers, each of which must answer and be right. The error is
-// Unavailable.
-func (d *desk) allSay(ctx context.Context, q *question, right func(*reply) bool) error {
+// allSay asks all other brokers, each of which must answer, and be right if that is not nil. The
+// error is Unavailable, or what right says.
+func (d *desk) allSay(ctx context.Context, q *question, right func(name string, r *reply) error) error {
 	all := d.askOthers(ctx, q)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		r := all[name]
 		if r.Error != "" {
 			return errs.New(errs.Unavailable, "%s: %s", name, r.Error)
 		}
-		if right != nil && !right(&r) {
-			return errs.New(errs.Unavailable, "%s has not heard of it", name)
+		if right == nil {
+			continue
+		}
+		if err := right(name, &r); err != nil {
+			return err
 		}
 	}
 	return nil

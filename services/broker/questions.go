@@ -113,9 +113,9 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 		} else if !d.shards.Hold(q.Tenant, q.By, holdTime) {
 			err = errHeld(q.Tenant)
 		}
+		r.Revision = d.revision(q.Tenant)
 	case askCell:
-		c, _ := d.region.layout.Cell(q.Tenant)
-		r.Revision = c.Revision
+		r.Revision = d.revision(q.Tenant)
 	case askRelocate:
 		if r.Relocation = d.relocation(ctx, q.Tenant, q.HandOver); r.Relocation == nil {
 			err = errs.New(errs.Unavailable, "%s has not heard from its shards", d.name)
@@ -124,6 +124,12 @@ func (d *desk) reply(from string, q *question, r *reply) (err error) {
 		return errs.New(errs.Invalid, "%s does not know the question %q: it may be older than %s", d.name, q.What, from)
 	}
 	return err
+}
+
+// revision is that of the record of where a tenant lives.
+func (d *desk) revision(tenant string) uint64 {
+	c, _ := d.region.layout.Cell(tenant)
+	return c.Revision
 }
 
 func rolesOf(b []byte) []partition.Role {

@@ -5,14 +5,17 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/kv"
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/mqtt"
+	"github.com/manormq/manor/services/broker/operate"
 	"github.com/manormq/manor/services/broker/partition"
 )
 
@@ -51,6 +54,10 @@ func TestRegion_InformedBeforeItServes(t *testing.T) {
 	back.start()
 	if _, err := back.store.Get(uninformedKey); err != nil {
 		t.Fatalf("a new store does not say that it knows nothing: %v", err)
+	}
+	code, out := back.command(http.MethodPost, "cluster/config/set?name=moves&value=2")
+	if err := operate.Err(code, out); !back.region.host.Informed() && !errs.Is(err, errs.Unavailable) {
+		t.Errorf("a setting is changed by a broker that knows nothing: %v", err)
 	}
 	served := time.Time{}
 	w.eventually("served again", func() string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,12 @@ func (w *town) placed(at int, how string) {
 		w.t.Errorf("%s: %v", how, err)
 		return
 	}
+	w.arrived()
+}
+
+// arrived waits until the town's tenant is where it goes.
+func (w *town) arrived() {
+	w.t.Helper()
 	w.eventually("arrived", func() string {
 		for _, h := range w.brokers {
 			if c, _ := h.region.layout.Cell(w.tenant); c.Stage != 0 {
@@ -95,8 +102,22 @@ func TestRegion_PlacedWhileABrokerIsAway(t *testing.T) {
 			t.Errorf("it is placed while a broker is away: %v", err)
 		}
 		victim.start()
-		w.settled()
-		w.placed(at, "partitions=12-15")
+		// It refuses for as long as it may not know of what was said while it was away.
+		w.eventually("it is placed", func() string {
+			code, out := victim.command(http.MethodPost, "tenant/place?tenant=acme&partitions=12-15")
+			err := operate.Err(code, out)
+			if err != nil && strings.Contains(err.Error(), "has stayed") {
+				t.Fatalf("it went by what %s knew before: %v", victim.name, err)
+			}
+			if err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		w.arrived()
+		if c, _ := other.region.layout.Cell("acme"); c.Revision != old.Revision+5 || !slices.Equal(c.Partitions, []partition.ID{12, 13, 14, 15}) {
+			t.Errorf("it lives by %+v", c)
+		}
 	})
 }
 

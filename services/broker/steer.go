@@ -22,6 +22,20 @@ func (d *desk) errAlone() error {
 	return errs.New(errs.Conflict, "%s is a broker on its own: cluster.listen makes it one of a cluster", d.name)
 }
 
+// mayRecord refuses to change what the brokers record together where that is not known: at a
+// broker on its own, and at one that starts, whose records may be older than the others'. What
+// it wrote as the next revision would be one that they have already.
+func (d *desk) mayRecord() error {
+	switch {
+	case d.region == nil:
+		return d.errAlone()
+	case !d.region.host.Informed():
+		return errs.New(errs.Unavailable, "%s starts, and does not know yet what the other brokers have recorded: give the command again in a moment, or at another broker", d.name)
+	default:
+		return nil
+	}
+}
+
 // Drain implements operate.Cluster.
 func (d *desk) Drain(ctx context.Context, name string, undo bool) error {
 	switch {

@@ -185,6 +185,10 @@ func (h *Host) received(from partition.Broker, b []byte) {
 	h.step(h.replicas[m.Partition], &partition.Event{Kind: partition.Received, Peer: from, Message: m})
 }
 
+// Informed reports whether this broker knows what the others do (Config.Informed). Once it
+// does, it goes on doing so.
+func (h *Host) Informed() bool { return h.informed.Load() }
+
 // inform looks whether this broker is informed, until it is.
 func (h *Host) inform() {
 	if !h.informed.Load() && h.config.Informed() {
