@@ -128,8 +128,8 @@ const (
 // their gateways. If this broker ends meanwhile, the others let them in after holdTime. A
 // tenant that has something goes with that (movers.go), and grows in waves.
 func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
-	if err := d.mayRecord(); err != nil {
-		return operate.Placement{}, err
+	if d.region == nil {
+		return operate.Placement{}, d.errAlone()
 	}
 	d.log.Warn("an operator says where a tenant is to live", slog.String("tenant", tenant), slog.Any("place", to))
 	if to.Grow > 0 {
@@ -140,6 +140,9 @@ func (d *desk) Place(ctx context.Context, tenant string, to operate.Place) (oper
 
 // place is Place, of a cell that grows the first wave.
 func (d *desk) place(ctx context.Context, tenant string, to operate.Place) (operate.Placement, error) {
+	if err := d.mayRecord(); err != nil {
+		return operate.Placement{}, err
+	}
 	list, err := d.placeFor(tenant, to)
 	if err != nil {
 		return operate.Placement{}, err

@@ -167,8 +167,8 @@ func clusterDrain(ctx context.Context, c Cluster, args url.Values) ([]Element, e
 	if err != nil {
 		return nil, err
 	}
-	if m.State == "down" {
-		return nil, errs.New(errs.Conflict, "%s is down and cannot hand anything over: start it or, if it will not come back, give it up: cluster leave --node %s --force", m.Name, m.Name)
+	if m.State != "alive" {
+		return nil, errs.New(errs.Conflict, "%s is %s and cannot hand anything over: start it or, if it will not come back, give it up: cluster leave --node %s --force", m.Name, m.State, m.Name)
 	}
 	undo := flag(args, "undo")
 	if !undo && !slices.ContainsFunc(c.Members(), func(o Member) bool {

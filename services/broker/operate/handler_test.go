@@ -157,6 +157,19 @@ func TestHandler_WhoMayChange(t *testing.T) {
 }
 
 // What the commands say, and what they refuse.
+
+// A broker of which nothing is heard hands nothing over, whether or not it is long enough to call it down.
+func TestHandler_DrainsWhoIsThere(t *testing.T) {
+	for _, state := range []string{"suspected", "down"} {
+		s := newScene()
+		s.members[1].State = state
+		if code, body := send(s, http.MethodPost, "cluster/drain?node=b2", here); code != http.StatusConflict ||
+			!strings.Contains(body, "b2 is "+state) || !strings.Contains(body, "cluster leave --node b2 --force") || len(s.did) > 0 {
+			t.Errorf("%s: %d, did %q: %s", state, code, s.did, body)
+		}
+	}
+}
+
 func TestHandler_Commands(t *testing.T) {
 	for _, c := range []struct {
 		path string
