@@ -98,8 +98,8 @@ func (r *region) Append(p partition.ID, epoch uint64, batch []byte, done func(er
 }
 
 // Send implements shard.Cluster.
-func (r *region) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
-	return r.mesh.Enqueue(to, e, done)
+func (r *region) Send(to string, e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error) {
+	return r.mesh.Enqueue(to, e, over, done)
 }
 
 // Ask implements shard.Cluster.
@@ -244,8 +244,6 @@ func (r *region) Linked(to string, up bool) {
 	if up {
 		r.speaks.Store(to, r.mesh.Version(to))
 		r.judge()
-	} else {
-		r.shards.LostLink()
 	}
 	r.members.Linked(to, up)
 	r.host.Linked(to, up)

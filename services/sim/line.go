@@ -43,13 +43,17 @@ func (l *line) open() bool {
 	return l.to.up && w.net.cut[a][b] == 0 && w.net.cut[b][a] == 0
 }
 
-func (l *line) send(e *cluster.Enqueue, done func(cluster.Answer)) error {
-	if l.broken {
-		return cluster.ErrDown
+func (l *line) send(e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error) {
+	link := cluster.LinkID(l.gen + 1)
+	switch {
+	case l.broken:
+		return cluster.NoLink, cluster.ErrDown
+	case over != cluster.AnyLink && over != link:
+		return cluster.NoLink, cluster.ErrLost
 	}
 	if len(l.waiting) == 0 && l.run != l.to.run {
 		if !l.open() {
-			return cluster.ErrDown
+			return cluster.NoLink, cluster.ErrDown
 		}
 		l.run = l.to.run
 	}
@@ -69,7 +73,7 @@ func (l *line) send(e *cluster.Enqueue, done func(cluster.Answer)) error {
 			l.arrive(x)
 		}
 	})
-	return nil
+	return link, nil
 }
 
 // arrive delivers a publish, or finds the link dead.
@@ -133,7 +137,6 @@ func (l *line) loseIn(after int64) {
 		for _, x := range waiting {
 			x.done(cluster.Answer{Err: cluster.ErrLost})
 		}
-		l.from.set.LostLink()
 		l.from.step()
 		l.redial()
 	}))

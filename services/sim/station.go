@@ -226,8 +226,8 @@ func (s *station) append(p partition.ID, h held) {
 }
 
 // Send implements shard.Cluster.
-func (s *station) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
-	return s.lines[s.n.w.node(partition.Broker(to)).at].send(e, done)
+func (s *station) Send(to string, e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error) {
+	return s.lines[s.n.w.node(partition.Broker(to)).at].send(e, over, done)
 }
 
 // Ask implements shard.Cluster: nothing here asks.

@@ -83,6 +83,7 @@ type Stats struct {
 type Mesh struct {
 	config Config
 	stats  Stats
+	links  atomic.Uint64 // that there have been
 	begun  time.Time // Run
 
 	mu sync.Mutex
@@ -166,16 +167,27 @@ func (m *Mesh) beginLocked(name string, d *dialed) {
 	m.wg.Go(func() { m.keep(ctx, name, d) })
 }
 
-// Enqueue has a copy of e sent to a broker. done, if not nil, is called once with
+// LinkID is a link to another broker; the next one to the same broker has another.
+type LinkID uint64
+
+const (
+	// AnyLink is whatever link there is.
+	AnyLink LinkID = 0
+	// NoLink is one that there never is.
+	NoLink = ^AnyLink
+)
+
+// Enqueue has a copy of e sent to a broker over a link, and returns that: what is sent over the
+// same one arrives in its order. done, if not nil, is called once with
 // the answer, never from within. Without done what is lost with the link is counted
-// only. The error is ErrDown, or ErrFull for an e at QoS 0 without done; nothing is
-// sent then and done is not called.
-func (m *Mesh) Enqueue(to string, e *Enqueue, done func(Answer)) error {
+// only. The error is ErrDown, ErrLost if there is another link than over by now, or ErrFull
+// for an e at QoS 0 without done; nothing is sent then and done is not called.
+func (m *Mesh) Enqueue(to string, e *Enqueue, over LinkID, done func(Answer)) (LinkID, error) {
 	p, err := m.peer(to)
 	if err != nil {
-		return err
+		return NoLink, err
 	}
-	return p.enqueue(e, done)
+	return p.enqueue(e, over, done)
 }
 
 // Tell has b sent to a broker, before what waits of Enqueue and behind what was told
@@ -335,7 +347,7 @@ func (m *Mesh) link(ctx context.Context, name string, d *dialed) error {
 		return fmt.Errorf("the broker at %s is %q, expected %q", d.addr, conn.Peer(), name)
 	}
 	m.config.Log.Info("link to a broker is up", slog.String("broker", name), slog.String("address", d.addr), slog.Int("version", int(conn.Version())))
-	d.up(conn)
+	d.up(conn, LinkID(m.links.Add(1)))
 	m.config.Receiver.Linked(name, true)
 	err = conn.Run(ctx, wire.Receiver{Batch: func(frames []byte, count int) error {
 		return wire.EachFrame(frames, count, func(f wire.Frame) error {

@@ -147,10 +147,10 @@ func TestMesh(t *testing.T) {
 	b.answer = func(e *Enqueue) (Answer, bool) { return Answer{Reason: mqtt.QuotaExceeded}, true }
 	answers := make(chan Answer, 10)
 	for _, to := range []string{"b", "c"} {
-		if err := a.mesh.Enqueue(to, message("acme", 1, "one"), func(a Answer) { answers <- a }); err != nil {
+		if _, err := a.mesh.Enqueue(to, message("acme", 1, "one"), AnyLink, func(a Answer) { answers <- a }); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.mesh.Enqueue(to, message("acme", 0, "two"), nil); err != nil {
+		if _, err := a.mesh.Enqueue(to, message("acme", 0, "two"), AnyLink, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := a.mesh.Tell(to, Metadata, []byte("three")); err != nil {
@@ -184,7 +184,7 @@ func TestMesh_Lanes(t *testing.T) {
 	payload := make([]byte, 32<<10)
 	full := 0
 	for a.mesh.Stats().Full.Load() == 0 {
-		if err := a.mesh.Enqueue("b", message("loud", 0, string(payload)), nil); errors.Is(err, ErrFull) {
+		if _, err := a.mesh.Enqueue("b", message("loud", 0, string(payload)), AnyLink, nil); errors.Is(err, ErrFull) {
 			break
 		} else if err != nil {
 			t.Fatal(err)
@@ -197,11 +197,11 @@ func TestMesh_Lanes(t *testing.T) {
 		t.Errorf("%d bytes wait, expected about %d", n, laneMost)
 	}
 	for i := range 3 {
-		if err := a.mesh.Enqueue("b", message("quiet", 1, fmt.Sprint(i)), func(Answer) {}); err != nil {
+		if _, err := a.mesh.Enqueue("b", message("quiet", 1, fmt.Sprint(i)), AnyLink, func(Answer) {}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := a.mesh.Enqueue("b", message("loud", 1, "never refused"), func(Answer) {}); err != nil {
+	if _, err := a.mesh.Enqueue("b", message("loud", 1, "never refused"), AnyLink, func(Answer) {}); err != nil {
 		t.Errorf("QoS 1: %v", err)
 	}
 	if err := a.mesh.Tell("b", Replication, []byte("told")); err != nil {
@@ -230,14 +230,16 @@ func TestMesh_Lost(t *testing.T) {
 	a, b := start(t, "a"), start(t, "b")
 	join(a, b)
 	b.answer = func(*Enqueue) (Answer, bool) { return Answer{}, false }
-	answers := make(chan Answer, 1)
-	ask := func() {
+	answers := make(chan Answer, 2)
+	ask := func(over LinkID) LinkID {
 		t.Helper()
-		if err := a.mesh.Enqueue("b", message("acme", 1, "one"), func(a Answer) { answers <- a }); err != nil {
+		link, err := a.mesh.Enqueue("b", message("acme", 1, "one"), over, func(a Answer) { answers <- a })
+		if err != nil {
 			t.Fatal(err)
 		}
+		return link
 	}
-	ask()
+	first := ask(AnyLink)
 	b.eventually("the request", func() bool { return len(b.came) == 1 })
 	addr := b.addr
 	b.stop()
@@ -245,7 +247,7 @@ func TestMesh_Lost(t *testing.T) {
 		t.Errorf("%+v, expected ErrLost", got)
 	}
 	a.eventually("end of the link", func() bool { return !a.up["b"] })
-	if err := a.mesh.Enqueue("b", message("acme", 1, "two"), func(Answer) { t.Error("answered") }); !errors.Is(err, ErrDown) {
+	if _, err := a.mesh.Enqueue("b", message("acme", 1, "two"), AnyLink, func(Answer) { t.Error("answered") }); !errors.Is(err, ErrDown) {
 		t.Errorf("%v, expected ErrDown", err)
 	}
 	b.mesh = New(Config{Node: "b", Receiver: b})
@@ -253,7 +255,11 @@ func TestMesh_Lost(t *testing.T) {
 	b.answer = nil
 	b.run(addr)
 	a.eventually("link again", func() bool { return a.up["b"] })
-	ask()
+	// What was to follow what was lost does not go past it, over the next link.
+	if _, err := a.mesh.Enqueue("b", message("acme", 1, "two"), first, func(Answer) { t.Error("answered") }); !errors.Is(err, ErrLost) {
+		t.Errorf("%v, expected ErrLost", err)
+	}
+	next := ask(AnyLink)
 	if got := <-answers; got != (Answer{Hit: true}) {
 		t.Errorf("%+v", got)
 	}
@@ -264,9 +270,16 @@ func TestMesh_Lost(t *testing.T) {
 	b.run("127.0.0.1:0")
 	a.mesh.SetPeers(map[string]string{"b": b.addr})
 	a.eventually("link to the new address", func() bool { return a.up["b"] })
-	ask()
-	if got := <-answers; got != (Answer{Hit: true}) {
-		t.Errorf("%+v", got)
+	if _, err := a.mesh.Enqueue("b", message("acme", 1, "two"), next, func(Answer) { t.Error("answered") }); !errors.Is(err, ErrLost) {
+		t.Errorf("over the link to the old address: %v, expected ErrLost", err)
+	}
+	if link := ask(ask(AnyLink)); link == next || link == AnyLink {
+		t.Errorf("the next link is %d again", link)
+	}
+	for range 2 {
+		if got := <-answers; got != (Answer{Hit: true}) {
+			t.Errorf("%+v", got)
+		}
 	}
 	a.mesh.SetPeers(nil)
 	a.eventually("end of the link to one that has left", func() bool { return !a.up["b"] })

@@ -77,6 +77,7 @@ type peer struct {
 	mu sync.Mutex
 	// All below is guarded by mu.
 	conn  *wire.Conn // nil while there is no link
+	id    LinkID     // of conn, or of the last one
 	lanes map[string]*lane
 	queue fair.Queue[request]
 	told  []byte // frames of Tell
@@ -100,26 +101,29 @@ func newPeer(stats *Stats) *peer {
 
 // enqueue leaves a copy of e to be sent. done, if any, is called once, with what
 // became of it, from a goroutine of the link or, if that is lost, of whoever notices;
-// never from within enqueue.
-func (p *peer) enqueue(e *Enqueue, done func(Answer)) error {
+// never from within enqueue. over and what is returned are as for Mesh.Enqueue.
+func (p *peer) enqueue(e *Enqueue, over LinkID, done func(Answer)) (LinkID, error) {
 	size := e.Size()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.conn == nil {
-		return ErrDown
+	switch {
+	case p.conn == nil:
+		return NoLink, ErrDown
+	case over != AnyLink && over != p.id:
+		return NoLink, ErrLost
 	}
 	l := p.laneLocked(e.Tenant)
 	if e.Message.QoS == mqtt.AtMostOnce && done == nil && (l.bytes+size > laneMost || p.bytes+size > peerMost) {
 		p.stats.Full.Add(1)
 		p.stats.Dropped.Add(uint64(size))
-		return ErrFull
+		return NoLink, ErrFull
 	}
 	f := frames.Get().(*frame)
 	f.b = appendEnqueue(f.b[:0], p.numberLocked(done), e)
 	p.pushLocked(l, f, size, done == nil)
 	p.stats.Enqueued.Add(1)
 	_ = p.sendLocked() // where the link has ended, down answers
-	return nil
+	return p.id, nil
 }
 
 func (p *peer) pushLocked(l *lane, f *frame, size int, lossy bool) {
@@ -258,11 +262,11 @@ func (p *peer) answered(id uint32, a Answer) error {
 	return nil
 }
 
-// up has what follows sent over conn.
-func (p *peer) up(conn *wire.Conn) {
+// up has what follows sent over conn, which is that link.
+func (p *peer) up(conn *wire.Conn, id LinkID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.conn, p.writing = conn, false
+	p.conn, p.id, p.writing = conn, id, false
 }
 
 // down forgets the link, and all that waited for it: each request that wanted an

@@ -27,11 +27,12 @@ func TestPeer_LinkHasEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPeer(new(Stats))
-	p.up(conn)
+	p.up(conn, 1)
 	_ = conn.Close()
 	var answers [2]int
+	_, err = p.enqueue(&Enqueue{Tenant: "acme", Message: mqtt.Message{Topic: []byte("t"), QoS: 1}}, AnyLink, func(Answer) { answers[0]++ })
 	refused := [2]error{
-		p.enqueue(&Enqueue{Tenant: "acme", Message: mqtt.Message{Topic: []byte("t"), QoS: 1}}, func(Answer) { answers[0]++ }),
+		err,
 		p.ask("acme", []byte("?"), func(Answer) { answers[1]++ }),
 	}
 	p.down()

@@ -69,7 +69,7 @@ func (s *Shard) toOther(p *parcel, m *cluster.Member) {
 	case s.set.cluster.Self():
 		s.sorter.enqueue(s.set, owner, e, done, s.run)
 	default:
-		err = s.set.cluster.Send(owner, e, done)
+		_, err = s.set.cluster.Send(owner, e, cluster.AnyLink, done)
 	}
 	if err == nil {
 		return

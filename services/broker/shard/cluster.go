@@ -29,7 +29,7 @@ type Cluster interface {
 	Table() *link.TableUpdate
 	// Send is Enqueue of a cluster.Mesh. Ask has another broker answer a question for
 	// its partitions; done is called once, unless there is an error at once.
-	Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error
+	Send(to string, e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error)
 	Ask(to string, q *link.Query, done func(*link.Answer, error)) error
 	// Hand has another broker take what TakeHanded takes, which is not changed afterwards;
 	// done is called once, with what it says, false if there is no answer. The error is as for Send.

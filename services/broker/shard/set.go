@@ -92,8 +92,6 @@ type Set struct {
 	watching   watching
 	// noteEvery is noteEvery, but in tests.
 	noteEvery time.Duration
-	// lostLinks counts the links to other brokers that were lost.
-	lostLinks atomic.Uint64
 	// retains counts the publishes with RETAIN, each before it is matched.
 	retains atomic.Uint64
 	// load is the load.Level of the node.

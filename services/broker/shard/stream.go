@@ -58,11 +58,10 @@ type streamKey struct{ origin, target partition.ID }
 // stream are the flights from one partition to another, while there are any.
 type stream struct {
 	streamKey
-	// owner is the broker to which all that is under way was sent, links how many
-	// links had been lost when that was: what is sent over the next link must not
-	// arrive before what was lost with one.
+	// owner is the broker to which all that is under way was sent, link that over which
+	// it was: what is sent over the next one must not arrive before what was lost with it.
 	owner string
-	links uint64
+	link  cluster.LinkID
 	// out are under way, and exact of them exact; last is the newest of those.
 	out, exact int
 	last       uint64
@@ -79,16 +78,13 @@ type stream struct {
 	ended bool
 }
 
-// LostLink says that a link to another broker was lost: before it is called all that
-// was sent over it and has no answer was answered, and nothing is sent there until it
-// has returned.
-func (st *Set) LostLink() { st.lostLinks.Add(1) }
-
 // sent is what was sent to one broker at once, and its answer.
 type sent struct {
 	flights []*flight
-	// first says that nothing was under way in their streams.
+	// first says that nothing was under way in their streams; else over is the link that
+	// what was under way had been sent over.
 	first  bool
+	over   cluster.LinkID
 	answer cluster.Answer
 }
 
@@ -100,19 +96,22 @@ func (s *Shard) launch(origin partition.ID, d *dispatch, aims []aim) {
 		f := s.flight(origin, d, aims[i])
 		st := s.streamOf(f)
 		owner, _ := s.set.cluster.Owner(st.target)
-		if len(st.held) > 0 || owner == "" || st.out > 0 && (st.owner != owner || st.links != s.set.lostLinks.Load()) {
+		if len(st.held) > 0 || owner == "" || st.out > 0 && st.owner != owner {
 			s.holdBack(f)
 			s.handOffAll(st)
 			continue
 		}
 		first := s.depart(f, owner)
+		over := st.over(first)
 		// One of those before it may have been refused: what has no number must not
 		// come twice to the others because of that.
 		alone := !first && d.n == 0 && d.msg.QoS == mqtt.ExactlyOnce
-		k := slices.IndexFunc(to, func(x departure) bool { return !alone && x.name == owner && x.first == first })
+		k := slices.IndexFunc(to, func(x departure) bool {
+			return !alone && x.name == owner && x.first == first && x.over == over
+		})
 		if k < 0 {
 			k = len(to)
-			to = append(to, departure{owner, &sent{first: first}})
+			to = append(to, departure{owner, &sent{first: first, over: over}})
 		}
 		to[k].flights = append(to[k].flights, f)
 	}
@@ -148,7 +147,7 @@ func (s *Shard) streamOf(f *flight) *stream {
 // of its stream is under way.
 func (s *Shard) depart(f *flight, owner string) (first bool) {
 	st := f.stream
-	first, st.owner, st.links = st.out == 0, owner, s.set.lostLinks.Load()
+	first, st.owner = st.out == 0, owner
 	st.out++
 	f.tenant.flying.Add(1)
 	f.tenant.flown.Add(1)
@@ -164,8 +163,26 @@ func (s *Shard) depart(f *flight, owner string) (first bool) {
 	return first
 }
 
+// over is the link that a flight must go over that departs: any, if it is the first.
+func (st *stream) over(first bool) cluster.LinkID {
+	if first {
+		return cluster.AnyLink
+	}
+	return st.link
+}
+
+// went says over which link it was sent, which what follows must go over too.
+func (x *sent) went(over cluster.LinkID) {
+	if !x.first {
+		return
+	}
+	for _, f := range x.flights {
+		f.stream.link = over
+	}
+}
+
 // send sends flights of one dispatch to a broker, which may be this one. It reports
-// false if there is no link.
+// false if there is no link, or another than that over which it must go.
 func (s *Shard) send(to string, x *sent) bool {
 	d := x.flights[0].dispatch
 	e := &s.enqueue1
@@ -190,6 +207,7 @@ func (s *Shard) send(to string, x *sent) bool {
 		s.dropped(d.tenant, dropExpired)
 		x.answer = cluster.Answer{Hit: true}
 		s.leave(s, item{kind: itemSent, sent: x})
+		x.went(cluster.NoLink)
 		return true
 	}
 	done := func(a cluster.Answer) {
@@ -198,13 +216,16 @@ func (s *Shard) send(to string, x *sent) bool {
 	}
 	if to == s.set.cluster.Self() {
 		s.sorter.enqueue(s.set, to, e, done, s.run)
+		x.went(cluster.AnyLink)
 		return true
 	}
-	err := s.set.cluster.Send(to, e, done)
+	over, err := s.set.cluster.Send(to, e, x.over, done)
 	if err != nil {
 		x.answer = cluster.Answer{Err: err}
 		s.leave(s, item{kind: itemSent, sent: x})
+		over = cluster.NoLink
 	}
+	x.went(over)
 	return err == nil
 }
 
@@ -295,7 +316,7 @@ func (s *Shard) resend() {
 		st.held = held[most:]
 		for i, f := range held[:most] {
 			first := s.depart(f, owner)
-			if !s.send(owner, &sent{flights: []*flight{f}, first: first}) {
+			if !s.send(owner, &sent{flights: []*flight{f}, first: first, over: st.over(first)}) {
 				st.held = held[i+1:] // it comes back in front of them
 				break
 			}
@@ -334,7 +355,7 @@ func (s *Shard) shout(se *sess, m *mqtt.Message, expireAt int64, aims []aim) {
 		case owner == s.set.cluster.Self():
 			s.sorter.enqueue(s.set, owner, e, nil, s.run)
 		default:
-			if err := s.set.cluster.Send(owner, e, nil); err != nil {
+			if _, err := s.set.cluster.Send(owner, e, cluster.AnyLink, nil); err != nil {
 				s.dropped(se.tenant, dropUnserved)
 			}
 		}

@@ -3,7 +3,6 @@
 package shard
 
 import (
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -24,6 +23,9 @@ type oneOther struct {
 	Cluster
 	epoch uint64
 	down  bool
+	// link is that which there is; at loses it before the message of that payload is sent.
+	link cluster.LinkID
+	at   string
 	sent  []string
 	done  []func(cluster.Answer)
 }
@@ -33,16 +35,22 @@ func (c *oneOther) Cell(string) Cell                    { return Cell{} }
 func (c *oneOther) Owner(partition.ID) (string, uint64) { return "b", c.epoch }
 func (c *oneOther) Lost(partition.ID, uint64)           {}
 
-func (c *oneOther) Send(_ string, e *cluster.Enqueue, done func(cluster.Answer)) error {
-	if c.down {
-		return errors.New("down")
-	}
+func (c *oneOther) Send(_ string, e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error) {
 	payload := string(e.Message.Payload)
+	if payload == c.at {
+		c.link, c.at = c.link+1, ""
+	}
+	switch {
+	case c.down:
+		return cluster.NoLink, cluster.ErrDown
+	case over != cluster.AnyLink && over != c.link:
+		return cluster.NoLink, cluster.ErrLost
+	}
 	if e.First {
 		payload += "!"
 	}
 	c.sent, c.done = append(c.sent, payload), append(c.done, done)
-	return nil
+	return c.link, nil
 }
 
 // withCluster is a Set of one shard that nothing runs but the test, through turnOf.
@@ -67,7 +75,7 @@ func (s *Shard) turnOf() func(func()) {
 // What was refused, or lost with a link, goes again before all that was published
 // after it, and the first of what is under way says that it is.
 func TestStream_NothingOvertakes(t *testing.T) {
-	c := &oneOther{epoch: 1}
+	c := &oneOther{epoch: 1, link: 1}
 	set := withCluster(t, c)
 	s, tenant := set.shards[0], set.Tenant("acme")
 	turn := s.turnOf()
@@ -112,7 +120,7 @@ func TestStream_NothingOvertakes(t *testing.T) {
 	want("5! 6")
 
 	// With the link all that went before is lost, but for what came in time.
-	set.LostLink()
+	c.link++
 	launch("7")
 	want("")
 	answer(cluster.Answer{Err: cluster.ErrLost})
@@ -133,6 +141,31 @@ func TestStream_NothingOvertakes(t *testing.T) {
 	for range 3 {
 		answer(cluster.Answer{Hit: true})
 	}
+
+	// A link may be lost, and made again, between two messages that are sent together.
+	for range 2 {
+		launch("11")
+		answer(cluster.Answer{Again: true})
+		launch("12", "13")
+		c.sent, c.at = nil, "12"
+		turn(s.resend)
+		want("11!")
+		answer(cluster.Answer{Err: cluster.ErrLost})
+		turn(s.resend)
+		want("11! 12 13")
+		for range 3 {
+			answer(cluster.Answer{Hit: true})
+		}
+		c.at = "15"
+		launch("14", "15", "16")
+		want("14!")
+		answer(cluster.Answer{Err: cluster.ErrLost})
+		turn(s.resend)
+		want("14! 15 16")
+		for range 3 {
+			answer(cluster.Answer{Hit: true})
+		}
+	}
 	if len(s.streams) > 0 {
 		t.Errorf("%d streams are left", len(s.streams))
 	}
@@ -141,7 +174,7 @@ func TestStream_NothingOvertakes(t *testing.T) {
 // A partition that came to this shard while messages were on their way to it gets what
 // is published now behind them, and not past them.
 func TestStream_PartitionComesHere(t *testing.T) {
-	c := &oneOther{epoch: 1}
+	c := &oneOther{epoch: 1, link: 1}
 	set := withCluster(t, c)
 	s := set.shards[0]
 	se := &sess{space: s.newSpace(0, nil)}
@@ -162,7 +195,7 @@ func TestStream_PartitionComesHere(t *testing.T) {
 // What a partition had sent and not written when it was lost is sent again in the
 // place that it had among what was published, whatever was written meanwhile.
 func TestStream_LostUnwritten(t *testing.T) {
-	c := &oneOther{epoch: 1}
+	c := &oneOther{epoch: 1, link: 1}
 	set := withCluster(t, c)
 	s, tenant := set.shards[0], set.Tenant("acme")
 	origin, p := s.newSpace(0, nil), s.newSpace(1, nil)
@@ -201,7 +234,7 @@ func TestStream_LostUnwritten(t *testing.T) {
 // What is held for long is not sent again and again: the first of it is, and all the rest
 // when that has arrived.
 func TestStream_FirstGoesAhead(t *testing.T) {
-	c := &oneOther{epoch: 1}
+	c := &oneOther{epoch: 1, link: 1}
 	set := withCluster(t, c)
 	s := set.shards[0]
 	turn := s.turnOf()

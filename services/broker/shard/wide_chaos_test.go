@@ -48,7 +48,6 @@ func (w *wide) chaos() {
 		for _, r := range lost {
 			r.done(cluster.Answer{Err: cluster.ErrLost})
 		}
-		n.set.LostLink()
 		w.mu.Lock()
 		for _, l := range n.links {
 			l.down = false

@@ -12,21 +12,24 @@ import (
 )
 
 // Send implements Cluster.
-func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)) error {
+func (n *wideNode) Send(to string, e *cluster.Enqueue, over cluster.LinkID, done func(cluster.Answer)) (cluster.LinkID, error) {
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n.deadLocked() || w.nodeLocked(to).deadLocked() {
-		return cluster.ErrDown
+		return cluster.NoLink, cluster.ErrDown
 	}
 	l := n.links[to]
 	if l == nil {
-		l = &wideLink{}
+		l = &wideLink{id: 1}
 		l.queue = newWideQueue(func(r *wideRequest) { w.deliver(n, l, r) })
 		n.links[to] = l
 	}
-	if l.down || w.split {
-		return cluster.ErrDown
+	switch {
+	case l.down || w.split:
+		return cluster.NoLink, cluster.ErrDown
+	case over != cluster.AnyLink && over != l.id:
+		return cluster.NoLink, cluster.ErrLost
 	}
 	r := &wideRequest{to: w.nodeLocked(to), e: *e, done: done}
 	r.e.Message = e.Message.Clone()
@@ -35,7 +38,7 @@ func (n *wideNode) Send(to string, e *cluster.Enqueue, done func(cluster.Answer)
 		l.waiting = append(l.waiting, r)
 	}
 	l.queue.put(r)
-	return nil
+	return l.id, nil
 }
 
 // deliver brings a request to the broker that it was sent to. What is lost on the way
@@ -81,6 +84,7 @@ func (w *wide) cutLocked(l *wideLink) (lost []*wideRequest) {
 		r.lost, r.gone = true, i >= arrive
 	}
 	lost, l.waiting = l.waiting, nil
+	l.id++
 	return lost
 }
 

@@ -29,9 +29,6 @@ func (w *wide) splitUp(on bool) {
 	for _, r := range lost {
 		r.done(cluster.Answer{Err: cluster.ErrLost})
 	}
-	for _, n := range w.nodes {
-		n.set.LostLink()
-	}
 }
 
 // split is a world in which clients publish while no broker reaches another.

@@ -107,6 +107,8 @@ type wideNode struct {
 // wideLink is what one broker has sent to another.
 type wideLink struct {
 	queue *wideQueue[*wideRequest]
+	// id is that of the link, after each loss another; guarded by wide.mu.
+	id cluster.LinkID
 	// waiting have no answer yet, in their order; guarded by wide.mu.
 	waiting []*wideRequest
 	// down, guarded by wide.mu: nothing is taken until those that were lost are told.
@@ -232,9 +234,6 @@ func (n *wideNode) die() {
 	told.close()
 	for _, r := range lost {
 		r.done(cluster.Answer{Err: cluster.ErrLost})
-	}
-	for _, o := range w.nodes {
-		o.set.LostLink()
 	}
 	n.stop()
 	n.gw.lose()
