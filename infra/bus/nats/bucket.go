@@ -210,20 +210,14 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 	// also when they are about to end. They forget it anyway when nobody listens.
 	defer func() { go func() { _ = w.Stop() }() }()
 	positions := b.positions(life, s)
-	told, stuck := s.last, false
+	step := pace{told: s.last}
 	for {
 		select {
 		case p := <-positions:
-			switch {
-			case !b.replicated: // its one server cannot lag, and its end is noticed
-			case p.late:
-				return errLeader
-			case s.last != told, s.synced && p.last <= s.last:
-				told, stuck = s.last, false
-			case stuck:
-				return errBehind
-			default:
-				stuck = true
+			if b.replicated { // one server cannot lag, and its end is noticed
+				if err := step.look(s, &p); err != nil {
+					return err
+				}
 			}
 			s.heard(&p)
 		case e, ok := <-w.Updates():
@@ -240,6 +234,28 @@ func (b *bucket) watchOnce(ctx context.Context, s *watching, again <-chan struct
 			return ctx.Err()
 		}
 	}
+}
+
+// pace is how a watch of a bucket keeps up with it, which has ended unnoticed if it does not.
+type pace struct {
+	told  uint64 // what had been told at the last look at which it kept up, or went on
+	stuck bool   // it did neither at the last look
+}
+
+// look takes how far the bucket is; an error ends the watch. One that is behind at two looks
+// and has told nothing between them does not go on.
+func (x *pace) look(s *watching, p *position) error {
+	switch {
+	case p.late:
+		return errLeader
+	case s.last != x.told, s.synced && p.last <= s.last:
+		x.told, x.stuck = s.last, false
+	case x.stuck:
+		return errBehind
+	default:
+		x.stuck = true
+	}
+	return nil
 }
 
 var errLeader = errors.New("the bucket has had no leader, with which the watch may have ended")

@@ -79,3 +79,33 @@ func TestWatching_Heard(t *testing.T) {
 		}
 	}
 }
+
+// TestPace_Look holds when a watch is begun anew: when its bucket has had no leader, and when it
+// is behind at two looks without having told anything between them.
+func TestPace_Look(t *testing.T) {
+	type look struct {
+		told, last uint64 // by the watch, and what the bucket has
+		late       bool
+		want       error
+	}
+	for name, c := range map[string]struct {
+		synced bool
+		looks  []look
+	}{
+		"it keeps up":                {true, []look{{told: 5, last: 5}, {told: 5, last: 5}, {told: 9, last: 9}}},
+		"it is behind and goes on":   {true, []look{{told: 5, last: 9}, {told: 6, last: 9}, {told: 7, last: 9}, {told: 9, last: 9}}},
+		"it catches up at the next":  {true, []look{{told: 5, last: 9}, {told: 9, last: 9}, {told: 9, last: 10}}},
+		"it has stopped":             {true, []look{{told: 5, last: 9}, {told: 5, last: 9, want: errBehind}}},
+		"it never tells the first":   {false, []look{{told: 5, last: 5}, {told: 5, last: 5, want: errBehind}}},
+		"there was no leader":        {true, []look{{told: 5, last: 5}, {told: 5, last: 5, late: true, want: errLeader}}},
+		"none, and it is behind too": {true, []look{{told: 5, last: 9, late: true, want: errLeader}}},
+	} {
+		s, x := &watching{synced: c.synced, last: 5}, pace{told: 5}
+		for i, l := range c.looks {
+			s.last = l.told
+			if err := x.look(s, &position{last: l.last, late: l.late}); !errors.Is(err, l.want) {
+				t.Errorf("%s, look %d: %v, expected %v", name, i, err, l.want)
+			}
+		}
+	}
+}
