@@ -131,6 +131,7 @@ func (s *station) roleChanged(r *replica) {
 	case partition.Handing:
 		return
 	case partition.Following, partition.Claiming, partition.Alarmed:
+		s.n.w.disturbed() // what it had sent while another was the owner comes again, without DUP
 		o.lost = true
 		for _, a := range r.waiting {
 			a.done(errLost)
