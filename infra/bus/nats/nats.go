@@ -30,6 +30,14 @@ const (
 	readyTimeout = 500 * time.Millisecond
 )
 
+// A server that is cut off is left when more than pingsOpen pings, one each pingEvery, have no
+// answer: after 3 to 4 s. A partition that was being handed over waits for that with its
+// clients, since its owner does not know whether the table has the change.
+const (
+	pingEvery = time.Second
+	pingsOpen = 2
+)
+
 // Config says where the bus is.
 type Config struct {
 	// URLs are the servers, such as nats://10.0.0.1:4222; any one will do.
@@ -75,8 +83,8 @@ func Connect(cfg Config) (*Bus, error) {
 			return 250*time.Millisecond + rand.N(750*time.Millisecond)
 		}),
 		nats.Timeout(2 * time.Second),
-		nats.PingInterval(5 * time.Second),
-		nats.MaxPingsOutstanding(2),
+		nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(pingsOpen),
 		// What cannot be sent now is an error now: callers know what to do
 		// about it, a buffer does not.
 		nats.ReconnectBufSize(-1),
