@@ -38,26 +38,24 @@ func (s *Shard) flies(se *sess, part partition.ID, m *mqtt.Message, p *session.P
 	return p.Exact || s.streams[streamKey{se.space.id, part}] != nil
 }
 
-// leftoverTime is for how long after a partition was taken up here far parts of it are from
-// before, in milliseconds: what its last owner has said goes within a fraction of that, and no
-// other broker takes it over sooner (partition's ownerDead).
-const leftoverTime = 2500
-
-// leftover reports whether what a far part of s.entries says of a partition is from before it
-// was taken up here: it may have come without what was subscribed there, and what its last owner
-// has said goes a moment later. What is here counts alone: a flight would bring a message
-// twice to who has subscribed anew. Later a far part is a word of the next owner, which this
-// broker may not know of yet. In another shard the partition may have been taken up since the
-// entries were read; if one of them has a part of it, it was before.
+// leftover reports whether what a far part of s.entries says of a partition leads nowhere, since
+// this broker serves it: what is here counts alone. The part may be from before it was taken up, or
+// what its last owner, cut off from this one, has said since; either goes when that is written
+// anew, which may take long. A flight would come back here, and bring a message twice to who has
+// subscribed anew. Where the partition is another broker's by now, which its shard has not heard,
+// the part may be a word of that one. In another shard the partition may have been taken up since
+// the entries were read: then none of them has a part of it, and the flight is matched anew.
 func (s *Shard) leftover(p partition.ID) bool {
-	if s.now-s.set.taken[p].Load() >= leftoverTime {
+	own := s.spaces[p]
+	switch {
+	case own != nil && !own.taken, own == nil && !s.set.Serves(p):
 		return false
 	}
-	if s.spaces[p] != nil {
+	if owner, _ := s.set.cluster.Owner(p); owner != s.set.cluster.Self() {
+		return false
+	}
+	if own != nil {
 		return true
-	}
-	if !s.set.Serves(p) {
-		return false
 	}
 	for _, e := range s.entries {
 		for _, part := range e.Parts() {

@@ -136,7 +136,7 @@ func (s *Shard) takeUp(id partition.ID, epoch uint64, began int64) {
 	}
 	s.restoreRetained(p)
 	s.arriveAll(p)
-	s.set.taken[id].Store(s.now) // before wills are sent: what others say of it is a leftover for them too
+	p.taken = true // before wills are sent: what others say of it is a leftover for them too
 	for _, se := range s.orderedSessions(bySid) {
 		if !se.gone && se.head() && se.awaited == nil && !se.tenant.moves() {
 			s.loseConnection(se)

@@ -114,6 +114,8 @@ type space struct {
 	number   uint64
 	epoch    uint64 // under which it is served
 	numbered bool
+	// taken: all that it has is restored.
+	taken bool
 	// ceding is set while it is about to move as planned; left: its clients go on
 	// elsewhere.
 	ceding *ceding

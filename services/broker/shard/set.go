@@ -68,8 +68,6 @@ type Set struct {
 	// counts, and while a partition ceases to be served: the far members that its loss leaves are
 	// not taken away again by who saw it served.
 	farGroup sync.Mutex
-	// taken is when each was taken up here last, by now.
-	taken []atomic.Int64
 	// closing, guarded by arriving, are the partitions that take nothing more from
 	// others, because they are about to move.
 	arriving sync.RWMutex
@@ -158,7 +156,7 @@ func New(c Config) (*Set, error) {
 	}
 	st := &Set{
 		store: c.Store, now: c.Now, writeDelay: c.WriteDelay, stepped: c.Stepped, turnTime: turnBound(c.Stepped), log: c.Log,
-		cluster: c.Cluster, askCell: c.Cell, serving: make([]atomic.Uint64, c.Partitions), taken: make([]atomic.Int64, c.Partitions), closing: make(map[partition.ID]bool),
+		cluster: c.Cluster, askCell: c.Cell, serving: make([]atomic.Uint64, c.Partitions), closing: make(map[partition.ID]bool),
 		committer: partition.NewCommitter(c.Store, c.Sync, c.Log),
 	}
 	st.inside.Store(c.Cluster == nil)

@@ -26,8 +26,8 @@ type oneOther struct {
 	// link is that which there is; at loses it before the message of that payload is sent.
 	link cluster.LinkID
 	at   string
-	sent  []string
-	done  []func(cluster.Answer)
+	sent []string
+	done []func(cluster.Answer)
 }
 
 func (c *oneOther) Self() string                        { return "a" }
