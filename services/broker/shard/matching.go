@@ -3,7 +3,6 @@
 package shard
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -153,21 +152,25 @@ func (st *Set) walk(t *Tenant, name, cursor string) *walk {
 			last = x.found[st.walks.most-1].id
 		}
 	}
-	var entries []*route.Entry[*sess]
-	for _, s := range st.shards {
-		var served []partition.ID
-		s.ask(func() { served = slices.AppendSeq(served, maps.Keys(s.spaces)) })
-		for _, p := range served {
-			s.ask(func() {
-				entries = t.routes.AppendMatches(entries[:0], []byte(name))
-				for _, e := range entries {
-					s.walkPart(e, p, func(se *sess) { add(string(se.ClientID), s) })
-				}
-			})
-			tidy(2 * st.walks.most)
+	entries := t.routes.AppendMatches(nil, []byte(name))
+	here := map[partition.ID]bool{}
+	for _, e := range entries {
+		for _, p := range e.Parts() {
+			if !p.Far() { // else another broker reads that list
+				here[p.ID] = true
+			}
 		}
 	}
-	for _, e := range t.routes.AppendMatches(nil, []byte(name)) {
+	for id := range here {
+		s := st.shardOf(id)
+		s.ask(func() {
+			for _, e := range t.routes.AppendMatches(nil, []byte(name)) {
+				s.walkPart(e, id, func(se *sess) { add(string(se.ClientID), s) })
+			}
+		})
+		tidy(2 * st.walks.most)
+	}
+	for _, e := range entries {
 		for _, g := range e.Groups() {
 			for _, m := range g.All() {
 				add(string(m.Session.ClientID), st.shardOf(partition.ID(m.Part)))
@@ -185,7 +188,7 @@ func (st *Set) walk(t *Tenant, name, cursor string) *walk {
 func (s *Shard) walkPart(e *route.Entry[*sess], id partition.ID, f func(*sess)) {
 	for _, p := range e.Parts() {
 		if p.ID != id || p.Far() || s.spaces[id] == nil {
-			continue // another shard, or broker, reads that list
+			continue
 		}
 		for i := range p.List.Subs {
 			f(p.List.Subs[i].Session)
