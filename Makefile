@@ -120,7 +120,7 @@ grow: ## change a plan in a region of processes and kill the tenancyd that was a
 chaos-netsplit: ## cut brokers, and a gateway and a broker, apart, for a tenant that goes on in a netsplit and one that waits
 	$(GO) test -count=1 -timeout 10m -run '^TestNetsplit$$' -v ./services/conform/chaos -netsplit $(ARGS)
 
-chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of each, in turn, while credentials are made: what was answered is at each of them
+chaos-tenancy: ## kill -9 ROUNDS (5) processes of the API and of NATS, three of each, in turn, while credentials are made: what was answered is at each of them; and the one that purges a tenant
 	$(GO) test -count=1 -timeout 120m -run '^TestReplicas$$' -v ./services/cmd/tenancyd -rounds $(ROUNDS) $(ARGS)
 
 chaos-away: ## kill -9, or stop, every process of the API and of NATS ROUNDS (5) times, and kill gateways and brokers meanwhile, while known clients publish and connect by each method

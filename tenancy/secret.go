@@ -4,6 +4,7 @@ package tenancy
 
 import (
 	"log/slog"
+	"net/mail"
 	"strings"
 	"unicode/utf8"
 
@@ -58,7 +59,8 @@ func validPassword(password string, minimum int) error {
 
 // ValidEmail checks that s looks like an address that mail can be sent to: one
 // @, something on both sides, a dot or "localhost" after it, no spaces, at most
-// 254 bytes (RFC 5321 §4.5.3.1.3). Only a sent mail can tell more. The error is
+// 254 bytes (RFC 5321 §4.5.3.1.3), and an address to whoever sends mail (RFC 5322
+// §3.4.1). Only a sent mail can tell more. The error is
 // Invalid with Code "email_invalid".
 func ValidEmail(s string) error {
 	const code = "email_invalid"
@@ -70,6 +72,9 @@ func ValidEmail(s string) error {
 		return errs.Coded(errs.Invalid, code, "an email address has no spaces or control characters: %q", s)
 	case domain != "localhost" && (!strings.Contains(domain, ".") || strings.HasPrefix(domain, ".") || strings.HasSuffix(domain, ".")):
 		return errs.Coded(errs.Invalid, code, "expected a domain with a dot after the @, found %q", domain)
+	}
+	if a, err := mail.ParseAddress(s); err != nil || a.Address != s {
+		return errs.Coded(errs.Invalid, code, "expected an email address like ops@acme.example, without a name and quotes, found %q", s)
 	}
 	return nil
 }

@@ -69,6 +69,10 @@ func TestValid(t *testing.T) {
 		{"email without domain", ValidEmail("ops@"), false},
 		{"email without dot", ValidEmail("ops@acme"), false},
 		{"two at signs", ValidEmail("a@b@c.d"), false},
+		{"email with dots and slashes", ValidEmail("ops@new.ex../..ample"), false},
+		{"email in brackets", ValidEmail("<ops@acme.example>"), false},
+		{"email with a plus", ValidEmail("o'ps+x@acme.example"), true},
+		{"email with letters beyond ASCII", ValidEmail("käse@käse.example"), true},
 		{"email with newline", ValidEmail("a@b.c\r\nBcc: x"), false},
 	} {
 		if (c.err == nil) != c.ok {

@@ -349,6 +349,7 @@ const (
 	QueryQueue
 	// QueryMatch lists the sessions that have subscriptions which match the topic name in
 	// Filter, with those subscriptions only, in order of ClientID, after Cursor, at most Limit.
+	// Who has subscribed since the page before, up to a minute ago, may be left out.
 	// It is for brokers with FeatureLooks.
 	QueryMatch
 )

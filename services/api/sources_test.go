@@ -16,7 +16,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy/authn/password"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 )
 
 // A whole file replaces what came from the one before, and nothing else.

@@ -33,10 +33,8 @@ type broker struct {
 	operators []string
 	// nodes are Manor's brokers, where they are processes of their own.
 	nodes []brokerNode
-	// reach is how Manor's tenants are reached, without the store; nats are its NATS
-	// servers, host:port, where they are processes of their own.
+	// reach is how Manor's tenants are reached.
 	reach Site
-	nats  []string
 	dir   string
 	pids  []int
 	stop  func()
@@ -205,8 +203,6 @@ func startManor(ctx context.Context, path string, r row, args []string) (*broker
 		}
 		if p.Role != "nats" {
 			b.reached(p.Ports)
-		} else {
-			b.nats = append(b.nats, loopbackAddr(p.Ports["nats"]))
 		}
 		for transport, name := range map[string]string{overTCP: "mqtt", overTLS: "mqtts", overWS: "ws", overWSS: "wss"} {
 			if port := p.Ports[name]; port != 0 && b.addrs[transport] == "" {
@@ -225,6 +221,7 @@ func loopbackAddr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // reached notes where one of Manor's processes is reached by clients.
 func (b *broker) reached(ports map[string]int) {
+	b.reach.Domain = devDomain
 	if port := ports["api"]; port != 0 && b.reach.API == "" {
 		b.reach.API = "http://" + loopbackAddr(port)
 	}

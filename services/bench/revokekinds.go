@@ -18,8 +18,7 @@ import (
 
 // revocationKind is something that can be revoked.
 type revocationKind struct {
-	// by is who is asked: the API, or the store where that has no operation.
-	name, by string
+	name string
 	// ready makes what a tenant needs for it, once; nil is nothing.
 	ready func(*revoker, context.Context) error
 	// begin has clients connected that the next revocation is about.
@@ -31,12 +30,12 @@ type revocationKind struct {
 }
 
 var allRevocations = []revocationKind{
-	{name: "credential", by: "API", begin: (*revoker).credential},
-	{name: "certificate", by: "API", ready: (*revoker).trust, begin: (*revoker).bannedCertificate},
-	{name: "revocation list", by: "API", ready: (*revoker).trust, begin: (*revoker).listedCertificate},
-	{name: "policy", by: "API", ready: (*revoker).firstPolicy, begin: (*revoker).policy, over: (*revoker).noPolicy},
-	{name: "plan", by: "store", ready: (*revoker).publisher, begin: (*revoker).plan},
-	{name: "tenant", by: "store", begin: (*revoker).suspended, ends: true},
+	{name: "credential", begin: (*revoker).credential},
+	{name: "certificate", ready: (*revoker).trust, begin: (*revoker).bannedCertificate},
+	{name: "revocation list", ready: (*revoker).trust, begin: (*revoker).listedCertificate},
+	{name: "policy", ready: (*revoker).firstPolicy, begin: (*revoker).policy, over: (*revoker).noPolicy},
+	{name: "plan", ready: (*revoker).publisher, begin: (*revoker).plan},
+	{name: "tenant", begin: (*revoker).suspended, ends: true},
 }
 
 func revocationKinds() (names []string) {
@@ -234,11 +233,7 @@ var deepTopic = strings.Repeat("a/", 39) + "a"
 // plan is one with lower limits.
 func (v *revoker) plan(context.Context, int) (*attempt, error) {
 	change := func(ctx context.Context, plan string) error {
-		_, err := v.site.Store.UpdateTenant(ctx, v.tenant.id, 0, func(r *tenancy.TenantRecord) error {
-			r.Plan = plan
-			return nil
-		})
-		return err
+		return v.tenant.call(ctx, v.site, http.MethodPut, "/plan", map[string]string{"plan": plan}, nil)
 	}
 	return &attempt{
 		revoke:  func(ctx context.Context) error { return change(ctx, tenancy.PlanStarter) },
@@ -254,20 +249,24 @@ func (v *revoker) plan(context.Context, int) (*attempt, error) {
 
 // suspended is the tenant, which is suspended and deleted in turn.
 func (v *revoker) suspended(_ context.Context, n int) (*attempt, error) {
-	state := [2]tenancy.State{tenancy.StateSuspended, tenancy.StateDeleted}[n%2]
-	change := func(ctx context.Context, to tenancy.State) error {
-		_, err := v.site.Store.SetState(ctx, v.tenant.id, to)
-		return err
+	ask := func(ctx context.Context, method, path string) error {
+		return v.tenant.call(ctx, v.site, method, path, struct{}{}, nil)
+	}
+	revoke := func(ctx context.Context) error { return ask(ctx, http.MethodPost, ":suspend") }
+	back := ":resume"
+	if n%2 == 1 {
+		revoke = func(ctx context.Context) error { return ask(ctx, http.MethodDelete, "") }
+		back = ":restore"
 	}
 	all, err := v.everywhere("suspended", v.tenant.login, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &attempt{
-		revoke:  func(ctx context.Context) error { return change(ctx, state) },
+		revoke:  revoke,
 		effects: endings(all, mqtt.AdministrativeAction),
 		undo: func(ctx context.Context) error {
-			if err := change(ctx, tenancy.StateActive); err != nil {
+			if err := ask(ctx, http.MethodPost, back); err != nil {
 				return err
 			}
 			ctx, cancel := context.WithTimeout(ctx, v.giveUp)

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/manormq/manor/infra/errs"
-	"github.com/manormq/manor/tenancy/store"
 )
 
 // Site is a running Manor, as who measures changes of tenants reaches it.
@@ -22,9 +21,6 @@ type Site struct {
 	API string
 	// Gateways are those at which each change has to arrive.
 	Gateways []SiteGateway
-	// Store takes the changes for which the API has no operation: of plans, and of the
-	// states of tenants.
-	Store *store.Store
 	// Domain is what the host names of tenants are below.
 	Domain string
 }

@@ -7,13 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/manormq/manor/infra/bus/embed"
-	"github.com/manormq/manor/infra/bus/nats"
-	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/store"
@@ -66,29 +62,4 @@ func makeTenants(ctx context.Context, dir string, n int) (file string, err error
 	}
 	file = filepath.Join(dir, "logins.txt")
 	return file, writeLogins(file, logins)
-}
-
-// site is how the tenants of a Manor in several processes are reached; end is to be
-// called when that is over.
-func (b *broker) site(ctx context.Context) (s *Site, end func(), err error) {
-	if len(b.nats) == 0 {
-		return nil, nil, errs.New(errs.Invalid, "expected a Manor in several processes (--brokers and --gateways)")
-	}
-	token, err := os.ReadFile(filepath.Join(b.dir, "pki", "nats.token"))
-	if err != nil {
-		return nil, nil, err
-	}
-	log := slog.New(slog.DiscardHandler)
-	control, err := nats.Connect(nats.Config{URLs: b.nats, Name: "bench", Token: strings.TrimSpace(string(token)), Log: log})
-	if err != nil {
-		return nil, nil, err
-	}
-	end = func() { _ = control.Close() }
-	site := b.reach
-	site.Domain = devDomain
-	if site.Store, err = store.New(ctx, store.Config{Bus: control, Log: log, Region: devRegion}); err != nil {
-		end()
-		return nil, nil, err
-	}
-	return &site, end, nil
 }

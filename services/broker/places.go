@@ -102,7 +102,7 @@ func (d *desk) Placements() (out []operate.Placement) {
 
 func placementOf(tenant string, c layout.Cell) operate.Placement {
 	return operate.Placement{
-		Tenant: tenant, Revision: c.Revision, Placed: c.Placed(), Stage: stageNames[c.Stage], Partitions: plain(c.Partitions), To: plain(c.To),
+		Tenant: tenant, Revision: c.Revision, Placed: c.Placed() && !c.Purged, Stage: stageNames[c.Stage], Purged: c.Purged, Partitions: plain(c.Partitions), To: plain(c.To),
 	}
 }
 
@@ -152,7 +152,7 @@ func (d *desk) place(ctx context.Context, tenant string, to operate.Place) (oper
 			return operate.Placement{}, errs.New(errs.Conflict, "%s is %s: all brokers must know of it, so bring it back, or have it leave the cluster", m.Name, m.State)
 		}
 	}
-	moves, err := d.placeEmpty(ctx, tenant, list)
+	moves, err := d.placeEmpty(ctx, tenant, func(ctx context.Context) (layout.Cell, error) { return d.region.layout.Place(ctx, tenant, list) })
 	switch {
 	case err != nil:
 		return operate.Placement{}, err
@@ -163,9 +163,9 @@ func (d *desk) place(ctx context.Context, tenant string, to operate.Place) (oper
 	return placementOf(tenant, c), nil
 }
 
-// placeEmpty says where a tenant lives that has nothing anywhere. It reports whether it has
-// something.
-func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.ID) (moves bool, err error) {
+// placeEmpty has write say where a tenant lives that has nothing anywhere. It reports whether it
+// has something.
+func (d *desk) placeEmpty(ctx context.Context, tenant string, write func(context.Context) (layout.Cell, error)) (some bool, err error) {
 	begun := time.Now()
 	by := fmt.Sprint(d.name, " ", time.Now().UnixNano())
 	if !d.shards.Hold(tenant, by, holdTime) {
@@ -191,13 +191,13 @@ func (d *desk) placeEmpty(ctx context.Context, tenant string, list []partition.I
 	if took := time.Since(begun); took > holdTime/2 {
 		return false, errs.New(errs.Unavailable, "the brokers took %v to say what the tenant has, too long to hold its clients back: give the command again", took.Round(time.Millisecond))
 	}
-	write, cancel := context.WithTimeout(ctx, askTime)
+	writing, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	c, err := d.region.layout.Place(write, tenant, list)
+	c, err := write(writing)
 	if err != nil {
 		return false, err
 	}
-	d.log.Warn("a tenant that has nothing is placed", slog.String("tenant", tenant), slog.Any("partitions", list), slog.Uint64("revision", c.Revision))
+	d.log.Warn("a tenant that has nothing is placed", slog.String("tenant", tenant), slog.Any("partitions", c.Partitions), slog.Bool("purged", c.Purged), slog.Uint64("revision", c.Revision))
 	for begun := time.Now(); ; {
 		err := d.allSay(ctx, &question{What: askCell, Tenant: tenant}, func(name string, r *reply) error {
 			if r.Revision < c.Revision {

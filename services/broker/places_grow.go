@@ -116,7 +116,8 @@ func (d *desk) answerTenant(q *link.Query) *link.Answer {
 }
 
 // answerForget answers a link.QueryForget. All brokers must be there: the disk of one that is
-// down has something of the tenant too. What has been said of where the tenant lives goes last.
+// down has something of the tenant too. What has been said of where the tenant lives goes last: the
+// record stays, with a revision that only grows, and says that the tenant was purged.
 func (d *desk) answerForget(q *link.Query) *link.Answer {
 	if d.region == nil {
 		return d.shards.Ask(q)
@@ -131,11 +132,11 @@ func (d *desk) answerForget(q *link.Query) *link.Answer {
 		d.log.Info("the API has a purged tenant be forgotten", slog.String("tenant", q.Tenant),
 			slog.Int64("sessions", a.Usage.PersistentSessions), slog.Int64("queued", a.Usage.QueueMessages), slog.Int64("retained", a.Usage.Retained))
 	}
-	if c, _ := d.region.layout.Cell(q.Tenant); a.Error == "" && !a.Found && len(c.Partitions) > 0 {
+	if c, ok := d.region.layout.Cell(q.Tenant); a.Error == "" && !a.Found && ok && !c.Purged {
 		ctx, cancel := context.WithTimeout(context.Background(), holdTime+moveWait)
 		defer cancel()
-		a.Found = true
-		if _, err := d.place(ctx, q.Tenant, operate.Place{}); err != nil {
+		a.Found = true // also if something has come meanwhile: it is asked again
+		if _, err := d.placeEmpty(ctx, q.Tenant, func(ctx context.Context) (layout.Cell, error) { return d.region.layout.Purge(ctx, q.Tenant) }); err != nil {
 			a.Error = err.Error()
 		}
 	}

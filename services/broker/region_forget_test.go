@@ -98,8 +98,8 @@ func TestRegion_Forgets(t *testing.T) {
 		if u := h.shards.Tenant(w.tenant).Usage(); u != (link.Usage{}) {
 			t.Errorf("%s still counts %+v", h.name, u)
 		}
-		if c, _ := h.region.layout.Cell(w.tenant); len(c.Partitions) > 0 {
-			t.Errorf("%s has it in %v", h.name, c.Partitions)
+		if c, _ := h.region.layout.Cell(w.tenant); len(c.Partitions) > 0 || !c.Purged || !c.Placed() {
+			t.Errorf("%s has it as %+v, expected none, purged, and gateways told", h.name, c)
 		}
 	}
 	// A tenant of that name comes again, with another plan.

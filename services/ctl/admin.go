@@ -309,12 +309,16 @@ func adminTenant() *cobra.Command {
 		Use: "show [TENANT]", Short: "list where tenants live that have partitions of their own", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			values := url.Values{}
+			if purged, _ := cmd.Flags().GetBool("purged"); purged {
+				values.Set("purged", "true")
+			}
 			if len(args) > 0 {
 				values.Set("tenant", args[0])
 			}
 			return request{http.MethodGet, "tenant/show", values}.show(cmd)
 		},
 	}
+	show.Flags().Bool("purged", false, "those too that were purged, of which a record stays")
 	place := &cobra.Command{
 		Use:   "place TENANT --partitions LIST | --dedicated LABEL | --shared | --grow N",
 		Short: "say in which partitions a tenant lives",

@@ -87,7 +87,7 @@ func (s *stage) SetClass(_ context.Context, ids []int, label string, replicas in
 }
 
 func (s *stage) Placements() []operate.Placement {
-	return []operate.Placement{{Tenant: "acme", Partitions: []int{60, 61}, Revision: 2, Placed: true}}
+	return []operate.Placement{{Tenant: "acme", Partitions: []int{60, 61}, Revision: 2, Placed: true}, {Tenant: "was", Revision: 3, Purged: true}}
 }
 
 func (s *stage) Place(_ context.Context, tenant string, to operate.Place) (operate.Placement, error) {
@@ -149,6 +149,8 @@ func TestAdmin(t *testing.T) {
 		{"partition label 60-61 gold", 1, "no broker that is there accepts the label gold", ""},
 		{"partition label 60-61", 2, "accepts 2 arg(s)", ""},
 		{"tenant show", 0, "acme    60-61       operator  2", ""},
+		{"tenant show", 0, "purged tenants of which a record stays, whose revision only grows: 1", ""},
+		{"tenant show --purged", 0, "was     none, or as its plan has it if it was made again  purge     3", ""},
 		{"tenant show nobody", 0, "nobody has no record", ""},
 		{"tenant place new --partitions 62-63", 0, "new     62-63       operator  2", ""},
 		{"tenant place new --dedicated gold", 0, "new     62          operator  2", ""},

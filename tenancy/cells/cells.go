@@ -10,7 +10,6 @@ package cells
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +19,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -34,8 +33,7 @@ const (
 	// waveRest is the pause between two waves of a tenant, in which its clients send and get
 	// what has waited.
 	waveRest = 5 * time.Second
-	// againAfter is when a cell is tried again while that of another tenant grows, by another
-	// process, or while the bus is away.
+	// againAfter is when the bus is asked again that was away.
 	againAfter = 5 * time.Second
 	// lockName is the lock of who has a cell grow.
 	lockName = "growth"
@@ -91,20 +89,15 @@ const (
 // Service has cells grow. Make it with New; Run is called once.
 type Service struct {
 	cfg     Config
-	leases  *lease.Leases
+	worker  *lease.Worker[cell] // of those that are to grow or have grown, by tenant
 	states  *prometheus.GaugeVec
 	results *prometheus.CounterVec
-	wake    chan struct{} // holds a token when known has changed
-
-	mu    sync.Mutex
-	known map[string]*cell // guarded by mu: those that are to grow or have grown, by tenant
 }
 
 // cell is one that is to grow, or has.
 type cell struct {
 	// wanted and made are what the plan has now and had when the tenant was made, 0 for all.
 	wanted, made int
-	due          time.Time
 	failures     int
 	state        string
 }
@@ -122,14 +115,16 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errs.New(errs.KindOf(err), "open the lock of cells: %w", err)
 	}
 	t := Metrics()
-	s := &Service{
-		cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), results: t[1].CounterVec(cfg.Registerer), wake: make(chan struct{}, 1), known: map[string]*cell{},
-		leases: lease.New(lease.Config{Bucket: locks, Log: cfg.Log, Life: cfg.LockLife, Now: cfg.Now}),
-	}
+	s := &Service{cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), results: t[1].CounterVec(cfg.Registerer)}
+	s.worker = lease.NewWorker(lease.WorkerConfig[cell]{
+		Leases: lease.New(lease.Config{Bucket: locks, Log: cfg.Log, Life: cfg.LockLife, Now: cfg.Now}),
+		Name:   "growth of cells", Lock: func(string) string { return lockName },
+		Watch: func(ctx context.Context) error { return cfg.Store.WatchTenants(ctx, s.told) },
+		See:   s.see, Show: s.show, Log: cfg.Log, Now: cfg.Now,
+	})
 	for _, result := range []string{"grown", "failed"} {
 		s.results.WithLabelValues(result)
 	}
-	s.show(nil)
 	return s, nil
 }
 
@@ -139,22 +134,14 @@ func (s *Service) told(id string, t *tenancy.TenantRecord) {
 	if t != nil {
 		n = t.Grows()
 	}
-	s.mu.Lock()
-	c := s.known[id]
-	switch {
-	case n == 0 && c == nil:
-		s.mu.Unlock()
-		return
-	case n == 0:
-		c.wanted, c.due = 0, time.Time{}
-	case c == nil:
-		s.known[id] = &cell{wanted: n, made: t.Partitions, state: stateWaiting}
-	case c.wanted != n:
-		c.wanted, c.made, c.due, c.failures, c.state = n, t.Partitions, time.Time{}, 0, stateWaiting
-	}
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.worker.Edit(id, func(c *lease.Item[cell], known bool) bool {
+		switch {
+		case n == 0: // what is known of it is forgotten by see
+			c.Value.wanted, c.Due = 0, time.Time{}
+			return known
+		case c.Value.wanted != n:
+			*c = lease.Item[cell]{Value: cell{wanted: n, made: t.Partitions, state: stateWaiting}}
+		}
+		return true
+	})
 }

@@ -5,12 +5,14 @@ package cells
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/infra/link"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -20,23 +22,18 @@ func (s *Service) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if err := s.cfg.Store.WatchTenants(ctx, s.told); err != nil && ctx.Err() == nil {
-				s.cfg.Log.Warn("tenants are not watched for cells that are to grow", "error", err, "retry_in", againAfter)
-				s.rest(ctx, againAfter)
-			}
-		}
-	})
-	wg.Go(func() {
-		for ctx.Err() == nil {
 			next := lookAgain
 			if err := s.leftovers(ctx); err != nil && ctx.Err() == nil {
 				next = againAfter
 				s.cfg.Log.Warn("it is not known which records of cells are left over", "error", err, "retry_in", next)
 			}
-			s.rest(ctx, next)
+			select {
+			case <-time.After(next):
+			case <-ctx.Done():
+			}
 		}
 	})
-	s.work(ctx)
+	s.worker.Run(ctx)
 	return nil
 }
 
@@ -63,64 +60,18 @@ func (s *Service) leftovers(ctx context.Context) error {
 // leftOver has a record be forgotten, unless the tenant is known: then told says what becomes
 // of it.
 func (s *Service) leftOver(id string) {
-	s.mu.Lock()
-	if s.known[id] == nil {
-		s.known[id] = &cell{state: stateGrown}
-	}
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// rest sleeps.
-func (s *Service) rest(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
-}
-
-// work has cells grow until ctx is done.
-func (s *Service) work(ctx context.Context) {
-	for ctx.Err() == nil {
-		tenant, c, next := s.due()
-		if tenant != "" {
-			s.see(ctx, tenant, c)
-			continue
+	s.worker.Edit(id, func(c *lease.Item[cell], known bool) bool {
+		if !known {
+			c.Value.state = stateGrown
 		}
-		timer := time.NewTimer(next)
-		select {
-		case <-timer.C:
-		case <-s.wake:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-	}
+		return true
+	})
 }
 
-// due is the cell that is due for longest, as it is now; without one it is when the next is.
-func (s *Service) due() (tenant string, c cell, next time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.cfg.Now()
-	next = lookAgain
-	for id, x := range s.known {
-		if left := x.due.Sub(now); left > 0 {
-			next = min(next, left)
-		} else if tenant == "" || x.due.Before(c.due) {
-			tenant, c = id, *x
-		}
-	}
-	s.show(s.known)
-	return tenant, c, next
-}
-
-// show counts all cells. Its caller keeps them from changing.
-func (s *Service) show(all map[string]*cell) {
+// show counts all cells.
+func (s *Service) show(all iter.Seq[cell]) {
 	n := map[string]int{}
-	for _, c := range all {
+	for c := range all {
 		n[c.state]++
 	}
 	for _, state := range []string{stateGrown, stateWaiting, statePlaced} {
@@ -128,23 +79,10 @@ func (s *Service) show(all map[string]*cell) {
 	}
 }
 
-// see looks at a cell, has it grow by a wave if it is to, and keeps what became of it, unless
-// another process does so for some cell. If that has stood still, and so lost its lock, both
-// may: a broker lets a tenant move once at a time, and both ask for the same.
+// see looks at a cell, has it grow by a wave if it is to, and keeps what became of it. If this
+// process has stood still, and so lost the lock of all cells, another may do so too: a broker
+// lets a tenant move once at a time, and both ask for the same.
 func (s *Service) see(ctx context.Context, tenant string, c cell) {
-	ok, err := s.leases.TryLock(ctx, lockName)
-	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.Warn("the lock of growing cells could not be asked for", "error", err, "retry_in", againAfter)
-	}
-	if err != nil || !ok {
-		s.later(tenant, againAfter)
-		return
-	}
-	defer func() {
-		if err := s.leases.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
-			s.cfg.Log.Warn("the lock of growing cells stays until its life is over", "error", err)
-		}
-	}()
 	if c.wanted == 0 {
 		s.forget(ctx, tenant)
 		return
@@ -167,15 +105,6 @@ func (s *Service) see(ctx context.Context, tenant string, c cell) {
 		return
 	}
 	s.keep(ctx, tenant, c, state, err)
-}
-
-// later has a cell be looked at again in a while.
-func (s *Service) later(tenant string, d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c := s.known[tenant]; c != nil {
-		c.due = s.cfg.Now().Add(d)
-	}
 }
 
 // ask asks a broker about a cell, and with grow above 0 to have it grow. The state is what is
@@ -249,11 +178,12 @@ func (s *Service) keep(ctx context.Context, tenant string, c cell, state *link.C
 			next = min(next, againAfter)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.known[tenant]; x != nil && x.wanted == c.wanted { // else the plan has changed meanwhile, and it is due
-		x.failures, x.state, x.due = failures, c.state, s.cfg.Now().Add(next)
-	}
+	s.worker.Edit(tenant, func(x *lease.Item[cell], known bool) bool {
+		if known && x.Value.wanted == c.wanted { // else the plan has changed meanwhile, and it is due
+			x.Value.failures, x.Value.state, x.Due = failures, c.state, s.cfg.Now().Add(next)
+		}
+		return known
+	})
 }
 
 // waitsOn says to a tenant why its cell has not grown, without what is said of brokers.
@@ -280,13 +210,14 @@ func (s *Service) forget(ctx context.Context, tenant string) {
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("it is not forgotten how far the cell of a tenant was to grow", "tenant", tenant, "error", err, "retry_in", againAfter)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch c := s.known[tenant]; {
-	case c == nil || c.wanted != 0:
-	case err != nil:
-		c.due = s.cfg.Now().Add(againAfter)
-	default:
-		delete(s.known, tenant)
-	}
+	s.worker.Edit(tenant, func(c *lease.Item[cell], known bool) bool {
+		switch {
+		case !known || c.Value.wanted != 0:
+		case err != nil:
+			c.Due = s.cfg.Now().Add(againAfter)
+		default:
+			return false
+		}
+		return known
+	})
 }

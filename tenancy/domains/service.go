@@ -19,7 +19,7 @@ import (
 	"github.com/manormq/manor/infra/errs"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/domains/acme"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/managedca"
 	"github.com/manormq/manor/tenancy/store"
 )

@@ -10,8 +10,8 @@ package purge
 
 import (
 	"context"
+	"iter"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,7 +22,7 @@ import (
 	"github.com/manormq/manor/infra/telemetry"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -35,10 +35,9 @@ const (
 	// rest is the pause between two portions that brokers forget, and before the look that
 	// finds nothing a second time: what was under way in between has come then.
 	rest = 100 * time.Millisecond
-	// againAfter is when a tenant is tried again that another process purges, or while the bus is
-	// away, and longest the longest pause between two failures.
-	againAfter = 5 * time.Second
-	longest    = 5 * time.Minute
+	// firstRest and longest are the first pause and the longest between two failures.
+	firstRest = 5 * time.Second
+	longest   = 5 * time.Minute
 	// lookAgain is when tenants that were purged in the last sweepFor are swept again: an
 	// import may have gone on for that long.
 	lookAgain = time.Hour
@@ -100,18 +99,13 @@ func Metrics() []telemetry.Metric {
 // Service purges. Make it with New; Run is called once.
 type Service struct {
 	cfg     Config
-	leases  *lease.Leases
+	worker  *lease.Worker[*deleted]
 	states  *prometheus.GaugeVec
 	results *prometheus.CounterVec
-	wake    chan struct{} // holds a token when known has changed
-
-	mu    sync.Mutex
-	known map[string]*deleted // guarded by mu
 }
 
-// deleted is a tenant that is deleted.
+// deleted is a tenant that is deleted, as the worker guards it.
 type deleted struct {
-	due      time.Time
 	purging  bool
 	failures int
 }
@@ -132,14 +126,16 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errs.New(errs.KindOf(err), "open the locks of purges: %w", err)
 	}
 	t := Metrics()
-	s := &Service{
-		cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), results: t[1].CounterVec(cfg.Registerer), wake: make(chan struct{}, 1), known: map[string]*deleted{},
-		leases: lease.New(lease.Config{Bucket: locks, Log: cfg.Log, Life: cfg.LockLife, Now: cfg.Now}),
-	}
+	s := &Service{cfg: cfg, states: t[0].GaugeVec(cfg.Registerer), results: t[1].CounterVec(cfg.Registerer)}
+	s.worker = lease.NewWorker(lease.WorkerConfig[*deleted]{
+		Leases: lease.New(lease.Config{Bucket: locks, Log: cfg.Log, Life: cfg.LockLife, Now: cfg.Now}),
+		Name:   "purge", Lock: func(tenant string) string { return tenant },
+		Watch: func(ctx context.Context) error { return cfg.Store.WatchTenants(ctx, s.told) },
+		See:   s.see, Show: s.show, Log: cfg.Log, Now: cfg.Now,
+	})
 	for _, result := range []string{"done", "failed"} {
 		s.results.WithLabelValues(result)
 	}
-	s.show()
 	return s, nil
 }
 
@@ -149,31 +145,22 @@ func (s *Service) told(id string, t *tenancy.TenantRecord) {
 	if t != nil {
 		at, is = t.PurgeDue()
 	}
-	s.mu.Lock()
-	switch x := s.known[id]; {
-	case !is && x == nil:
-		s.mu.Unlock()
-		return
-	case !is:
-		delete(s.known, id)
-	case x != nil && x.purging: // its failures say when
-	default:
+	s.worker.Edit(id, func(x *lease.Item[*deleted], known bool) bool {
+		if !is || known && x.Value.purging { // its failures say when
+			return is
+		}
 		if settled := t.Life.Since.Add(s.cfg.Settle); settled.After(at) {
 			at = settled
 		}
-		s.known[id] = &deleted{due: at, purging: t.Life.Purging}
-	}
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+		x.Value, x.Due = &deleted{purging: t.Life.Purging}, at
+		return true
+	})
 }
 
-// show counts all that are known, whose mutex the caller has, or nobody else.
-func (s *Service) show() {
+// show counts all that are known.
+func (s *Service) show(all iter.Seq[*deleted]) {
 	n := map[bool]float64{}
-	for _, x := range s.known {
+	for x := range all {
 		n[x.purging]++
 	}
 	s.states.WithLabelValues("waiting").Set(n[false])

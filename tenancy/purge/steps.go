@@ -11,6 +11,7 @@ import (
 	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/audit"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/store"
 )
 
@@ -25,12 +26,12 @@ func (s *Service) purge(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if x := s.known[id]; x != nil {
-		x.purging = true
-	}
-	s.show()
-	s.mu.Unlock()
+	s.worker.Edit(id, func(x *lease.Item[*deleted], known bool) bool {
+		if known {
+			x.Value.purging = true
+		}
+		return known
+	})
 	p, err := s.note(ctx, t)
 	if err != nil {
 		return err

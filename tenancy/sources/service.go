@@ -28,9 +28,9 @@ import (
 	"github.com/manormq/manor/tenancy/audit"
 	"github.com/manormq/manor/tenancy/authn/password"
 	"github.com/manormq/manor/tenancy/decide"
-	"github.com/manormq/manor/tenancy/domains/lease"
 	"github.com/manormq/manor/tenancy/events"
 	"github.com/manormq/manor/tenancy/files"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/store"
 )
 

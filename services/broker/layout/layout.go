@@ -269,11 +269,20 @@ func (l *Layout) Place(ctx context.Context, tenant string, list []partition.ID) 
 	if err != nil {
 		return Cell{}, err
 	}
+	return l.say(ctx, tenant, Cell{Partitions: list})
+}
+
+// Purge is Place of a tenant that is purged.
+func (l *Layout) Purge(ctx context.Context, tenant string) (Cell, error) {
+	return l.say(ctx, tenant, Cell{Purged: true})
+}
+
+func (l *Layout) say(ctx context.Context, tenant string, c Cell) (Cell, error) {
 	old, _ := l.Cell(tenant)
 	if old.Stage != Settled {
 		return Cell{}, errMoves(tenant)
 	}
-	c := Cell{Partitions: list, Revision: max(old.Revision, drawn) + 1}
+	c.Revision = max(old.Revision, drawn) + 1
 	return c, l.write(ctx, []metadata.Mutation{l.cells.Put(tenant, c, c.Revision)})
 }
 
@@ -302,7 +311,7 @@ func (l *Layout) Count() (all, placed int) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for _, c := range l.mu.cells {
-		if c.Placed() {
+		if c.Placed() && !c.Purged {
 			placed++
 		}
 	}

@@ -264,6 +264,7 @@ func TestParseCell(t *testing.T) {
 		{Partitions: list},
 		{Partitions: list, Stage: layout.Leaving, To: []partition.ID{3, 4}},
 		{Partitions: list, Stage: layout.Arriving, To: []partition.ID{}},
+		{Purged: true},
 	} {
 		if got, err := layout.ParseCell(layout.AppendCell(nil, c)); err != nil || !reflect.DeepEqual(got, c) {
 			t.Errorf("%+v, %v, expected %+v", got, err, c)
@@ -271,7 +272,8 @@ func TestParseCell(t *testing.T) {
 	}
 	for _, bad := range [][]byte{
 		nil,
-		{3},
+		{3, 0, 1},
+		{4},
 		{1, 0},
 		{1, 0, 3, 0, 1},
 		{2, 0, 0, 0, 0, 1},

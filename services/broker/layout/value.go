@@ -45,6 +45,9 @@ type Cell struct {
 	// while it is Leaving.
 	Stage Stage
 	To    []partition.ID
+	// Purged says that the tenant was purged, and has nothing anywhere. If it was made again it
+	// lives as its plan has it. Partitions is empty then.
+	Purged bool
 }
 
 // Stage is how far a tenant is that moves with what it has (docs/adr/0037).
@@ -69,7 +72,7 @@ func (c *Cell) next() Cell {
 	return n
 }
 
-// Placed reports whether an operator has said it.
+// Placed reports whether an operator, or a purge, has said it: gateways must hear of that.
 func (c *Cell) Placed() bool { return c.Revision > drawn }
 
 // drawn is the Revision of a cell that was drawn.
@@ -95,10 +98,12 @@ func Name(label string) string {
 }
 
 // The first byte of a value; another one is of a later version. A cell that moves is of
-// movingVersion, so that a broker that knows no moves leaves it out.
+// movingVersion, and that of a purged tenant of purgedVersion, so that a broker that knows
+// neither leaves it out.
 const (
 	valueVersion  = 1
 	movingVersion = 2
+	purgedVersion = 3
 )
 
 var errValue = errors.New("layout: value is not readable; it may be of a later version")
@@ -117,8 +122,12 @@ var classCodec = metadata.Codec[Class]{
 }
 
 // AppendCell appends the partitions of a cell, u16 each, behind a version u8. Of a tenant
-// that moves the stage u8 and the list To stand before them, the length of that a u16.
+// that moves the stage u8 and the list To stand before them, the length of that a u16. Of one
+// that was purged there is the version only.
 func AppendCell(dst []byte, c Cell) []byte {
+	if c.Purged {
+		return append(dst, purgedVersion)
+	}
 	if c.Stage == Settled {
 		return appendList(append(dst, valueVersion), c.Partitions)
 	}
@@ -148,6 +157,8 @@ func ParseCell(b []byte) (c Cell, err error) {
 		if c.To, err = parseList(b[:n]); err == nil {
 			c.Partitions, err = parseList(b[n:])
 		}
+	case len(b) == 1 && b[0] == purgedVersion:
+		c.Purged = true
 	default:
 		err = errValue
 	}

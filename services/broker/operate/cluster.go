@@ -129,6 +129,9 @@ type Placement struct {
 	// Partitions, and else empty.
 	Stage string
 	To    []int
+	// Purged says that the tenant was purged: it has nothing, or was made again since and lives
+	// where its plan has it.
+	Purged bool
 }
 
 // Place is where a tenant is to live: in Partitions, in all with a Label, in as many as a plan

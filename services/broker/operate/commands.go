@@ -30,7 +30,7 @@ func commands() map[string]*command {
 		"node/status":           {args: []string{"node"}, run: nodeStatus},
 		"partition/show":        {args: []string{"partition", "state"}, run: partitionShow},
 		"partition/label":       {changes: true, args: []string{"partitions", "label", "replicas"}, run: partitionLabel},
-		"tenant/show":           {args: []string{"tenant"}, run: tenantShow},
+		"tenant/show":           {args: []string{"tenant", "purged"}, run: tenantShow},
 		"tenant/place":          {changes: true, args: []string{"tenant", "partitions", "dedicated", "shared", "grow"}, run: tenantPlace},
 		"cluster/config/show":   {run: configShow},
 		"cluster/config/set":    {changes: true, args: []string{"name", "value"}, run: configSet},

@@ -62,6 +62,7 @@ func (s *scene) Placements() []Placement {
 		{Tenant: "back", Revision: 3, Placed: true},
 		{Tenant: "roams", Partitions: []int{4}, Revision: 5, Placed: true, To: []int{5, 6}, Stage: "leaving"},
 		{Tenant: "small", Partitions: []int{7}, Revision: 1},
+		{Tenant: "was", Revision: 3, Purged: true},
 	}
 }
 
@@ -218,6 +219,9 @@ func TestHandler_Commands(t *testing.T) {
 		{"tenant/show", 200, `"Tenant":"acme","Partitions":"60-62","By":"operator","Revision":2`, ""},
 		{"tenant/show?tenant=back", 200, `"Tenant":"back","Partitions":"as its plan has it","By":"plan"`, ""},
 		{"tenant/show?tenant=small", 200, `"Partitions":"7","By":"plan","Revision":1`, ""},
+		{"tenant/show", 200, `"Tenant":"small","Partitions":"7","By":"plan","Revision":1,"Moves":""}]},{"type":"text","text":"purged tenants of which a record stays, whose revision only grows: 1`, ""},
+		{"tenant/show?purged=true", 200, `"Tenant":"was","Partitions":"none, or as its plan has it if it was made again","By":"purge","Revision":3`, ""},
+		{"tenant/show?tenant=was", 200, `"By":"purge"`, ""},
 		{"tenant/show?tenant=none", 200, `none has no record`, ""},
 		{"POST tenant/place?tenant=new&--partitions=60", 200, `1 other tenants have some of these partitions: acme`, "place new[60]"},
 		{"POST tenant/place?tenant=new&--dedicated=acme", 200, `"Tenant":"new"`, "place new[]acme"},

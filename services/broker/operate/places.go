@@ -61,10 +61,14 @@ func numbers(text string) (ids []int, err error) {
 }
 
 func tenantShow(ctx context.Context, c Cluster, args url.Values) ([]Element, error) {
-	want := args.Get("tenant")
+	want, purged := args.Get("tenant"), 0
 	var rows []Row
 	for _, p := range c.Placements() {
-		if want == "" || p.Tenant == want {
+		switch {
+		case want != "" && p.Tenant != want:
+		case want == "" && p.Purged && !args.Has("purged"):
+			purged++
+		default:
 			rows = append(rows, placementRow(&p))
 		}
 	}
@@ -72,6 +76,9 @@ func tenantShow(ctx context.Context, c Cluster, args url.Values) ([]Element, err
 		return []Element{Text(fmt.Sprintf("%s has no record: it lives in all partitions that are not reserved, or has not been here yet", want))}, nil
 	}
 	out := []Element{Table(rows)}
+	if purged > 0 {
+		out = append(out, Text(fmt.Sprintf("purged tenants of which a record stays, whose revision only grows: %d; --purged lists them", purged)))
+	}
 	if want == "" {
 		return out, nil
 	}
@@ -86,7 +93,10 @@ func placementRow(p *Placement) Row {
 	if p.Placed {
 		by = "operator"
 	}
-	if len(p.Partitions) == 0 {
+	switch {
+	case p.Purged:
+		by, where = "purge", "none, or as its plan has it if it was made again"
+	case len(p.Partitions) == 0:
 		by, where = "plan", "as its plan has it"
 	}
 	stage := p.Stage

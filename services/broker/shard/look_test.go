@@ -134,6 +134,52 @@ func TestLook_Match(t *testing.T) {
 	})
 }
 
+// However many pages there are, subscriptions are walked once for as many clients as a walk
+// keeps; who leaves between two pages is not listed, and nobody twice or left out.
+func TestLook_MatchPages(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		const clients = 120
+		var all []*client
+		var want []string
+		for i := range clients {
+			c := w.connect(fmt.Sprintf("c%03d", i))
+			c.subscribe("a/+", 1)
+			if i%3 == 0 {
+				c.subscribe("$share/g/a/#", 0)
+			}
+			all = append(all, c)
+			want = append(want, fmt.Sprintf("c%03d", i))
+		}
+		w.settle()
+		const subscriptions = clients + clients/3
+		for _, c := range []struct{ most, page, walks int }{{walkMost, 7, 1}, {50, 7, 3}, {50, 50, 3}, {40, 3, 3}, {1, 40, clients}, {walkMost, 1000, 1}} {
+			w.set.walks = walks{most: c.most}
+			var got []string
+			for _, x := range matchOf(t, w.set, "a/b", c.page) {
+				id, _, _ := strings.Cut(x, " ")
+				got = append(got, id)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%+v: got %q", c, got)
+			}
+			if n := w.set.walks.steps; n > c.walks*subscriptions {
+				t.Errorf("%+v: %d subscriptions were looked at for %d pages, expected %d at most", c, n, clients/c.page+1, c.walks*subscriptions)
+			}
+		}
+		a := w.set.Ask(&link.Query{Kind: link.QueryMatch, Tenant: "acme", Filter: "a/b", Limit: 100})
+		all[101].close(link.CloseNormal)
+		w.connect("c1015").subscribe("a/b", 0)
+		w.settle()
+		b := w.set.Ask(&link.Query{Kind: link.QueryMatch, Tenant: "acme", Filter: "a/b", Cursor: a.Next, Limit: 100})
+		if len(b.Clients) != clients-101 || b.Clients[0].ClientID != "c100" || b.Clients[1].ClientID != "c102" {
+			t.Errorf("the second page has %d clients", len(b.Clients))
+		}
+		if got := matchOf(t, w.set, "a/b", 1000); len(got) != clients || !slices.Contains(got, "c1015 a/b") {
+			t.Errorf("a new listing has %d clients", len(got))
+		}
+	})
+}
+
 // All brokers of a region are asked, whichever has the client.
 func TestLook_Region(t *testing.T) {
 	w := newWide(t, 1, 3)

@@ -77,9 +77,7 @@ func (st *Set) AskHere(q *link.Query) *link.Answer {
 			return a
 		}
 		a.Found = true
-		for _, s := range st.shards {
-			s.ask(func() { s.matching(t, q.Filter, q.Cursor, limit, a) })
-		}
+		st.match(t, q, limit, a)
 		cutClients(a, limit)
 	case link.QueryRetained:
 		if err := topic.ValidateFilter(q.Filter); err != nil {

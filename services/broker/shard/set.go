@@ -82,6 +82,7 @@ type Set struct {
 	hands    struct{ most, piece int }
 	guests   guests
 	settling settling
+	walks    walks
 	// asks are the tenants of which other brokers were asked in a second: those far from a
 	// limit, and those near one; retainAsks those that set retained messages.
 	asks       [2]asks
@@ -162,7 +163,7 @@ func New(c Config) (*Set, error) {
 	st.inside.Store(c.Cluster == nil)
 	st.moved.at = make([]atomic.Int64, c.Partitions)
 	st.handOffs.tenant, st.handOffs.all, st.handOffs.after = handOffTenant, handOffMost, handOffAfter
-	st.keepsWait, st.noteEvery = keepsWait, noteEvery
+	st.keepsWait, st.noteEvery, st.walks.most = keepsWait, noteEvery, walkMost
 	st.hands.most, st.hands.piece = handBytes, pieceBytes
 	st.mu.tenants, st.mu.links = make(map[string]*Tenant), make(map[*Link]struct{})
 	for i := range c.Partitions - c.Reserved {

@@ -15,7 +15,7 @@ import (
 // meanwhile, and the bench that measures it says so.
 func TestRevocation_Bench(t *testing.T) {
 	g := startGateways(t)
-	site := &bench.Site{API: g.edges[0].api, Store: g.records, Domain: devDomain}
+	site := &bench.Site{API: g.edges[0].api, Domain: devDomain}
 	for n, edge := range g.edges {
 		site.Gateways = append(site.Gateways, bench.SiteGateway{MQTT: edge.mqtt, MQTTS: g.mqtts[n]})
 	}
@@ -24,7 +24,7 @@ func TestRevocation_Bench(t *testing.T) {
 	if err := r.At(t.Context(), site, &out); err != nil {
 		t.Fatal(err, &out)
 	}
-	for _, want := range []string{"\ncredential  ", "\ncertificate  ", "\nrevocation list  ", "\npolicy  ", "\nplan  ", "\ntenant  ", "\nall                         12"} {
+	for _, want := range []string{"\ncredential  ", "\ncertificate  ", "\nrevocation list  ", "\npolicy  ", "\nplan  ", "\ntenant  ", "\nall                  12"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("expected %q in\n%s", want, &out)
 		}

@@ -48,8 +48,8 @@ type replicas struct {
 
 // TestReplicas kills processes of the API and of NATS, one after the other, while
 // several write by whichever answers. What was answered is there in the end, at each of
-// them; what was asked for again is there once; what was taken away is gone; and the
-// audit log is whole.
+// them; what was asked for again is there once; what was taken away is gone; the
+// audit log is whole; and what a process left of a purge another has ended.
 func TestReplicas(t *testing.T) {
 	if *rounds == 0 {
 		t.Skip("kills as many processes as -rounds says")
@@ -60,6 +60,7 @@ func TestReplicas(t *testing.T) {
 	}
 	r := &replicas{t: t, Region: chaos.New(t, dir, chaos.Layout{Offset: *offset}, "--brokers", "1", "--gateways", "2", "--nats", "3", "--tenancies", "3")}
 	r.signUp("")
+	purge := r.doom()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	kept := make([]map[string]string, writers)
@@ -88,6 +89,7 @@ func TestReplicas(t *testing.T) {
 		r.compare(api, all, limit)
 	}
 	r.connect(all)
+	purge.gone()
 	fmt.Printf("%d credentials are left of what was answered, the quota was changed %d times; %d requests were made again, and the longest took %.1f s\n",
 		len(all), limit-first, r.retried.Load(), time.Duration(r.longest.Load()).Seconds())
 }

@@ -43,15 +43,20 @@ func (n *Node) get(ctx context.Context, path string) ([]byte, error) {
 	return body, err
 }
 
-// elected reports whether a NATS server, with the others, can make buckets.
-func (n *Node) elected(ctx context.Context) error {
+// Bus is a connection to a NATS server, which the caller closes.
+func (n *Node) Bus() (*nats.Bus, error) {
 	token, err := os.ReadFile(filepath.Join(filepath.Dir(n.Data), "pki", "nats.token"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b, err := nats.Connect(nats.Config{
+	return nats.Connect(nats.Config{
 		URLs: []string{"nats://" + n.Addr("nats")}, Name: "chaos", Token: strings.TrimSpace(string(token)), Log: slog.New(slog.DiscardHandler),
 	})
+}
+
+// elected reports whether a NATS server, with the others, can make buckets.
+func (n *Node) elected(ctx context.Context) error {
+	b, err := n.Bus()
 	if err != nil {
 		return err
 	}

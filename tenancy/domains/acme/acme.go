@@ -26,7 +26,7 @@ import (
 
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/errs"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/managedca"
 )
 

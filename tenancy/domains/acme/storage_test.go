@@ -12,7 +12,7 @@ import (
 	"github.com/manormq/manor/infra/bus"
 	"github.com/manormq/manor/infra/bus/mem"
 	"github.com/manormq/manor/infra/telemetry"
-	"github.com/manormq/manor/tenancy/domains/lease"
+	"github.com/manormq/manor/tenancy/lease"
 	"github.com/manormq/manor/tenancy/managedca"
 )
 

@@ -7,6 +7,7 @@
 package share
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -135,16 +136,11 @@ func (g *Group[S]) SetOnline(s S, online bool) {
 	}
 }
 
-// Members are the sessions here that are in partition part, in no order.
-func (g *Group[S]) Members(part uint16) (out []S) {
+// All are the members here, in no order.
+func (g *Group[S]) All() []Member[S] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for i := range g.mu.members {
-		if g.mu.members[i].Part == part {
-			out = append(out, g.mu.members[i].Session)
-		}
-	}
-	return out
+	return slices.Clone(g.mu.members)
 }
 
 // Pick chooses a member other than except, in turn: one that is connected, else

@@ -4,7 +4,8 @@
 // A lock is a key that its holder writes again every now and then; one that stands still
 // for longer than its life, by the clock of who waits for it, is taken over. So nobody's
 // clock is compared with another's. A holder that stood still itself may not be the only
-// one: what it does has to be harmless then. Each lock that is held owns a goroutine.
+// one, until it runs again and notices: what it does has to be harmless then. Each lock that
+// is held owns a goroutine. A Worker does work that several processes share, under such locks.
 package lease
 
 import (
@@ -56,6 +57,7 @@ type sighting struct {
 
 type holding struct {
 	stop context.CancelFunc
+	lost context.CancelFunc // of what Hold returned
 	done chan struct{}
 	// revision is set until done is closed by its goroutine, then read by Unlock.
 	revision bus.Revision
@@ -78,40 +80,49 @@ func Key(name string) string { return "lock." + base64.RawURLEncoding.EncodeToSt
 // TryLock takes a lock unless somebody has it, and reports whether it did. Who asks again
 // and again takes over a lock whose holder is gone.
 func (l *Leases) TryLock(ctx context.Context, name string) (bool, error) {
+	_, ok, err := l.Hold(ctx, name)
+	return ok, err
+}
+
+// Hold is TryLock. held ends with ctx, and when the lock is let go or lost: because another
+// process has taken it, or could have, since it was not written again for its life.
+func (l *Leases) Hold(ctx context.Context, name string) (held context.Context, ok bool, err error) {
 	key := Key(name)
 	at := bus.Absent
 	e, err := l.cfg.Bucket.Get(ctx, key)
 	switch {
 	case err == nil:
 		if !l.dead(key, e.Revision) {
-			return false, nil
+			return nil, false, nil
 		}
 		at = e.Revision
 	case !errs.Is(err, errs.NotFound):
-		return false, err
+		return nil, false, err
 	default:
 		l.mu.Lock()
 		delete(l.seen, key)
 		l.mu.Unlock()
 	}
+	asked := time.Now()
 	rev, err := l.cfg.Bucket.Put(ctx, key, []byte(l.me), at)
 	if errs.Is(err, errs.Conflict) { // somebody was faster
-		return false, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if at != bus.Absent {
 		l.cfg.Log.Warn("the lock of a process that is gone was taken over", "lock", name)
 	}
 	renewing, stop := context.WithCancel(context.Background())
-	h := &holding{stop: stop, done: make(chan struct{}), revision: rev}
+	held, lost := context.WithCancel(ctx)
+	h := &holding{stop: stop, lost: lost, done: make(chan struct{}), revision: rev}
 	l.mu.Lock()
 	delete(l.seen, key)
 	l.held[key] = h
 	l.mu.Unlock()
-	go l.renew(renewing, key, h)
-	return true, nil
+	go l.renew(renewing, key, h, asked)
+	return held, true, nil
 }
 
 // dead reports whether a lock has stood still for its life.
@@ -129,11 +140,17 @@ func (l *Leases) dead(key string, revision bus.Revision) bool {
 	return now.Sub(s.since) > l.cfg.Life
 }
 
-// renew writes a lock again until it is let go, or somebody else has it.
-func (l *Leases) renew(ctx context.Context, key string, h *holding) {
+// renew writes a lock again until it is let go, or somebody else has it. written is when it
+// was written last: others wait from a later moment on.
+func (l *Leases) renew(ctx context.Context, key string, h *holding, written time.Time) {
 	defer close(h.done)
 	tick := time.NewTicker(l.cfg.Life / 3)
 	defer tick.Stop()
+	old := time.AfterFunc(l.cfg.Life-time.Since(written), func() {
+		l.cfg.Log.Warn("a lock could not be written again for its life: another process may have it", "key", key)
+		h.lost()
+	})
+	defer old.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,13 +158,16 @@ func (l *Leases) renew(ctx context.Context, key string, h *holding) {
 		case <-tick.C:
 		}
 		call, cancel := context.WithTimeout(ctx, l.cfg.Life/3)
+		written = time.Now()
 		rev, err := l.cfg.Bucket.Put(call, key, []byte(l.me), h.revision)
 		cancel()
 		switch {
 		case err == nil:
 			h.revision = rev
+			old.Reset(l.cfg.Life - time.Since(written))
 		case errs.Is(err, errs.Conflict):
 			l.cfg.Log.Warn("a lock was lost to another process", "key", key)
+			h.lost()
 			return
 		}
 	}
@@ -183,6 +203,7 @@ func (l *Leases) Unlock(ctx context.Context, name string) error {
 		return errs.New(errs.Internal, "unlock %q: it is not held here", name)
 	}
 	h.stop()
+	h.lost()
 	<-h.done
 	err := l.cfg.Bucket.Delete(ctx, key, h.revision)
 	if errs.Is(err, errs.Conflict) || errs.Is(err, errs.NotFound) {
