@@ -53,11 +53,13 @@ func (b *bucket) request(n *node, do func(), answer func(ok bool)) {
 	}
 	w.after(busTimeout, done(false))
 	if !b.reaches(n) {
+		w.happens("bus request cut off")
 		return
 	}
 	delay := w.between(200, 3*ms)
 	lost := w.chance(b.flaky)
 	if lost && w.chance(30) {
+		w.happens("bus request lost")
 		return // it never arrives
 	}
 	if lost && w.chance(50) {
@@ -68,7 +70,9 @@ func (b *bucket) request(n *node, do func(), answer func(ok bool)) {
 			return
 		}
 		do()
-		if !lost {
+		if lost {
+			w.happens("bus answer lost")
+		} else {
 			w.after(w.between(200, 3*ms), func() {
 				if b.reaches(n) {
 					done(true)()
@@ -83,6 +87,9 @@ func (b *bucket) put(id partition.ID, at uint64, e *partition.Entry) (partition.
 	s := &b.entries[id]
 	if s.revision != at {
 		return partition.Table{}, false
+	}
+	if t := b.table(id); t.Revision > 0 && t.Owner != e.Owner {
+		b.w.happens("owner changed")
 	}
 	b.revision++
 	*s = stored{b.revision, e.Append(nil)}

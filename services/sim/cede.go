@@ -72,7 +72,7 @@ func (n *node) ceded(r *replica) {
 	if !c.asked || c.ended {
 		return // it was lost meanwhile
 	}
-	n.w.note("ceded", n.name, uint64(r.id))
+	n.w.begins("ceded", n.name, uint64(r.id))
 	c.ended, c.at = true, n.w.now
 	if d := c.plan; len(d.Wanted) > 0 {
 		n.step(r, &partition.Event{Kind: partition.Plan, Wanted: d.Wanted, Draining: d.Draining})

@@ -24,7 +24,7 @@ func (d *device) deliver(f *link.DownFrame, payload string) {
 		return
 	}
 	d.w.note(d.label+" gets "+payload, d.at.n.name, uint64(f.PacketID))
-	d.house.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID)
+	d.house.Delivered(d.id, payload, f.Dup, d.connection, f.PacketID, d.place())
 	switch f.QoS {
 	case mqtt.ExactlyOnce:
 		d.received[f.PacketID] = true

@@ -155,6 +155,7 @@ func (d *device) connect() {
 
 // leave ends the connection.
 func (d *device) leave(why link.CloseCause) {
+	d.w.happens(map[bool]string{true: "disconnect", false: "connection lost"}[why == link.CloseNormal])
 	if why == link.CloseNormal {
 		d.house.Wills.Unneeded(d.id, d.connection)
 	}
@@ -199,7 +200,7 @@ func (d *device) send(f link.UpFrame) {
 
 func (d *device) publish() {
 	d.next++
-	p := &published{packet: uint16(d.next), Publish: d.house.Publish(d.id, d.next, mqtt.QoS(1+d.next%2))}
+	p := &published{packet: uint16(d.next), Publish: d.house.Publish(d.id, d.next, mqtt.QoS(1+d.next%2), d.place())}
 	d.inflight = append(d.inflight, p)
 	d.w.note(d.label+" publishes", d.at.n.name, uint64(d.next))
 	d.send(p.frame(false))
@@ -257,7 +258,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 			h.Break("%s is taken over, and has the newest connection", d.label)
 		}
 		if f.Reason == mqtt.ServerMoved {
-			d.w.unmoved++
+			d.w.happens("connection closed by a move")
 		}
 		d.leave(link.CloseLost)
 	case link.DownRefused:
@@ -282,6 +283,7 @@ func (d *device) open(present bool) {
 			d.ack(mqtt.Pubrel, p.packet)
 		} else {
 			p.Again = true
+			d.w.happens("sent again by the publisher")
 			d.send(p.frame(true))
 		}
 	}

@@ -23,7 +23,7 @@
 //   - What was acknowledged at QoS 1 and 2 comes, once at QoS 2, in order, to who subscribed before:
 //     check.Messages. So does the will of a connection that was lost: check.Wills.
 //   - A first delivery carries no DUP and a repeated one does; nothing comes twice at QoS 1 unless a
-//     connection, a link or an owner was lost: check.Messages, when it comes.
+//     connection, a link or an owner on its way was lost: check.Messages, when it comes.
 //   - Nothing comes after UNSUBACK, and nothing that another tenant has published: check.Messages.
 //   - A session is there again, and a connection goes on where its partition, or its tenant, goes:
 //     device.present, device.refused. It has one connection: device.tookOver.
@@ -50,6 +50,8 @@
 //
 // When a node is informed (partition.Config.Informed) is said in informed.go, which is to say what
 // package broker does.
+//
+// That the faults happen is held by the tests: tally.go has what the worlds of each must have had.
 //
 // The package must not decide anything that a broker decides.
 package sim

@@ -98,6 +98,9 @@ func (w *World) heal() {
 // down stops a node, and returns what starts it again.
 func (w *World) stop(n *node, what string) func() {
 	w.note(what, n.name)
+	if n.up {
+		w.happens(what)
+	}
 	n.stop()
 	return n.start
 }
@@ -111,7 +114,9 @@ func (n *node) cutPower() func() {
 		return n.w.stop(n, "kill") // what nobody else has would be lost
 	}
 	end := n.w.stop(n, "power cut")
-	n.store.Crash()
+	if n.store.Crash() {
+		n.w.happens("power cut takes what was not synced")
+	}
 	n.powerCut = true
 	return end
 }
@@ -155,7 +160,7 @@ func (w *World) cuts(cut func(from, to int) bool) func() {
 
 // split divides the nodes in two; the bus reaches one side, both or none.
 func split(w *World) func() {
-	w.note("split", "")
+	w.begins("split", "")
 	side := make([]bool, len(w.nodes))
 	for i := range side {
 		side[i] = w.chance(50)
@@ -182,20 +187,23 @@ func split(w *World) func() {
 func oneWay(w *World) func() {
 	w.note("one way", "")
 	a, b := w.rand.IntN(len(w.nodes)), w.rand.IntN(len(w.nodes))
+	if a != b {
+		w.happens("one way")
+	}
 	return w.cuts(func(i, j int) bool { return i == a && j == b })
 }
 
 // isolate cuts a node from all others, but not from the bus.
 func isolate(w *World) func() {
 	n := w.pick()
-	w.note("isolate", n.name)
+	w.begins("isolate", n.name)
 	return w.cuts(func(i, j int) bool { return i == n.at || j == n.at })
 }
 
 // flap cuts a node from all others, again and again.
 func flap(w *World) func() {
 	n := w.pick()
-	w.note("flap", n.name)
+	w.begins("flap", n.name)
 	var toggle func()
 	var end func()
 	over := false
@@ -218,7 +226,7 @@ func flap(w *World) func() {
 // busCut cuts one node from the bus only.
 func busCut(w *World) func() {
 	n := w.pick()
-	w.note("bus cut", n.name)
+	w.begins("bus cut", n.name)
 	w.bus.away[n.at]++
 	w.bus.noticed()
 	return func() {
@@ -230,7 +238,7 @@ func busCut(w *World) func() {
 }
 
 func busDown(w *World) func() {
-	w.note("bus down", "")
+	w.begins("bus down", "")
 	w.bus.down = true
 	w.bus.noticed()
 	return func() {
@@ -243,7 +251,7 @@ func busDown(w *World) func() {
 // by a power cut, one of them perhaps for longer. What they find of the table is what they
 // kept. Then the bus comes back.
 func dark(w *World) func() {
-	w.note("dark", "")
+	w.begins("dark", "")
 	w.bus.down = true
 	w.bus.noticed()
 	some, cut := w.chance(30), w.chance(20)
@@ -276,20 +284,20 @@ func dark(w *World) func() {
 }
 
 func busFlaky(w *World) func() {
-	w.note("bus flaky", "")
+	w.begins("bus flaky", "")
 	w.bus.flaky = 10 + w.rand.IntN(70)
 	return func() { w.bus.flaky = 0 }
 }
 
 func badLinks(w *World) func() {
-	w.note("bad links", "")
+	w.begins("bad links", "")
 	w.net.loss, w.net.double = 1+w.rand.IntN(25), w.rand.IntN(10)
 	return func() { w.net.loss, w.net.double = 0, 0 }
 }
 
 func slowDisk(w *World) func() {
 	n := w.pick()
-	w.note("slow disk", n.name)
+	w.begins("slow disk", n.name)
 	n.slow = true
 	return func() { n.slow = false }
 }
@@ -297,7 +305,7 @@ func slowDisk(w *World) func() {
 // clockJump sets a node's clock, by seconds or by hours, and does not set it back.
 func clockJump(w *World) func() {
 	n := w.pick()
-	w.note("clock jump", n.name)
+	w.begins("clock jump", n.name)
 	w.jumps++
 	far := []int64{1000, 5000, 60_000, 3_600_000}[w.rand.IntN(4)]
 	n.skew += w.between(-min(far, 900_000), far)
@@ -321,13 +329,14 @@ func relabel(w *World) func() {
 			})
 		}
 	}
+	w.happens("relabel")
 	say(gold)
 	return func() { say("") }
 }
 
 func drain(w *World) func() {
 	n := w.pick()
-	w.note("drain", n.name)
+	w.begins("drain", n.name)
 	n.draining = true
 	return func() { n.draining = false }
 }

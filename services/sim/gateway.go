@@ -54,7 +54,7 @@ func (s *gateway) Lost(error) {}
 // gatewayCrash has all devices of a node's gateway lose their connections at once.
 func gatewayCrash(w *World) func() {
 	n := w.pick()
-	w.note("gateway crash", n.name)
+	w.begins("gateway crash", n.name)
 	for _, d := range w.devices {
 		if d.at != nil && d.at.n == n && n.up && d.run == n.run {
 			d.leave(link.CloseLost)
@@ -77,6 +77,9 @@ func (d *device) again() {
 func (d *device) tookOver() {
 	if d.older != 0 && d.olderAt == d.at && d.at.left[d.older] {
 		d.w.History.Break("%s has a second connection at %s, and the first was not closed", d.label, d.at.n.name)
+	}
+	if d.older != 0 && d.olderAt == d.at {
+		d.w.happens("taken over")
 	}
 	d.older, d.olderAt = 0, nil
 }

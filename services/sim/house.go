@@ -56,13 +56,23 @@ func (w *World) cell(of *house) []partition.ID {
 	return link.Cell(of.name, w.spread, all)
 }
 
-// disturbed notes that something has happened between brokers, or to one: what was published before may
-// come twice.
-func (w *World) disturbed() {
+// disturbed has the checkers of all tenants note that something has happened by which what was published
+// before may come twice.
+func (w *World) disturbed(note func(m *check.Messages)) {
 	for _, h := range w.houses {
-		h.Disturbed()
+		note(&h.Messages)
 	}
+}
+
+// lost notes that a broker ends or begins.
+func (n *node) lost() {
+	n.w.disturbed(func(m *check.Messages) { m.BrokerLost(string(n.name)) })
 }
 
 // interrupted notes that the connection of a device, or its session's owner, is another one.
 func (d *device) interrupted() { d.house.Interrupted(d.id) }
+
+// place is where the session of a device with a connection is.
+func (d *device) place() check.Place {
+	return check.Place{Broker: string(d.at.n.name), Partition: int(d.part)}
+}

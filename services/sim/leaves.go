@@ -21,7 +21,7 @@ func (w *World) departure() {
 		return
 	}
 	n := w.members()[w.rand.IntN(len(w.members()))]
-	w.note("departure", n.name)
+	w.begins("departure", n.name)
 	n.draining = true
 	held := func() bool {
 		return slices.ContainsFunc(w.ids(), func(id partition.ID) bool { t := w.bus.table(id); return t.Revision == 0 || t.Holds(n.name) })
@@ -31,8 +31,7 @@ func (w *World) departure() {
 			n.draining = false
 			return
 		}
-		w.note("leaves", n.name)
-		w.departed++
+		w.begins("leaves", n.name)
 		n.stop()
 		w.bus.revision++
 		n.left = w.bus.revision

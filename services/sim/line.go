@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/manormq/manor/services/broker/cluster"
+	"github.com/manormq/manor/services/sim/check"
 )
 
 // line is the link of a node to another one on which publishes cross: what is sent
@@ -129,7 +130,8 @@ func (l *line) loseIn(after int64) {
 		return
 	}
 	l.broken = true
-	l.from.n.w.disturbed()
+	l.from.n.w.happens("link lost")
+	l.from.n.w.disturbed(func(m *check.Messages) { m.LinkLost(string(l.from.n.name), string(l.to.name)) })
 	l.from.n.w.after(after, l.from.during(func() {
 		l.gen++
 		waiting := l.waiting
@@ -166,7 +168,7 @@ func breakLink(w *World) func() {
 	if a == b || !w.links(a, b) {
 		return func() {}
 	}
-	w.note("break link", a.name, uint64(b.at))
+	w.begins("break link", a.name, uint64(b.at))
 	for _, ends := range [][2]*node{{a, b}, {b, a}} {
 		s, to := ends[0].station, ends[1]
 		s.lines[to.at].loseIn(w.between(100, 20*ms))

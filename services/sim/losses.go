@@ -28,13 +28,13 @@ func (w *World) lose(n *node) func() {
 			return w.stop(n, "kill")
 		}
 		for _, id := range last {
+			w.happens("last copy lost")
 			w.gone[id] = true
 		}
 	}
 	end := w.stop(n, "disk loss")
 	n.store, n.powerCut, n.fresh, n.lostAt = mem.New(), false, true, w.now
 	w.History.Damaged(n.name)
-	w.losses++
 	w.places.forget(n)
 	return end
 }
@@ -108,7 +108,6 @@ func (w *World) gaveUp(id partition.ID) {
 	if !w.sessions {
 		return
 	}
-	w.given++
 	switch {
 	case w.gone[id]:
 	case w.left[id]:
@@ -147,6 +146,9 @@ func (d *device) present(present bool) {
 	}
 	if d.clean && present {
 		d.w.History.Break("%s begins anew, and is told that its session is there", d.label)
+	}
+	if present {
+		d.w.happens("session there again")
 	}
 	d.clean = false
 }

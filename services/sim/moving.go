@@ -74,7 +74,7 @@ func (d *device) reopen() {
 func (d *device) resumed() {
 	m := d.moving
 	d.moving = nil
-	d.w.moved++
+	d.w.happens("connection moved")
 	for _, f := range m.said {
 		d.send(f)
 	}

@@ -47,8 +47,10 @@ func (t *network) carry(from, to *node, arrive func()) {
 	times := 1
 	switch {
 	case w.chance(t.loss):
+		w.happens("message lost")
 		times = 0
 	case w.chance(t.double):
+		w.happens("message doubled")
 		times = 2
 	}
 	for range times {
@@ -58,6 +60,9 @@ func (t *network) carry(from, to *node, arrive func()) {
 		}
 		w.after(delay, func() {
 			if !to.up || t.cut[from.at][to.at] > 0 {
+				if to.up {
+					w.happens("message cut off")
+				}
 				return
 			}
 			to.watch.At(to.clock())

@@ -104,7 +104,7 @@ func (n *node) start() {
 	w := n.w
 	n.up, n.run = true, n.run+1
 	w.note("start", n.name, n.run)
-	w.disturbed()
+	n.lost()
 	n.watch, n.disk, n.tableSeen = placement.Watch{}, disk{}, 0
 	n.knows, n.startedAt = false, w.now
 	n.control = placement.Controller{Config: placement.Config{
@@ -148,7 +148,7 @@ func (n *node) stop() {
 	n.w.note("stop", n.name)
 	n.up = false
 	w := n.w
-	w.disturbed()
+	n.lost()
 	for _, d := range w.devices {
 		if d.at != nil && d.at.n == n {
 			d.mayEnd()

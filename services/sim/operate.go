@@ -23,7 +23,7 @@ func (w *World) operate() {
 		if hope || t.Epoch == 1 {
 			continue
 		}
-		w.note("abandon", best.name, uint64(id))
+		w.begins("abandon", best.name, uint64(id))
 		w.gaveUp(id)
 		w.bus.put(id, t.Revision, &partition.Entry{
 			Epoch: t.Epoch + 1, Owner: best.name, InSync: []partition.Broker{best.name}, Abandoned: true,
@@ -44,7 +44,7 @@ func (w *World) rollBack() {
 		return
 	}
 	old := all[len(all)-2-w.rand.IntN(min(len(all)-2, 5))]
-	w.note("roll back", old.Owner, uint64(id), old.Epoch)
+	w.begins("roll back", old.Owner, uint64(id), old.Epoch)
 	w.bus.revision++
 	w.bus.entries[id] = stored{w.bus.revision, old.Append(nil)}
 	w.bus.changed()

@@ -29,8 +29,8 @@ type places struct {
 	// driver reached each node last.
 	hasty bool
 	met   map[*node]int64
-	// begun counts the moves, done those that were, and stayed those that came to nothing.
-	begun, done, stayed int
+	// begun counts the moves.
+	begun int
 	// asking: answers are on their way.
 	asking bool
 	// left is the revision by which the tenant began to leave last, and serves those of the world then.
@@ -105,7 +105,7 @@ func (p *places) arrivedSince(revision uint64, of ...partition.ID) bool {
 // say writes the record.
 func (p *places) say(c shard.Cell) {
 	p.w.note("place", "", uint64(c.Stage), c.Revision)
-	p.w.disturbed()
+	p.w.house(tenant).TenantMoved()
 	p.record = c
 	for _, n := range p.w.nodes {
 		p.tell(n, c)
@@ -192,11 +192,11 @@ func (p *places) wave() {
 		next := shard.Cell{List: c.List, Revision: c.Revision + 1}
 		switch {
 		case o.Return:
-			p.stayed++
+			w.happens("stayed")
 		case o.Advance && c.Stage == shard.Leaving:
 			next.List, next.Stage = c.To, shard.Arriving
 		case o.Advance:
-			p.done++
+			w.happens("placed")
 		default:
 			return
 		}

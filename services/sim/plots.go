@@ -51,7 +51,7 @@ func pair(w *World) func() {
 	if owner == nil {
 		return func() {}
 	}
-	w.note("pair", owner.name)
+	w.begins("pair", owner.name)
 	w.busy = w.now + 400*ms
 	at := w.between(20*ms, 300*ms)
 	w.crash(member, at, w.between(5*ms, 1500*ms))
@@ -66,7 +66,7 @@ func exile(w *World) func() {
 	if owner == nil {
 		return func() {}
 	}
-	w.note("exile", owner.name)
+	w.begins("exile", owner.name)
 	w.bus.away[owner.at]++
 	back := w.cuts(func(i, j int) bool { return i == owner.at || j == owner.at })
 	w.after(w.between(4*second, 7*second), func() {
@@ -89,7 +89,7 @@ func siege(w *World) func() {
 	if owner == nil {
 		return func() {}
 	}
-	w.note("siege", owner.name)
+	w.begins("siege", owner.name)
 	w.bus.flaky = 80 + w.rand.IntN(20)
 	back := w.cuts(func(i, j int) bool {
 		return i == owner.at && j == member.at || j == owner.at && i == member.at
@@ -112,7 +112,7 @@ func ambush(w *World) func() {
 	if owner == nil {
 		return func() {}
 	}
-	w.note("ambush", owner.name)
+	w.begins("ambush", owner.name)
 	if t := w.bus.table(w.prey); w.chance(50) && t.Owner == owner.name && t.InSync[len(t.InSync)-1] != t.Owner {
 		member = w.node(t.InSync[len(t.InSync)-1]) // who joined last
 	}
@@ -142,7 +142,7 @@ func anew(w *World) func() {
 	if owner == nil {
 		return func() {}
 	}
-	w.note("anew", owner.name)
+	w.begins("anew", owner.name)
 	end := w.lose(owner)
 	w.after(w.between(20*ms, second), end)
 	at := w.between(second, 5*second)

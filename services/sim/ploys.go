@@ -49,7 +49,7 @@ func (w *World) crossfire() {
 	if !w.chance(60) {
 		return
 	}
-	w.note("crossfire", "")
+	w.begins("crossfire", "")
 	w.busy = w.now + second
 	for i := range w.nodes {
 		if w.chance(40) {
@@ -91,11 +91,14 @@ func (w *World) usurp() {
 	}
 	t := w.bus.table(id)
 	owner := w.node(t.Owner)
-	w.note("usurped", owner.name, uint64(id))
+	w.begins("usurped", owner.name, uint64(id))
 	w.rough.stay = w.now + 12*second
 	near, back := w.away(owner), w.cutFrom(owner, slices.Concat(t.InSync, t.Others))
 	w.until(8*second, func() bool { return w.bus.table(id).Owner != t.Owner }, func() {
 		if w.faults {
+			if w.bus.table(id).Owner != t.Owner {
+				w.happens("usurped and does not know")
+			}
 			p.leave(w.goal(id))
 		}
 		w.until(10*second, func() bool { return p.record.Stage == shard.Settled }, func() {
@@ -137,7 +140,7 @@ func changeling(w *World) func() {
 	if member == nil {
 		return func() {}
 	}
-	w.note("changeling", member.name)
+	w.begins("changeling", member.name)
 	long := w.between(4*second, 9*second)
 	w.rough.hush = w.now + long + 2*second
 	w.after(second, func() {
@@ -168,7 +171,7 @@ func cornered(w *World) func() {
 	}
 	t := w.bus.table(id)
 	owner := w.node(t.Owner)
-	w.note("cornered", owner.name, uint64(id))
+	w.begins("cornered", owner.name, uint64(id))
 	w.busy = w.now + second
 	near, back := w.away(owner), w.cutFrom(owner, t.InSync)
 	w.until(9*second, func() bool { return w.bus.table(id).Owner != t.Owner }, func() {
@@ -198,7 +201,7 @@ func heir(w *World) func() {
 		if !w.faults || n == nil || !n.up {
 			return
 		}
-		w.note("heir", n.name)
+		w.begins("heir", n.name)
 		w.busy = w.now + second
 		w.rough.late[n.at] = w.now + 3*second
 		w.after(w.between(200*ms, 600*ms), func() {

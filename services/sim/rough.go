@@ -98,6 +98,7 @@ func (d *device) fickle() bool {
 	case w.rough == nil || d.moving != nil || !d.opened:
 	case d.fewer && (!w.faults || w.chance(10)):
 		d.fewer = false
+		d.w.happens("subscribed anew")
 		d.subscribe()
 		return true
 	case w.faults && d.ready() && !d.parting && d.mayUnsubscribe() && w.chance(4):
@@ -125,6 +126,7 @@ func (d *device) unsubscribed() {
 		d.w.History.Break("%s gets an UNSUBACK that it has not asked for", d.label)
 		return
 	}
+	d.w.happens("unsubscribed")
 	d.parting, d.fewer = false, true
 	d.suback--
 	d.house.Unsubscribed(d.id, d.filters[d.suback])

@@ -89,16 +89,17 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	w.await("have the right routes", w.astray)
 	w.await("know the same", w.differing)
 	w.retained()
-	published, acked, delivered, wills := 0, 0, 0, 0
+	published, acked, delivered := 0, 0, 0
 	for _, h := range w.houses {
 		h.Wills.Judge(w.History.Break)
 		h.Judge(w.History.Break)
 		p, a, d := h.Counts()
-		published, acked, delivered, wills = published+p, acked+a, delivered+d, wills+h.Wills.Count()
+		published, acked, delivered = published+p, acked+a, delivered+d
+		w.tally["will"] += h.Wills.Count()
 	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: published, Acked: acked, Delivered: delivered, Moved: w.moved, Unmoved: w.unmoved, Wills: wills, Placed: w.places.done, Stayed: w.places.stayed, Losses: w.losses, Given: w.given, Departed: w.departed, Broken: w.History.Broken(),
+		Appends: published, Acked: acked, Delivered: delivered, Happened: w.tally, Broken: w.History.Broken(),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/manormq/manor/services/broker/cluster"
 	"github.com/manormq/manor/services/broker/partition"
 	"github.com/manormq/manor/services/broker/shard"
+	"github.com/manormq/manor/services/sim/check"
 )
 
 // station is the sessions of a node in one run of it: a real shard.Set, whose
@@ -151,7 +152,7 @@ func (s *station) roleChanged(r *replica) {
 // serve has a partition be served here, from now on or again.
 func (s *station) serve(r *replica) {
 	s.n.w.serves[r.id]++
-	s.n.w.disturbed()
+	s.n.w.disturbed(func(m *check.Messages) { m.PartitionServed(int(r.id)) })
 	for _, d := range s.n.w.devices {
 		if d.part == r.id {
 			d.mayEnd()

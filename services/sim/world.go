@@ -62,20 +62,17 @@ type World struct {
 	rough   *rough // nil in worlds that are not
 	actors  uint64
 	places  places
-	// losses counts the disks that were lost; gone are the partitions of which that was the last
-	// whole copy, left those of which it was that of all in sync before the change arrived by which
-	// they were all, and given counts those that were given up because of either.
-	losses, given int
-	gone, left    []bool
+	// gone are the partitions of which a disk that was lost had the last whole copy, left those of
+	// which it was that of all in sync before the change arrived by which they were all.
+	gone, left []bool
 	// dark counts the appends acknowledged by owners that began to serve while the bus
 	// was down, as long as it was.
 	dark int
 	// serves counts by partition how often somebody began to serve it, jumps how often a
-	// clock was set, moved the connections that went on at another broker, and unmoved
-	// those that were closed because they could not.
-	serves                []int
-	jumps, moved, unmoved int
-	departed              int // nodes
+	// clock was set.
+	serves []int
+	jumps  int
+	tally  Tally
 
 	History *check.History
 	houses  []*house
@@ -118,18 +115,8 @@ type Result struct {
 	Delivered int
 	// Dark counts the appends that owners acknowledged which had begun to serve while
 	// the bus was down, and still was.
-	Dark int
-	// Moved is how many connections went on at another broker without being told, Unmoved
-	// how many were told to come back, and Wills how many were sent.
-	Moved, Unmoved, Wills int
-	// Placed is how often the tenant has arrived elsewhere with what it has, Stayed how often it
-	// was to and stayed where it was.
-	Placed, Stayed int
-	// Losses is how many disks were lost, of worlds with sessions, and Given how many partitions
-	// were given up because no whole copy was in sync.
-	Losses, Given int
-	// Departed is how many brokers left for good.
-	Departed int
+	Dark     int
+	Happened Tally
 	Broken   []string
 }
 
@@ -155,7 +142,7 @@ func Run(seed uint64, trace io.Writer) Result {
 	}
 	return Result{
 		Seed: seed, Events: w.count, Hash: w.hash, Simulated: float64(w.now) / second,
-		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Dark: w.dark, Broken: w.History.Broken(),
+		Appends: len(w.History.Appends), Acked: w.History.Acked, Lost: w.History.Lost, Dark: w.dark, Happened: w.tally, Broken: w.History.Broken(),
 	}
 }
 
@@ -171,7 +158,7 @@ func (w *World) settle() {
 }
 
 func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
-	w := &World{sessions: sessions, rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true}
+	w := &World{sessions: sessions, rand: rand.New(rand.NewPCG(seed, 1)), History: check.New(), trace: trace, faults: true, tally: Tally{}}
 	w.places.w = w
 	w.partitions = 2 + w.rand.IntN(3)
 	w.commit = w.chance(30)
@@ -193,7 +180,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 	w.net.init(w)
 	for i := range w.nodes {
 		if i >= 3 && w.chance(30) {
-			w.after(w.between(second, 30*second), w.nodes[i].start) // it joins later
+			w.after(w.between(second, 30*second), func() { w.joins(w.nodes[i]) })
 		} else {
 			w.after(w.between(0, 500*ms), w.nodes[i].start)
 		}
@@ -209,6 +196,14 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 		w.after(w.between(0, second), w.clients[i].turn(w))
 	}
 	return w
+}
+
+// joins has a node come to a cluster that is there.
+func (w *World) joins(n *node) {
+	if n.run == 0 {
+		w.happens("joins")
+	}
+	n.start()
 }
 
 // after has do happen in d microseconds.

@@ -29,11 +29,14 @@ func New() *Store { return new(Store) }
 
 // Crash does what a power cut does: everything since the last synced Apply is
 // gone, and so is whoever had the store open. The store is open again
-// afterwards. Iterators from before keep their snapshot.
-func (s *Store) Crash() {
+// afterwards. Iterators from before keep their snapshot. It reports whether anything
+// was lost, or may be: two batches that undo each other count too.
+func (s *Store) Crash() (lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	lost = s.present != s.synced
 	s.present, s.closed = s.synced, false
+	return lost
 }
 
 // Reopen opens a store that was closed, as a process finds it that starts where

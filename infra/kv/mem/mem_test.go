@@ -30,7 +30,12 @@ func TestCrash_DropsWhatWasNotSynced(t *testing.T) {
 	kvtest.Put(t, s, false, "a", "1")
 	kvtest.Put(t, s, true, "b", "2")
 	kvtest.Put(t, s, false, "a", "changed", "c", "3")
-	s.Crash()
+	if !s.Crash() {
+		t.Error("Crash says that nothing was lost, expected it to have lost the last batch")
+	}
+	if s.Crash() {
+		t.Error("Crash says that something was lost, and nothing was written since the last one")
+	}
 	if diff := cmp.Diff([]kvtest.Entry{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}}, kvtest.Dump(t, s, nil, nil)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -21,8 +21,7 @@ type Messages struct {
 	// Broken is called with what is seen to be against a promise when it happens.
 	Broken func(format string, args ...any)
 
-	// since is how many of all there were when something happened between brokers, or to one.
-	since     int
+	incidents incidents
 	all       []*Publish
 	byPayload map[string]*Publish
 	devices   map[string]*receiver
@@ -50,6 +49,8 @@ type Publish struct {
 	// sent: a device, or $share/NAME/FILTER.
 	seen []string
 	at   int // in all
+	// by is where its publisher's session was.
+	by Place
 }
 
 // receiver is what a device subscribed to and got.
@@ -82,10 +83,10 @@ func (m *Messages) device(id string) *receiver {
 	return r
 }
 
-// Publish is called before a device sends its seq-th message for the first time.
-func (m *Messages) Publish(from string, seq int, qos mqtt.QoS) *Publish {
+// Publish is called before a device, whose session is at by, sends its seq-th message for the first time.
+func (m *Messages) Publish(from string, seq int, qos mqtt.QoS, by Place) *Publish {
 	m.device(from)
-	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq) + m.Mark, Seq: seq, QoS: qos, Retain: seq%10 == 5+int(from[len(from)-1])%2}
+	p := &Publish{From: from, Topic: "t/" + from, Payload: fmt.Sprintf("%s %d", from, seq) + m.Mark, Seq: seq, QoS: qos, by: by, Retain: seq%10 == 5+int(from[len(from)-1])%2}
 	for _, id := range m.order {
 		for _, f := range m.devices[id].filters {
 			who, filter := id, f
@@ -152,18 +153,9 @@ func (m *Messages) Will(id string, connection int) string {
 	return WillOf(id, connection) + m.Mark
 }
 
-// Disturbed is called when something has happened between brokers, or to one.
-func (m *Messages) Disturbed() { m.since = len(m.all) }
-
-// Interrupted is called when a device has another connection, or its session another owner.
-func (m *Messages) Interrupted(id string) {
-	r := m.device(id)
-	r.since = len(m.all)
-}
-
 // Delivered is called when a device gets a message, or a will, on its connection of that number
-// under that packet identifier.
-func (m *Messages) Delivered(id, payload string, dup bool, connection int, packet uint16) {
+// under that packet identifier. Its session is at that place.
+func (m *Messages) Delivered(id, payload string, dup bool, connection int, packet uint16, at Place) {
 	if !strings.HasSuffix(payload, m.Mark) {
 		m.Broken("%s%s gets %q, which is another tenant's", id, m.Mark, payload)
 		return
@@ -174,29 +166,12 @@ func (m *Messages) Delivered(id, payload string, dup bool, connection int, packe
 	r, p := m.device(id), m.byPayload[payload]
 	d := delivery{p, dup, connection, packet}
 	if p != nil && !r.shares() {
-		m.once(id, r, d)
+		m.once(id, r, d, at)
 		if r.unwanted(p) {
 			m.Broken("%s gets %q, which was published after its UNSUBACK [MQTT-3.10.4-2]", id, p.Payload)
 		}
 	}
 	r.got = append(r.got, d)
-}
-
-// once holds a message that came when nothing had happened to its publisher, its receiver and the
-// brokers since it was published: it comes once, and is no repetition.
-func (m *Messages) once(id string, r *receiver, d delivery) {
-	p := d.Publish
-	r.times[p]++
-	calm := !p.Again && p.at >= max(m.since, m.device(p.From).since)
-	switch {
-	case !calm:
-	case p.at >= r.since && r.times[p] > 1:
-		m.Broken("%s gets %q at QoS %d again, with no connection and no broker lost since it was published", id, p.Payload, p.QoS)
-	case p.at >= r.since && d.dup:
-		m.Broken("%s gets %q with DUP, and it is the first time [MQTT-3.3.1-1]", id, p.Payload)
-	case r.times[p] > 1 && !d.dup:
-		m.Broken("%s gets %q again without DUP, with nothing lost but its own connection since [MQTT-3.3.1-1]", id, p.Payload)
-	}
 }
 
 // Counts are how many were published and acknowledged, and how many were delivered.
