@@ -132,7 +132,8 @@ func (s *station) roleChanged(r *replica) {
 	case partition.Handing:
 		return
 	case partition.Following, partition.Claiming, partition.Alarmed:
-		s.n.w.disturbed() // what it had sent while another was the owner comes again, without DUP
+		// What it had sent while another was the owner comes again, without DUP.
+		s.n.w.disturbed(func(m *check.Messages) { m.PartitionServed(int(r.id)) })
 		o.lost = true
 		for _, a := range r.waiting {
 			a.done(errLost)

@@ -27,7 +27,8 @@ func (m *Messages) LinkLost(from, to string) {
 	note(&m.incidents.links, [2]string{from, to}, len(m.all))
 }
 
-// PartitionServed is called when a broker begins to serve a partition.
+// PartitionServed is called when a broker begins to serve a partition, and when one no longer does that
+// had taken itself for its owner.
 func (m *Messages) PartitionServed(id int) { note(&m.incidents.partitions, id, len(m.all)) }
 
 func note[K comparable](of *map[K]int, k K, n int) {
