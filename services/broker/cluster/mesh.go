@@ -84,7 +84,7 @@ type Mesh struct {
 	config Config
 	stats  Stats
 	links  atomic.Uint64 // that there have been
-	begun  time.Time // Run
+	begun  time.Time     // Run
 
 	mu sync.Mutex
 	// All below is guarded by mu.
