@@ -54,12 +54,13 @@ type Used interface {
 
 // Hasher hashes and checks chosen passwords; see tenancy/authn/password.
 type Hasher interface {
-	Hash(ctx context.Context, password string) (string, error)
+	// Hash takes a turn of of, such as a tenant: who asks often waits behind the others.
+	Hash(ctx context.Context, of, password string) (string, error)
 	// Verify reports whether the password has that hash; id and revision name
 	// what has it.
-	Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error)
+	Verify(ctx context.Context, of, id string, revision uint64, hash string, password []byte) (bool, error)
 	// Refuse takes as long as Verify of a wrong password.
-	Refuse(ctx context.Context, id string, password []byte) error
+	Refuse(ctx context.Context, of, id string, password []byte) error
 }
 
 // Endpoints are the ports at which a tenant's hostname is served; 0 means not

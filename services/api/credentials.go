@@ -151,7 +151,7 @@ func (s *Server) createCredential(ctx context.Context, in *createCredentialInput
 	var shown, hash string
 	var err error
 	if in.Body.Password != nil {
-		hash, err = s.cfg.Hasher.Hash(ctx, string(*in.Body.Password))
+		hash, err = s.cfg.Hasher.Hash(ctx, in.Tenant, string(*in.Body.Password))
 	} else {
 		shown, hash, err = password.Generate()
 	}

@@ -251,9 +251,9 @@ func (s *Server) importOne(ctx context.Context, tenant string, item ImportItem) 
 	var err error
 	switch {
 	case item.Password != nil:
-		hash, err = s.cfg.Hasher.Hash(ctx, string(*item.Password))
+		hash, err = s.cfg.Hasher.Hash(ctx, tenant, string(*item.Password))
 	case password.IsVerneMQ(hash):
-		hash, err = password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, inner) })
+		hash, err = password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, tenant, inner) })
 	}
 	if err != nil {
 		return err

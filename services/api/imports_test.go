@@ -59,7 +59,7 @@ func TestImport(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok, err := v.Verify(t.Context(), name, 1, c.Hash, []byte(text)); !ok || err != nil {
+		if ok, err := v.Verify(t.Context(), "acme", name, 1, c.Hash, []byte(text)); !ok || err != nil {
 			t.Errorf("%s: the password is not that of %q: %v", name, c.Hash, err)
 		}
 	}
@@ -141,7 +141,7 @@ func TestImport_StrangersHaveNoLargeBodies(t *testing.T) {
 // waiting is a hasher that waits for the end of its context.
 type waiting struct{ api.Hasher }
 
-func (waiting) Hash(ctx context.Context, _ string) (string, error) {
+func (waiting) Hash(ctx context.Context, _, _ string) (string, error) {
 	<-ctx.Done()
 	return "", errs.New(errs.Unavailable, "stopped")
 }

@@ -83,7 +83,7 @@ func (s *Server) acceptInvitation(ctx context.Context, in *acceptInput) (*accept
 		unchanged(ctx)
 		return out, nil
 	}
-	hash, err := s.cfg.Hasher.Hash(ctx, string(in.Body.Password))
+	hash, err := s.cfg.Hasher.Hash(ctx, m.Organization, string(in.Body.Password))
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (s *Server) signIn(ctx context.Context, in *signInInput) (*signInOutput, er
 	denied := newProblem(http.StatusUnauthorized, "sign_in_failed", "there is no member of that organization with that address and password")
 	m, err := s.store.Member(ctx, b.Organization, id)
 	if errs.Is(err, errs.NotFound) || err == nil && m.State != store.MemberActive {
-		if err := s.cfg.Hasher.Refuse(ctx, id, []byte(b.Password)); err != nil {
+		if err := s.cfg.Hasher.Refuse(ctx, callerOf(ctx).address, id, []byte(b.Password)); err != nil {
 			return nil, err
 		}
 		return nil, denied
@@ -118,7 +118,7 @@ func (s *Server) signIn(ctx context.Context, in *signInInput) (*signInOutput, er
 	if err != nil {
 		return nil, err
 	}
-	ok, err := s.cfg.Hasher.Verify(ctx, id, m.Revision, m.PasswordHash, []byte(b.Password))
+	ok, err := s.cfg.Hasher.Verify(ctx, callerOf(ctx).address, id, m.Revision, m.PasswordHash, []byte(b.Password))
 	if err != nil {
 		return nil, err
 	}

@@ -200,7 +200,7 @@ func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, er
 	if err := s.limiters.signUp(s.now(), callerOf(ctx).address, b.Email); err != nil {
 		return nil, err
 	}
-	hash, err := s.cfg.Hasher.Hash(ctx, string(b.Password))
+	hash, err := s.cfg.Hasher.Hash(ctx, callerOf(ctx).address, string(b.Password))
 	if err != nil {
 		return nil, err
 	}

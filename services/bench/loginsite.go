@@ -71,7 +71,7 @@ func (s *loginSite) passwords(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hash, err := verifier.Hash(ctx, s.word)
+	hash, err := verifier.Hash(ctx, "bench", s.word)
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,7 @@ func TestStorm(t *testing.T) {
 	}
 	const devices = 4
 	for i := range devices {
-		hash, err := d.Verifier().Hash(t.Context(), "correct horse")
+		hash, err := d.Verifier().Hash(t.Context(), "acme", "correct horse")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,7 @@ func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenan
 	if err != nil {
 		return nil, err
 	}
-	ok, err := d.cfg.Verifier.Verify(ctx, c.ID, c.Revision, c.Hash, a.Password)
+	ok, err := d.cfg.Verifier.Verify(ctx, t.ID, c.ID, c.Revision, c.Hash, a.Password)
 	switch {
 	case err != nil:
 		return nil, err
@@ -47,7 +47,7 @@ func (d *Directory) Authenticate(ctx context.Context, a tenancy.Attempt) (*tenan
 
 // refuse takes the time of a wrong password and returns why.
 func (d *Directory) refuse(ctx context.Context, tenant string, a *tenancy.Attempt, why error) error {
-	if err := d.cfg.Verifier.Refuse(ctx, "no "+tenant+" "+a.Username, a.Password); err != nil {
+	if err := d.cfg.Verifier.Refuse(ctx, tenant, "no "+tenant+" "+a.Username, a.Password); err != nil {
 		return err
 	}
 	return why

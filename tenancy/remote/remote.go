@@ -24,12 +24,12 @@ import (
 )
 
 // Verifier checks a password against a stored hash; id and revision name the
-// credential as it is now. It is called concurrently.
+// credential as it is now, of the tenant whose turn it takes. It is called concurrently.
 type Verifier interface {
-	Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error)
+	Verify(ctx context.Context, of, id string, revision uint64, hash string, password []byte) (bool, error)
 	// Refuse takes as long as Verify of a wrong password; id names what was not
 	// found.
-	Refuse(ctx context.Context, id string, password []byte) error
+	Refuse(ctx context.Context, of, id string, password []byte) error
 }
 
 // Conversation is the server's side of an exchange; see package scram.

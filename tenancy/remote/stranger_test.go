@@ -34,12 +34,12 @@ func (b *countingBus) Bucket(ctx context.Context, cfg bus.BucketConfig) (bus.Buc
 // quick is a Verifier that takes no time and counts.
 type quick struct{ verified, refused atomic.Int64 }
 
-func (q *quick) Verify(context.Context, string, uint64, string, []byte) (bool, error) {
+func (q *quick) Verify(context.Context, string, string, uint64, string, []byte) (bool, error) {
 	q.verified.Add(1)
 	return false, nil
 }
 
-func (q *quick) Refuse(context.Context, string, []byte) error {
+func (q *quick) Refuse(context.Context, string, string, []byte) error {
 	q.refused.Add(1)
 	return nil
 }

@@ -231,12 +231,16 @@ func each(ctx context.Context, names []string, do func(context.Context, string) 
 	return ctx.Err()
 }
 
+// sourceTurn is under what files are hashed: all of them have the share of one tenant, which waits
+// for nobody at its gateway.
+const sourceTurn = "sources"
+
 // hash is a hash of the file as it is stored.
 func (s *Service) hash(ctx context.Context, hash string) (string, error) {
 	if !password.IsVerneMQ(hash) {
 		return hash, nil
 	}
-	return password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, inner) })
+	return password.WrapVerneMQ(hash, func(inner string) (string, error) { return s.cfg.Hasher.Hash(ctx, sourceTurn, inner) })
 }
 
 // revision says which one is live.

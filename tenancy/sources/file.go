@@ -143,7 +143,7 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 	}
 	if mark != "" {
 		// The name has the hash: the answer is remembered by it.
-		if done, err = s.cfg.Hasher.Verify(ctx, "source "+c.lock()+" "+mark, 0, mark, []byte(digest)); err != nil {
+		if done, err = s.cfg.Hasher.Verify(ctx, sourceTurn, "source "+c.lock()+" "+mark, 0, mark, []byte(digest)); err != nil {
 			return nil, "", err
 		}
 	}
@@ -160,7 +160,7 @@ func (s *Service) settle(ctx context.Context, c *change) (o *store.Source, told 
 		if told, err = s.apply(ctx, c, &now); err != nil {
 			return nil, "", err
 		}
-		if now.Mark, err = s.cfg.Hasher.Hash(ctx, digest); err != nil {
+		if now.Mark, err = s.cfg.Hasher.Hash(ctx, sourceTurn, digest); err != nil {
 			return nil, "", err
 		}
 		if c.folder {

@@ -147,7 +147,7 @@ func (w *world) knows(user, word string) bool {
 	if err != nil {
 		return false
 	}
-	ok, err := w.verifier.Verify(w.Context(), c.ID, c.Revision, c.Hash, []byte(word))
+	ok, err := w.verifier.Verify(w.Context(), c.Tenant, c.ID, c.Revision, c.Hash, []byte(word))
 	w.must(err)
 	return ok
 }

@@ -4,6 +4,8 @@ package password
 
 import (
 	"context"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,14 +34,14 @@ func TestVerify(t *testing.T) {
 	if len(generated) != 32 {
 		t.Errorf("generated %q", generated)
 	}
-	chosen, err := v.Hash(ctx, "correct horse")
+	chosen, err := v.Hash(ctx, "acme", "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(chosen, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("chosen hash %q", chosen)
 	}
-	again, err := v.Hash(ctx, "correct horse")
+	again, err := v.Hash(ctx, "acme", "correct horse")
 	if err != nil || again == chosen {
 		t.Errorf("no salt: %v", err)
 	}
@@ -59,11 +61,11 @@ func TestVerify(t *testing.T) {
 				t.Error(err)
 			}
 			for range 2 { // the second time from memory
-				if ok, err := v.Verify(ctx, c.name, 1, c.hash, []byte(c.password)); err != nil || !ok {
+				if ok, err := v.Verify(ctx, "acme", c.name, 1, c.hash, []byte(c.password)); err != nil || !ok {
 					t.Errorf("right password: %v %v", ok, err)
 				}
 				for _, wrong := range []string{"", c.password + "x", "wrong", c.hash} {
-					if ok, err := v.Verify(ctx, c.name, 1, c.hash, []byte(wrong)); err != nil || ok {
+					if ok, err := v.Verify(ctx, "acme", c.name, 1, c.hash, []byte(wrong)); err != nil || ok {
 						t.Errorf("password %q: %v %v", wrong, ok, err)
 					}
 				}
@@ -96,13 +98,13 @@ func TestRefuse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	chosen, err := v.Hash(ctx, "correct horse")
+	chosen, err := v.Hash(ctx, "acme", "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
 	wrong := func(hash string) func(id, password string) error {
 		return func(id, password string) error {
-			ok, err := v.Verify(ctx, id, 1, hash, []byte(password))
+			ok, err := v.Verify(ctx, "acme", id, 1, hash, []byte(password))
 			if ok {
 				t.Error("a wrong password is right")
 			}
@@ -110,7 +112,7 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 	for name, refuse := range map[string]func(id, password string) error{
-		"nobody":    func(id, password string) error { return v.Refuse(ctx, id, []byte(password)) },
+		"nobody":    func(id, password string) error { return v.Refuse(ctx, "acme", id, []byte(password)) },
 		"generated": wrong(generated),
 		"chosen":    wrong(chosen),
 	} {
@@ -133,7 +135,7 @@ func TestRefuse(t *testing.T) {
 // hash once, and that a new password is not taken for the old one.
 func TestVerifier_Storm(t *testing.T) {
 	v := verifier(t, 0)
-	hash, err := v.Hash(t.Context(), "correct horse")
+	hash, err := v.Hash(t.Context(), "acme", "correct horse")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,7 @@ func TestVerifier_Storm(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			for range 200 {
-				if ok, err := v.Verify(t.Context(), "cred_1", 1, hash, []byte("correct horse")); err != nil || !ok {
+				if ok, err := v.Verify(t.Context(), "acme", "cred_1", 1, hash, []byte("correct horse")); err != nil || !ok {
 					t.Errorf("%v %v", ok, err)
 					return
 				}
@@ -151,28 +153,50 @@ func TestVerifier_Storm(t *testing.T) {
 	}
 	wg.Wait()
 	// Each core may have been hashing when the first answer came.
-	if n := v.Hashed() - before; n > uint64(cap(v.slots)) {
+	if n := v.Hashed() - before; n > uint64(runtime.GOMAXPROCS(0)) {
 		t.Errorf("%d hashes", n)
 	}
-	other, err := v.Hash(t.Context(), "battery staple")
+	other, err := v.Hash(t.Context(), "acme", "battery staple")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := v.Verify(t.Context(), "cred_1", 2, other, []byte("correct horse")); err != nil || ok {
+	if ok, err := v.Verify(t.Context(), "acme", "cred_1", 2, other, []byte("correct horse")); err != nil || ok {
 		t.Errorf("the old password after a change: %v %v", ok, err)
 	}
 }
 
 func TestVerifier_GivesUpWithContext(t *testing.T) {
 	v := verifier(t, 0)
-	for range cap(v.slots) {
-		v.slots <- struct{}{}
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := v.Hash(ctx, "x"); !errs.Is(err, errs.Unavailable) {
+	if _, err := v.Hash(ctx, "acme", "x"); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("got %v, want Unavailable", err)
 	}
+}
+
+// Who guesses many passwords of one tenant does not keep the devices of another out: that one
+// waits for a turn, not for all who wait.
+func TestVerifier_TenantsInTurn(t *testing.T) {
+	v := verifier(t, 0)
+	var guessing sync.WaitGroup
+	const guesses = 30
+	for i := range guesses {
+		guessing.Go(func() {
+			if err := v.Refuse(t.Context(), "evil", "no evil "+strconv.Itoa(i), []byte("guess")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for v.Hashed() == 0 {
+		runtime.Gosched()
+	}
+	if err := v.Refuse(t.Context(), "acme", "no acme x", []byte("guess")); err != nil {
+		t.Error(err)
+	}
+	if n, most := v.Hashed(), uint64(guesses); n >= most {
+		t.Errorf("acme had its turn behind %d of %d of another tenant", n, most)
+	}
+	guessing.Wait()
 }
 
 func TestVerifier_Bounded(t *testing.T) {
@@ -182,7 +206,7 @@ func TestVerifier_Bounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 5 {
-		if _, err := v.Verify(t.Context(), "id", uint64(i), string(bc), []byte("x")); err != nil {
+		if _, err := v.Verify(t.Context(), "acme", "id", uint64(i), string(bc), []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/manormq/manor/infra/errs"
+	"github.com/manormq/manor/infra/fair"
 )
 
 // DefaultRemembered is how many answers a Verifier remembers, at about 150
@@ -27,8 +28,9 @@ type Verifier struct {
 	// elsewhere.
 	key    [32]byte
 	answer *lru.Cache[[sha256.Size]byte, bool]
-	// slots holds one token per core for slow hashes.
-	slots chan struct{}
+	// turns are one for each core for slow hashes. Tenants take them in turn, so that whoever
+	// guesses passwords of one does not keep the devices of another out.
+	turns *fair.Turns
 	// nobody is a slow hash of no password.
 	nobody string
 
@@ -42,7 +44,8 @@ func NewVerifier(size int) (*Verifier, error) {
 	if size <= 0 {
 		size = DefaultRemembered
 	}
-	v := &Verifier{slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	cores := runtime.GOMAXPROCS(0)
+	v := &Verifier{turns: fair.NewTurns(cores, cores)}
 	if _, err := rand.Read(v.key[:]); err != nil {
 		return nil, errs.New(errs.Internal, "random bits: %w", err)
 	}
@@ -56,37 +59,38 @@ func NewVerifier(size int) (*Verifier, error) {
 	return v, nil
 }
 
-// Verify reports whether the password has that hash. id and revision name the
+// Verify reports whether the password has that hash. of is whose turn it takes, such as a
+// tenant's. id and revision name the
 // credential as it is now, so that an answer is not taken for one about another
 // password. The error is Unavailable if ctx ended while others were hashing. A
 // wrong password takes as long as Refuse, whatever kind of hash there is.
-func (v *Verifier) Verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error) {
+func (v *Verifier) Verify(ctx context.Context, of, id string, revision uint64, hash string, password []byte) (bool, error) {
 	if !slow(hash) {
 		ok, err := matches(hash, password)
 		if ok || err != nil {
 			return ok, err
 		}
-		return false, v.Refuse(ctx, id, password)
+		return false, v.Refuse(ctx, of, id, password)
 	}
-	return v.verify(ctx, id, revision, hash, password)
+	return v.verify(ctx, of, id, revision, hash, password)
 }
 
 // Refuse takes as long as Verify of a wrong password, the first time and when
 // it is repeated, so that a stranger does not learn which credentials exist. id
-// names what was not found. The error is that of Verify.
-func (v *Verifier) Refuse(ctx context.Context, id string, password []byte) error {
-	_, err := v.verify(ctx, id, 0, v.nobody, password)
+// names what was not found; of is as for Verify, and so is the error.
+func (v *Verifier) Refuse(ctx context.Context, of, id string, password []byte) error {
+	_, err := v.verify(ctx, of, id, 0, v.nobody, password)
 	return err
 }
 
 // verify is Verify for slow hashes.
-func (v *Verifier) verify(ctx context.Context, id string, revision uint64, hash string, password []byte) (bool, error) {
+func (v *Verifier) verify(ctx context.Context, of, id string, revision uint64, hash string, password []byte) (bool, error) {
 	name := v.name(id, revision, password)
 	if ok, known := v.answer.Get(name); known {
 		v.remembered.Add(1)
 		return ok, nil
 	}
-	release, err := v.slot(ctx)
+	release, err := v.turn(ctx, of)
 	if err != nil {
 		return false, err
 	}
@@ -104,9 +108,9 @@ func (v *Verifier) verify(ctx context.Context, id string, revision uint64, hash 
 	return ok, err
 }
 
-// Hash hashes a chosen password; see Verify for the error.
-func (v *Verifier) Hash(ctx context.Context, password string) (string, error) {
-	release, err := v.slot(ctx)
+// Hash hashes a chosen password; see Verify for of and the error.
+func (v *Verifier) Hash(ctx context.Context, of, password string) (string, error) {
+	release, err := v.turn(ctx, of)
 	if err != nil {
 		return "", err
 	}
@@ -115,18 +119,11 @@ func (v *Verifier) Hash(ctx context.Context, password string) (string, error) {
 	return hashChosen([]byte(password))
 }
 
-func (v *Verifier) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case v.slots <- struct{}{}:
-		return func() { <-v.slots }, nil
-	default:
+func (v *Verifier) turn(ctx context.Context, of string) (end func(), err error) {
+	if end, err = v.turns.Take(ctx, of); err != nil {
+		return nil, errs.New(errs.Unavailable, "too many passwords are waiting to be checked: %w", err)
 	}
-	select {
-	case v.slots <- struct{}{}:
-		return func() { <-v.slots }, nil
-	case <-ctx.Done():
-		return nil, errs.New(errs.Unavailable, "too many passwords are waiting to be checked: %w", ctx.Err())
-	}
+	return end, nil
 }
 
 // name is under what an answer is remembered: a keyed hash, so that no password
