@@ -151,8 +151,11 @@ type Server struct {
 	api     huma.API
 	openAPI []byte
 	handler http.Handler
-	metrics metrics
-	http    serving
+	router  chi.Router
+	// operations are those that are registered, by method and path; complete when New is done.
+	operations map[string]*huma.Operation
+	metrics    metrics
+	http       serving
 
 	limiters   limiters
 	rates      *apiRates
@@ -161,8 +164,8 @@ type Server struct {
 	// streams is done when the server shuts down: they would never end by themselves.
 	streams    context.Context //nolint:containedctx // of requests that have no end
 	endStreams context.CancelFunc
-	// unlisted are operations that permissions does not have; none, when New is
-	// done.
+	// unlisted are operations that permissions does not have, and such without a key that
+	// no limiter counts; none, when New is done.
 	unlisted []string
 }
 
@@ -189,7 +192,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Console == nil {
 		cfg.Console = landing()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground()}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground(), operations: map[string]*huma.Operation{}}
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
@@ -202,11 +205,12 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	r := chi.NewRouter()
+	s.router = r
 	s.api = humachi.New(r, describe())
 	s.api.UseMiddleware(s.measure, s.authenticate)
 	s.routes()
 	if len(s.unlisted) > 0 {
-		return nil, errs.New(errs.Internal, "api: permissions.go does not say what these operations need: %s", strings.Join(s.unlisted, ", "))
+		return nil, errs.New(errs.Internal, "api: neither permissions.go says what these operations need, nor limiter.go what bounds them: %s", strings.Join(s.unlisted, ", "))
 	}
 	if s.openAPI, err = document(s.api.OpenAPI()); err != nil {
 		return nil, err
@@ -219,7 +223,7 @@ func New(cfg Config) (*Server, error) {
 	r.Head("/v1/openapi.json", described)
 	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
 		if isAPI(req) {
-			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", req.URL.Path)))
+			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", shorten(req.URL.Path))))
 			return
 		}
 		cfg.Console.ServeHTTP(w, req)
@@ -227,7 +231,7 @@ func New(cfg Config) (*Server, error) {
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		allowed := allow(r, req)
 		w.Header().Set("Allow", allowed)
-		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", req.Method+" is not possible here, only "+allowed)
+		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", shorten(req.Method)+" is not possible here, only "+allowed)
 		writeProblem(w, p)
 	})
 	s.handler = s.guard(s.idempotent(r))
@@ -293,10 +297,17 @@ func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I
 	} else if permission != "" && permission != own {
 		op.Extensions = map[string]any{"x-permission": permission}
 	}
+	if _, ok := s.limiters.of(op.OperationID); !ok && len(op.Security) == 0 {
+		s.unlisted = append(s.unlisted, op.OperationID)
+	}
 	changes := op.Method != http.MethodGet && !notChanges[op.OperationID]
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = bodyMax
+		if len(op.Security) == 0 {
+			op.MaxBodyBytes = strangerBodyMax
+		}
 	}
+	s.operations[op.Method+" "+op.Path] = &op
 	op.BodyReadTimeout = handleTimeout
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, handleTimeout)

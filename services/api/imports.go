@@ -29,16 +29,14 @@ const (
 	importsLeft  = 2
 	// bodiesOfOne is how many bodies of imports are read for one organization.
 	bodiesOfOne = 1
-	// bodiesWait is how long the body of an import waits until it is read, for others to be.
-	bodiesWait = 2 * time.Second
 	// importWriters is how many credentials of one import are written at once.
 	importWriters = 32
 	// importSaves is how much time is between two notes of how far it is.
 	importSaves = time.Second
 )
 
-// importPath is where imports come; their bodies may be larger.
-const importPath = "/credentials:import"
+// importBodies are the operations whose large bodies have the turns of imports.
+var importBodies = map[string]bool{"import-credentials": true, "replace-passwd-source": true}
 
 // ImportRequest is the body of POST …/credentials:import.
 type ImportRequest struct {
@@ -91,6 +89,8 @@ type background struct {
 	// slots and bodies are imports that are worked on, and those of which the body is being
 	// read, by organization.
 	slots, bodies *fair.Turns
+	// large are other bodies above bodyMax, by organization.
+	large *fair.Turns
 	// files are the tenants of which a file is applied.
 	files sync.Map
 }
@@ -102,7 +102,7 @@ var (
 )
 
 func newBackground() *background {
-	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, bodiesOfOne)}
+	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, bodiesOfOne), large: fair.NewTurns(largeAtOnce, largeOfOne)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -114,7 +114,7 @@ func (b *background) end() {
 }
 
 func (s *Server) importRoutes() {
-	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}"+importPath, "Credentials",
+	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}/credentials:import", "Credentials",
 		"Make up to 100,000 credentials; the answer comes at once, and the operation says how far it is")
 	op.DefaultStatus, op.MaxBodyBytes = http.StatusAccepted, importBodyMax
 	describeAnswer(s, &op, "200", "What a dry run answers: nothing is made.", Operation{})

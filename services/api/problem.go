@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -37,6 +38,17 @@ type Problem struct {
 type ProblemDetail struct {
 	Location string `json:"location" doc:"Where." example:"body.tenant"`
 	Message  string `json:"message" doc:"What was expected."`
+}
+
+// quotedMax is how many bytes of what somebody sent are quoted to them.
+const quotedMax = 200
+
+// shorten is text for a quotation.
+func shorten(text string) string {
+	if len(text) <= quotedMax {
+		return text
+	}
+	return strings.ToValidUTF8(text[:quotedMax], "") + "…"
 }
 
 func newProblem(status int, code, detail string) *Problem {
