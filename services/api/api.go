@@ -161,6 +161,9 @@ type Server struct {
 	rates      *apiRates
 	proxies    proxies
 	background *background
+	// keptMax is how many bytes of an answer are kept for its Idempotency-Key.
+	keptMax  int
+	followed *followed
 	// streams is done when the server shuts down: they would never end by themselves.
 	streams    context.Context //nolint:containedctx // of requests that have no end
 	endStreams context.CancelFunc
@@ -192,7 +195,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Console == nil {
 		cfg.Console = landing()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground(), operations: map[string]*huma.Operation{}}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground(), operations: map[string]*huma.Operation{}, keptMax: keptMax, followed: newFollowed()}
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
@@ -345,7 +348,7 @@ type (
 	// Post is a write that makes something.
 	Post struct {
 		Write
-		IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters. A request that is made again with the same key within 24 hours gets the answer of the first one."`
+		IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters. A request that is made again with the same key within 24 hours gets the answer of the first one; of an answer above 256 KiB, its status and headers, and a problem answer_too_large as its body."`
 	}
 	// Change is a write that replaces or removes something.
 	Change struct {

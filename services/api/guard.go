@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -130,12 +132,16 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	done := once.Work(finish)
 	next.ServeHTTP(rec, r.WithContext(once.Context(r.Context())))
 	done()
-	out := &store.Reply{Status: ownStatus(rec.status), ContentType: w.Header().Get("Content-Type"), ETag: w.Header().Get("ETag"), Body: rec.body.Bytes()}
+	out := &store.Reply{Status: ownStatus(rec.status), ContentType: w.Header().Get("Content-Type"), ETag: w.Header().Get("ETag"), Location: w.Header().Get("Location"), Body: rec.body.Bytes()}
+	kept := *out
+	if len(kept.Body) > s.keptMax {
+		kept.ContentType, kept.Body = problemType, notKept(kept.Status)
+	}
 	switch stranger := !askingOf(r).known(); {
 	case out.Status == http.StatusTooManyRequests, stranger && out.Status >= http.StatusBadRequest && out.Status < http.StatusInternalServerError:
 		end = once.Forget // nothing was made, and what strangers get wrong is not kept
 	case out.Status < http.StatusInternalServerError:
-		if err := once.Answer(finish, *out); err != nil {
+		if err := once.Answer(finish, kept); err != nil {
 			s.log.Warn("answer not kept for its Idempotency-Key", "path", r.URL.Path, "error", err)
 		} else {
 			end = nil
@@ -145,12 +151,26 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	return nil
 }
 
+// keptMax is how many bytes of an answer are kept for its Idempotency-Key: sealed, and with
+// what is around it, it is a value of a bucket, of which NATS takes up to 1 MB.
+const keptMax = 256 << 10
+
+// notKept is what a repetition gets instead of a body that was too large.
+func notKept(status int) []byte {
+	p := newProblem(status, "answer_too_large", fmt.Sprintf("the request was done before, with this Idempotency-Key, and answered with status %d; that answer was above %d bytes, and is not kept: read what is there now", status, keptMax))
+	b, _ := json.Marshal(p) // of strings and numbers
+	return b
+}
+
 func send(w http.ResponseWriter, r *store.Reply) {
 	if r.ContentType != "" {
 		w.Header().Set("Content-Type", r.ContentType)
 	}
 	if r.ETag != "" {
 		w.Header().Set("ETag", r.ETag)
+	}
+	if r.Location != "" {
+		w.Header().Set("Location", r.Location)
 	}
 	w.WriteHeader(r.Status)
 	_, _ = w.Write(r.Body) // the client is gone if this fails

@@ -3,9 +3,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +44,66 @@ var importBodies = map[string]bool{"import-credentials": true, "replace-passwd-s
 // ImportRequest is the body of POST …/credentials:import.
 type ImportRequest struct {
 	Items []ImportItem `json:"items" minItems:"1" maxItems:"100000" doc:"The credentials; none twice."`
+	// wrong is what does not fit; nil if all does.
+	wrong *Problem
+}
+
+// UnmarshalJSON takes the items one by one, and no more than there may be. What does not fit
+// is told by the handler.
+func (r *ImportRequest) UnmarshalJSON(b []byte) error {
+	*r = ImportRequest{}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		r.refuse("body", "expected an object")
+		return err
+	}
+	for d.More() {
+		switch t, err := d.Token(); {
+		case err != nil:
+			return err
+		case t != "items" || r.Items != nil:
+			r.refuse(fmt.Sprintf("body.%s", t), "unexpected property; expected items, once")
+			return nil
+		}
+		if t, err := d.Token(); err != nil || t != json.Delim('[') {
+			r.refuse("body.items", "expected an array")
+			return err
+		}
+		if err := r.take(d); err != nil || r.wrong != nil {
+			return err
+		}
+	}
+	if len(r.Items) == 0 {
+		r.refuse("body.items", "expected array length >= 1")
+	}
+	return nil
+}
+
+// take takes the items until the end of their array.
+func (r *ImportRequest) take(d *json.Decoder) error {
+	for i := 0; d.More(); i++ {
+		if i == importMax {
+			r.Items = nil
+			r.refuse("body.items", fmt.Sprintf("expected array length <= %d", importMax))
+			return nil
+		}
+		var item ImportItem
+		if err := d.Decode(&item); err != nil { // it is JSON, and was read over
+			r.refuse(fmt.Sprintf("body.items[%d]", i), strings.TrimPrefix(err.Error(), "json: "))
+		} else if r.wrong == nil {
+			r.Items = append(r.Items, item)
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+func (r *ImportRequest) refuse(location, message string) {
+	if r.wrong == nil {
+		r.wrong = newProblem(http.StatusBadRequest, "request_invalid", shorten(location)+": "+message)
+	}
+	r.wrong.add(location, message)
 }
 
 // ImportItem is one credential of an import.
@@ -117,6 +180,7 @@ func (s *Server) importRoutes() {
 	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}/credentials:import", "Credentials",
 		"Make up to 100,000 credentials; the answer comes at once, and the operation says how far it is")
 	op.DefaultStatus, op.MaxBodyBytes = http.StatusAccepted, importBodyMax
+	op.SkipValidateBody = true // it would make everything that was sent, and an error for each item
 	describeAnswer(s, &op, "200", "What a dry run answers: nothing is made.", Operation{})
 	register(s, op, s.importCredentials)
 	register(s, operation("get-operation", http.MethodGet, "/v1/tenants/{tenant}/operations/{operation}", "Credentials",
@@ -157,6 +221,9 @@ func validImport(items []ImportItem) error {
 }
 
 func (s *Server) importCredentials(ctx context.Context, in *importInput) (*operationOutput, error) {
+	if p := in.Body.wrong; p != nil {
+		return nil, p
+	}
 	t, items := tenantOf(ctx), in.Body.Items
 	if err := validImport(items); err != nil {
 		return nil, err

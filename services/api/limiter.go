@@ -18,7 +18,7 @@ import (
 // Rates bound what strangers may ask, who have no key yet. 0 means no bound.
 // Each process counts its own.
 type Rates struct {
-	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; 0 is any number"`
+	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; those that are refused, dry runs and repetitions count too; 0 is any number"`
 	SignUps        int `yaml:"sign_ups" doc:"sign-ups a minute altogether; 0 is any number"`
 	SignInsAddress int `yaml:"sign_ins_address" doc:"attempts to sign in, or to accept an invitation, a minute from one IP address (of IPv6, one /64), and for one member; 0 is any number"`
 	ClaimsAddress  int `yaml:"claims_address" doc:"claims of certificates a minute from one IP address (of IPv6, one /64); 0 is any number"`

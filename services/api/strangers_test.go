@@ -3,6 +3,7 @@
 package api_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -159,5 +160,103 @@ func TestRefused_Count(t *testing.T) {
 	}
 	if over < 20 {
 		t.Errorf("%d of %d requests were over the rate", over, len(statuses))
+	}
+}
+
+// An import is not read beyond the items that it may have, and answers say little of what is
+// wrong, however much is.
+func TestBounded_Problems(t *testing.T) {
+	w := newWorld(t)
+	for name, c := range map[string]struct {
+		item string
+		n    int
+		more float64
+	}{
+		"too many":       {`{}`, 100_001, 0},
+		"unknown fields": {`{"a":1}`, 50, 30},
+		"types":          {`{"username":1}`, 50, 30},
+	} {
+		body := `{"items":[` + strings.TrimSuffix(strings.Repeat(c.item+",", c.n), ",") + `]}`
+		r := w.do("POST", importTo, w.owner, body)
+		v := w.want(r, 400, "request_invalid")
+		more, _ := v["more_errors"].(float64)
+		if len(r.body) > 10_000 || more != c.more || len(v["errors"].([]any)) > 20 {
+			t.Errorf("%s: %d bytes, %v more errors: %.300s", name, len(r.body), more, r.body)
+		}
+	}
+	for _, body := range []string{`[]`, `{}`, `{"items":{}}`, `{"items":null}`, `{"items":[]}`, `{"items":[{}],"items":[{}]}`, `{"other":1}`, `{"items":[}`} {
+		w.want(w.do("POST", importTo, w.owner, body), 400, "request_invalid")
+	}
+	var b strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&b, `,"field-%d":1`, i)
+	}
+	r := w.do("POST", "/v1/signup", "", `{"`+strings.Repeat("x", 1000)+`":1`+b.String()+`}`)
+	v := w.want(r, 400, "request_invalid")
+	if len(r.body) > 10_000 || len(v["errors"].([]any)) != 20 || v["more_errors"].(float64) < 900 {
+		t.Errorf("sign-up: %d bytes: %.300s", len(r.body), r.body)
+	}
+}
+
+// A repetition of what had an answer that is too large to be kept is not done again, and is
+// told so.
+func TestIdempotencyKey_LargeAnswer(t *testing.T) {
+	f := newFixture(t)
+	key := f.signUp("acme")
+	f.s.KeepUpTo(20)
+	const path = "/v1/tenants/acme/credentials"
+	first := f.do("POST", path, key, `{"username":"x"}`, "Idempotency-Key", "k")
+	if f.want(first, 201, "")["password"] == nil {
+		t.Errorf("the first answer is %s", first.body)
+	}
+	again := f.do("POST", path, key, `{"username":"x"}`, "Idempotency-Key", "k")
+	f.want(again, 201, "answer_too_large")
+	if again.header.Get("ETag") != first.header.Get("ETag") || again.header.Get("Location") != first.header.Get("Location") {
+		t.Errorf("headers %v, want those of %v", again.header, first.header)
+	}
+}
+
+// Streams of events are bounded, by tenant, and end with their callers.
+func TestEvents_StreamsOfTenant(t *testing.T) {
+	w := newWorld(t)
+	srv := httptest.NewServer(w.s.Handler())
+	defer srv.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	follow := func(tenant, key string) *http.Response {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/v1/tenants/"+tenant+"/events:stream", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+key)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	var all []*http.Response
+	for range 8 {
+		if r := follow("acme", w.owner); r.StatusCode != 200 {
+			t.Fatal(r.Status)
+		} else {
+			all = append(all, r)
+		}
+	}
+	if r := follow("acme", w.owner); r.StatusCode != http.StatusTooManyRequests || r.Header.Get("Retry-After") == "" {
+		t.Errorf("one more: %s, Retry-After %q", r.Status, r.Header.Get("Retry-After"))
+	}
+	if r := follow("beta", w.beta); r.StatusCode != 200 {
+		t.Errorf("another tenant: %s", r.Status)
+	}
+	_ = all[0].Body.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if r := follow("acme", w.owner); r.StatusCode == 200 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the end of a stream gives nothing back")
+		}
 	}
 }
