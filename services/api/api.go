@@ -152,18 +152,24 @@ type Server struct {
 	api     huma.API
 	openAPI []byte
 	handler http.Handler
-	metrics metrics
-	http    serving
+	router  chi.Router
+	// operations are those that are registered, by method and path; complete when New is done.
+	operations map[string]*huma.Operation
+	metrics    metrics
+	http       serving
 
 	limiters   limiters
 	rates      *apiRates
 	proxies    proxies
 	background *background
+	// keptMax is how many bytes of an answer are kept for its Idempotency-Key.
+	keptMax  int
+	followed *followed
 	// streams is done when the server shuts down: they would never end by themselves.
 	streams    context.Context //nolint:containedctx // of requests that have no end
 	endStreams context.CancelFunc
-	// unlisted are operations that permissions does not have; none, when New is
-	// done.
+	// unlisted are operations that permissions does not have, and such without a key that
+	// no limiter counts; none, when New is done.
 	unlisted []string
 }
 
@@ -190,7 +196,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Console == nil {
 		cfg.Console = landing()
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground()}
+	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground(), operations: map[string]*huma.Operation{}, keptMax: keptMax, followed: newFollowed()}
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
@@ -203,11 +209,12 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	r := chi.NewRouter()
+	s.router = r
 	s.api = humachi.New(r, describe())
 	s.api.UseMiddleware(s.measure, s.authenticate)
 	s.routes()
 	if len(s.unlisted) > 0 {
-		return nil, errs.New(errs.Internal, "api: permissions.go does not say what these operations need: %s", strings.Join(s.unlisted, ", "))
+		return nil, errs.New(errs.Internal, "api: neither permissions.go says what these operations need, nor limiter.go what bounds them: %s", strings.Join(s.unlisted, ", "))
 	}
 	if s.openAPI, err = document(s.api.OpenAPI()); err != nil {
 		return nil, err
@@ -220,7 +227,7 @@ func New(cfg Config) (*Server, error) {
 	r.Head("/v1/openapi.json", described)
 	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
 		if isAPI(req) {
-			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", req.URL.Path)))
+			writeProblem(w, problemOf(errs.Coded(errs.NotFound, "path_unknown", "there is nothing at %s", shorten(req.URL.Path))))
 			return
 		}
 		cfg.Console.ServeHTTP(w, req)
@@ -228,7 +235,7 @@ func New(cfg Config) (*Server, error) {
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		allowed := allow(r, req)
 		w.Header().Set("Allow", allowed)
-		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", req.Method+" is not possible here, only "+allowed)
+		p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", shorten(req.Method)+" is not possible here, only "+allowed)
 		writeProblem(w, p)
 	})
 	s.handler = s.guard(s.idempotent(r))
@@ -294,10 +301,17 @@ func register[I, O any](s *Server, op huma.Operation, f func(context.Context, *I
 	} else if permission != "" && permission != own {
 		op.Extensions = map[string]any{"x-permission": permission}
 	}
+	if _, ok := s.limiters.of(op.OperationID); !ok && len(op.Security) == 0 {
+		s.unlisted = append(s.unlisted, op.OperationID)
+	}
 	changes := op.Method != http.MethodGet && !notChanges[op.OperationID]
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = bodyMax
+		if len(op.Security) == 0 {
+			op.MaxBodyBytes = strangerBodyMax
+		}
 	}
+	s.operations[op.Method+" "+op.Path] = &op
 	op.BodyReadTimeout = handleTimeout
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, handleTimeout)
@@ -335,7 +349,7 @@ type (
 	// Post is a write that makes something.
 	Post struct {
 		Write
-		IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters. A request that is made again with the same key within 24 hours gets the answer of the first one."`
+		IdempotencyKey string `header:"Idempotency-Key" doc:"1 to 255 visible ASCII characters. A request that is made again with the same key within 24 hours gets the answer of the first one; of an answer above 256 KiB, its status and headers, and a problem answer_too_large as its body."`
 	}
 	// Change is a write that replaces or removes something.
 	Change struct {

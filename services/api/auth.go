@@ -55,14 +55,23 @@ func callerOf(ctx context.Context) *caller {
 // told from what does not exist.
 func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
-	c := &caller{address: s.proxies.address(r), actor: audit.Actor{Kind: audit.ActorSignUp}}
-	if len(ctx.Operation().Security) == 0 {
-		next(huma.WithValue(ctx, callerKey{}, c))
+	a := askingOf(r)
+	if a.open() {
+		if err := s.count(a); err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+		// Who calls makes no difference here.
+		next(huma.WithValue(ctx, callerKey{}, &caller{address: a.caller.address, actor: audit.Actor{Kind: audit.ActorSignUp}}))
 		return
 	}
-	t, err := s.authorized(r.Context(), c, ctx)
-	if err == nil {
-		err = s.mayAsk(r.Context(), c, t)
+	c := a.caller
+	t, err := s.authorized(r.Context(), a, ctx)
+	// What is refused counts too, as the organization's: it has cost as much.
+	if err == nil || a.known() {
+		if over := s.mayAsk(r.Context(), c, t); over != nil {
+			err = over
+		}
 	}
 	if err != nil {
 		p := problemOf(err)
@@ -80,17 +89,14 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 
 // authorized fills in who calls, and returns the tenant of the path, if there is
 // one.
-func (s *Server) authorized(ctx context.Context, c *caller, op huma.Context) (*tenancy.TenantRecord, error) {
-	secret, ok := bearerToken(op.Header("Authorization"))
-	if !ok {
-		return nil, newProblem(http.StatusUnauthorized, "api_key_missing", "expected Authorization: Bearer and an API key (mk_…)")
-	}
-	if err := s.identify(ctx, c, secret); err != nil {
+func (s *Server) authorized(ctx context.Context, a *asking, op huma.Context) (*tenancy.TenantRecord, error) {
+	if err := a.err; err != nil {
 		if errs.Is(err, errs.Denied) {
 			return nil, newProblem(http.StatusUnauthorized, errs.CodeOf(err), err.Error())
 		}
 		return nil, err
 	}
+	c := a.caller
 	permission := permissions[op.Operation().OperationID]
 	if permission == own {
 		return nil, nil
@@ -113,6 +119,9 @@ func (s *Server) authorized(ctx context.Context, c *caller, op huma.Context) (*t
 		return nil, forbidden(permission)
 	}
 }
+
+// errKeyMissing is of requests that say nothing of who makes them.
+var errKeyMissing = errs.Coded(errs.Denied, "api_key_missing", "expected Authorization: Bearer and an API key (mk_…)")
 
 func forbidden(permission string) error {
 	return errs.Coded(errs.Denied, "permission_missing", "this needs the permission %s, which the caller does not have", permission)

@@ -58,7 +58,7 @@ func (s *Server) eventRoutes() {
 	register(s, operation("list-events", http.MethodGet, base+"/events", tag, "List what happened to clients, the oldest first"), s.listEvents)
 	op := operation("follow-events", http.MethodGet, base+"/events:stream", tag, "Follow what happens to clients, as server-sent events")
 	op.Responses = map[string]*huma.Response{"200": {
-		Description: "An event for each, named by its kind, with what list-events has of it as data.",
+		Description: fmt.Sprintf("An event for each, named by its kind, with what list-events has of it as data. A tenant is followed %d times at most at once (429), and all tenants of a process %d times (503).", followedOfTenant, followedAtOnce),
 		Content:     map[string]*huma.MediaType{eventStream: {Schema: &huma.Schema{Type: huma.TypeString}}},
 	}}
 	register(s, op, s.followEvents)
@@ -155,8 +155,14 @@ func (s *Server) followEvents(ctx context.Context, in *followEventsInput) (*huma
 	}
 	tenant := tenantOf(ctx).ID
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
-		hc.SetHeader("Content-Type", eventStream)
 		r, w := humachi.Unwrap(hc)
+		end, err := s.followed.begin(tenant)
+		if err != nil {
+			writeProblem(w, problemOf(err))
+			return
+		}
+		defer end()
+		hc.SetHeader("Content-Type", eventStream)
 		ctx, cancel := context.WithTimeout(r.Context(), long)
 		defer cancel()
 		defer context.AfterFunc(s.streams, cancel)()

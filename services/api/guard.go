@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -19,34 +21,6 @@ import (
 )
 
 func isAPI(r *http.Request) bool { return r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") }
-
-// bodyMaxOf bounds the body of a request before anybody looks at it. Strangers have no
-// large ones, and only a few are read at a time, of one organization fewer, and each only for
-// a time, so that who sends slowly holds up nobody else: busy is Unavailable if that many
-// still are after a while. done must be called when the request is over.
-func (s *Server) bodyMaxOf(w http.ResponseWriter, r *http.Request) (most int64, done func(), busy error) {
-	none := func() {}
-	most = importBodyMax
-	switch {
-	case strings.HasSuffix(r.URL.Path, importPath):
-	case r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, passwdPath):
-		most = publishBodyMax
-	default:
-		return publishBodyMax, none, nil
-	}
-	c := &caller{}
-	if secret, ok := bearerToken(r.Header.Get("Authorization")); !ok || s.identify(r.Context(), c, secret) != nil {
-		return publishBodyMax, none, nil
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), bodiesWait)
-	defer cancel()
-	done, err := s.background.bodies.Take(ctx, c.principal.Organization)
-	if err != nil {
-		return 0, none, errImportsRead
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(handleTimeout)) // not everywhere
-	return most, done, nil
-}
 
 // guard bounds every request and survives its panics.
 func (s *Server) guard(next http.Handler) http.Handler {
@@ -62,13 +36,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}
 		sw := &statusWriter{ResponseWriter: w}
-		most, done, busy := s.bodyMaxOf(sw, r)
-		defer done()
-		if busy != nil {
-			writeProblem(sw, problemOf(busy))
-			return
-		}
-		r.Body = http.MaxBytesReader(sw, r.Body, most)
 		defer func() {
 			v := recover()
 			switch v {
@@ -82,7 +49,15 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				writeProblem(sw, problemOf(errs.New(errs.Internal, "panic")))
 			}
 		}()
-		next.ServeHTTP(sw, r)
+		a := s.asked(r)
+		most, done, err := s.bodyMaxOf(sw, r, a)
+		defer done()
+		if err != nil {
+			writeProblem(sw, problemOf(err))
+			return
+		}
+		r.Body = http.MaxBytesReader(sw, r.Body, most)
+		next.ServeHTTP(sw, r.WithContext(context.WithValue(r.Context(), askingKey{}, a)))
 	})
 }
 
@@ -91,8 +66,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 func (s *Server) idempotent(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key := r.Header.Get("Idempotency-Key")
-		if r.Method != http.MethodPost || key == "" || !isAPI(r) || r.URL.Query().Get("dry_run") == "true" {
-			next.ServeHTTP(w, r)
+		if r.Method != http.MethodPost || key == "" || r.URL.Query().Get("dry_run") == "true" || !s.mayKeep(r) {
+			next.ServeHTTP(w, r) // which says what is wrong with it, if something is
 			return
 		}
 		if err := s.once(w, r, key, next); err != nil {
@@ -103,6 +78,16 @@ func (s *Server) idempotent(next http.Handler) http.Handler {
 			writeProblem(w, p)
 		}
 	})
+}
+
+// mayKeep reports whether an answer may be kept: to a request for something that is there, of
+// a caller who is known, or of a stranger where strangers may ask, and not too often.
+func (s *Server) mayKeep(r *http.Request) bool {
+	a := askingOf(r)
+	if !a.open() {
+		return a.op != nil && a.known()
+	}
+	return (a.known() || r.Header.Get("Authorization") == "") && s.count(a) == nil
 }
 
 func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next http.Handler) error {
@@ -122,9 +107,6 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	if caller == "" {
 		// Strangers who happen to choose the same key do not meet.
 		caller = "anonymous " + hex.EncodeToString(sum[:])
-	} else if secret, ok := bearerToken(caller); !ok || !s.validKey(r.Context(), secret) {
-		next.ServeHTTP(w, r) // which says what is wrong with it
-		return nil
 	}
 	request := r.Method + " " + r.URL.RequestURI() + "\n" + hex.EncodeToString(sum[:])
 	once, reply, err := s.store.Begin(r.Context(), caller, key, []byte(request))
@@ -150,22 +132,34 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, key string, next h
 	done := once.Work(finish)
 	next.ServeHTTP(rec, r.WithContext(once.Context(r.Context())))
 	done()
-	out := &store.Reply{Status: ownStatus(rec.status), ContentType: w.Header().Get("Content-Type"), ETag: w.Header().Get("ETag"), Body: rec.body.Bytes()}
-	if out.Status < http.StatusInternalServerError && out.Status != http.StatusTooManyRequests {
-		if err := once.Answer(finish, *out); err != nil {
+	out := &store.Reply{Status: ownStatus(rec.status), ContentType: w.Header().Get("Content-Type"), ETag: w.Header().Get("ETag"), Location: w.Header().Get("Location"), Body: rec.body.Bytes()}
+	kept := *out
+	if len(kept.Body) > s.keptMax {
+		kept.ContentType, kept.Body = problemType, notKept(kept.Status)
+	}
+	switch stranger := !askingOf(r).known(); {
+	case out.Status == http.StatusTooManyRequests, stranger && out.Status >= http.StatusBadRequest && out.Status < http.StatusInternalServerError:
+		end = once.Forget // nothing was made, and what strangers get wrong is not kept
+	case out.Status < http.StatusInternalServerError:
+		if err := once.Answer(finish, kept); err != nil {
 			s.log.Warn("answer not kept for its Idempotency-Key", "path", r.URL.Path, "error", err)
 		} else {
 			end = nil
 		}
-	} else if out.Status == http.StatusTooManyRequests {
-		end = once.Forget
 	}
 	send(w, out)
 	return nil
 }
 
-func (s *Server) validKey(ctx context.Context, secret string) bool {
-	return s.identify(ctx, &caller{}, secret) == nil
+// keptMax is how many bytes of an answer are kept for its Idempotency-Key: sealed, and with
+// what is around it, it is a value of a bucket, of which NATS takes up to 1 MB.
+const keptMax = 256 << 10
+
+// notKept is what a repetition gets instead of a body that was too large.
+func notKept(status int) []byte {
+	p := newProblem(status, "answer_too_large", fmt.Sprintf("the request was done before, with this Idempotency-Key, and answered with status %d; that answer was above %d bytes, and is not kept: read what is there now", status, keptMax))
+	b, _ := json.Marshal(p) // of strings and numbers
+	return b
 }
 
 func send(w http.ResponseWriter, r *store.Reply) {
@@ -174,6 +168,9 @@ func send(w http.ResponseWriter, r *store.Reply) {
 	}
 	if r.ETag != "" {
 		w.Header().Set("ETag", r.ETag)
+	}
+	if r.Location != "" {
+		w.Header().Set("Location", r.Location)
 	}
 	w.WriteHeader(r.Status)
 	_, _ = w.Write(r.Body) // the client is gone if this fails

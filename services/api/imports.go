@@ -3,9 +3,12 @@
 package api
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,20 +32,78 @@ const (
 	importsLeft  = 2
 	// bodiesOfOne is how many bodies of imports are read for one organization.
 	bodiesOfOne = 1
-	// bodiesWait is how long the body of an import waits until it is read, for others to be.
-	bodiesWait = 2 * time.Second
 	// importWriters is how many credentials of one import are written at once.
 	importWriters = 32
 	// importSaves is how much time is between two notes of how far it is.
 	importSaves = time.Second
 )
 
-// importPath is where imports come; their bodies may be larger.
-const importPath = "/credentials:import"
+// importBodies are the operations whose large bodies have the turns of imports.
+var importBodies = map[string]bool{"import-credentials": true, "replace-passwd-source": true}
 
 // ImportRequest is the body of POST …/credentials:import.
 type ImportRequest struct {
 	Items []ImportItem `json:"items" minItems:"1" maxItems:"100000" doc:"The credentials; none twice."`
+	// wrong is what does not fit; nil if all does.
+	wrong *Problem
+}
+
+// UnmarshalJSON takes the items one by one, and no more than there may be. What does not fit
+// is told by the handler.
+func (r *ImportRequest) UnmarshalJSON(b []byte) error {
+	*r = ImportRequest{}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		r.refuse("body", "expected an object")
+		return err
+	}
+	for d.More() {
+		switch t, err := d.Token(); {
+		case err != nil:
+			return err
+		case t != "items" || r.Items != nil:
+			r.refuse(fmt.Sprintf("body.%s", t), "unexpected property; expected items, once")
+			return nil
+		}
+		if t, err := d.Token(); err != nil || t != json.Delim('[') {
+			r.refuse("body.items", "expected an array")
+			return err
+		}
+		if err := r.take(d); err != nil || r.wrong != nil {
+			return err
+		}
+	}
+	if len(r.Items) == 0 {
+		r.refuse("body.items", "expected array length >= 1")
+	}
+	return nil
+}
+
+// take takes the items until the end of their array.
+func (r *ImportRequest) take(d *json.Decoder) error {
+	for i := 0; d.More(); i++ {
+		if i == importMax {
+			r.Items = nil
+			r.refuse("body.items", fmt.Sprintf("expected array length <= %d", importMax))
+			return nil
+		}
+		var item ImportItem
+		if err := d.Decode(&item); err != nil { // it is JSON, and was read over
+			r.refuse(fmt.Sprintf("body.items[%d]", i), strings.TrimPrefix(err.Error(), "json: "))
+		} else if r.wrong == nil {
+			r.Items = append(r.Items, item)
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+func (r *ImportRequest) refuse(location, message string) {
+	if r.wrong == nil {
+		r.wrong = newProblem(http.StatusBadRequest, "request_invalid", shorten(location)+": "+message)
+	}
+	r.wrong.add(location, message)
 }
 
 // ImportItem is one credential of an import.
@@ -91,6 +152,8 @@ type background struct {
 	// slots and bodies are imports that are worked on, and those of which the body is being
 	// read, by organization.
 	slots, bodies *fair.Turns
+	// large are other bodies above bodyMax, by organization.
+	large *fair.Turns
 	// files are the tenants of which a file is applied.
 	files sync.Map
 }
@@ -102,7 +165,7 @@ var (
 )
 
 func newBackground() *background {
-	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, bodiesOfOne)}
+	b := &background{slots: fair.NewTurns(importsAtOnce, importsOfOne), bodies: fair.NewTurns(importsAtOnce, bodiesOfOne), large: fair.NewTurns(largeAtOnce, largeOfOne)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	return b
 }
@@ -114,9 +177,10 @@ func (b *background) end() {
 }
 
 func (s *Server) importRoutes() {
-	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}"+importPath, "Credentials",
+	op := operation("import-credentials", http.MethodPost, "/v1/tenants/{tenant}/credentials:import", "Credentials",
 		"Make up to 100,000 credentials; the answer comes at once, and the operation says how far it is")
 	op.DefaultStatus, op.MaxBodyBytes = http.StatusAccepted, importBodyMax
+	op.SkipValidateBody = true // it would make everything that was sent, and an error for each item
 	describeAnswer(s, &op, "200", "What a dry run answers: nothing is made.", Operation{})
 	register(s, op, s.importCredentials)
 	register(s, operation("get-operation", http.MethodGet, "/v1/tenants/{tenant}/operations/{operation}", "Credentials",
@@ -157,6 +221,9 @@ func validImport(items []ImportItem) error {
 }
 
 func (s *Server) importCredentials(ctx context.Context, in *importInput) (*operationOutput, error) {
+	if p := in.Body.wrong; p != nil {
+		return nil, p
+	}
 	t, items := tenantOf(ctx), in.Body.Items
 	if err := validImport(items); err != nil {
 		return nil, err

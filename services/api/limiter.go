@@ -18,7 +18,7 @@ import (
 // Rates bound what strangers may ask, who have no key yet. 0 means no bound.
 // Each process counts its own.
 type Rates struct {
-	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; 0 is any number"`
+	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; those that are refused, dry runs and repetitions count too; 0 is any number"`
 	SignUps        int `yaml:"sign_ups" doc:"sign-ups a minute altogether; 0 is any number"`
 	SignInsAddress int `yaml:"sign_ins_address" doc:"attempts to sign in, or to accept an invitation, a minute from one IP address (of IPv6, one /64), and for one member; 0 is any number"`
 	ClaimsAddress  int `yaml:"claims_address" doc:"claims of certificates a minute from one IP address (of IPv6, one /64); 0 is any number"`
@@ -118,11 +118,23 @@ func newLimiters(r Rates) (l limiters, err error) {
 	return l, err
 }
 
-// signUp counts a sign-up, or a try of its code: then email is empty.
-func (l *limiters) signUp(now time.Time, address, email string) error {
-	if err := l.signUpsAddress.take(now, addressName(address)); err != nil {
-		return err
+// of returns what counts an operation that needs no key, by the caller's address; ok is
+// false if nothing does.
+func (l *limiters) of(operation string) (of *limiter, ok bool) {
+	switch operation {
+	case "sign-up", "verify-sign-up":
+		return l.signUpsAddress, true
+	case "sign-in", "accept-invitation":
+		return l.signInsAddress, true
+	case "redeem-claim":
+		return l.claimsAddress, true
 	}
+	return nil, false
+}
+
+// signUp counts a sign-up, or a try of its code, whose address was counted before: then
+// email is empty.
+func (l *limiters) signUp(now time.Time, email string) error {
 	if email != "" {
 		if err := l.signUpsAddress.take(now, strings.ToLower(email)); err != nil {
 			return err
@@ -131,11 +143,7 @@ func (l *limiters) signUp(now time.Time, address, email string) error {
 	return l.signUps.take(now, "all")
 }
 
-// signIn counts an attempt to sign in as the member, or to accept an invitation:
-// then member is empty.
-func (l *limiters) signIn(now time.Time, address, member string) error {
-	if err := l.signInsAddress.take(now, addressName(address)); err != nil || member == "" {
-		return err
-	}
+// signIn counts an attempt to sign in as the member; its address was counted before.
+func (l *limiters) signIn(now time.Time, member string) error {
 	return l.signInsAddress.take(now, member)
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -30,7 +31,8 @@ type Problem struct {
 	Usage      *int64 `json:"usage,omitempty" doc:"How much of it is used."`
 	RetryAfter int64  `json:"retry_after,omitempty" doc:"Seconds after which the request may succeed."`
 
-	Errors []ProblemDetail `json:"errors,omitempty" doc:"What is wrong, one by one."`
+	Errors     []ProblemDetail `json:"errors,omitempty" doc:"What is wrong, one by one; the first 20."`
+	MoreErrors int             `json:"more_errors,omitempty" doc:"How many more there are."`
 }
 
 // ProblemDetail is one thing that is wrong with a request.
@@ -39,8 +41,36 @@ type ProblemDetail struct {
 	Message  string `json:"message" doc:"What was expected."`
 }
 
+// quotedMax is how many bytes of what somebody sent are quoted to them.
+const quotedMax = 200
+
+// shorten is text for a quotation.
+func shorten(text string) string { return cut(text, quotedMax) }
+
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// Bounds on what a problem says, which would be as long as what was sent otherwise.
+const (
+	errorsMax = 20
+	detailMax = 2000
+)
+
+// add adds one thing that is wrong, or counts it.
+func (p *Problem) add(location, message string) {
+	if len(p.Errors) == errorsMax {
+		p.MoreErrors++
+		return
+	}
+	p.Errors = append(p.Errors, ProblemDetail{Location: shorten(location), Message: cut(message, detailMax)})
+}
+
 func newProblem(status int, code, detail string) *Problem {
-	return &Problem{Type: "urn:manor:problem:" + code, Title: http.StatusText(status), Status: status, Detail: detail, Code: code}
+	return &Problem{Type: "urn:manor:problem:" + code, Title: http.StatusText(status), Status: status, Detail: cut(detail, detailMax), Code: code}
 }
 
 // Error makes a Problem an error.
@@ -75,7 +105,7 @@ func problemOf(err error) *Problem {
 	if f, ok := errors.AsType[*policy.FaultsError](err); ok {
 		p := newProblem(http.StatusBadRequest, "policy_invalid", err.Error())
 		for _, x := range f.Faults {
-			p.Errors = append(p.Errors, ProblemDetail{Location: fmt.Sprintf("%s:%d:%d", x.File, x.Line, x.Column), Message: x.Message})
+			p.add(fmt.Sprintf("%s:%d:%d", x.File, x.Line, x.Column), x.Message)
 		}
 		return p
 	}
@@ -143,9 +173,12 @@ func convert(_ huma.Context, _ string, v any) (any, error) {
 	case http.StatusRequestTimeout:
 		p = newProblem(p.Status, "timeout", "the request did not come whole in time")
 	}
+	if len(e.Errors) == 1 && strings.Contains(e.Errors[0].Message, huma.ErrUnknownContentType.Error()) {
+		return newProblem(http.StatusUnsupportedMediaType, "media_type_unsupported", "expected Content-Type: application/json"), nil
+	}
 	for _, d := range e.Errors {
 		// The value stays out: it may be a password.
-		p.Errors = append(p.Errors, ProblemDetail{Location: d.Location, Message: d.Message})
+		p.add(d.Location, d.Message)
 	}
 	if len(p.Errors) > 0 {
 		p.Detail = p.Errors[0].Location + ": " + p.Errors[0].Message

@@ -46,7 +46,7 @@ func TestQuota_APIRate(t *testing.T) {
 	if p["quota"] != "api_rate" || p["limit"] != 2.0 || p["retry_after"] != 1.0 || last.header.Get("Retry-After") != "1" {
 		t.Errorf("%v, Retry-After %q", p, last.header.Get("Retry-After"))
 	}
-	w.want(w.do("GET", "/v1/tenants/acme", w.beta, ""), 404, "tenant_not_found") // who may not ask is not counted
+	w.want(w.do("GET", "/v1/tenants/acme", w.beta, ""), 404, "tenant_not_found") // who may not ask is not counted for the tenant
 	w.want(w.do("GET", "/v1/tenants/acme/quotas", w.owner, ""), 429, "quota_exceeded")
 	w.want(w.do("GET", "/v1/tenants/second", w.owner, ""), 200, "")
 	w.want(w.do("GET", "/v1/tenants/beta", w.beta, ""), 200, "")

@@ -64,9 +64,6 @@ func (s *Server) signInRoutes() {
 }
 
 func (s *Server) acceptInvitation(ctx context.Context, in *acceptInput) (*acceptOutput, error) {
-	if err := s.limiters.signIn(s.now(), callerOf(ctx).address, ""); err != nil {
-		return nil, err
-	}
 	m, err := s.store.Invited(ctx, string(in.Body.Invitation))
 	if err != nil {
 		return nil, err
@@ -104,7 +101,7 @@ func (s *Server) acceptInvitation(ctx context.Context, in *acceptInput) (*accept
 func (s *Server) signIn(ctx context.Context, in *signInInput) (*signInOutput, error) {
 	b := in.Body
 	id := store.MemberID(b.Organization, b.Email)
-	if err := s.limiters.signIn(s.now(), callerOf(ctx).address, id); err != nil {
+	if err := s.limiters.signIn(s.now(), id); err != nil {
 		return nil, err
 	}
 	denied := newProblem(http.StatusUnauthorized, "sign_in_failed", "there is no member of that organization with that address and password")

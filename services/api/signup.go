@@ -185,6 +185,10 @@ func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, er
 	if err := s.checkSignUp(&b); err != nil {
 		return nil, err
 	}
+	// Before anything is looked for: also a refusal tells something.
+	if err := s.limiters.signUp(s.now(), b.Email); err != nil {
+		return nil, err
+	}
 	// Before anything is hashed: this is the common refusal.
 	if err := s.store.CheckTenantFree(ctx, b.Tenant); err != nil {
 		return nil, err
@@ -196,9 +200,6 @@ func (s *Server) signUp(ctx context.Context, in *signUpInput) (*signUpOutput, er
 			Tenant:       s.tenantBody(&tenancy.TenantRecord{ID: b.Tenant, Region: b.Region, Plan: b.Plan, State: tenancy.StateActive}),
 			Credential:   NewCredential{Username: defaultUsername, UsernamePlain: b.Tenant + ":" + defaultUsername},
 		}}, nil
-	}
-	if err := s.limiters.signUp(s.now(), callerOf(ctx).address, b.Email); err != nil {
-		return nil, err
 	}
 	hash, err := s.cfg.Hasher.Hash(ctx, callerOf(ctx).address, string(b.Password))
 	if err != nil {
@@ -244,7 +245,7 @@ func (s *Server) sendCode(ctx context.Context, u store.Unverified) (*signUpOutpu
 }
 
 func (s *Server) verifySignUp(ctx context.Context, in *verifyInput) (*verifyOutput, error) {
-	if err := s.limiters.signUp(s.now(), callerOf(ctx).address, ""); err != nil {
+	if err := s.limiters.signUp(s.now(), ""); err != nil {
 		return nil, err
 	}
 	u, err := s.store.Unverified(ctx, string(in.Body.Code))

@@ -44,14 +44,11 @@ type (
 	}
 )
 
-// passwdPath is where whole files come, which are read like imports: a few at a time.
-const passwdPath = "/sources/vmq_passwd"
-
 func (s *Server) sourceRoutes() {
 	const path = "/v1/tenants/{tenant}/sources"
 	register(s, operation("list-sources", http.MethodGet, path, "Credentials",
 		"See what became of the files that the tenant's credentials and policy come from"), s.listSources)
-	put := operation("replace-passwd-source", http.MethodPut, "/v1/tenants/{tenant}"+passwdPath, "Credentials",
+	put := operation("replace-passwd-source", http.MethodPut, path+"/vmq_passwd", "Credentials",
 		"Have the credentials that come from a file be those of this one: new ones are made, those that are gone deleted; the answer comes at once")
 	put.DefaultStatus, put.MaxBodyBytes = http.StatusAccepted, publishBodyMax
 	describeAnswer(s, &put, "200", "What a dry run answers: nothing is changed.", Operation{})

@@ -153,7 +153,7 @@ func TestSources_BodiesAtATime(t *testing.T) {
 			t.Errorf("the file may come for %v", until)
 		}
 	}
-	w.want(w.do("PUT", path, w.owner, "not read"), 503, "imports_busy")
+	w.want(w.send("PUT", path, w.owner).answer(t, "one more"), 503, "imports_busy")
 	w.want(w.do("PUT", "/v1/tenants/beta/sources/vmq_passwd?dry_run=true", w.beta, `{"text":"# nobody"}`), 200, "")
 	for range other {
 		send(w.beta, "/v1/tenants/beta/sources/vmq_passwd")

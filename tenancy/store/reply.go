@@ -23,6 +23,7 @@ type Reply struct {
 	Status      int    `json:"status"`
 	ContentType string `json:"content_type"`
 	ETag        string `json:"etag,omitempty"`
+	Location    string `json:"location,omitempty"`
 	Body        []byte `json:"body"`
 }
 

@@ -63,6 +63,7 @@ type Problem struct {
 	Usage      *int64          `json:"usage,omitempty"`
 	RetryAfter int64           `json:"retry_after,omitempty"` // seconds
 	Errors     []ProblemDetail `json:"errors,omitempty"`
+	MoreErrors int             `json:"more_errors,omitempty"`
 }
 
 // ProblemDetail is one thing that is wrong with a request.
@@ -193,7 +194,9 @@ func (c *Client) open(ctx context.Context, id string, params []string, in any, o
 	if r.etag != nil {
 		*r.etag = resp.Header.Get("ETag")
 	}
-	if resp.StatusCode < http.StatusBadRequest {
+	// With another status a problem says that the answer to a request that was made again was
+	// too large to be kept.
+	if resp.StatusCode < http.StatusBadRequest && resp.Header.Get("Content-Type") != "application/problem+json" {
 		return resp.Body, nil
 	}
 	defer func() { _ = resp.Body.Close() }()
