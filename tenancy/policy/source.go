@@ -134,7 +134,7 @@ func (s Source) check(l Limits) error {
 }
 
 // capabilities are what policies may use: builtins that depend on nothing but their
-// arguments, and take time and memory in proportion to them.
+// arguments. What they take and make bounds.go bounds.
 var capabilities = makeCapabilities()
 
 // refused are builtins, and with a dot at the end groups of them, that policies
@@ -143,7 +143,7 @@ var capabilities = makeCapabilities()
 var refused = []string{
 	"bits.", // a shift by a large number panics, or takes all memory
 	"crypto.", "io.", "graphql.", "providers.", "rego.", "http.", "opa.", "numbers.", "graph.", "yaml.", "net.cidr_expand", "net.lookup_ip_addr",
-	"json.match_schema", "json.verify_schema", "strings.render_template", "rand.", "uuid.", "trace", "time.now_ns",
+	"json.match_schema", "json.verify_schema", "json.marshal_with_options", "json.patch", "regex.globs_match", "strings.render_template", "rand.", "uuid.", "trace", "time.now_ns",
 }
 
 func makeCapabilities() *ast.Capabilities {
