@@ -162,6 +162,10 @@ func (s Source) parse() (map[string]*ast.Module, error) {
 	modules := make(map[string]*ast.Module, len(s))
 	all := &FaultsError{}
 	for name, text := range s {
+		if f := nesting(name, text); f != nil {
+			all.Faults = append(all.Faults, *f)
+			continue
+		}
 		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities})
 		switch {
 		case err != nil:
@@ -180,6 +184,9 @@ func (s Source) parse() (map[string]*ast.Module, error) {
 			return a.Line - b.Line
 		})
 		return nil, all
+	}
+	if f := shape(modules); f != nil {
+		return nil, &FaultsError{[]Fault{*f}}
 	}
 	return modules, nil
 }
