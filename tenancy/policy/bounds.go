@@ -152,10 +152,10 @@ func sizeOf(a *allowance, terms ...*ast.Term) (size, error) {
 	return s, nil
 }
 
-// init puts the bounds around the builtins. OPA has one table of builtins for the whole
-// process, so they hold for every evaluation in it, those of the built-in rules too.
-func init() {
-	for _, b := range capabilities.Builtins {
+// guard puts the bounds around builtins. OPA has one table of builtins for the whole process,
+// so they hold for every evaluation in it, those of the built-in rules too.
+func guard(builtins []*ast.Builtin) {
+	for _, b := range builtins {
 		f := topdown.GetBuiltin(b.Name)
 		if f == nil {
 			continue // OPA evaluates it itself

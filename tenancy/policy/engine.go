@@ -36,6 +36,9 @@ func (e *engine) allowing(ctx context.Context) context.Context {
 	return allowing(ctx)
 }
 
+// Patience is after what time an evaluation is cut off, 0 for never.
+func (e *engine) Patience() time.Duration { return patience * e.time }
+
 // compile parses and compiles. The error is a FaultsError.
 func (s Source) compile() (engine, error) {
 	modules, err := s.parse()

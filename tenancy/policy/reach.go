@@ -10,6 +10,10 @@ import (
 // it goes all that are reached.
 const reachMost = 2_000_000
 
+// edgeWays is how many ways one from a rule to the next counts for: that is made, the others
+// are only gone.
+const edgeWays = 16
+
 // group is the rules of one name, in whatever package: what is read here is not resolved yet.
 type group struct {
 	rules int
@@ -53,7 +57,7 @@ func tooFar(modules map[string]*ast.Module) bool {
 				return false
 			})
 			ast.WalkVars(r, func(v ast.Var) bool {
-				if groups[string(v)] != nil {
+				if groups[string(v)] != nil && string(v) != headName(r) { // not the head
 					g.uses[string(v)]++
 					groups[everything].uses[string(v)]++
 				}
@@ -71,7 +75,7 @@ func tooFar(modules map[string]*ast.Module) bool {
 		if name == everything {
 			continue
 		}
-		ways += g.edges
+		ways += edgeWays * g.edges
 		seen, next := map[string]bool{name: true}, []*group{g}
 		for len(next) > 0 {
 			from := next[len(next)-1]

@@ -134,7 +134,8 @@ func (s Source) check(l Limits) error {
 }
 
 // capabilities are what policies may use: builtins that depend on nothing but their
-// arguments. What they take and make bounds.go bounds.
+// arguments. From when they are made, which is before anything is compiled or evaluated, what
+// they take and make is bounded.
 var capabilities = makeCapabilities()
 
 // refused are builtins, and with a dot at the end groups of them, that policies
@@ -154,6 +155,7 @@ func makeCapabilities() *ast.Capabilities {
 			return b.Name == r || strings.HasSuffix(r, ".") && strings.HasPrefix(b.Name, r)
 		})
 	})
+	guard(c.Builtins)
 	return c
 }
 
