@@ -156,12 +156,12 @@ func (s *scanner) step() (f *Fault) {
 // template goes over what is next in a template string.
 func (s *scanner) template(c, quote byte) (f *Fault) {
 	n := 1
-	switch {
-	case c == '\\':
+	switch c {
+	case '\\':
 		n = 2
-	case c == '{':
+	case '{':
 		f = s.push(c)
-	case c == quote:
+	case quote:
 		f = s.pop()
 	}
 	if f == nil {

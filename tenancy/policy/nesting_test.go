@@ -40,11 +40,13 @@ func TestCompile_Nesting(t *testing.T) {
 		"many rules":                   {again(5001, func(i int) string { return fmt.Sprintf("r%d := 1\n", i) }), "expected at most 5000 rules"},
 		"a long chain of rules":        {again(4000, func(i int) string { return fmt.Sprintf("r%d := r%d\n", i, i+1) }) + "r4000 := 1", "name each other"},
 		"rules that all name others": {
-			again(500, func(i int) string { return fmt.Sprintf("a contains %d if b[_]\n\nb contains %d if c[_]\n", i, i) }) + "c contains 1", "name each other"},
+			again(500, func(i int) string { return fmt.Sprintf("a contains %d if b[_]\n\nb contains %d if c[_]\n", i, i) }) + "c contains 1", "name each other",
+		},
 		"rules of another package": {
 			again(1500, func(i int) string {
 				return fmt.Sprintf("a contains %d if some x in data.mqtt.b\n\nb contains %d if c[_]\n", i, i)
-			}) + "c contains 1", "name each other"},
+			}) + "c contains 1", "name each other",
+		},
 		"many grants": {again(2000, func(i int) string { return fmt.Sprintf("g contains %d if is(input.class)\n", i) }) + "is(x) if x == \"a\"", ""},
 		"many ways":   {"f(a) := 1 if a\n" + same(5001, "else := 2 if { input.x }\n"), "expected at most 5000 rules"},
 	} {
