@@ -96,7 +96,7 @@ func (s *Server) putPolicy(ctx context.Context, in *putPolicyInput) (*policyMade
 	if err != nil {
 		return nil, err
 	}
-	report, err := s.cfg.Policies.Test(ctx, t.ID, program)
+	report, err := s.cfg.Policies.Test(ctx, t, program)
 	if err == nil {
 		err = report.Err()
 	}
@@ -190,7 +190,7 @@ func (s *Server) testPolicy(ctx context.Context, in *testPolicyInput) (*testPoli
 	if err != nil {
 		return nil, err
 	}
-	report, err := s.cfg.Policies.Test(ctx, tenantOf(ctx).ID, program)
+	report, err := s.cfg.Policies.Test(ctx, tenantOf(ctx), program)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package decide
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/manormq/manor/infra/errs"
@@ -25,6 +26,12 @@ func (s *Service) check(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tenancy.CheckTime) // nobody waits longer
 	defer cancel()
+	if why := s.rests.why(q.Tenant); why != "" {
+		v := tenancy.CheckVerdict{Why: "mqtt.check: " + why}
+		s.warnCheck(&q, &v)
+		s.checks.WithLabelValues("failed").Add(float64(len(q.Items)))
+		return json.Marshal(tenancy.CheckAnswer{Verdicts: slices.Repeat([]tenancy.CheckVerdict{v}, len(q.Items))})
+	}
 	done, err := s.checking.Take(ctx, q.Tenant)
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "the policy of tenant %s is being asked %d times already: %w", q.Tenant, evaluationsOfTenant(), err)
@@ -40,7 +47,9 @@ func (s *Service) check(ctx context.Context, body []byte) ([]byte, error) {
 	}
 	var a tenancy.CheckAnswer
 	for i := range q.Items {
+		ended := s.rests.watch(q.Tenant, c.program.Patience())
 		v := c.program.Check(ctx, c.tenant, q.Class, &q.Arrival, &q.Items[i])
+		ended()
 		if ctx.Err() != nil {
 			return nil, errs.New(errs.Unavailable, "%d of %d items were looked at in %s", i, len(q.Items), tenancy.CheckTime)
 		}

@@ -66,9 +66,10 @@ type Service struct {
 	answers *prometheus.CounterVec
 	checks  *prometheus.CounterVec
 	seconds prometheus.Observer
-	// turns bounds how many policies are compiled and tested at once, half of them of one
-	// tenant.
-	turns *fair.Turns
+	// turns bounds how many policies are compiled and tested at once, a quarter of them of one
+	// tenant. Who wants one has one of its organization first, of which an organization has
+	// half.
+	turns, organizations *fair.Turns
 
 	mu       sync.Mutex
 	recorded *lru.Cache[string, *record] // by tenant; guarded by mu
@@ -79,6 +80,7 @@ type Service struct {
 	checking, connecting *fair.Turns
 	// checkWarned is when the log had the last line about a tenant's mqtt.check.
 	checkWarned *lru.Cache[string, time.Time]
+	rests       *rests
 }
 
 // evaluationsOfTenant is how many of a tenant go on at once.
@@ -91,11 +93,15 @@ func New(cfg Config) (*Service, error) {
 	}
 	t := Metrics()
 	atOnce := max(runtime.GOMAXPROCS(0), 2)
+	compiling := max(runtime.GOMAXPROCS(0), 4)
 	s := &Service{
-		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(atOnce, atOnce/2), checking: fair.NewTurns(atOnce, evaluationsOfTenant()), connecting: fair.NewTurns(atOnce, evaluationsOfTenant()),
+		cfg: cfg, bus: cfg.Store.Bus(), log: cfg.Log, turns: fair.NewTurns(compiling, compiling/4), organizations: fair.NewTurns(compiling, compiling/2), checking: fair.NewTurns(atOnce, evaluationsOfTenant()), connecting: fair.NewTurns(atOnce, evaluationsOfTenant()),
 		answers: t[0].CounterVec(cfg.Registerer), seconds: t[1].HistogramVec(cfg.Registerer).WithLabelValues(), checks: t[2].CounterVec(cfg.Registerer),
 	}
 	var err error
+	if s.rests, err = newRests(time.Now); err != nil {
+		return nil, err
+	}
 	if s.stored, err = lru.New[string, *Candidate](candidatesKept); err != nil {
 		return nil, errs.New(errs.Internal, "decide: %w", err)
 	}
@@ -141,7 +147,7 @@ func (s *Service) Compile(ctx context.Context, t *tenancy.TenantRecord, files po
 	if err != nil {
 		return nil, nil, err
 	}
-	end, err := s.turns.Take(ctx, t.ID)
+	end, err := s.turn(ctx, t)
 	if err != nil {
 		return nil, nil, errs.New(errs.Unavailable, "too many policies are being compiled: %w", err)
 	}
@@ -162,13 +168,35 @@ func (s *Service) Compile(ctx context.Context, t *tenancy.TenantRecord, files po
 }
 
 // Test runs the tests of a tenant's policy, which has been compiled.
-func (s *Service) Test(ctx context.Context, tenant string, p *policy.Program) (*policy.Report, error) {
-	end, err := s.turns.Take(ctx, tenant)
+func (s *Service) Test(ctx context.Context, t *tenancy.TenantRecord, p *policy.Program) (*policy.Report, error) {
+	end, err := s.turn(ctx, t)
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "too many policies are being tested: %w", err)
 	}
 	defer end()
 	return p.Test(ctx)
+}
+
+// turn waits for the turn of a tenant to have a policy compiled or tested, which lasts as
+// long as that does, whoever waits for it.
+func (s *Service) turn(ctx context.Context, t *tenancy.TenantRecord) (end func(), err error) {
+	whose := "organization." + t.Organization
+	if t.Organization == "" {
+		whose = "tenant." + t.ID
+	}
+	left, err := s.organizations.Take(ctx, whose)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.turns.Take(ctx, t.ID)
+	if err != nil {
+		left()
+		return nil, err
+	}
+	return func() {
+		done()
+		left()
+	}, nil
 }
 
 func inputOf(t *tenancy.TenantRecord) policy.TenantInput {
@@ -210,6 +238,9 @@ func (s *Service) connect(ctx context.Context, body []byte) ([]byte, error) {
 func (s *Service) admit(ctx context.Context, q *tenancy.ConnectQuestion) (tenancy.ConnectAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, tenancy.ConnectTime) // no gateway waits longer
 	defer cancel()
+	if why := s.rests.why(q.Tenant); why != "" {
+		return tenancy.ConnectAnswer{Why: "mqtt.connect: " + why}, nil
+	}
 	end, err := s.connecting.Take(ctx, q.Tenant)
 	if err != nil {
 		return tenancy.ConnectAnswer{}, errs.New(errs.Unavailable, "the policy of tenant %s is being asked %d times already: %w", q.Tenant, evaluationsOfTenant(), err)
@@ -223,5 +254,6 @@ func (s *Service) admit(ctx context.Context, q *tenancy.ConnectQuestion) (tenanc
 	if err != nil {
 		return tenancy.ConnectAnswer{}, err
 	}
+	defer s.rests.watch(q.Tenant, c.program.Patience())()
 	return c.program.Admit(ctx, c.tenant, &q.Arrival), nil
 }

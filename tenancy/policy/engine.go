@@ -24,7 +24,20 @@ type engine struct {
 	// time is how long one evaluation may work, 0 for no bound; bound names what says so.
 	time  time.Duration
 	bound string
+	// operator: the policy is of who runs the installation, and may make more.
+	operator bool
 }
+
+// allowing gives an evaluation what its builtins may make.
+func (e *engine) allowing(ctx context.Context) context.Context {
+	if e.operator {
+		return allowingOperator(ctx)
+	}
+	return allowing(ctx)
+}
+
+// Patience is after what time an evaluation is cut off, 0 for never.
+func (e *engine) Patience() time.Duration { return patience * e.time }
 
 // compile parses and compiles. The error is a FaultsError.
 func (s Source) compile() (engine, error) {
@@ -71,7 +84,8 @@ func (e *engine) eval(ctx context.Context, q rego.PreparedEvalQuery, input any, 
 		ctx, cancel = context.WithTimeout(ctx, patience*e.time)
 		defer cancel()
 	}
-	var opts []rego.EvalOption
+	ctx = e.allowing(ctx)
+	opts := []rego.EvalOption{rego.EvalGenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return toJSON(ctx, t.Value) })}
 	if input != nil {
 		opts = append(opts, rego.EvalInput(input))
 	}

@@ -134,7 +134,8 @@ func (s Source) check(l Limits) error {
 }
 
 // capabilities are what policies may use: builtins that depend on nothing but their
-// arguments, and take time and memory in proportion to them.
+// arguments. From when they are made, which is before anything is compiled or evaluated, what
+// they take and make is bounded.
 var capabilities = makeCapabilities()
 
 // refused are builtins, and with a dot at the end groups of them, that policies
@@ -143,7 +144,7 @@ var capabilities = makeCapabilities()
 var refused = []string{
 	"bits.", // a shift by a large number panics, or takes all memory
 	"crypto.", "io.", "graphql.", "providers.", "rego.", "http.", "opa.", "numbers.", "graph.", "yaml.", "net.cidr_expand", "net.lookup_ip_addr",
-	"json.match_schema", "json.verify_schema", "strings.render_template", "rand.", "uuid.", "trace", "time.now_ns",
+	"json.match_schema", "json.verify_schema", "json.marshal_with_options", "json.patch", "regex.globs_match", "strings.render_template", "rand.", "uuid.", "trace", "time.now_ns",
 }
 
 func makeCapabilities() *ast.Capabilities {
@@ -154,6 +155,7 @@ func makeCapabilities() *ast.Capabilities {
 			return b.Name == r || strings.HasSuffix(r, ".") && strings.HasPrefix(b.Name, r)
 		})
 	})
+	guard(c.Builtins)
 	return c
 }
 
@@ -162,6 +164,10 @@ func (s Source) parse() (map[string]*ast.Module, error) {
 	modules := make(map[string]*ast.Module, len(s))
 	all := &FaultsError{}
 	for name, text := range s {
+		if f := nesting(name, text); f != nil {
+			all.Faults = append(all.Faults, *f)
+			continue
+		}
 		m, err := ast.ParseModuleWithOpts(name, text, ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: capabilities})
 		switch {
 		case err != nil:
@@ -180,6 +186,9 @@ func (s Source) parse() (map[string]*ast.Module, error) {
 			return a.Line - b.Line
 		})
 		return nil, all
+	}
+	if f := shape(modules); f != nil {
+		return nil, &FaultsError{[]Fault{*f}}
 	}
 	return modules, nil
 }
