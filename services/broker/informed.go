@@ -17,7 +17,8 @@ var uninformedKey = []byte{0xFF, 0xFF, 'u'}
 
 // How long a broker waits for what the others know before it serves by what it knows
 // itself. Who was informed in an earlier run has missed what was new since, at most, and
-// the others may be gone; the store of who never was knows no subscription of others at all.
+// the others may be gone. The store of who never was knows no subscription of others at all, and
+// those that it has met may have lost their disks too: it waits for all members.
 const (
 	informWait      = 5 * time.Second
 	informWaitFresh = time.Minute
@@ -45,7 +46,7 @@ func newInforming(meta *metadata.Store, store kv.Store, log *slog.Logger) (*info
 
 // done is host.Config.Informed.
 func (i *informing) done() bool {
-	if i.meta.Synced() {
+	if i.meta.Synced() && (!i.fresh || i.meta.MetAll()) {
 		return true
 	}
 	if i.since.IsZero() {
@@ -58,14 +59,14 @@ func (i *informing) done() bool {
 	if time.Since(i.since) < wait {
 		return false
 	}
-	i.log.Error("no other broker has said what it knows: this one serves by what it knows itself, and messages for subscriptions that others have made meanwhile go astray. Start the others, or give up those that are lost: manor admin cluster leave --node NAME --force",
+	i.log.Error("not all other brokers have said what they know: this one serves by what it knows itself, and messages for subscriptions that others have made go astray. Start the others, or give up those that are lost: manor admin cluster leave --node NAME --force",
 		slog.Duration("waited", wait), slog.Bool("new_store", i.fresh))
 	return true
 }
 
 // note keeps that the store has what the others know.
 func (i *informing) note() error {
-	if !i.fresh || i.noted || !i.meta.Synced() {
+	if !i.fresh || i.noted || !i.meta.MetAll() {
 		return nil
 	}
 	var b kv.Batch

@@ -18,7 +18,7 @@ func (n *node) informed() bool {
 	if n.fresh {
 		wait = informWaitFresh
 	}
-	if n.knows = n.station.meta.synced || n.w.now-n.startedAt >= wait; n.knows {
+	if n.knows = n.station.meta.synced && (!n.fresh || n.station.meta.metAll) || n.w.now-n.startedAt >= wait; n.knows {
 		n.w.note("informed", n.name)
 	}
 	return n.knows
@@ -26,7 +26,7 @@ func (n *node) informed() bool {
 
 // noteInformed keeps that the disk has had what the others know.
 func (n *node) noteInformed() {
-	if n.station != nil && n.station.meta.synced {
+	if n.station != nil && n.station.meta.metAll {
 		n.fresh = false
 	}
 }

@@ -24,6 +24,9 @@ func (w *World) lose(n *node) func() {
 	if w.sessions {
 		last := w.lastCopies(n)
 		// A tenant that moves has what it was handed there, too: of whom that is nobody knows.
+		if w.lastOfMetadata(n) {
+			return w.stop(n, "kill")
+		}
 		if len(last) > 0 && (w.places.record.Revision > 0 || w.chance(70)) {
 			return w.stop(n, "kill")
 		}
@@ -37,6 +40,12 @@ func (w *World) lose(n *node) func() {
 	w.History.Damaged(n.name)
 	w.places.forget(n)
 	return end
+}
+
+// lastOfMetadata reports whether all others have lost their disks and have not got back what a node knows
+// of the metadata: with its disk they would be lost, which no broker can make up for.
+func (w *World) lastOfMetadata(n *node) bool {
+	return !n.fresh && !slices.ContainsFunc(w.nodes, func(o *node) bool { return o != n && !o.fresh && o.left == 0 })
 }
 
 // lastCopies are the partitions of which a node is in sync, and no other whole replica is; and those

@@ -27,9 +27,9 @@ type meta struct {
 	// planned: a turn begins soon. writing: its batch is being written.
 	planned, writing bool
 	joined           map[*node]bool
-	// told: all members are. synced is what the machine says, once the routes have heard of the rest.
-	told, synced bool
-	links        []metaLink // by node
+	// told: all members are. synced is what the machine says, once the routes have heard of the rest; so is metAll.
+	told, synced, metAll bool
+	links                []metaLink // by node
 	// stepped: a step of the routes is planned; next is when the one after it is due.
 	stepped bool
 	next    int64
@@ -162,7 +162,7 @@ func (m *meta) carryOut() {
 	if m.watch != nil && len(changes) > 0 {
 		m.watch(changes)
 	}
-	m.synced = m.machine.Stats().Synced
+	m.synced, m.metAll = m.machine.Stats().Synced, m.machine.Stats().MetAll
 	for _, x := range send {
 		w.told(n, w.node(partition.Broker(x.To)), x.Bytes)
 	}

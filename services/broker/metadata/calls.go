@@ -122,6 +122,9 @@ func (s *Store) Reset() error { return s.put(item{event: Reset{}}, nil) }
 // it says.
 func (s *Store) Synced() bool { return s.synced.Load() }
 
+// MetAll is Stats.MetAll, as Synced is.
+func (s *Store) MetAll() bool { return s.metAll.Load() }
+
 // Stats are those after the last turn.
 func (s *Store) Stats() Stats { return *s.stats.Load() }
 

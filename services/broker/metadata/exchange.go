@@ -77,6 +77,11 @@ func (g *group) meet() (unmet []string) {
 	return unmet
 }
 
+// metAll reports whether all members have been met, also those that cannot be reached now.
+func (g *group) metAll() bool {
+	return !slices.ContainsFunc(g.m.roster, func(m member) bool { return m.live && m.name != g.m.cfg.Name && !g.met[m.name] })
+}
+
 // compare begins or continues an exchange.
 func (g *group) compare(now time.Time, to string, fx *Effects) {
 	// A later process has other numbers, so that no answer of before is meant for it.

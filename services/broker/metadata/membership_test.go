@@ -74,6 +74,39 @@ func TestSynced(t *testing.T) {
 	}
 }
 
+// Who has lost its disk has not met all while a member is away, however many others it has met:
+// those may have lost theirs too.
+func TestMetAll(t *testing.T) {
+	w := newWorld(t, 1, 3)
+	w.nodes[0].put("v", names("k", 50)...)
+	w.settle()
+	for _, n := range w.nodes[1:] {
+		n.loseDisk()
+		n.step(metadata.Told{})
+	}
+	n := w.nodes[2]
+	meet := func(names ...string) metadata.Stats {
+		for range 10 {
+			w.now = w.now.Add(time.Second)
+			for _, x := range w.nodes {
+				if slices.Contains(names, x.name) {
+					x.step(metadata.Tick{Reachable: names})
+				}
+			}
+			for len(w.wire) > 0 {
+				w.deliver()
+			}
+		}
+		return n.m.Stats()
+	}
+	if s := meet("b1", "b2"); !s.Synced || s.MetAll || s.Objects != 0 {
+		t.Errorf("synced %v, met all %v, %d objects, with another that has lost its disk; expected true, false, 0", s.Synced, s.MetAll, s.Objects)
+	}
+	if s := meet("b0", "b1", "b2"); !s.MetAll || s.Objects != 50 {
+		t.Errorf("met all %v, %d objects of 50, with the one that has them", s.MetAll, s.Objects)
+	}
+}
+
 // Whoever comes back is asked at once, each of several, and not when its turn comes.
 func TestExchange_WithAllThatComeBack(t *testing.T) {
 	w := newWorld(t, 1, 4)

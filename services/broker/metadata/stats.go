@@ -22,6 +22,9 @@ type Stats struct {
 	// reached since the start, and missed nothing more; or there is no other member. So
 	// this broker knows what the others had been told before it came.
 	Synced bool
+	// MetAll: Synced, and the members that could not be reached then have been compared with
+	// since. A broker whose store is new may have met only others whose are.
+	MetAll bool
 
 	Sent       uint64 // messages
 	News       uint64 // messages with writes of others that were taken
@@ -45,7 +48,10 @@ type Stats struct {
 // Stats may be called between turns.
 func (m *Machine) Stats() Stats {
 	s := m.stats
-	s.Synced, s.Retired = m.told && m.roster.alone() || !slices.ContainsFunc(m.groups, func(g *group) bool { return !g.synced }), m.retired
+	alone := m.told && m.roster.alone()
+	s.Synced = alone || !slices.ContainsFunc(m.groups, func(g *group) bool { return !g.synced })
+	s.MetAll = alone || s.Synced && m.told && !slices.ContainsFunc(m.groups, func(g *group) bool { return !g.metAll() })
+	s.Retired = m.retired
 	for _, g := range m.groups {
 		s.Actors += len(g.clock.Actors())
 	}

@@ -60,6 +60,7 @@ type Store struct {
 	ids      uint64          // owned by Run
 	stats    atomic.Pointer[Stats]
 	synced   atomic.Bool
+	metAll   atomic.Bool
 	members  atomic.Pointer[[]string]
 
 	mu struct {
@@ -177,6 +178,7 @@ func (s *Store) turn(ctx context.Context) error {
 	// who waits for that relies on the watchers here.
 	s.notify(fx.Changes)
 	s.synced.Store(s.stats.Load().Synced)
+	s.metAll.Store(s.stats.Load().MetAll)
 	for _, m := range fx.Send {
 		s.transport.Send(m.To, m.Bytes)
 	}
