@@ -44,7 +44,7 @@ conform: build ## hold the broker at BROKER (127.0.0.1:1883) to MQTT, with ARGS 
 	bin/manor conform --broker $(BROKER) $(ARGS)
 
 race: ## test the packages that own goroutines with the race detector
-	$(GO) test -race -short $(RACE)
+	$(GO) test -race -short -p 3 $(RACE)
 
 fuzz: ## run every fuzz target for TIME (60s) each
 	@GO=$(GO) .ci/fuzz $(TIME)
