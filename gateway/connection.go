@@ -59,8 +59,9 @@ type connection struct {
 	special atomic.Pointer[special]
 
 	// rates are nil for a tenant without any.
-	rates           atomic.Pointer[rates]
-	throttledLogged atomic.Bool
+	rates atomic.Pointer[rates]
+	// throttledBy has a bit for each rateQuota of which it was told that it slows c down.
+	throttledBy atomic.Uint32
 	// overRate: the last turn has used up a rate; the inbound half's.
 	overRate bool
 	// awaits: opening waits, or has; written under mu.

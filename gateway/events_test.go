@@ -92,6 +92,46 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// A client that one quota has slowed down is told of another, too, and of each once.
+func TestEvents_ThrottledByTwo(t *testing.T) {
+	t.Parallel()
+	b := mem.New()
+	open := func(ctx context.Context) (bus.Stream, error) { return events.Open(ctx, b) }
+	history := events.NewWriter(open, telemetry.Discard())
+	w := start(t, func(w *world, c *gateway.Config) {
+		c.Events = history
+		w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.PublishRateClient = 50 })
+	})
+	c := w.dial("mqtt").mustConnect(hello("c"))
+	c.flood(75, 1, "x")
+	w.dir.edit("acme", func(t *tenancy.Tenant) { t.Limits.PublishRateClient, t.Limits.DeliveryRate = tenancy.Unlimited, 1 })
+	w.dir.changes <- tenancy.Change{Kind: tenancy.TenantChanged, Tenant: "acme"}
+	c.subscribe("t")
+	w.eventually("deliveries are held back", func() bool {
+		c.send(publish("t", "x", 0))
+		return w.metric("mqtt_gateway_throttled_total", "delivery_rate") > 0
+	})
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := history.Run(ended); err != nil { // writes what there is
+		t.Fatal(err)
+	}
+	page, err := events.NewLog(open).List(t.Context(), "acme", events.Query{Most: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, e := range page.Events {
+		if e.Kind == events.Throttled {
+			said = append(said, e.Reason)
+		}
+	}
+	slices.Sort(said)
+	if d := cmp.Diff([]string{"delivery_rate", "publish_rate_client"}, said); d != "" {
+		t.Error(d)
+	}
+}
+
 // That a tenant comes to a quota of the brokers is in its history, of no client.
 func TestEvents_Levels(t *testing.T) {
 	b := mem.New()

@@ -241,12 +241,12 @@ func kindOf(messages, bytes quota.Kind, byBytes bool) quota.Kind {
 	return messages
 }
 
-// slowed counts, and logs once for each connection.
+// slowed counts, and tells once of each quota for each connection.
 func (c *connection) slowed(q rateQuota) {
 	c.gw.metrics.throttled[q].Inc()
-	if c.throttledLogged.CompareAndSwap(false, true) {
-		c.tell(c.tenant, events.Event{Kind: events.Throttled, Reason: q.String(), Why: "read, or written to, more slowly; further times of this connection are not told"})
-		c.gw.log.Info("a client is slowed down to a quota; further times of this connection are only counted",
+	if c.throttledBy.Or(1<<q)&(1<<q) == 0 {
+		c.tell(c.tenant, events.Event{Kind: events.Throttled, Reason: q.String(), Why: "read, or written to, more slowly; further times of this connection and quota are not told"})
+		c.gw.log.Info("a client is slowed down to a quota; further times of this connection and quota are only counted",
 			"tenant", c.tenant, "client_id", c.clientID, "quota", q.String())
 	}
 }

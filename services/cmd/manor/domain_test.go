@@ -187,7 +187,14 @@ func TestDomain_ACME(t *testing.T) {
 	before := x.until(again, func(d customDomain) bool { return d.State == "active" || d.State == "failed" })
 	names.Host(again, "127.0.0.9")
 	x.domain("POST", "/"+again+":renew", "")
-	d = x.until(again, func(d customDomain) bool { return d.State == "failed" })
+	d = x.until(again, func(d customDomain) bool {
+		// Pebble takes one order of a hundred by what it saw before, also when told to take none.
+		if d.State == "active" && !d.NotAfter.Equal(*before.NotAfter) {
+			before = d
+			x.domain("POST", "/"+again+":renew", "")
+		}
+		return d.State == "failed"
+	})
 	if before.State != "active" || !strings.Contains(d.LastError, "the CA has refused") || d.NotAfter == nil || !d.NotAfter.Equal(*before.NotAfter) {
 		t.Errorf("not renewed: %+v, before %+v", d, before)
 	}
