@@ -90,7 +90,7 @@ bench-directory: build ## what TENANTS (100,000) with CREDENTIALS (1,000,000) co
 	bin/manor bench directory -tenants $(TENANTS) -credentials $(CREDENTIALS) $(ARGS)
 
 sim: ## run RUNS (200) simulated clusters, from SEED (1) on; ARGS=-print prints what happens in the first
-	$(GO) test -count=1 -timeout 24h -run '^Test(Seeds|Sessions|Placed|Rough)$$' -v ./services/sim -runs $(if $(filter command% environment%,$(origin RUNS)),$(RUNS),200) -seed $(SEED) $(ARGS)
+	$(GO) test -count=1 -timeout 24h -run '^Test(Seeds|Sessions|Placed|Rough|Expiring)$$' -v ./services/sim -runs $(if $(filter command% environment%,$(origin RUNS)),$(RUNS),200) -seed $(SEED) $(ARGS)
 
 sim-bugs: ## plant each bug of services/sim/testdata/bugs, and see that 500 seeds find it
 	$(GO) test -count=1 -timeout 60m -run '^TestBugs$$' -v ./services/sim -all-bugs -bug-seeds 500

@@ -27,6 +27,8 @@ type device struct {
 	total   int
 	// will: each of its connections has one.
 	will bool
+	// life is nil if its session lasts for ever.
+	life *lifetime
 
 	// moving is the connection that is to go on elsewhere, or nil.
 	moving  *moving
@@ -85,6 +87,7 @@ func (w *World) newDevice(h *house, id string, total int, filters ...string) *de
 func (d *device) turn() {
 	w := d.w
 	switch {
+	case d.isAway():
 	case d.at == nil:
 		d.impatient()
 		d.connect()
@@ -96,6 +99,7 @@ func (d *device) turn() {
 	case w.faults && w.chance(2) && d.opened && d.moving == nil:
 		d.again()
 	case d.fickle():
+	case d.departs():
 	case w.chance(1) && d.moving == nil: // nothing of the client is read while it moves
 		d.leave(link.CloseNormal)
 	case d.ready() && d.next < d.total && len(d.inflight) < window:
@@ -112,7 +116,8 @@ func (d *device) ready() bool { return d.opened && d.suback == len(d.filters) }
 
 // idle reports whether the device has done all that it wanted to.
 func (d *device) idle() bool {
-	return d.at != nil && d.moving == nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0
+	return d.at != nil && d.moving == nil && d.ready() && d.next == d.total && len(d.inflight) == 0 && len(d.received) == 0 &&
+		(d.life == nil || len(d.life.stays) == 0)
 }
 
 // connect opens a channel at whoever serves the device's partition, or somewhere.
@@ -143,12 +148,15 @@ func (d *device) connect() {
 	}
 	d.opened = false
 	d.connection++
+	if d.life != nil {
+		d.life.asks = w.now
+	}
 	var will *mqtt.Will
 	if d.will {
 		will = &mqtt.Will{Message: mqtt.Message{Topic: []byte(check.WillTopic + d.id), Payload: []byte(d.house.Will(d.id, d.connection)), QoS: mqtt.ExactlyOnce}}
 	}
 	d.send(link.UpFrame{Kind: link.UpOpen, Open: &link.Open{
-		Tenant: d.house.name, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: 1<<32 - 1, ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
+		Tenant: d.house.name, ClientID: mqtt.ClientID(d.id), Partitions: uint16(w.spread), CleanStart: d.clean, SessionExpiry: d.expiry(), ReceiveMaximum: 8, Credit: 1 << 40, Will: will,
 		Limits: link.Limits{QueueMessages: -1, QueueBytes: -1, Subscriptions: -1, ReceiveMaximum: window, Retained: -1, RetainedBytes: -1, Sessions: -1},
 	}})
 }
@@ -159,6 +167,7 @@ func (d *device) leave(why link.CloseCause) {
 	if why == link.CloseNormal {
 		d.house.Wills.Unneeded(d.id, d.connection)
 	}
+	d.ends(true)
 	d.send(link.UpFrame{Kind: link.UpClose, Close: &link.Close{Cause: why}})
 	d.gone()
 }
@@ -172,6 +181,7 @@ func (d *device) gone() {
 // closed is the end of the channel.
 func (d *device) closed() {
 	d.mayEnd()
+	d.ends(false)
 	d.interrupted()
 	delete(d.at.devices, d.channel)
 	d.at = nil
@@ -275,6 +285,7 @@ func (d *device) receive(f *link.DownFrame, payload string) {
 func (d *device) open(present bool) {
 	d.present(present)
 	d.opened = true
+	d.lives()
 	if d.will && present {
 		d.house.Wills.Left(d.id, d.connection)
 	}

@@ -10,11 +10,12 @@
 // A world is one goroutine and one queue of events. Everything that happens is
 // decided by the seed, so a seed that fails can be run again, with a trace, as often
 // as it takes: go test ./services/sim -run TestSeeds -runs 1 -seed N -print,
-// or TestSessions, TestPlaced or TestRough.
+// or TestSessions, TestPlaced, TestExpiring or TestRough.
 //
-// There are four kinds of worlds. In those of TestSeeds clients append to partitions, and disks lose
+// There are five kinds of worlds. In those of TestSeeds clients append to partitions, and disks lose
 // what is not synced. In those of TestSessions devices speak MQTT, in those of TestPlaced their tenant
-// goes to other partitions besides. Those of TestRough (rough.go) have two tenants with the same
+// goes to other partitions besides. Those of TestExpiring have devices
+// whose sessions end (lifetimes.go). Those of TestRough (rough.go) have two tenants with the same
 // client ids and topics, devices that unsubscribe, disks that lose what is not synced, brokers that
 // leave for good, and plots (ploys.go) that bring about what one rule of the brokers is for.
 //
@@ -26,7 +27,7 @@
 //     connection, a link or an owner on its way was lost: check.Messages, when it comes.
 //   - Nothing comes after UNSUBACK, and nothing that another tenant has published: check.Messages.
 //   - A session is there again, and a connection goes on where its partition, or its tenant, goes:
-//     device.present, device.refused. It has one connection: device.tookOver.
+//     device.present, device.refused. It ends in time: device.mustBeOver. It has one connection: device.tookOver.
 //   - The metadata are equal in the end, and each broker knows that all others know what it does, so that
 //     nothing has to be kept for anybody: World.differing. The routes are those of the subscriptions:
 //     World.astray.

@@ -11,9 +11,13 @@ type fault func(w *World) (end func())
 
 // schedule plans the faults of a world that lasts length.
 func (w *World) schedule(length int64) {
+	jump := clockJump
+	if w.expires {
+		jump = kill
+	}
 	kinds := []fault{
 		kill, kill, powerCut, powerCut, diskLoss, powerCutAll, split, split, oneWay, flap, isolate,
-		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, clockJump, drain, pair, pair, pair, exile, siege, siege, dark, dark,
+		busCut, busCut, busDown, busFlaky, badLinks, slowDisk, jump, drain, pair, pair, pair, exile, siege, siege, dark, dark,
 	}
 	if w.sessions {
 		kinds = append(kinds, gatewayCrash, gatewayCrash, breakLink, breakLink, anew, anew)

@@ -86,13 +86,13 @@ func (w *World) astray() (what string) {
 		}
 	}
 	for _, n := range w.members() {
-		m, found := n.station.meta, 0
+		m, found := n.station.meta, map[routes.Key]bool{}
 		err := m.Range(routes.Space, func(key metadata.Key, v metadata.Value) bool {
 			k, err := routes.ParseKey(key.Name)
 			if strings.HasPrefix(k.Filter, "\x00") {
 				return true // no subscription: where messages are retained
 			}
-			found++
+			found[k] = true
 			members := want[k]
 			if err == nil && k.Group() {
 				var g routes.GroupState
@@ -111,8 +111,12 @@ func (w *World) astray() (what string) {
 		case what != "":
 		case err != nil:
 			what = fmt.Sprintf("the routes of %s cannot be read: %v", n.name, err)
-		case found != len(want):
-			what = fmt.Sprintf("%s has %d routes, expected %d", n.name, found, len(want))
+		case len(found) != len(want):
+			for k := range want {
+				if !found[k] {
+					what = fmt.Sprintf("%s does not have %s of partition %d", n.name, k.Filter, k.Partition)
+				}
+			}
 		case !m.synced:
 			what = fmt.Sprintf("%s has not compared its metadata with others", n.name)
 		}

@@ -150,8 +150,15 @@ func (w *World) retainedGone(of *house, topic string) bool {
 
 // present holds that a session is there, or is not, as a device that comes expects it.
 func (d *device) present(present bool) {
-	if d.kept && !present {
+	switch {
+	case !d.kept || present:
+	case d.mayBeOver():
+		d.over()
+	default:
 		d.w.History.Break("%s has lost its session", d.label)
+	}
+	if d.kept && present && d.mustBeOver() {
+		d.w.History.Break("%s is told that its session is there, which has lasted since %d ms, expected %d", d.label, (d.w.now-d.life.alone)/ms, d.life.lasts/ms)
 	}
 	if d.clean && present {
 		d.w.History.Break("%s begins anew, and is told that its session is there", d.label)

@@ -34,6 +34,9 @@ const patience = 8 * second
 // pause takes a DownPause.
 func (d *device) pause(token uint64) {
 	d.send(link.UpFrame{Kind: link.UpPaused})
+	if d.life != nil {
+		d.life.moved = true
+	}
 	d.moving = &moving{token: token, serves: d.w.serves[d.part], jumps: d.w.jumps, revision: d.w.places.record.Revision, from: d.part, atOwner: d.w.bus.table(d.part).Owner == d.at.n.name}
 }
 
@@ -74,6 +77,7 @@ func (d *device) reopen() {
 func (d *device) resumed() {
 	m := d.moving
 	d.moving = nil
+	d.lives()
 	d.w.happens("connection moved")
 	for _, f := range m.said {
 		d.send(f)

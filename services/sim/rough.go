@@ -35,7 +35,7 @@ func (w *World) hushed() bool { return w.rough != nil && w.faults && w.now < w.r
 // devices publish more, the tenant goes elsewhere more often, under fire, and brokers are there that
 // know less than they believe.
 func RunRough(seed uint64, trace io.Writer) Result {
-	return runSessions(seed, trace, seed%4 != 0, true)
+	return runSessions(seed, trace, manner{roams: seed%4 != 0, rude: true})
 }
 
 // roughen makes a world rough.

@@ -18,16 +18,25 @@ import (
 // a cell, and partitions move to brokers that accept a label. Disks write at once, so that nothing that was
 // acknowledged may be lost but with the last whole copy of a partition (losses.go). Planned moves take
 // connections along. trace is written to unless it is nil.
-func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, false, false) }
+func RunSessions(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, manner{}) }
 
 // RunPlaced runs the world of RunSessions in which the devices' tenant goes to other
 // partitions again and again, with what it has.
-func RunPlaced(seed uint64, trace io.Writer) Result { return runSessions(seed, trace, true, false) }
+func RunPlaced(seed uint64, trace io.Writer) Result {
+	return runSessions(seed, trace, manner{roams: true})
+}
 
-func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
+// manner is what the worlds with sessions differ by.
+type manner struct {
+	// roams: the tenant goes to other partitions. rude: see rough. expires: some sessions do.
+	roams, rude, expires bool
+}
+
+func runSessions(seed uint64, trace io.Writer, m manner) Result {
 	w := newWorld(seed, true, trace)
-	w.newHouse(tenant, rude)
-	if rude {
+	w.newHouse(tenant, m.rude)
+	w.expires = m.expires
+	if m.rude {
 		w.roughen()
 	}
 	if seed%3 == 0 { // else messages cross all partitions
@@ -40,7 +49,10 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	}
 	w.faults = false // until everybody has subscribed
 	w.subscribers()
-	if rude {
+	if m.expires {
+		w.expiring(w.houses[0])
+	}
+	if m.rude {
 		w.neighbours()
 	}
 	w.await("have subscribed", func() string {
@@ -54,12 +66,12 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	for i := range 3 {
 		w.newDevice(w.houses[0], fmt.Sprint("p", i), w.toPublish()).will = true
 	}
-	if rude {
+	if m.rude {
 		for i := range 2 {
 			w.newDevice(w.houses[1], fmt.Sprint("p", i), 40+w.rand.IntN(40)).will = true
 		}
 	}
-	if roams {
+	if m.roams {
 		w.places.roam()
 	}
 	w.faults = true
@@ -70,6 +82,7 @@ func runSessions(seed uint64, trace io.Writer, roams, rude bool) Result {
 	}
 	w.heal()
 	w.settle()
+	w.stays()
 	w.await("are done", func() string {
 		if w.places.record.Stage != shard.Settled {
 			return "the tenant has not arrived"

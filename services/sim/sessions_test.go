@@ -18,6 +18,11 @@ func TestSessions(t *testing.T) { playSessions(t, RunSessions, *runs, 200, sessi
 // has.
 func TestPlaced(t *testing.T) { playSessions(t, RunPlaced, *runs, 200, placedKinds) }
 
+// TestExpiring runs the worlds with sessions that end: a quarter as many.
+func TestExpiring(t *testing.T) {
+	playSessions(t, RunExpiring, max(*runs/4, min(*runs, 50)), 50, expiringKinds)
+}
+
 // TestRough runs worlds in which what the others seldom have happens often: a fifth as many as
 // of these, as they take longer.
 func TestRough(t *testing.T) {

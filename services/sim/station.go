@@ -133,8 +133,11 @@ func (s *station) roleChanged(r *replica) {
 		return
 	case partition.Following, partition.Claiming, partition.Alarmed:
 		// What it had sent while another was the owner comes again, without DUP.
-		s.n.w.disturbed(func(m *check.Messages) { m.PartitionServed(int(r.id)) })
+		s.n.w.disturbed(func(m *check.Messages) { m.PartitionServed(int(r.id)); m.GivenUp(string(s.n.name)) })
 		o.lost = true
+		if s.n.w.taken[r.id].by == s {
+			s.n.w.taken[r.id].by = nil
+		}
 		for _, a := range r.waiting {
 			a.done(errLost)
 		}
@@ -153,6 +156,7 @@ func (s *station) roleChanged(r *replica) {
 // serve has a partition be served here, from now on or again.
 func (s *station) serve(r *replica) {
 	s.n.w.serves[r.id]++
+	s.n.w.takes(r.id, s)
 	s.n.w.disturbed(func(m *check.Messages) { m.PartitionServed(int(r.id)) })
 	for _, d := range s.n.w.devices {
 		if d.part == r.id {

@@ -55,7 +55,8 @@ var (
 	seedsKinds    = append([]string{"power cut takes what was not synced", "abandon", "roll back"}, damage...)
 	sessionsKinds = append([]string{"last copy lost", "abandon"}, append(ofSessions, damage...)...)
 	// What a tenant that moves was handed is lost with no disk: lose has none of these take the last copy.
-	placedKinds = append([]string{"placed", "stayed"}, append(ofSessions, damage...)...)
+	placedKinds   = append([]string{"placed", "stayed"}, append(ofSessions, damage...)...)
+	expiringKinds = append([]string{"session expired"}, append(ofSessions, slices.DeleteFunc(slices.Clone(damage), func(k string) bool { return k == "clock jump" })...)...)
 	// Most that goes wrong in a rough world is a plot, and CI has fewer of these worlds: single faults that they
 	// have in common with the others are rare.
 	roughKinds = append([]string{

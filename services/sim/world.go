@@ -60,6 +60,7 @@ type World struct {
 	// what others take, and actors counts those that were made.
 	metaLag int64
 	rough   *rough // nil in worlds that are not
+	expires bool   // some sessions do
 	actors  uint64
 	places  places
 	// gone are the partitions of which a disk that was lost had the last whole copy, left those of
@@ -71,6 +72,7 @@ type World struct {
 	// serves counts by partition how often somebody began to serve it, jumps how often a
 	// clock was set.
 	serves []int
+	taken  []taken
 	jumps  int
 	tally  Tally
 
@@ -189,6 +191,7 @@ func newWorld(seed uint64, sessions bool, trace io.Writer) *World {
 		w.commit = true
 		w.metaLag = []int64{0, 400 * ms, 1500 * ms}[w.rand.IntN(3)]
 		w.serves, w.gone, w.left = make([]int, w.partitions), make([]bool, w.partitions), make([]bool, w.partitions)
+		w.taken = make([]taken, w.partitions)
 		return w
 	}
 	for i := range 3 {

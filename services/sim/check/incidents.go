@@ -14,6 +14,8 @@ type incidents struct {
 	brokers    map[string]int
 	links      map[[2]string]int
 	partitions map[int]int
+	// given are by broker when it has last lost a partition.
+	given map[string]int
 }
 
 // TenantMoved is called when it is decided how far the tenant has gone on its way to other partitions.
@@ -31,6 +33,10 @@ func (m *Messages) LinkLost(from, to string) {
 // had taken itself for its owner.
 func (m *Messages) PartitionServed(id int) { note(&m.incidents.partitions, id, len(m.all)) }
 
+// GivenUp is called when a broker no longer serves one of its partitions. What was on its way to several of
+// them at once, and was not written in each, comes again to all.
+func (m *Messages) GivenUp(broker string) { note(&m.incidents.given, broker, len(m.all)) }
+
 func note[K comparable](of *map[K]int, k K, n int) {
 	if *of == nil {
 		*of = map[K]int{}
@@ -45,13 +51,13 @@ func (m *Messages) Interrupted(id string) {
 }
 
 // calm reports whether nothing has happened since a message was published to what has carried it to a
-// session: the publisher's connection, the partitions and brokers of both sessions, and the link between
-// these. What has happened to others is no excuse.
+// session: the publisher's connection, the partitions and brokers of both sessions, the link between
+// these, and another partition of the receiver's broker, if it was lost there. What has happened to others is no excuse.
 func (m *Messages) calm(p *Publish, to Place) bool {
 	i := &m.incidents
 	return !p.Again && p.at >= max(i.moved, m.device(p.From).since,
 		i.partitions[p.by.Partition], i.partitions[to.Partition],
-		i.brokers[p.by.Broker], i.brokers[to.Broker], i.links[[2]string{p.by.Broker, to.Broker}])
+		i.brokers[p.by.Broker], i.brokers[to.Broker], i.given[to.Broker], i.links[[2]string{p.by.Broker, to.Broker}])
 }
 
 // once holds a message that came when nothing had happened to what carried it since it was published: it

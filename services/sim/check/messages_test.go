@@ -33,6 +33,8 @@ func TestMessages_Delivered(t *testing.T) {
 		{"with DUP after another link was lost", func(m *Messages) { m.LinkLost("b1", "b3"); m.Delivered("s", one, true, 1, 1, there) }, "the first time"},
 		{"with DUP after the publisher's partition was served anew", func(m *Messages) { m.PartitionServed(1); m.Delivered("s", one, true, 1, 1, there) }, ""},
 		{"with DUP after the receiver's partition was served anew", func(m *Messages) { m.PartitionServed(2); m.Delivered("s", one, true, 1, 1, there) }, ""},
+		{"with DUP after the receiver's broker has lost another partition", func(m *Messages) { m.GivenUp("b2"); m.Delivered("s", one, true, 1, 1, there) }, ""},
+		{"with DUP after another broker has lost another partition", func(m *Messages) { m.GivenUp("b9"); m.Delivered("s", one, true, 1, 1, there) }, "the first time"},
 		{"with DUP after another partition was served anew", func(m *Messages) { m.PartitionServed(3); m.Delivered("s", one, true, 1, 1, there) }, "the first time"},
 		{"with DUP after the tenant moved", func(m *Messages) { m.TenantMoved(); m.Delivered("s", one, true, 1, 1, there) }, ""},
 		{"with DUP after another device had another connection", func(m *Messages) { m.Interrupted("o"); m.Delivered("s", one, true, 1, 1, there) }, "the first time"},
