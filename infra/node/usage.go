@@ -43,7 +43,7 @@ func strictArgs(c *cobra.Command) {
 	if check := c.Args; check != nil {
 		c.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return errs.New(errs.Invalid, "%w; see %s --help", err, c.CommandPath())
+				return errs.New(errs.Invalid, "%w%s; see %s --help", err, expectedArgs(c), c.CommandPath())
 			}
 			return nil
 		}
@@ -51,6 +51,14 @@ func strictArgs(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		strictArgs(sub)
 	}
+}
+
+// expectedArgs says what arguments a command takes, by its use line, empty if it takes none.
+func expectedArgs(c *cobra.Command) string {
+	if _, args, takes := strings.Cut(c.Use, " "); takes && !c.HasSubCommands() {
+		return ": expected " + c.CommandPath() + " " + args
+	}
+	return ""
 }
 
 // unknownCommandError says that a group has no such command.

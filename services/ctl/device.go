@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,7 +77,7 @@ func device() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write(cmd, d, fmt.Sprintf("%s is in %s, with %v", d.Name, scopeOf(d.Groups), d.Attributes))
+			return write(cmd, d, fmt.Sprintf("%s is in %s, with %s", d.Name, scopeOf(d.Groups), attributesOf(d.Attributes)))
 		},
 	}
 	remove := &cobra.Command{
@@ -136,6 +138,17 @@ func scopeOf(groups []string) string {
 		return "no group"
 	}
 	return strings.Join(groups, ", ")
+}
+
+func attributesOf(all map[string]string) string {
+	if len(all) == 0 {
+		return "no attributes"
+	}
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, name+"="+all[name])
+	}
+	return strings.Join(list, ", ")
 }
 
 func importDevices() *cobra.Command {

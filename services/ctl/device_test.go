@@ -11,7 +11,7 @@ import (
 func TestDeviceCommands(t *testing.T) {
 	organizationOf(t)
 	shown(t, "press-7 is in line-1, presses", "device", "set", "acme", "press-7", "--group", "presses,line-1", "--attribute", "hall=3")
-	shown(t, "hall:3", "device", "show", "acme", "press-7")
+	shown(t, "hall=3", "device", "show", "acme", "press-7")
 	out, code := run("device", "export", "acme")
 	if code != 0 {
 		t.Fatal(out)

@@ -22,7 +22,7 @@ func event() *cobra.Command {
 
 // kindsFlag adds the flag of kinds of events.
 func kindsFlag(c *cobra.Command) *[]string {
-	return c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled, dropped, quota_80 and quota_100, with commas; all if left out")
+	return c.Flags().StringSlice("kind", nil, "of connected, disconnected, denied, throttled, dropped, quota_80, quota_100, source_applied and source_failed, with commas; all if left out")
 }
 
 func eventList() *cobra.Command {

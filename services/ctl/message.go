@@ -215,6 +215,21 @@ func usage() *cobra.Command {
 				return []any{m.Meter, m.Points[len(m.Points)-1].Value}
 			})
 		},
+	}, &cobra.Command{
+		Use:   "metrics TENANT",
+		Short: "write limits and usage of a tenant's quotas in the text format of Prometheus, which can scrape them itself (docs/quotas.md)",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := dial(cmd)
+			if err != nil {
+				return err
+			}
+			text, err := c.TenantMetrics(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return write(cmd, map[string]string{"metrics": string(text)}, strings.TrimRight(string(text), "\n"))
+		},
 	})
 	return c
 }

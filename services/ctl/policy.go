@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,8 +104,10 @@ func faults(cmd *cobra.Command, err error) error {
 	if !ok || p.Code != "policy_invalid" {
 		return err
 	}
-	for _, f := range p.Errors[min(1, len(p.Errors)):] {
-		fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", f.Location, f.Message)
+	for i, f := range p.Errors {
+		if !slices.Contains(p.Errors[:i], f) && i > 0 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", f.Location, f.Message)
+		}
 	}
 	return err
 }
@@ -203,9 +206,15 @@ func clientFlags(c *cobra.Command, who *client.PolicyClient, q *client.PolicyQue
 func explainPolicy() *cobra.Command {
 	var in client.ExplainPolicy
 	c := apiCommand("explain TENANT publish|subscribe TOPIC | explain TENANT DECISION", "say what the policy decides, and which entry and rule does", cobra.RangeArgs(2, 3), func(cmd *cobra.Command, c *client.Client, args []string) error {
-		if len(args) == 3 {
+		asked := args[1] == "publish" || args[1] == "subscribe"
+		switch {
+		case asked && len(args) == 3:
 			in.Action, in.Topic = args[1], args[2]
-		} else {
+		case asked:
+			return errs.New(errs.Invalid, "expected a topic behind %s, such as manor policy explain %s %s sensors/1", args[1], args[0], args[1])
+		case len(args) == 3:
+			return errs.New(errs.Invalid, "expected publish or subscribe before the topic, found %q", args[1])
+		default:
 			in.Decision = args[1]
 		}
 		a, err := c.ExplainPolicy(cmd.Context(), args[0], in)

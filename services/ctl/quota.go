@@ -105,8 +105,10 @@ func writeQuotas(cmd *cobra.Command, page *client.QuotaList, names []string) err
 			for _, q := range page.Items {
 				known = append(known, q.Name)
 			}
-			near, _ := node.Nearest(name, known)
-			return errs.New(errs.Invalid, "there is no quota %q; did you mean %s?", name, near)
+			if near, far := node.Nearest(name, known); far <= 1+len(name)/3 {
+				return errs.New(errs.Invalid, "there is no quota %q; did you mean %s?", name, near)
+			}
+			return errs.New(errs.Invalid, "there is no quota %q; expected one of %s", name, strings.Join(known, ", "))
 		}
 		all = append(all, page.Items[i])
 	}
@@ -133,8 +135,9 @@ func changeQuotas(cmd *cobra.Command, tenant string, change func(map[string]int6
 	if err != nil {
 		return err
 	}
+	var idle string
 	for try := 1; ; try++ {
-		now, names, err := changeOnce(cmd.Context(), c, tenant, change)
+		now, names, err := changeOnce(cmd.Context(), c, tenant, &idle, change)
 		if p := client.AsProblem(err); p != nil && p.Status == http.StatusPreconditionFailed && try < changeTries {
 			continue
 		}
@@ -146,11 +149,15 @@ func changeQuotas(cmd *cobra.Command, tenant string, change func(map[string]int6
 			names = nil
 			now.Items = []client.Quota{}
 		}
+		if idle != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "Kept and shown, but what they limit is not built yet: %s.\n", idle)
+		}
 		return writeQuotas(cmd, now, names)
 	}
 }
 
-func changeOnce(ctx context.Context, c *client.Client, tenant string, change func(map[string]int64) error) (now *client.QuotaList, names []string, err error) {
+// changeOnce puts the names of overrides that limit nothing yet into idle.
+func changeOnce(ctx context.Context, c *client.Client, tenant string, idle *string, change func(map[string]int64) error) (now *client.QuotaList, names []string, err error) {
 	var etag string
 	was, err := c.Quotas(ctx, tenant, client.TakeETag(&etag))
 	if err != nil {
@@ -165,7 +172,7 @@ func changeOnce(ctx context.Context, c *client.Client, tenant string, change fun
 	if err := change(after); err != nil {
 		return nil, nil, err
 	}
-	if now, err = c.ReplaceOverrides(ctx, tenant, after, client.IfMatch(etag)); err != nil {
+	if now, err = c.ReplaceOverrides(ctx, tenant, after, client.IfMatch(etag), client.TakeHeader("Quotas-Not-Enforced", idle)); err != nil {
 		return nil, nil, err
 	}
 	for _, q := range now.Items {

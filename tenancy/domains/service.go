@@ -137,15 +137,15 @@ func (s *Service) Check(ctx context.Context, t *tenancy.TenantRecord, name, sour
 }
 
 func (s *Service) mayCreate(name, source string) (fqdn string, err error) {
-	switch {
-	case s.cfg.Sealer == nil:
+	if s.cfg.Sealer == nil {
 		return "", errs.Coded(errs.Conflict, "domains_unavailable", "this installation serves no custom domains; its operator has to set domains.key_file")
-	case source == tenancy.CertificateACME && s.cfg.Authority == nil:
-		return "", errs.Coded(errs.Conflict, "acme_unavailable",
-			"this installation gets no certificates; expected \"certificate\": \"uploaded\", or the operator to set domains.acme.enabled")
 	}
 	if fqdn, err = Normalize(name, s.cfg.Domain); err != nil {
 		return "", err
+	}
+	if source == tenancy.CertificateACME && s.cfg.Authority == nil {
+		return "", errs.Coded(errs.Conflict, "acme_unavailable",
+			"this installation gets no certificates; expected \"certificate\": \"uploaded\" (manor domain create --uploaded), or the operator to set domains.acme.enabled")
 	}
 	if base, wild := tenancy.WildcardOf(fqdn); wild && source == tenancy.CertificateACME {
 		return "", errs.Coded(errs.Invalid, "wildcard_not_issued",

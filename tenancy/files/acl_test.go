@@ -87,6 +87,15 @@ func TestPolicyOfACL(t *testing.T) {
 	}
 }
 
+// topics are n lines that differ.
+func topics(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "topic t/%d\n", i)
+	}
+	return b.String()
+}
+
 func TestPolicyOfACL_Refused(t *testing.T) {
 	for text, want := range map[string]string{
 		"topic read":               "vmq.acl:1:1: expected topic [read|write|readwrite] FILTER, found no filter",
@@ -98,6 +107,7 @@ func TestPolicyOfACL_Refused(t *testing.T) {
 		"topic a\x00":              "vmq.acl:1:1: expected topic",
 		"x\ny":                     "(and 1 more)",
 		strings.Repeat("x\n", 100): "(and 19 more)",
+		topics(5001):               "vmq.acl:5001:1: expected at most 5000 lines",
 	} {
 		if _, err := files.PolicyOfACL(text, "acme"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.20q: %v, want %q", text, err, want)

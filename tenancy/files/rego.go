@@ -82,6 +82,9 @@ func PolicyOfACL(text, tenant string) (*ACLPolicy, error) {
 			continue
 		}
 		known[string(value)] = true
+		if len(known) == policy.RulesMost+1 {
+			wrong.Faults = append(wrong.Faults, policy.Fault{File: ACLName, Line: r.Line, Column: 1, Message: fmt.Sprintf("expected at most %d lines that allow something different; lines that users have in common are shorter as pattern lines with %%u", policy.RulesMost)})
+		}
 		// Rego takes every character in a text but this one.
 		fmt.Fprintf(&b, "grants contains %s # %d\n", strings.ReplaceAll(string(value), byteOrderMark, `\ufeff`), r.Line)
 	}

@@ -18,10 +18,10 @@ const (
 	// with a | in them, such as comprehensions.
 	bracketsMost       = 64
 	comprehensionsMost = 4
-	// rulesMost is how many rules a policy may have; partsMost how many expressions and calls
+	// RulesMost is how many rules a policy may have; partsMost how many expressions and calls
 	// a body, of which the compiler looks for an order; workMost is for the sum of their third
 	// powers, which is what that takes.
-	rulesMost = 5000
+	RulesMost = 5000
 	partsMost = 100
 	workMost  = 8_000_000
 )
@@ -208,8 +208,8 @@ func shape(modules map[string]*ast.Module) *Fault {
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		for _, r := range modules[name].Rules {
 			for ; r != nil; r = r.Else {
-				if rules++; rules > rulesMost {
-					at(r.Location, "expected at most %d rules in all files: make data of what is alike", rulesMost)
+				if rules++; rules > RulesMost {
+					at(r.Location, "expected at most %d rules in all files: make data of what is alike", RulesMost)
 					return f
 				}
 			}
