@@ -3,13 +3,16 @@
 package gateway
 
 import (
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
 
 	"github.com/manormq/manor/gateway/conn"
 	"github.com/manormq/manor/gateway/throttle"
+	"github.com/manormq/manor/infra/link"
 	"github.com/manormq/manor/infra/load"
+	"github.com/manormq/manor/infra/mqtt"
 	"github.com/manormq/manor/infra/packet"
 	"github.com/manormq/manor/tenancy"
 	"github.com/manormq/manor/tenancy/events"
@@ -205,7 +208,28 @@ func (c *connection) throttledLocked(head byte) bool {
 	}
 	wait, q, of := c.waitOf(r, slow, now)
 	c.slowed(q)
+	if (q == publishRateClient || q == bytesInRateClient) && c.overLongLocked(r, now) {
+		return false // what is left of it is not handled: it ends
+	}
 	c.throttleInLocked(now, max(wait, shortestWait), of)
+	return true
+}
+
+// overLongLocked notes that c is over its own rates, and ends it if that has been so for as
+// long as its tenant bears.
+func (c *connection) overLongLocked(r *rates, now time.Time) bool {
+	rules := c.m.Rules()
+	if rules == nil || rules.Settings.DisconnectOverRateAfter == 0 || r == nil {
+		return false
+	}
+	most := time.Duration(rules.Settings.DisconnectOverRateAfter) * time.Second
+	if r.in.Slow(now) < most {
+		return false
+	}
+	c.endLocked(conn.Close{
+		Ended: true, Cause: link.CloseLost, Reason: mqtt.MessageRateTooHigh,
+		Text: fmt.Sprintf("the client has sent more than its quotas publish_rate_client and bytes_in_rate_client allow for %s", most),
+	})
 	return true
 }
 

@@ -28,6 +28,7 @@ type Settings struct {
 	MaxConnectionLifetime            int64
 	RetryInterval                    int64
 	DisconnectOnUnauthorizedPublish3 bool
+	DisconnectOverRateAfter          int64
 
 	QueueType                    string
 	MaxOnlineMessages            int64
@@ -78,6 +79,7 @@ type SettingsOverride struct {
 	MaxConnectionLifetime            *int64   `json:"max_connection_lifetime,omitempty" minimum:"0" maximum:"4294967295" doc:"Seconds after which a connection ends; 0 is for ever." vernemq:"max_connection_lifetime" vdefault:"0" told:"DISCONNECT 0xA0; 3.x: closed" live:"counted from CONNECT; those that are older end"`
 	RetryInterval                    *int64   `json:"retry_interval,omitempty" minimum:"0" maximum:"65535" doc:"Seconds after which a 3.x client is sent again, on a live connection, what it has not acknowledged; 0 is never." vernemq:"retry_interval" vdefault:"20" told:"PUBLISH with DUP, PUBREL" live:"messages sent from then on"`
 	DisconnectOnUnauthorizedPublish3 *bool    `json:"disconnect_on_unauthorized_publish_v3,omitempty" doc:"Whether a 3.1 client that publishes what it may not is disconnected; else it is given an acknowledgement and the message is dropped." vernemq:"disconnect_on_unauthorized_publish_v3" vdefault:"off" told:"3.1: closed, or PUBACK, PUBREC" live:"the next packet"`
+	DisconnectOverRateAfter          *int64   `json:"disconnect_over_rate_after,omitempty" minimum:"0" maximum:"86400" doc:"Seconds for which a client may want to send more than publish_rate_client or bytes_in_rate_client allow, with no pause in which half a second's worth is saved, before it is disconnected; 0 is for ever: it is read more slowly." vernemq:"" told:"DISCONNECT 0x96; 3.x: closed" live:"connections that are over it, too"`
 
 	QueueType                    *string `json:"queue_type,omitempty" enum:"fifo,lifo" doc:"Which of the messages that wait goes first. A full fifo refuses the new message, a full lifo drops the oldest." vernemq:"queue_type" vdefault:"fifo" told:"the order" live:"the next message that has to wait"`
 	MaxOnlineMessages            *int64  `json:"max_online_messages,omitempty" minimum:"0" maximum:"9007199254740992" doc:"Messages of QoS 1 and 2 that wait for a session with a connection; 0 is as many as queue_messages allows. Without a connection queue_messages holds." vernemq:"max_online_messages" vdefault:"1000" told:"nothing; dropped messages are counted" live:"the next message that has to wait"`

@@ -186,6 +186,23 @@ var settingRows = map[string]func(x *tenant){
 			x.Errorf("after %v", d)
 		}
 	},
+	"disconnect_over_rate_after": func(x *tenant) {
+		x.quota(`{"publish_rate_client":5}`)
+		x.set(`{"disconnect_over_rate_after":1}`)
+		is, old, calm := x.device(), x.device(version(packet.V311)), x.device()
+		start := time.Now()
+		for range 200 { // 40 s worth
+			is.publish("t", "x", 0, false)
+			old.publish("t", "x", 0, false)
+		}
+		calm.publishAll("t", "x")
+		is.wantDisconnect(mqtt.MessageRateTooHigh)
+		old.wantEnd()
+		if d := time.Since(start); d < time.Second || d > 3*time.Second {
+			x.Errorf("after %v", d)
+		}
+		calm.publishAll("t", "x")
+	},
 	"retry_interval": func(x *tenant) {
 		pub := x.device()
 		was := x.device(version(packet.V311), clientID("was"))
