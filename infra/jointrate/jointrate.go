@@ -57,6 +57,17 @@ func (r *Rate) Take(now time.Time, limit int64, burst float64, n int) (wait time
 	return 0, true
 }
 
+// Left is how many could be taken now, 0 or more, for who is told; nothing is taken.
+func (r *Rate) Left(now time.Time) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.at.IsZero() {
+		return 0
+	}
+	r.fill(now, r.limit, 0)
+	return int64(max(r.tokens, 0))
+}
+
 // Exchange is called from time to time, over after the last call: others is what the
 // other n-1 processes have said they took in about that time. It returns what this one
 // took since the last call, which the others are to be told.

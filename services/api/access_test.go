@@ -321,6 +321,7 @@ var accessTable = map[string]accessRow{
 	"list-quotas":                {"oadbv", ""},
 	"replace-quota-overrides":    {"oab", `{}`},
 	"get-usage":                  {"oadbv", ""},
+	"get-tenant-metrics":         {"oadbv", ""},
 	"list-sources":               {"oadv", ""},
 	"replace-passwd-source":      {"oad", `{"text":"# nobody"}`},
 	"list-credentials":           {"oadv", ""},

@@ -10,6 +10,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/manormq/manor/infra/bus"
@@ -158,7 +160,9 @@ type Server struct {
 	metrics    metrics
 	http       serving
 
-	limiters   limiters
+	limiters limiters
+	// right has the digests of keys and tokens that were right.
+	right      *lru.Cache[[sha256.Size]byte, struct{}]
 	rates      *apiRates
 	proxies    proxies
 	background *background
@@ -199,6 +203,9 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log, now: cfg.Now, store: cfg.Store, metrics: newMetrics(cfg.Registerer), background: newBackground(), operations: map[string]*huma.Operation{}, keptMax: keptMax, followed: newFollowed()}
 	s.streams, s.endStreams = context.WithCancel(context.Background())
 	var err error
+	if s.right, err = lru.New[[sha256.Size]byte, struct{}](rightMost); err != nil {
+		return nil, errs.New(errs.Internal, "api: %w", err)
+	}
 	if s.limiters, err = newLimiters(cfg.Rates); err != nil {
 		return nil, err
 	}

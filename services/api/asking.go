@@ -4,6 +4,7 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/http"
 	"time"
 
@@ -75,9 +76,33 @@ func (s *Server) asked(r *http.Request) *asking {
 	case !ok:
 		a.err = errKeyMissing
 	default:
-		a.err = s.identify(r.Context(), a.caller, secret)
+		a.err = s.recognize(r.Context(), a.caller, secret)
 	}
 	return a
+}
+
+// rightMost is how many keys and tokens that were right are remembered, by their digests.
+const rightMost = 10_000
+
+// recognize is identify for a secret of a request. Each costs a look-up, so an address that
+// has tried too many wrong ones may go on only with those that were right before: the error
+// is a Problem 429 for others.
+func (s *Server) recognize(ctx context.Context, c *caller, secret string) error {
+	digest, address := sha256.Sum256([]byte(secret)), addressName(c.address)
+	if !s.right.Contains(digest) {
+		if err := s.limiters.wrongKeysAddress.spent(s.now(), address); err != nil {
+			return err
+		}
+	}
+	err := s.identify(ctx, c, secret)
+	switch {
+	case err == nil:
+		s.right.Add(digest, struct{}{})
+	case errs.Is(err, errs.Denied):
+		s.right.Remove(digest)
+		_ = s.limiters.wrongKeysAddress.take(s.now(), address) // it is answered all the same
+	}
+	return err
 }
 
 // count counts a request for an operation that needs no key, once, by its address: a key

@@ -69,7 +69,9 @@ func (s *Server) authenticate(ctx huma.Context, next func(huma.Context)) {
 	t, err := s.authorized(r.Context(), a, ctx)
 	// What is refused counts too, as the organization's: it has cost as much.
 	if err == nil || a.known() {
-		if over := s.mayAsk(r.Context(), c, t); over != nil {
+		left, over := s.mayAsk(r.Context(), c, t)
+		left.tell(w.Header())
+		if over != nil {
 			err = over
 		}
 	}

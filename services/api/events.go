@@ -28,7 +28,7 @@ type EventPage struct {
 type (
 	// Window says which events are asked for.
 	Window struct {
-		Kinds []string  `query:"kind" doc:"Of connected, disconnected, denied, throttled, dropped, quota_80 and quota_100, with commas; all if left out."`
+		Kinds []string  `query:"kind" doc:"Of connected, disconnected, denied, throttled, dropped, quota_80, quota_100, source_applied and source_failed, with commas; all if left out."`
 		From  time.Time `query:"from" doc:"Leave out what is earlier; an hour ago if left out. The quota event_days is for how many days events are kept."`
 		To    time.Time `query:"to" doc:"Leave out what is not earlier."`
 	}

@@ -18,20 +18,21 @@ import (
 // Rates bound what strangers may ask, who have no key yet. 0 means no bound.
 // Each process counts its own.
 type Rates struct {
-	SignUpsAddress int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; those that are refused, dry runs and repetitions count too; 0 is any number"`
-	SignUps        int `yaml:"sign_ups" doc:"sign-ups a minute altogether; 0 is any number"`
-	SignInsAddress int `yaml:"sign_ins_address" doc:"attempts to sign in, or to accept an invitation, a minute from one IP address (of IPv6, one /64), and for one member; 0 is any number"`
-	ClaimsAddress  int `yaml:"claims_address" doc:"claims of certificates a minute from one IP address (of IPv6, one /64); 0 is any number"`
+	SignUpsAddress   int `yaml:"sign_ups_address" doc:"sign-ups and codes of sign-ups an hour from one IP address (of IPv6, one /64), and sign-ups an hour for one e-mail address; those that are refused, dry runs and repetitions count too; 0 is any number"`
+	SignUps          int `yaml:"sign_ups" doc:"sign-ups a minute altogether; 0 is any number"`
+	SignInsAddress   int `yaml:"sign_ins_address" doc:"attempts to sign in, or to accept an invitation, a minute from one IP address (of IPv6, one /64), and for one member; 0 is any number"`
+	ClaimsAddress    int `yaml:"claims_address" doc:"claims of certificates a minute from one IP address (of IPv6, one /64); 0 is any number"`
+	WrongKeysAddress int `yaml:"wrong_keys_address" doc:"wrong API keys and tokens a minute from one IP address (of IPv6, one /64); beyond it only keys and tokens that were right before are looked up for that address; 0 is any number"`
 }
 
 // DefaultRates are those of tenancyd.
 func DefaultRates() Rates {
-	return Rates{SignUpsAddress: 20, SignUps: 120, SignInsAddress: 10, ClaimsAddress: 60}
+	return Rates{SignUpsAddress: 20, SignUps: 120, SignInsAddress: 10, ClaimsAddress: 60, WrongKeysAddress: 60}
 }
 
 // Validate returns an error Invalid if a rate is negative.
 func (r Rates) Validate() error {
-	if r.SignUpsAddress < 0 || r.SignUps < 0 || r.SignInsAddress < 0 || r.ClaimsAddress < 0 {
+	if r.SignUpsAddress < 0 || r.SignUps < 0 || r.SignInsAddress < 0 || r.ClaimsAddress < 0 || r.WrongKeysAddress < 0 {
 		return errs.New(errs.Invalid, "expected 0 or more")
 	}
 	return nil
@@ -79,6 +80,25 @@ func (l *limiter) take(now time.Time, name string) error {
 		return nil
 	}
 	r.CancelAt(now)
+	return tooMany(wait)
+}
+
+// spent returns the error of take if one more could not be taken now, and counts nothing.
+func (l *limiter) spent(now time.Time, name string) error {
+	if l == nil {
+		return nil
+	}
+	bucket, known := l.names.Get(name)
+	if !known {
+		return nil
+	}
+	if left := bucket.TokensAt(now); left < 1 {
+		return tooMany(time.Duration((1 - left) * float64(l.over) / float64(l.each)))
+	}
+	return nil
+}
+
+func tooMany(wait time.Duration) error {
 	p := newProblem(http.StatusTooManyRequests, "rate_limited", "too many attempts; try again later")
 	p.RetryAfter = int64(math.Ceil(wait.Seconds()))
 	return p
@@ -99,7 +119,7 @@ func addressName(address string) string {
 }
 
 // limiters are those of a Server.
-type limiters struct{ signUps, signUpsAddress, signInsAddress, claimsAddress *limiter }
+type limiters struct{ signUps, signUpsAddress, signInsAddress, claimsAddress, wrongKeysAddress *limiter }
 
 func newLimiters(r Rates) (l limiters, err error) {
 	if err = r.Validate(); err != nil {
@@ -109,6 +129,9 @@ func newLimiters(r Rates) (l limiters, err error) {
 		return l, err
 	}
 	if l.signUpsAddress, err = newLimiter(r.SignUpsAddress, time.Hour); err != nil {
+		return l, err
+	}
+	if l.wrongKeysAddress, err = newLimiter(r.WrongKeysAddress, time.Minute); err != nil {
 		return l, err
 	}
 	if l.claimsAddress, err = newLimiter(r.ClaimsAddress, time.Minute); err != nil {

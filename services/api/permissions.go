@@ -65,6 +65,7 @@ var permissions = map[string]string{
 	"list-quotas":             tenancy.MayReadQuotas,
 	"replace-quota-overrides": tenancy.MayWriteQuotas,
 	"get-usage":               tenancy.MayReadUsage,
+	"get-tenant-metrics":      tenancy.MayReadUsage,
 
 	"replace-passwd-source":      tenancy.MayWriteCredentials,
 	"list-sources":               tenancy.MayReadCredentials,

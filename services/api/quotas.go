@@ -16,11 +16,11 @@ var enforcement = map[string]string{
 	"connect_rate":          "gateway, CONNECT with the right password: waits up to a second, then refused with 0x9F; five seconds' worth may come at once. Of all gateways together",
 	"connect_rate_client":   "gateway, CONNECT with the same client identifier: as connect_rate",
 	"publish_rate":          "gateway: clients are read more slowly; after 10 s of that QoS 0 is dropped and counted, and MQTT 5 is refused with 0x97. Of all gateways together",
-	"publish_rate_client":   "gateway: the client is read more slowly",
+	"publish_rate_client":   "gateway: the client is read more slowly, and disconnected with 0x96 after as long as the setting disconnect_over_rate_after says",
 	"delivery_rate":         "gateway: clients are written to more slowly, each message when it may be, and the clients of a tenant take turns; as many as in a second may come at once. Answers are not held back. What the broker may send at any time waits at the gateway, the rest at the broker: QoS 1 and 2 in their queues, QoS 0 is dropped and counted. Of all gateways together",
 	"bytes_in_rate":         "gateway: as publish_rate",
 	"bytes_out_rate":        "gateway: as delivery_rate",
-	"bytes_in_rate_client":  "gateway: the client is read more slowly",
+	"bytes_in_rate_client":  "gateway: as publish_rate_client",
 	"bytes_out_rate_client": "gateway: as delivery_rate, for one client",
 	"packet_size":           "gateway, each packet after CONNECT: the connection is closed with 0x95; CONNACK tells Maximum Packet Size. API, publish: 409",
 	"topic_length":          "gateway, PUBLISH, will and SUBSCRIBE: refused with 0x90 or 0x8F. API, publish: 409",
@@ -56,7 +56,7 @@ var enforcement = map[string]string{
 	"storage_bytes":         "broker, what waits and what is retained, together: a new session with an expiry is refused with 0x97, and a queue refuses the new message, which is counted, logged and an event (dropped, storage_bytes). What other brokers store is known a second late",
 	"retained_rate":         "broker, PUBLISH with retain and a payload: refused with 0x97 (QoS 0: counted, logged and an event; 3.x: closed). Wills are not refused. As many as in a second may come at once. Of all brokers together (below). API, publish: 429",
 	"retained_subscribe":    "broker, SUBSCRIBE: paced. A session is sent as many retained messages at once, and as many in each further second, until it has all; 0 is as 1. What was not sent when its connection ends is not sent later",
-	"api_rate":              "API, each request: 429 with Retry-After; two seconds' worth may come at once. Requests about a tenant count for that tenant, the others for the organization, with the widest limit of its tenants. Of all tenancyds together (below)",
+	"api_rate":              "API, each request: 429 with Retry-After; answers say in RateLimit-Policy and RateLimit what is left. Two seconds' worth may come at once. Requests about a tenant count for that tenant, the others for the organization, with the widest limit of its tenants. Of all tenancyds together (below)",
 	"tenants":               "API, making a tenant: 409. Of an organization, the widest of its tenants",
 	"event_days":            "API, events: older ones are not shown; tenancyd, each hour: they are removed. Nothing is kept for longer than 30 days",
 	"domains":               "API, making a domain: 409. Domains that are there stay when it is lowered",
@@ -97,6 +97,17 @@ func QuotasDocument() []byte {
 
 // quotasTogether says how a limit holds across gateways.
 const quotasTogether = `
+## For Prometheus
+
+` + "`GET /v1/tenants/{tenant}/metrics`" + ` has ` + "`manor_quota_limit` and `manor_quota_usage`" + ` of each quota, ` + "`manor usage metrics TENANT`" + ` writes them. An API key of the role viewer is enough:
+
+    scrape_configs:
+      - job_name: manor
+        scheme: https
+        metrics_path: /v1/tenants/acme/metrics
+        authorization: {credentials_file: manor.key}
+        static_configs: [{targets: [api.example.com]}]
+
 ## All gateways together
 
 ` + "`connections`, `connect_rate`, `publish_rate`, `delivery_rate`, `bytes_in_rate` and `bytes_out_rate`" + ` hold for all gateways of a region together: each has a part of the limit,

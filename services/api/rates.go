@@ -4,7 +4,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,28 +79,49 @@ func (a *apiRates) stir(name string, r *apiRate) {
 }
 
 // take counts a request at a limit per second. The error is a
-// *tenancy.ExceededError that says when to come back; then it is not counted.
-func (a *apiRates) take(now time.Time, name string, limit int64) error {
+// *tenancy.ExceededError that says when to come back; then it is not counted. left is what
+// may come at once after it; it is nil without a limit.
+func (a *apiRates) take(now time.Time, name string, limit int64) (left *rateLeft, err error) {
 	if limit == tenancy.Unlimited {
-		return nil
+		return nil, nil
 	}
 	r := a.of(name)
 	wait, ok := r.joint.Take(now, limit, apiRateBurst, int(a.replicas.Load()))
+	left = &rateLeft{limit: limit, left: r.joint.Left(now)}
 	if !ok {
-		return &tenancy.ExceededError{Quota: "api_rate", Limit: limit, Usage: limit, RetryAfter: max(int64(math.Ceil(wait.Seconds())), 1)}
+		left.left = 0 // what other processes may take is not this one's
+		return left, &tenancy.ExceededError{Quota: "api_rate", Limit: limit, Usage: limit, RetryAfter: max(int64(math.Ceil(wait.Seconds())), 1)}
 	}
 	r.limit.Store(limit)
 	a.stir(name, r)
-	return nil
+	return left, nil
 }
 
-// mayAsk counts a request of c, about the tenant t if it is about one.
-func (s *Server) mayAsk(ctx context.Context, c *caller, t *tenancy.TenantRecord) error {
+// rateLeft is what is left of api_rate.
+type rateLeft struct{ limit, left int64 }
+
+// tell sets the header fields of draft-ietf-httpapi-ratelimit-headers-10: how many requests may
+// come in the seconds of a burst, how many of them are left, and when all would be again.
+func (l *rateLeft) tell(h http.Header) {
+	if l == nil {
+		return
+	}
+	most := max(l.limit*apiRateBurst, 1)
+	full := int64(apiRateBurst)
+	if l.limit > 0 {
+		full = int64(math.Ceil(float64(max(most-l.left, 0)) / float64(l.limit)))
+	}
+	h.Set("RateLimit-Policy", fmt.Sprintf(`"api_rate";q=%d;w=%d`, most, apiRateBurst))
+	h.Set("RateLimit", fmt.Sprintf(`"api_rate";r=%d;t=%d`, l.left, full))
+}
+
+// mayAsk counts a request of c, about the tenant t if it is about one; see take.
+func (s *Server) mayAsk(ctx context.Context, c *caller, t *tenancy.TenantRecord) (*rateLeft, error) {
 	now := s.now()
 	if t != nil {
 		limits, err := t.Limits()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		return s.rates.take(now, "tenant "+t.ID, limits.APIRate)
 	}
@@ -110,7 +133,7 @@ func (s *Server) mayAsk(ctx context.Context, c *caller, t *tenancy.TenantRecord)
 	if !known {
 		var err error
 		if limit, err = s.store.WidestLimit(ctx, c.principal.Organization, "api_rate"); err != nil {
-			return err
+			return nil, err
 		}
 		r.mu.Lock()
 		r.widest, r.askedAt = limit, now

@@ -38,9 +38,16 @@ func TestQuota_APIRate(t *testing.T) {
 		}
 		return n, last
 	}
+	if got := w.do("GET", "/v1/tenants/acme/quotas", w.owner, "").header.Get("RateLimit"); got != `"api_rate";r=3;t=1` {
+		t.Errorf("RateLimit %s, expected 3 of 4 left", got)
+	}
+	now = now.Add(time.Minute)
 	n, last := ask("/v1/tenants/acme", 10)
 	if n != 4 {
 		t.Errorf("%d requests at once, expected those of two seconds: 4", n)
+	}
+	if policy, left := last.header.Get("RateLimit-Policy"), last.header.Get("RateLimit"); policy != `"api_rate";q=4;w=2` || left != `"api_rate";r=0;t=2` {
+		t.Errorf("RateLimit-Policy %s, RateLimit %s", policy, left)
 	}
 	p := w.want(last, 429, "quota_exceeded")
 	if p["quota"] != "api_rate" || p["limit"] != 2.0 || p["retry_after"] != 1.0 || last.header.Get("Retry-After") != "1" {

@@ -4,6 +4,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -75,6 +76,34 @@ func TestStrangers_Bodies(t *testing.T) {
 	w.want(s.answer(t, "a body of unknown length"), 413, "body_too_large")
 }
 
+// The process reads 8 large bodies at a time, whosever they are.
+func TestBodies_LargeOfAll(t *testing.T) {
+	w := newFixture(t)
+	var all []sending
+	for i := range 5 {
+		tenant := fmt.Sprint("org-", i)
+		key := w.signUp(tenant)
+		for range 2 {
+			s := w.send("POST", "/v1/tenants/"+tenant+"/publish", key)
+			if i == 4 { // of the fifth none has a turn
+				w.want(s.answer(t, "one more"), 503, "bodies_busy")
+				continue
+			}
+			if _, err := io.WriteString(s.in, `{"topic":"a",`); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, s)
+		}
+	}
+	for _, s := range all {
+		if _, err := io.WriteString(s.in, `"payload":"x"}`); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.in.Close()
+		w.want(s.answer(t, "a slow one"), 200, "")
+	}
+}
+
 // Few large bodies are read at a time, of one organization fewer. Small ones do not wait.
 func TestBodies_LargeAtATime(t *testing.T) {
 	w := newWorld(t)
@@ -103,6 +132,57 @@ func TestBodies_LargeAtATime(t *testing.T) {
 		}
 		_ = s.in.Close()
 		w.want(s.answer(t, "a slow one"), 200, "")
+	}
+}
+
+// Who tries wrong keys is not looked up for long; who has a right one goes on, from the same address too.
+func TestStrangers_WrongKeys(t *testing.T) {
+	f := newFixture(t, func(c *api.Config) { c.Rates = api.Rates{WrongKeysAddress: 3} })
+	f.peer = "192.0.2.9:1000"
+	key := f.signUp("acme")
+	f.want(f.do("GET", "/v1/tenants/acme", key, ""), 200, "")
+	for i := range 5 {
+		for _, path := range []string{"/v1/tenants/acme", "/v1/me"} {
+			r := f.do("GET", path, fmt.Sprint("mk_", i, path), "")
+			if i < 1 && r.status != 401 || i > 1 && (r.status != 429 || r.header.Get("Retry-After") == "") {
+				t.Errorf("wrong key %d: %d, Retry-After %q", i, r.status, r.header.Get("Retry-After"))
+			}
+		}
+	}
+	f.want(f.do("GET", "/v1/tenants/acme", key, ""), 200, "")
+	f.peer = "192.0.2.10:1000"
+	f.want(f.do("GET", "/v1/tenants/acme", "mk_wrong", ""), 401, "api_key_invalid")
+}
+
+// TestFollowed holds both bounds on streams of events, and that one that ends makes room.
+func TestFollowed(t *testing.T) {
+	begin := api.Followed()
+	code := func(err error) string {
+		if p, ok := errors.AsType[*api.Problem](err); ok {
+			return p.Code
+		}
+		return fmt.Sprint(err)
+	}
+	var last func()
+	for i := range 64 {
+		end, err := begin(fmt.Sprint("tenant-", i/8))
+		if err != nil {
+			t.Fatalf("stream %d: %v", i, err)
+		}
+		last = end
+		if i != 7 {
+			continue
+		}
+		if _, err := begin("tenant-0"); code(err) != "streams_of_tenant" {
+			t.Fatalf("a ninth stream of a tenant: %v", err)
+		}
+	}
+	if _, err := begin("another"); code(err) != "streams_busy" {
+		t.Errorf("stream 65: %v", err)
+	}
+	last()
+	if _, err := begin("another"); err != nil {
+		t.Errorf("after one has ended: %v", err)
 	}
 }
 

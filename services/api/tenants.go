@@ -111,6 +111,7 @@ func (s *Server) tenantRoutes() {
 	register(s, operation("replace-quota-overrides", http.MethodPut, base+"/quotas/overrides", "Tenants",
 		"Replace the limits that differ from the plan's"), s.replaceOverrides)
 	register(s, operation("get-usage", http.MethodGet, base+"/usage", "Tenants", "See what a tenant uses"), s.getUsage)
+	s.metricsRoutes()
 }
 
 func (s *Server) getTenant(ctx context.Context, _ *tenantInput) (*tenantOutput, error) {

@@ -67,7 +67,12 @@ func (c *Client) ManagedCA(ctx context.Context, tenant string) (*ManagedCA, erro
 
 // ManagedCRL gets its revocation list, in DER.
 func (c *Client) ManagedCRL(ctx context.Context, tenant string) ([]byte, error) {
-	r, err := c.open(ctx, "get-managed-ca-crl", []string{"tenant", tenant}, nil, nil)
+	return c.whole(ctx, "get-managed-ca-crl", []string{"tenant", tenant})
+}
+
+// whole reads an answer that is not JSON.
+func (c *Client) whole(ctx context.Context, operation string, path []string) ([]byte, error) {
+	r, err := c.open(ctx, operation, path, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -98,6 +98,7 @@ type Option func(*request)
 type request struct {
 	query  url.Values
 	header http.Header
+	take   map[string]*string
 	etag   *string // where that of the answer goes, or nil
 }
 
@@ -115,6 +116,16 @@ func Idempotent(key string) Option {
 
 // TakeETag has a call put the ETag of its answer there, for IfMatch; empty if it has none.
 func TakeETag(etag *string) Option { return func(r *request) { r.etag = etag } }
+
+// TakeHeader has a call put that header of its answer there; empty if it has none.
+func TakeHeader(name string, into *string) Option {
+	return func(r *request) {
+		if r.take == nil {
+			r.take = map[string]*string{}
+		}
+		r.take[name] = into
+	}
+}
 
 // Query adds a parameter such as limit or cursor; an empty value adds none.
 func Query(name, value string) Option {
@@ -193,6 +204,9 @@ func (c *Client) open(ctx context.Context, id string, params []string, in any, o
 	}
 	if r.etag != nil {
 		*r.etag = resp.Header.Get("ETag")
+	}
+	for name, into := range r.take {
+		*into = resp.Header.Get(name)
 	}
 	// With another status a problem says that the answer to a request that was made again was
 	// too large to be kept.

@@ -97,6 +97,7 @@ var bodies = map[string][2]any{
 	"replace-flapping":           {Flapping{}, Flapping{}},
 	"get-managed-ca":             {nil, ManagedCA{}},
 	"get-managed-ca-crl":         {},
+	"get-tenant-metrics":         {},
 	"create-managed-ca":          {nil, ManagedCA{}},
 	"delete-managed-ca":          {},
 	"sign-certificate":           {Sign{}, SignedCertificate{}},

@@ -73,6 +73,11 @@ func (c *Client) Retained(ctx context.Context, tenant string, o ...Option) (*Pag
 	return ask[Page[Retained]](ctx, c, "list-retained", []string{"tenant", tenant}, nil, o)
 }
 
+// TenantMetrics gets the limits and the usage of a tenant's quotas in the text format of Prometheus.
+func (c *Client) TenantMetrics(ctx context.Context, tenant string) ([]byte, error) {
+	return c.whole(ctx, "get-tenant-metrics", []string{"tenant", tenant})
+}
+
 // Usage says what a tenant uses; Query names "meter", "from", "to" and "step".
 func (c *Client) Usage(ctx context.Context, tenant string, o ...Option) (*Page[UsageMeter], error) {
 	return ask[Page[UsageMeter]](ctx, c, "get-usage", []string{"tenant", tenant}, nil, o)

@@ -114,6 +114,7 @@ var operations = map[string]operation{
 	"publish":                    {http.MethodPost, inTenant + "/publish"},
 	"list-retained":              {http.MethodGet, inTenant + "/retained"},
 	"get-usage":                  {http.MethodGet, inTenant + "/usage"},
+	"get-tenant-metrics":         {http.MethodGet, inTenant + "/metrics"},
 	"list-settings":              {http.MethodGet, inTenant + "/settings"},
 	"replace-settings":           {http.MethodPut, inTenant + "/settings"},
 	"list-client-cas":            {http.MethodGet, inTenant + "/client-cas"},

@@ -140,7 +140,7 @@ func (r *region) tenancy(config section, p *process, identity section) {
 			"acme": section{"enabled": custom.ACME.Enabled, "directory": custom.ACME.Directory, "ca_file": custom.ACME.CAFile},
 		}).
 		with("policy_dir", r.policies).with("deletion_grace", cmp.Or(r.grace, tenancy.DefaultDeletionGrace).String()).
-		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0}) // nobody is a stranger at home
+		with("rates", section{"sign_ups_address": 0, "sign_ups": 0, "sign_ins_address": 0, "wrong_keys_address": 0}) // nobody is a stranger at home
 }
 
 func (r *region) natsSection() section {
