@@ -4,6 +4,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/manormq/manor/services/broker/metadata"
@@ -112,11 +113,14 @@ func (w *World) astray() (what string) {
 		case err != nil:
 			what = fmt.Sprintf("the routes of %s cannot be read: %v", n.name, err)
 		case len(found) != len(want):
+			var lacks []string
 			for k := range want {
 				if !found[k] {
-					what = fmt.Sprintf("%s does not have %s of partition %d", n.name, k.Filter, k.Partition)
+					lacks = append(lacks, fmt.Sprintf("%s of partition %d", k.Filter, k.Partition))
 				}
 			}
+			slices.Sort(lacks)
+			what = fmt.Sprintf("%s has %d routes, expected %d, and lacks %s", n.name, len(found), len(want), strings.Join(lacks, ", "))
 		case !m.synced:
 			what = fmt.Sprintf("%s has not compared its metadata with others", n.name)
 		}

@@ -66,9 +66,13 @@ func (s *station) open() {
 	w := s.n.w
 	m := &meta{s: s, calls: map[uint64]metaCall{}, joined: map[*node]bool{}, links: make([]metaLink, len(w.nodes))}
 	s.meta = m
+	dots, bytes := metaDots, metaBytes
+	if w.expires { // who fetches all could not keep up with the subscriptions of new sessions
+		dots, bytes = 16*dots, 16*bytes
+	}
 	var err error
 	if m.machine, err = metadata.New(metadata.Config{
-		Name: s.Self(), Groups: metaGroups, Mint: w.mint, MessageDots: metaDots, MessageBytes: metaBytes,
+		Name: s.Self(), Groups: metaGroups, Mint: w.mint, MessageDots: dots, MessageBytes: bytes,
 	}, s.n.store, &m.fx); err != nil {
 		w.History.Break("metadata of %s: %v", s.n.name, err)
 		return
