@@ -43,6 +43,11 @@ func (b *Bus) Stream(ctx context.Context, cfg bus.StreamConfig) (bus.Stream, err
 			s, err = ask(ctx, open)
 		}
 	}
+	if err == nil && s.CachedInfo().Config.Compression != jetstream.NoCompression { // made by an older version
+		stands := s.CachedInfo().Config
+		stands.Compression = jetstream.NoCompression
+		s, err = ask(ctx, func(ctx context.Context) (jetstream.Stream, error) { return b.js.UpdateStream(ctx, stands) })
+	}
 	if err != nil {
 		return nil, mapError(err, "stream "+cfg.Name)
 	}
@@ -67,7 +72,9 @@ func (b *Bus) recordsConfig(cfg bus.StreamConfig, name, subjects string) jetstre
 	return jetstream.StreamConfig{
 		Name: name, Subjects: []string{subjects}, Storage: jetstream.FileStorage, Replicas: replicas, Discard: jetstream.DiscardOld,
 		MaxAge: cfg.Age, MaxBytes: none(cfg.Bytes), MaxMsgsPerSubject: none(cfg.PerSubject), MaxMsgs: -1, MaxMsgSize: -1, MaxConsumers: -1,
-		Duplicates: duplicates, Compression: jetstream.S2Compression,
+		// Without compression: a server of v2.15 that is killed may not read its last block any more ("s2: corrupt
+		// input"), makes the stream anew, empty, and if that happens to several it has no leader again.
+		Duplicates: duplicates, Compression: jetstream.NoCompression,
 	}
 }
 
