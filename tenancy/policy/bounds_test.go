@@ -40,9 +40,9 @@ func TestBuiltinsAreBounded(t *testing.T) {
 		"a number of many digits":     {"", `1e900 * 1e900`, "400 digits"},
 		"a number read":               {"", `json.unmarshal("1e900") + 1`, "400 digits"},
 		"rounded":                     {"", `round(1e900)`, "400 digits"},
-		"written out":                 {doubled(40), `json.marshal(d40)`, "10000 elements"},
-		"printed to a text":           {doubled(40), `sprintf("%v", [d40])`, "10000 elements"},
-		"compared":                    {doubled(40), `d40 < [d40]`, "10000 elements"},
+		"written out":                 {doubled(12), `json.marshal(d12)`, "10000 elements"},
+		"printed to a text":           {doubled(12), `sprintf("%v", [d12])`, "10000 elements"},
+		"compared":                    {doubled(12), `d12 < [d12]`, "10000 elements"},
 		"a result":                    {doubled(40), `{"allow": true, "class": d40}`, "written out"},
 		"walk of what is deep":        {"", `count([p | walk(json.unmarshal("` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `"), [p, _])])`, "64 levels"},
 		"sprintf that is well":        {"", `sprintf("%-8s|%05d|%v|%%", ["a", 7, {"x": 1}])`, ""},
@@ -57,7 +57,10 @@ func TestBuiltinsAreBounded(t *testing.T) {
 			}
 			p, err := policy.Compile(t.Context(), policy.Source{"policy.rego": source + "connect := " + value + "\n"}, limits)
 			if err != nil {
-				t.Fatal(err)
+				if c.want == "" || !strings.Contains(err.Error(), c.want) {
+					t.Fatal(err)
+				}
+				return
 			}
 			got := p.Admit(t.Context(), policy.TenantInput{}, &tenancy.Arrival{})
 			if c.want == "" && (!got.Allow || got.Why != "") || c.want != "" && (got.Allow || !strings.Contains(got.Why, c.want)) {

@@ -54,7 +54,14 @@ func (s Source) compile() (engine, error) {
 }
 
 // newCompiler returns one for what policies may use.
-func newCompiler() *ast.Compiler { return ast.NewCompiler().WithCapabilities(capabilities) }
+func newCompiler() *ast.Compiler {
+	stage := func(name string, stage ast.CompilerStage) ast.CompilerStageDefinition {
+		return ast.CompilerStageDefinition{Name: name, MetricName: "compile_stage_" + name, Stage: stage}
+	}
+	return ast.NewCompiler().WithCapabilities(capabilities).
+		WithStageAfterID(ast.StageCheckRecursion, stage("types_bound", typesBound)).
+		WithStageAfterID(ast.StageCheckTypes, stage("bound_written", boundWritten))
+}
 
 // has reports whether there is a rule of that name.
 func (e *engine) has(rule string) bool {

@@ -156,6 +156,7 @@ func makeCapabilities() *ast.Capabilities {
 		})
 	})
 	guard(c.Builtins)
+	c.Builtins = append(c.Builtins, registerWritten())
 	return c
 }
 
