@@ -117,6 +117,7 @@ func (w *World) gaveUp(id partition.ID) {
 	if !w.sessions {
 		return
 	}
+	w.serves[id]++ // connections that were being moved there are not known to who begins anew
 	switch {
 	case w.gone[id]:
 	case w.left[id]:

@@ -209,10 +209,10 @@ func (w *World) joins(n *node) {
 	n.start()
 }
 
-// after has do happen in d microseconds.
+// after has do happen in d microseconds; in none if that is less: time never goes back.
 func (w *World) after(d int64, do func()) {
 	w.seq++
-	heap.Push(&w.events, event{at: w.now + d, seq: w.seq, do: do})
+	heap.Push(&w.events, event{at: w.now + max(d, 0), seq: w.seq, do: do})
 }
 
 func (w *World) runUntil(end int64) {
