@@ -71,6 +71,11 @@ func (g *group) onPage(now time.Time, from string, p *page, fx *Effects) {
 	if !x.started {
 		x.start, x.started = p.clock.Clone(), true
 	}
+	for range x.start.Missing(&p.clock) {
+		// The peer has lost its data since the first page: what was behind it there is not told any more.
+		g.giveUp()
+		return
+	}
 	there := map[string]swc.Container{}
 	var order []string
 	for _, rec := range p.records {
