@@ -118,10 +118,11 @@ func (d *device) ends(told bool) {
 
 // takes notes who serves a partition, from now on or again.
 func (w *World) takes(id partition.ID, by *station) {
-	if w.taken[id].by == by {
+	if t := &w.taken[id]; t.by == by {
+		t.again = w.now
 		return
 	}
-	w.taken[id] = taken{by: by, at: w.now}
+	w.taken[id] = taken{by: by, at: w.now, again: w.now}
 	for _, d := range w.devices {
 		if d.part == id && d.at != by {
 			d.ends(false)
@@ -129,10 +130,11 @@ func (w *World) takes(id partition.ID, by *station) {
 	}
 }
 
-// taken is who has taken a partition up last, and when.
+// taken is who has taken a partition up last, when, and since when it serves it without a break: while it
+// hands it over no session ends.
 type taken struct {
-	by *station
-	at int64
+	by        *station
+	at, again int64
 }
 
 // mayBeOver reports whether the session may have ended by now.
@@ -155,7 +157,7 @@ func (d *device) mustBeOver() bool {
 	if l.moved {
 		from += waits
 	}
-	return l.asks >= from+l.lasts+ticks
+	return l.asks >= max(from+l.lasts, d.w.taken[d.part].again)+ticks
 }
 
 // over has a device begin with the session that it has been given in place of the one that has ended.
