@@ -166,6 +166,10 @@ func TestCommitterRetries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The first may have been tried alone; those that came while it failed are one group.
+	if groups, batches := c.Stats(); batches != 5 || groups > 2 {
+		t.Errorf("%d batches in %d groups, expected 5 in 2 at most", batches, groups)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
