@@ -34,6 +34,7 @@ const (
 	mPolls
 	mReads
 	mWrites
+	mControls
 	mPolicies
 	mReauths
 	mLoad
@@ -90,6 +91,7 @@ var Metrics = []telemetry.Metric{
 	mQuotaGateways:        {Name: "mqtt_gateway_quota_gateways", Kind: telemetry.Gauge, Help: "Gateways that divide tenants' quotas, this one included, as far as it has heard (docs/quotas.md)."},
 	mQuotaResources:       {Name: "mqtt_gateway_quota_resources", Kind: telemetry.Gauge, Help: "Quotas of tenants of which gateways tell each other the use, because one needs more than half of its equal part."},
 	mChecks:               {Name: "mqtt_gateway_policy_checks_total", Kind: telemetry.Counter, Labels: []string{"answer"}, Help: "Publishes, subscriptions and wills of which mqtt.check of a tenant's policy was asked: allowed, denied, or unknown, which denies too, because nobody has answered in time. What a connection remembers is not asked and not counted."},
+	mControls:             {Name: "mqtt_gateway_loop_controls_total", Kind: telemetry.Counter, Help: "Times that an event loop told the kernel what to wait for."},
 	mWrites:               {Name: "mqtt_gateway_loop_writes_total", Kind: telemetry.Counter, Help: "Writes to sockets that event loops have."},
 }
 
@@ -175,6 +177,7 @@ func newMetrics(r prometheus.Registerer, g *Gateway) *metrics {
 	Metrics[mPolls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Polls }))
 	Metrics[mReads].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Reads }))
 	Metrics[mWrites].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Writes }))
+	Metrics[mControls].CounterFunc(r, g.loopCalls(func(c *loop.Calls) *atomic.Uint64 { return &c.Controls }))
 	Metrics[mEvents].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Written()) })
 	Metrics[mEventsDropped].CounterFunc(r, func() float64 { return float64(g.cfg.Events.Dropped()) })
 	Metrics[mLoad].GaugeFunc(r, func() float64 { return float64(g.load.level.Load()) })

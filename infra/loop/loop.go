@@ -29,8 +29,9 @@ type Handler interface {
 	Woken(l *Loop)
 }
 
-// Calls are the system calls of a Loop and of the Sockets that it has.
-type Calls struct{ Polls, Reads, Writes atomic.Uint64 }
+// Calls are the system calls of a Loop and of the Sockets that it has. Controls are those that
+// change what is waited for.
+type Calls struct{ Polls, Reads, Writes, Controls atomic.Uint64 }
 
 // bufferSize is what a Loop reads into.
 const bufferSize = 64 << 10

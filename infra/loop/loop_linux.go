@@ -157,6 +157,7 @@ func (l *Loop) Add(fd int, h Handler, name string) (*Source, error) {
 	l.mu.Unlock()
 	l.count.Add(1)
 	ev := unix.EpollEvent{Events: s.events, Fd: s.slot}
+	l.calls.Controls.Add(1)
 	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		l.forget(s)
 		return nil, os.NewSyscallError("epoll_ctl", err)

@@ -77,6 +77,7 @@ func (s *Source) change(more, less uint32) {
 	ev := unix.EpollEvent{Events: events, Fd: s.slot}
 	// It fails for lack of kernel memory only; then the peer seems silent until
 	// a timeout ends it.
+	s.loop.calls.Controls.Add(1)
 	_ = unix.EpollCtl(s.loop.fd, unix.EPOLL_CTL_MOD, s.fd, &ev)
 }
 
@@ -99,6 +100,7 @@ func (s *Source) Wake() {
 // the loop's goroutine. The descriptor is the caller's to close, afterwards.
 func (s *Source) Remove() {
 	if s.end() {
+		s.loop.calls.Controls.Add(1)
 		_ = unix.EpollCtl(s.loop.fd, unix.EPOLL_CTL_DEL, s.fd, nil)
 		s.loop.forget(s)
 	}
