@@ -66,9 +66,12 @@ func (q *Queue) Inside(seq uint64) bool {
 	return e != nil && e.inside != 0
 }
 
-// Rest frees the memory of the messages that Keep holds: their session has no connection
-// any more. Their batches must be committed before Reload is called.
+// Rest frees the memory of the messages that Keep holds, and what a queue that was long
+// leaves of itself: their session has no connection any more. Their batches must be committed before Reload is called.
 func (q *Queue) Rest() {
+	if len(q.mem) == 0 {
+		q.mem = nil
+	}
 	for seq, e := range q.flying {
 		if e.inside != 0 && e.Message != nil {
 			q.drop(e)

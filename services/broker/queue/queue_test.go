@@ -301,6 +301,25 @@ func TestQueue_WipeAfterPassing(t *testing.T) {
 	}
 }
 
+// A queue that was long keeps nothing of that once its client is away.
+func TestQueue_RestLetsGo(t *testing.T) {
+	var b kv.Batch
+	q := New(NewSpace(mem.New(), 3), 42, true)
+	for range 400 {
+		q.Append(&Entry{Message: &mqtt.Message{Topic: []byte("t")}, QoS: 1}, 0, &b)
+	}
+	for range 400 {
+		q.Drop(&b)
+	}
+	if q.Rest(); cap(q.mem) != 0 {
+		t.Errorf("%d places are kept for entries", cap(q.mem))
+	}
+	q.Append(&Entry{Message: &mqtt.Message{Topic: []byte("t")}, QoS: 1}, 0, &b)
+	if q.Rest(); len(q.mem) != 1 {
+		t.Errorf("%d entries wait, expected 1", len(q.mem))
+	}
+}
+
 func FuzzParseEntry(f *testing.F) {
 	m := &mqtt.Message{Topic: []byte("a/b"), Payload: []byte("x"), Properties: []byte{1, 1}}
 	f.Add(appendEntry(nil, &Entry{Message: m, QoS: 1, IDs: []uint32{1}, Group: "$share/g/a", ExpireAt: 5}))

@@ -180,7 +180,7 @@ func (s *Shard) unbind(se *sess) {
 	se.ch.sess = nil
 	se.ch = nil
 	se.disconnectedAt = s.now
-	se.replays, se.pacing, se.refused = nil, nil, nil
+	se.replays, se.pacing, se.refused, se.last = nil, nil, nil, nil
 	if se.queue != nil && se.kin == nil {
 		se.queue.Rest()
 	}
