@@ -154,7 +154,7 @@ func (s *siege) victimState(t *testing.T) map[string]string {
 	all := map[string]string{}
 	for _, c := range s.document.calls() {
 		switch c.id {
-		case "list-clients", "get-client", "list-audit", "export-audit", "verify-audit", "list-events", "follow-events", "get-client-timeline", "get-usage", "get-policy-shadow", "list-retained", "get-client-queue", "list-client-subscriptions":
+		case "list-clients", "get-client", "list-audit", "export-audit", "verify-audit", "list-events", "follow-events", "get-client-timeline", "get-usage", "get-tenant-metrics", "get-policy-shadow", "list-retained", "get-client-queue", "list-client-subscriptions":
 			continue // what the victim itself does shows there
 		}
 		if c.method == http.MethodGet {
