@@ -92,6 +92,21 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// written has a history write what there is, and returns what it has of acme.
+func written(t *testing.T, history *events.Writer, open func(context.Context) (bus.Stream, error)) []events.Event {
+	t.Helper()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := history.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	page, err := events.NewLog(open).List(t.Context(), "acme", events.Query{Most: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page.Events
+}
+
 // A client that one quota has slowed down is told of another, too, and of each once.
 func TestEvents_ThrottledByTwo(t *testing.T) {
 	t.Parallel()
@@ -111,17 +126,8 @@ func TestEvents_ThrottledByTwo(t *testing.T) {
 		c.send(publish("t", "x", 0))
 		return w.metric("mqtt_gateway_throttled_total", "delivery_rate") > 0
 	})
-	ended, end := context.WithCancel(t.Context())
-	end()
-	if err := history.Run(ended); err != nil { // writes what there is
-		t.Fatal(err)
-	}
-	page, err := events.NewLog(open).List(t.Context(), "acme", events.Query{Most: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said []string
-	for _, e := range page.Events {
+	for _, e := range written(t, history, open) {
 		if e.Kind == events.Throttled {
 			said = append(said, e.Reason)
 		}
@@ -146,17 +152,8 @@ func TestEvents_Levels(t *testing.T) {
 		}
 		w.broker.link(link.DownFrame{Kind: link.DownNote, Note: &link.Note{Tenant: "acme", Loose: true, Reason: "subscriptions", Level: at, Count: percent}})
 	}
-	ended, end := context.WithCancel(t.Context())
-	end()
-	if err := history.Run(ended); err != nil { // writes what there is
-		t.Fatal(err)
-	}
-	page, err := events.NewLog(open).List(t.Context(), "acme", events.Query{Most: 100})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said []string
-	for _, e := range page.Events {
+	for _, e := range written(t, history, open) {
 		if e.Kind == events.QuotaNear || e.Kind == events.QuotaReached {
 			said = append(said, fmt.Sprintf("%s %q %s: %s (%s, %d)", e.Kind, e.ClientID, e.Reason, e.Why, e.Gateway, e.Count))
 		}

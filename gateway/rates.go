@@ -209,7 +209,7 @@ func (c *connection) throttledLocked(head byte) bool {
 	wait, q, of := c.waitOf(r, slow, now)
 	c.slowed(q)
 	if (q == publishRateClient || q == bytesInRateClient) && c.overLongLocked(r, now) {
-		return false // what is left of it is not handled: it ends
+		return false // it ends, and waits for nothing
 	}
 	c.throttleInLocked(now, max(wait, shortestWait), of)
 	return true

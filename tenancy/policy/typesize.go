@@ -137,6 +137,9 @@ func (t *typeSizes) ref(r ast.Ref) int {
 	if v, ok := r[0].Value.(ast.Var); ok && t.vars[v] > 0 {
 		return t.vars[v]
 	}
+	if !r[0].Equal(ast.DefaultRootDocument) {
+		return 1 // of the input, or a builtin
+	}
 	ground := r.GroundPrefix()
 	for i := len(ground); i > 0; i-- {
 		if n := t.rules[ground[:i].String()]; n > 0 {

@@ -37,7 +37,7 @@ func registerWritten() *ast.Builtin {
 			err = fmt.Errorf("expected a value of at most %d elements and %d bytes of text, written out: what occurs in it twice counts twice", most.elements, most.text)
 		}
 		if err != nil {
-			return topdown.Halt{Err: &topdown.Error{Code: topdown.BuiltinErr, Location: c.Location, Message: err.Error()}}
+			return halt(c, "the value", err)
 		}
 		return iter(ast.InternedTerm(true))
 	})
